@@ -1,0 +1,189 @@
+"""The datasets that SERM's steps hand to each other, and the only place that spells their columns.
+
+A dataset is a directory of Parquet files with one of the schemas below. ``read`` and ``write`` move whole
+datasets (for small ones: judgments, mined pairs); ``scan`` opens one lazily in an ibis engine, for logs.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serm.atomic import replace_directory
+from serm.errors import UserError
+
+if TYPE_CHECKING:
+    import ibis
+    from ibis.backends import BaseBackend
+
+
+class Grade(IntEnum):
+    """How well a document answers a query, as a person would judge it."""
+
+    BAD = 0
+    FAIR = 1
+    GOOD = 2
+    EXCELLENT = 3
+
+
+def _field(name: str, kind: pa.DataType, *, optional: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=optional)
+
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+#: The catalogue. ``doc_id`` is unique over all locales; ``published_at`` is when the document went live.
+DOCUMENTS = pa.schema(
+    [
+        _field("doc_id", pa.string()),
+        _field("locale", pa.string()),
+        _field("title", pa.string()),
+        _field("body", pa.string()),
+        _field("published_at", _TIME),
+        _field("attributes", pa.map_(pa.string(), pa.string())),
+    ]
+)
+
+#: One row for each document shown to a user. ``position`` counts from 1, ``user_id`` is a keyed hash,
+#: ``score`` is the expected grade (0 to 3) that the serving model gave, ``dwell_seconds`` is null without a click.
+IMPRESSIONS = pa.schema(
+    [
+        _field("event_time", _TIME),
+        _field("query_id", pa.string()),
+        _field("session_id", pa.string()),
+        _field("user_id", pa.string()),
+        _field("locale", pa.string()),
+        _field("query", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("position", pa.int32()),
+        _field("clicked", pa.bool_()),
+        _field("dwell_seconds", pa.float64(), optional=True),
+        _field("negative_feedback", pa.bool_()),
+        _field("score", pa.float64(), optional=True),
+        _field("model_version", pa.string(), optional=True),
+        _field("variant", pa.string(), optional=True),
+    ]
+)
+
+#: A graded (query, locale, document). ``source`` is seed, panel or human; ``agreement`` lies in 0..1.
+JUDGMENTS = pa.schema(
+    [
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("grade", pa.int8()),
+        _field("rationale", pa.string(), optional=True),
+        _field("source", pa.string()),
+        _field("cycle", pa.int32()),
+        _field("panel_version", pa.string(), optional=True),
+        _field("agreement", pa.float64(), optional=True),
+    ]
+)
+
+#: Pairs worth judging. ``agents`` says who chose the pair and why; ``score`` is the champion's expected grade.
+MINED_PAIRS = pa.schema(
+    [
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("agents", pa.list_(pa.struct([pa.field("agent", pa.string()), pa.field("reason", pa.string())]))),
+        _field("score", pa.float64()),
+        _field("uncertainty", pa.float64()),
+        _field("disagreement", pa.float64()),
+        _field("engagement", pa.float64()),
+        _field("novelty", pa.float64()),
+        _field("priority", pa.float64()),
+    ]
+)
+
+#: One judge's opinion on one pair: the grade distribution (sums to 1), the majority ``grade`` over its
+#: sampled paths, and ``within_agreement``, the share of paths that gave that grade. Null grade: abstained.
+VOTES = pa.schema(
+    [
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("judge", pa.string()),
+        _field("grade", pa.int8(), optional=True),
+        _field("distribution", pa.list_(pa.float64(), len(Grade))),
+        _field("within_agreement", pa.float64()),
+        _field("rationale", pa.string()),
+    ]
+)
+
+#: What a judge may look up: ``text`` says something about each document whose attribute equals ``key``.
+KNOWLEDGE = pa.schema([_field("key", pa.string()), _field("text", pa.string())])
+
+#: Rows that broke a rule: the row as JSON, and why.
+QUARANTINE = pa.schema(
+    [_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())]
+)
+
+
+def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
+    """Write ``table`` as the dataset ``path``, atomically; the same table gives the same bytes.
+
+    Columns are put in the schema's order and cast to its types.
+
+    Raises:
+        UserError: a column is missing, has nulls where the schema has none, or does not cast.
+    """
+    table = conform(table, path, schema)
+    with replace_directory(path) as beside:
+        pq.write_table(table, beside / "part-0.parquet", compression="zstd")
+
+
+def conform(table: pa.Table, path: Path, schema: pa.Schema) -> pa.Table:
+    """Return ``table`` with exactly the columns and types of ``schema``; ``path`` names it in errors."""
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.column_names)}."
+        )
+    try:
+        cast = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise UserError(f"{path}: {error}; expected {schema.to_string(show_field_metadata=False)}") from error
+    for field in schema:
+        if not field.nullable and cast.column(field.name).null_count:
+            raise UserError(f"{path}: column {field.name!r} has nulls, which its contract forbids.")
+    return cast
+
+
+def read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read the whole dataset ``path`` (a directory of Parquet files, or one file).
+
+    Raises:
+        UserError: there is no such dataset, or it does not have the columns of ``schema``.
+    """
+    files = parquet_files(path)
+    return conform(pa.concat_tables([pq.read_table(file) for file in files]), path, schema)
+
+
+def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
+    """Open the dataset ``path`` as a lazy ibis table of ``engine`` (DuckDB or Spark).
+
+    Raises:
+        UserError: there is no such dataset, or a column of ``schema`` is missing.
+    """
+    table = engine.read_parquet([str(file) for file in parquet_files(path)])
+    missing = [name for name in schema.names if name not in table.columns]
+    if missing:
+        raise UserError(
+            f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.columns)}."
+        )
+    return table.select(schema.names)
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Return the Parquet files of a dataset in a fixed order, or raise a ``UserError`` that names the fix."""
+    if path.is_file():
+        return [path]
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else []
+    if not files:
+        raise UserError(f"{path}: no Parquet files there; check the path in params.yaml or run the step before.")
+    return files

