@@ -18,6 +18,7 @@ from serm.errors import UserError
 
 if TYPE_CHECKING:
     import ibis
+    import ibis.expr.datatypes as dt
     from ibis.backends import BaseBackend
 
 
@@ -119,9 +120,7 @@ VOTES = pa.schema(
 KNOWLEDGE = pa.schema([_field("key", pa.string()), _field("text", pa.string())])
 
 #: Rows that broke a rule: the row as JSON, and why.
-QUARANTINE = pa.schema(
-    [_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())]
-)
+QUARANTINE = pa.schema([_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())])
 
 
 def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
@@ -165,18 +164,35 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
 
 
 def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
-    """Open the dataset ``path`` as a lazy ibis table of ``engine`` (DuckDB or Spark).
+    """Open the dataset ``path`` as a lazy ibis table of ``engine`` (DuckDB or Spark), with the schema's types.
+
+    Nulls are let through, for validation to quarantine.
 
     Raises:
-        UserError: there is no such dataset, or a column of ``schema`` is missing.
+        UserError: there is no such dataset, or a column of ``schema`` is missing or of another kind.
     """
+    import ibis
+
     table = engine.read_parquet([str(file) for file in parquet_files(path)])
     missing = [name for name in schema.names if name not in table.columns]
     if missing:
         raise UserError(
             f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.columns)}."
         )
-    return table.select(schema.names)
+    wanted = {name: kind.copy(nullable=True) for name, kind in ibis.Schema.from_pyarrow(schema).items()}
+    for name, kind in wanted.items():
+        if not _same_kind(table[name].type(), kind):
+            raise UserError(f"{path}: column {name!r} is {table[name].type()}; its contract says {kind}.")
+    return table.select(schema.names).cast(wanted)
+
+
+def _same_kind(found: dt.DataType, wanted: dt.DataType) -> bool:
+    """Whether a cast changes a number's width at most, never what a value means."""
+    if wanted.is_floating():
+        return bool(found.is_numeric())
+    if wanted.is_integer():
+        return bool(found.is_integer())
+    return type(found) is type(wanted)
 
 
 def parquet_files(path: Path) -> list[Path]:

@@ -43,6 +43,14 @@ class CycleSettings(Section):
         return f"cycle-{self.number:04d}"
 
 
+class EngineSettings(Section):
+    """The query engine that reads logs; neither field changes a result."""
+
+    threads: Count = 2
+    memory_gb: Annotated[float, Field(gt=0)] = 2.0
+    """What the engine may hold in memory; the rest spills to the temporary directory."""
+
+
 class ValidationSettings(Section):
     """How much bad input a run bears."""
 
@@ -170,6 +178,7 @@ class Settings(Section):
     """All of params.yaml."""
 
     cycle: CycleSettings
+    engine: EngineSettings = EngineSettings()
     validation: ValidationSettings = ValidationSettings()
     drift: DriftSettings = DriftSettings()
     clicks: ClickSettings = ClickSettings()

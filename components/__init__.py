@@ -1,0 +1,1 @@
+"""KFP components, one a step: typed inputs and outputs around one call into ``serm``; no logic of their own."""

@@ -1,0 +1,33 @@
+"""Have the panel of judges label the mined pairs."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.JUDGE, install_kfp_package=False)
+def annotate(
+    mined: dsl.Input[dsl.Dataset],
+    validated: dsl.Input[dsl.Dataset],
+    judgments: dsl.Input[dsl.Dataset],
+    knowledge: dsl.Input[dsl.Dataset],
+    settings: str,
+    annotated: dsl.Output[dsl.Dataset],
+    figures: dsl.Output[dsl.Metrics],
+):
+    """Have the panel of judges label the mined pairs."""
+    from pathlib import Path
+
+    from serm import judging
+    from serm import settings as params
+
+    figures.metadata.update(
+        judging.annotate(
+            Path(mined.path),
+            Path(validated.path),
+            Path(judgments.path),
+            Path(knowledge.path),
+            Path(annotated.path),
+            params.parse(settings),
+        )
+    )

@@ -1,0 +1,33 @@
+"""Write the canary's InferenceService and try champion and challenger in a real KServe server."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.SERVE, install_kfp_package=False)
+def deploy(
+    champion: dsl.Input[dsl.Model],
+    trained: dsl.Input[dsl.Model],
+    validated: dsl.Input[dsl.Dataset],
+    evaluated: dsl.Input[dsl.Artifact],
+    settings: str,
+    deployed: dsl.Output[dsl.Artifact],
+    figures: dsl.Output[dsl.Metrics],
+):
+    """Write the canary's InferenceService and try champion and challenger in a real KServe server."""
+    from pathlib import Path
+
+    from serm import serving
+    from serm import settings as params
+
+    figures.metadata.update(
+        serving.deploy(
+            Path(champion.path),
+            Path(trained.path),
+            Path(validated.path),
+            Path(evaluated.path),
+            Path(deployed.path),
+            params.parse(settings),
+        )
+    )

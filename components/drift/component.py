@@ -1,0 +1,28 @@
+"""Say what changed since the reference window, and whether that is worth a cycle."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.DATA, install_kfp_package=False)
+def drift(
+    reference: dsl.Input[dsl.Dataset],
+    validated: dsl.Input[dsl.Dataset],
+    settings: str,
+    force: bool,
+    drifted: dsl.Output[dsl.Artifact],
+    figures: dsl.Output[dsl.Metrics],
+) -> NamedTuple("Outputs", [("decision", str)]):  # type: ignore[valid-type]
+    """Say what changed since the reference window; ``decision`` is evolve or quiet, and evolve when forced."""
+    from pathlib import Path
+
+    from serm import drift
+    from serm import settings as params
+
+    figures.metadata.update(
+        drift.detect(Path(reference.path), Path(validated.path), Path(drifted.path), params.parse(settings))
+    )
+    return ("evolve" if force else figures.metadata["decision"],)

@@ -1,0 +1,33 @@
+"""Measure champion and challenger on the frozen and the rolling test set, and pass or fail the challenger."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAIN, install_kfp_package=False)
+def evaluate(
+    champion: dsl.Input[dsl.Model],
+    trained: dsl.Input[dsl.Model],
+    tests: dsl.Input[dsl.Dataset],
+    validated: dsl.Input[dsl.Dataset],
+    settings: str,
+    evaluated: dsl.Output[dsl.Artifact],
+    figures: dsl.Output[dsl.Metrics],
+):
+    """Measure champion and challenger on the frozen and the rolling test set, and pass or fail the challenger."""
+    from pathlib import Path
+
+    from serm import evaluation
+    from serm import settings as params
+
+    figures.metadata.update(
+        evaluation.evaluate(
+            Path(champion.path),
+            Path(trained.path),
+            Path(tests.path),
+            Path(validated.path),
+            Path(evaluated.path),
+            params.parse(settings),
+        )
+    )

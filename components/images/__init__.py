@@ -1,0 +1,8 @@
+"""The container images that the components run in; each has ``serm`` and kfp installed."""
+
+_REGISTRY = "ghcr.io/serm-relevance"
+
+DATA = f"{_REGISTRY}/serm-data:0.1.0-python3.11"
+TRAIN = f"{_REGISTRY}/serm-train:0.1.0-python3.11"
+JUDGE = f"{_REGISTRY}/serm-judge:0.1.0-python3.11"
+SERVE = f"{_REGISTRY}/serm-serve:0.1.0-python3.11"

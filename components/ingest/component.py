@@ -1,0 +1,21 @@
+"""Cut one window of the stream out of the query log."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.DATA, install_kfp_package=False)
+def ingest(
+    log: dsl.Input[dsl.Dataset],
+    settings: str,
+    window: dsl.Output[dsl.Dataset],
+    figures: dsl.Output[dsl.Metrics],
+):
+    """Cut one window of the stream out of the query log."""
+    from pathlib import Path
+
+    from serm import settings as params
+    from serm import stream
+
+    figures.metadata.update(stream.ingest(Path(log.path), Path(window.path), params.parse(settings)))

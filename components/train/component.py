@@ -1,0 +1,33 @@
+"""Fine-tune a challenger on new, earlier and seed judgments."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAIN, install_kfp_package=False)
+def train(
+    champion: dsl.Input[dsl.Model],
+    judgments: dsl.Input[dsl.Dataset],
+    annotated: dsl.Input[dsl.Dataset],
+    validated: dsl.Input[dsl.Dataset],
+    settings: str,
+    trained: dsl.Output[dsl.Model],
+    figures: dsl.Output[dsl.Metrics],
+):
+    """Fine-tune a challenger on new, earlier and seed judgments."""
+    from pathlib import Path
+
+    from serm import settings as params
+    from serm import training
+
+    figures.metadata.update(
+        training.train(
+            Path(champion.path),
+            Path(judgments.path),
+            Path(annotated.path),
+            Path(validated.path),
+            Path(trained.path),
+            params.parse(settings),
+        )
+    )

@@ -1,0 +1,104 @@
+"""The evolution cycle: from one window of the stream to a tagged challenger in a canary."""
+
+from kfp import dsl
+
+from components.annotate.component import annotate
+from components.deploy.component import deploy
+from components.drift.component import drift
+from components.evaluate.component import evaluate
+from components.ingest.component import ingest
+from components.mine.component import mine
+from components.publish.component import publish
+from components.train.component import train
+from components.validate.component import validate
+
+
+def _given(uri: str, kind: type[dsl.Artifact], name: str) -> dsl.PipelineTask:
+    return dsl.importer(artifact_uri=uri, artifact_class=kind).set_display_name(name)
+
+
+@dsl.pipeline(name="serm-evolve", description="One cycle of SERM: watch, mine, judge, train, prove, publish.")
+def evolve(
+    settings: str,
+    log: str,
+    documents: str,
+    knowledge: str,
+    tests: str,
+    champion: str,
+    judgments: str,
+    reference: str,
+    repository: str,
+    force: bool = False,
+):
+    """Run one cycle.
+
+    Args:
+        settings: the text of params.yaml.
+        log: URI of the impressions so far.
+        documents: URI of the catalogue.
+        knowledge: URI of the judges' outside knowledge.
+        tests: URI of the directory of the frozen and the rolling test set.
+        champion: URI of the model that serves now.
+        judgments: URI of all judgments so far.
+        reference: URI of the impressions that the window is compared with.
+        repository: path of the git and DVC workspace that the cycle is published to.
+        force: run the cycle though nothing drifted.
+    """
+    given_champion = _given(champion, dsl.Model, "champion").output
+    given_judgments = _given(judgments, dsl.Dataset, "judgments").output
+
+    ingested = ingest(log=_given(log, dsl.Dataset, "log").output, settings=settings)
+    validated = validate(
+        window=ingested.outputs["window"],
+        documents=_given(documents, dsl.Dataset, "documents").output,
+        settings=settings,
+    ).outputs["validated"]
+    compared = drift(
+        reference=_given(reference, dsl.Dataset, "reference").output,
+        validated=validated,
+        settings=settings,
+        force=force,
+    )
+    with dsl.If(compared.outputs["decision"] == "evolve", name="drifted"):
+        mined = mine(
+            validated=validated, champion=given_champion, judgments=given_judgments, settings=settings
+        ).outputs["mined"]
+        annotated = annotate(
+            mined=mined,
+            validated=validated,
+            judgments=given_judgments,
+            knowledge=_given(knowledge, dsl.Dataset, "knowledge").output,
+            settings=settings,
+        ).outputs["annotated"]
+        trained = train(
+            champion=given_champion,
+            judgments=given_judgments,
+            annotated=annotated,
+            validated=validated,
+            settings=settings,
+        ).outputs["trained"]
+        evaluated = evaluate(
+            champion=given_champion,
+            trained=trained,
+            tests=_given(tests, dsl.Dataset, "tests").output,
+            validated=validated,
+            settings=settings,
+        ).outputs["evaluated"]
+        published = publish(
+            repository=repository,
+            window=ingested.outputs["window"],
+            validated=validated,
+            drifted=compared.outputs["drifted"],
+            mined=mined,
+            annotated=annotated,
+            trained=trained,
+            evaluated=evaluated,
+            settings=settings,
+        ).set_caching_options(False)
+        deploy(
+            champion=given_champion,
+            trained=trained,
+            validated=validated,
+            evaluated=evaluated,
+            settings=settings,
+        ).after(published).set_caching_options(False)

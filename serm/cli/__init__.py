@@ -1,0 +1,81 @@
+"""The command line: one file a verb, each thin over one library function.
+
+Heavy libraries are imported inside the verbs, so that ``serm --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from serm.cli import (
+    advance,
+    annotate,
+    demo,
+    deploy,
+    doctor,
+    drift,
+    evaluate,
+    evolve,
+    ingest,
+    mine,
+    publish,
+    report,
+    train,
+    validate,
+)
+from serm.errors import UserError
+
+app = typer.Typer(
+    help="Keep a search engine's relevance model true to what people search for now.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+LOOP, STEPS = "The loop", "The steps of a cycle, in order"
+app.command(rich_help_panel=LOOP)(evolve.evolve)
+app.command(rich_help_panel=LOOP)(advance.advance)
+app.command(rich_help_panel=LOOP)(report.report)
+app.command(rich_help_panel=LOOP)(demo.demo)
+app.command(rich_help_panel=LOOP)(doctor.doctor)
+app.command(rich_help_panel=STEPS)(ingest.ingest)
+app.command(rich_help_panel=STEPS)(validate.validate)
+app.command(rich_help_panel=STEPS)(drift.drift)
+app.command(rich_help_panel=STEPS)(mine.mine)
+app.command(rich_help_panel=STEPS)(annotate.annotate)
+app.command(rich_help_panel=STEPS)(train.train)
+app.command(rich_help_panel=STEPS)(evaluate.evaluate)
+app.command(rich_help_panel=STEPS)(publish.publish)
+app.command(rich_help_panel=STEPS)(deploy.deploy)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake prints one sentence and exits with code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"Error: {error.name} is not installed; run `pip install 'serm[{extra}]'`.", file=sys.stderr)
+        sys.exit(2)
+
+
+_EXTRA_OF = {
+    "bm25s": "judge",
+    "crowdkit": "judge",
+    "dvc": "train",
+    "evidently": "data",
+    "great_expectations": "data",
+    "ir_measures": "train",
+    "kfp": "pipelines",
+    "kserve": "serve",
+    "plotly": "report",
+    "sklearn": "data",
+    "torch": "train",
+    "transformers": "train",
+}

@@ -1,0 +1,23 @@
+"""``serm evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serm.cli.options import CHAMPION, CYCLE, PARAMS, Champion, Json, Out, Params, Tests, Trained, Validated, show
+
+
+def evaluate(
+    champion: Champion = CHAMPION,
+    trained: Trained = CYCLE / "train",
+    tests: Tests = Path("tests"),
+    validated: Validated = CYCLE / "validate",
+    out: Out = CYCLE / "evaluate",
+    params: Params = PARAMS,
+    json: Json = False,
+) -> None:
+    """Measure champion and challenger on both test sets, and pass or fail the challenger."""
+    from serm import evaluation, settings
+
+    figures = evaluation.evaluate(champion, trained, tests, validated, out, settings.load(params))
+    show("evaluate", figures, json)

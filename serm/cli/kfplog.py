@@ -1,0 +1,62 @@
+"""What ``kfp.local`` prints, kept whole in a file and shown to people as the steps' own lines."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_START = re.compile(r"Executing task '([\w-]+)'|Task ([\w-]+) cache hit")
+_USER_ERROR = re.compile(r"serm\.errors\.UserError: (.*)")
+_INDENT = "    "  # kfp.local indents what a task prints
+_KFP = re.compile(r"\[KFP Executor|Looking for component|Loading KFP component|Got executor_input|^-+$|Warning")
+
+
+class StepLog(io.TextIOBase):
+    """A text stream: writes all it gets to ``path`` and shows the steps' starts and their own lines."""
+
+    def __init__(self, path: Path, steps: Sequence[str]) -> None:
+        self.path = path
+        self.user_error: str | None = None
+        self._steps = steps
+        self._shown: TextIO = sys.stdout
+        self._started = time.monotonic()
+        self._rest = ""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8")
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Take ``text``; whole lines are shown as soon as they end."""
+        self._file.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._take(_ANSI.sub("", line))
+        return len(text)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+    def _take(self, line: str) -> None:
+        if error := _USER_ERROR.search(line):
+            self.user_error = error[1]
+        if start := _START.search(line):
+            name = start[1] or start[2]
+            if name in self._steps:
+                self._show(f"{name}{'' if start[1] else ' (done before, taken from the cache)'}")
+        elif line.startswith(_INDENT) and line.strip() and not _KFP.search(line):
+            self._show(f"  {line.strip()}")
+
+    def _show(self, line: str) -> None:
+        self._shown.write(f"[{time.monotonic() - self._started:6.1f} s] {line}\n")
+        self._shown.flush()

@@ -1,0 +1,20 @@
+"""``serm mine``."""
+
+from __future__ import annotations
+
+from serm.cli.options import CHAMPION, CYCLE, JUDGMENTS, PARAMS, Champion, Json, Judgments, Out, Params, Validated, show
+
+
+def mine(
+    validated: Validated = CYCLE / "validate",
+    champion: Champion = CHAMPION,
+    judgments: Judgments = JUDGMENTS,
+    out: Out = CYCLE / "mine",
+    params: Params = PARAMS,
+    json: Json = False,
+) -> None:
+    """Mine the few pairs of the window that are worth a judge's time."""
+    from serm import mining, settings
+
+    figures = mining.mine(validated, champion, judgments, out, settings.load(params))
+    show("mine", figures, json)

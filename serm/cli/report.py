@@ -1,0 +1,20 @@
+"""``serm report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serm.cli.options import HERE, WorkspacePath
+
+
+def report(
+    workspace: WorkspacePath = HERE,
+    out: Annotated[Path, typer.Option(help="The directory of the HTML pages.")] = Path("report"),
+) -> None:
+    """Write the HTML report over all published cycles and print its path."""
+    from serm import report as pages
+
+    print(pages.build(workspace, out))

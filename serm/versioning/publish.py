@@ -1,0 +1,88 @@
+"""Publish: put a cycle's outputs into the workspace, pin them with DVC, commit and tag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from serm.atomic import write_json, write_text
+from serm.errors import UserError
+from serm.settings import Settings
+from serm.step import Figures, step
+from serm.versioning.workspace import STEPS, Workspace, place
+
+
+@step
+def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -> Figures:
+    """Commit and tag a finished cycle, with its model card; a second call with the same bytes changes nothing.
+
+    Args:
+        repository: the workspace.
+        outputs: step name -> the directory that it wrote; those already in ``cycle/`` stay where they are.
+        settings: the cycle's settings.
+
+    Returns:
+        ``tag`` and ``commit``.
+
+    Raises:
+        UserError: an output is missing, or the tag exists already with other bytes.
+    """
+    workspace = Workspace(repository)
+    tag = settings.cycle.name
+    missing = sorted(set(STEPS) - set(outputs))
+    if missing:
+        raise UserError(f"{repository}: the outputs of {', '.join(missing)} were not given to publish.")
+    for name in STEPS:
+        place(outputs[name], workspace.path / "cycle" / name)
+
+    summaries = {name: summary(workspace.path, name) for name in STEPS}
+    write_text(workspace.path / "cycle" / "model_card.md", model_card(summaries, settings))
+    for name, figures in summaries.items():
+        write_json(workspace.path / "history" / tag / f"{name}.json", figures)
+
+    workspace.dvc("commit", "--quiet", "--force")
+    workspace.git("add", "dvc.yaml", "dvc.lock", "params.yaml", "cycle/.gitignore", "cycle/model_card.md", "history")
+    if workspace.has_tag(tag):
+        _require_same(workspace, tag)
+    else:
+        gate = summaries["evaluate"]["gate"]["result"]
+        workspace.commit(f"{tag}: the challenger {gate} the gate" if gate != "inconclusive" else f"{tag}: {gate}")
+        workspace.git("tag", "--annotate", tag, "--message", f"SERM {tag}, gate: {gate}")
+    if workspace.has_remote():
+        workspace.dvc("push", "--quiet")
+    return {"tag": tag, "commit": workspace.git("rev-list", "-n", "1", tag)}
+
+
+def _require_same(workspace: Workspace, tag: str) -> None:
+    changed = workspace.git("diff", "--cached", "--name-only", tag, "--", "dvc.lock", "params.yaml")
+    if changed:
+        raise UserError(
+            f"{workspace.path}: {tag} exists already and {', '.join(changed.split())} differ from it; "
+            f"set cycle.number in params.yaml to the next number, or delete the tag to publish again."
+        )
+
+
+def summary(workspace: Path, name: str) -> dict[str, Any]:
+    """Return the JSON summary that a step wrote into ``cycle/<step>``."""
+    names = {"validate": "validation", "mine": "mining", "annotate": "panel", "evaluate": "evaluation"}
+    path = workspace / "cycle" / name / f"{names.get(name, name)}.json"
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run `serm {name}` again.") from error
+    return loaded
+
+
+def model_card(summaries: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
+    """Return the challenger's model card as Markdown, with the Hugging Face metadata block."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("serm.versioning", "."),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("model_card.md.jinja").render(settings=settings, **summaries)
