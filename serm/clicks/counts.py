@@ -1,0 +1,70 @@
+"""The sufficient statistics of position-based clicks, aggregated by the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+
+from serm.errors import UserError
+
+if TYPE_CHECKING:
+    from ibis.expr.types import IntegerScalar
+
+#: The columns that name a pair. The same document may answer a query differently in another locale.
+PAIR = ("query", "locale", "doc_id")
+
+
+def count(impressions: ibis.Table, **aggregates: IntegerScalar) -> ibis.Table:
+    """Reduce a log to one row for each pair and position.
+
+    Args:
+        impressions: a table with the columns of ``contracts.IMPRESSIONS``.
+        aggregates: further aggregates of ``impressions`` to take in the same pass.
+
+    Returns:
+        query, locale, doc_id, position, impressions, clicks, the further aggregates, and ``pair``: a number
+        from 0 for each pair, in the order of its three names.
+    """
+    counts = impressions.group_by(*PAIR, "position").aggregate(
+        impressions=impressions.count(), clicks=impressions.clicked.sum(), **aggregates
+    )
+    return counts.mutate(pair=ibis.dense_rank().over(order_by=PAIR))
+
+
+@dataclass(frozen=True)
+class ClickCounts:
+    """How often each pair was shown and clicked at each position: four arrays of equal length.
+
+    ``pair`` counts from 0 and ``position`` from 1, as in the log.
+    """
+
+    pair: NDArray[np.int64]
+    position: NDArray[np.int64]
+    impressions: NDArray[np.int64]
+    clicks: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, counts: ibis.Table) -> ClickCounts:
+        """Bring the numbers of ``count`` into memory, in a fixed order, 32 bytes a row.
+
+        Raises:
+            UserError: there are no rows, or a position is below 1.
+        """
+        rows = counts.select("pair", "position", "impressions", "clicks").order_by("pair", "position")
+        table = rows.to_pyarrow()
+        columns = (table[name].to_numpy().astype(np.int64, copy=False) for name in table.column_names)
+        pair, position, impressions, clicks = columns
+        if not len(pair):
+            raise UserError("impressions: no rows in this window; check cycle.start and cycle.end.")
+        if position.min() < 1:
+            raise UserError(f"impressions: position {position.min()} found; positions count from 1.")
+        return cls(pair, position, impressions, clicks)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs the numbers in ``pair`` span."""
+        return int(self.pair.max()) + 1
