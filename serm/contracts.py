@@ -116,8 +116,50 @@ VOTES = pa.schema(
     ]
 )
 
+#: A pair that the panel did not keep, for a person to judge: why, and what each judge said (null grade: abstained).
+REVIEW = pa.schema(
+    [
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("title", pa.string()),
+        _field("reason", pa.string()),
+        _field("priority", pa.float64()),
+        _field(
+            "votes",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("judge", pa.string()),
+                        pa.field("grade", pa.int8()),
+                        pa.field("within_agreement", pa.float64()),
+                        pa.field("rationale", pa.string()),
+                    ]
+                )
+            ),
+        ),
+        _field("cycle", pa.int32()),
+        _field("panel_version", pa.string()),
+    ]
+)
+
 #: What a judge may look up: ``text`` says something about each document whose attribute equals ``key``.
 KNOWLEDGE = pa.schema([_field("key", pa.string()), _field("text", pa.string())])
+
+#: A query measured on a test ``set`` (frozen, rolling): champion's and challenger's value of ``measure`` (0 to 1)
+#: over all judged ``pairs`` of the query, or only those of no shared token.
+PER_QUERY = pa.schema(
+    [
+        _field("set", pa.string()),
+        _field("pairs", pa.string()),
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("family", pa.string()),
+        _field("measure", pa.string()),
+        _field("champion", pa.float64()),
+        _field("challenger", pa.float64()),
+    ]
+)
 
 #: Rows that broke a rule: the row as JSON, and why.
 QUARANTINE = pa.schema([_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())])

@@ -113,6 +113,8 @@ class JudgingSettings(Section):
     """Level 2, dawid-skene: the posterior that a label needs to be kept."""
     knowledge_attribute: str = "emoji"
     """The document attribute that links a document to the outside knowledge's key."""
+    calibration_pairs: Count = 3000
+    """Seed judgments, whole queries, that the judges are calibrated and measured on; more cost time."""
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
     seed: int = 17
