@@ -27,9 +27,7 @@ _PAIR = ["locale", "query", "doc_id"]
 
 
 @step
-def evaluate(
-    champion: Path, trained: Path, tests: Path, validated: Path, out: Path, settings: Settings
-) -> Figures:
+def evaluate(champion: Path, trained: Path, tests: Path, validated: Path, out: Path, settings: Settings) -> Figures:
     """Compare the challenger with the champion on the frozen and the rolling test set.
 
     Args:
@@ -61,9 +59,7 @@ def evaluate(
         for pairs, table in choices.items()
     }
     compared = {key: slices(table, options) for key, table in measured.items()}
-    gated = {
-        name: compared[name, ALL].get("all", {}).get(f"NDCG@{options.gate_cutoff}") for name in SETS
-    }
+    gated = {name: compared[name, ALL].get("all", {}).get(f"NDCG@{options.gate_cutoff}") for name in SETS}
     verdict = decide(gated["rolling"], gated["frozen"], options)
     with replace_directory(out) as beside:
         contracts.write(pa.concat_tables(measured.values()), beside / "per_query", contracts.PER_QUERY)
@@ -72,9 +68,7 @@ def evaluate(
             {
                 "versions": {name: model.version for name, model in models.items()},
                 "pairs": {name: pc.sum(pc.equal(pool["set"], name)).as_py() for name in SETS},
-                "sets": {
-                    name: {pairs: as_json(compared[name, pairs]) for pairs in choices} for name in SETS
-                },
+                "sets": {name: {pairs: as_json(compared[name, pairs]) for pairs in choices} for name in SETS},
                 "gate": {"result": verdict.result, "reasons": list(verdict.reasons)},
             },
         )

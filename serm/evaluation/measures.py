@@ -39,7 +39,9 @@ def ndcg(
 
     qrels: dict[str, dict[str, int]] = {}
     run: dict[str, dict[str, float]] = {}
-    for row, (query, grade, value) in enumerate(zip(queries.tolist(), grades.tolist(), descending.tolist(), strict=True)):
+    for row, (query, grade, value) in enumerate(
+        zip(queries.tolist(), grades.tolist(), descending.tolist(), strict=True)
+    ):
         qrels.setdefault(str(query), {})[str(row)] = grade
         run.setdefault(str(query), {})[str(row)] = value
     columns = {nDCG @ cutoff: column for column, cutoff in enumerate(cutoffs)}
