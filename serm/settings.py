@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -228,6 +228,9 @@ def parse(text: str, name: str = "params.yaml") -> Settings:
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"{name}: expected sections such as 'cycle:', found {type(values).__name__}.")
+    for field, value in (values.get("cycle") or {}).items():
+        if isinstance(value, date):
+            raise UserError(f'{name}: cycle.{field}: put quotes around "{value}"; DVC cannot read YAML timestamps.')
     try:
         return Settings.model_validate(values)
     except ValidationError as error:

@@ -7,6 +7,7 @@ output directory, so that two runs of a cycle on the same input give the same by
 from __future__ import annotations
 
 import functools
+import logging
 import resource
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import ParamSpec
 
 Figures = dict[str, float | int | str | bool]
 P = ParamSpec("P")
+_LOG = logging.getLogger(__name__)
 
 
 def step(function: Callable[P, Figures]) -> Callable[P, Figures]:
@@ -25,6 +27,7 @@ def step(function: Callable[P, Figures]) -> Callable[P, Figures]:
         figures = function(*args, **kwargs)
         figures["seconds"] = round(time.perf_counter() - start, 2)
         figures["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        _LOG.info("serm: %s", ", ".join(f"{name} {value}" for name, value in figures.items()))
         return figures
 
     return measured

@@ -14,6 +14,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _START = re.compile(r"Executing task '([\w-]+)'|Task ([\w-]+) cache hit")
 _USER_ERROR = re.compile(r"serm\.errors\.UserError: (.*)")
 _INDENT = "    "  # kfp.local indents what a task prints
+_FIGURES = re.compile(r"\[KFP Executor [^\]]*\]: serm: (.*)")
 _KFP = re.compile(r"\[KFP Executor|Looking for component|Loading KFP component|Got executor_input|^-+$|Warning")
 
 
@@ -54,6 +55,8 @@ class StepLog(io.TextIOBase):
             name = start[1] or start[2]
             if name in self._steps:
                 self._show(f"{name}{'' if start[1] else ' (done before, taken from the cache)'}")
+        elif figures := _FIGURES.search(line):
+            self._show(f"  {figures[1]}")
         elif line.startswith(_INDENT) and line.strip() and not _KFP.search(line):
             self._show(f"  {line.strip()}")
 

@@ -8,11 +8,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serm.atomic import replace_directory
+from serm.atomic import replace_directory, write_text
 from serm.errors import UserError
 
 #: The steps whose outputs dvc.yaml declares, in order; each writes the directory ``cycle/<step>``.
 STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate")
+
+#: Hard links, so that the workspace, the cache and the pipeline's own outputs share one copy of a model.
+_CONFIG = """\
+[core]
+    analytics = false
+    check_update = false
+    remote = store
+[cache]
+    type = "hardlink,copy"
+['remote "store"']
+    url = {remote}
+"""
 
 _QUIET = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
 
@@ -37,11 +49,9 @@ class Workspace:
             _run(["git", "config", "user.email", "serm@localhost"], path)
         if not (path / ".dvc").is_dir():
             _run([*_DVC, "init", "--quiet"], path)
+        write_text(path / ".dvc" / "config", _CONFIG.format(remote=remote.resolve()))
         workspace = cls(path)
-        workspace.dvc("config", "core.analytics", "false")
-        workspace.dvc("config", "core.check_update", "false")
-        workspace.dvc("config", "cache.type", "hardlink,copy")
-        workspace.dvc("remote", "add", "--quiet", "--force", "--default", "store", str(remote.resolve()))
+        workspace.git("add", ".dvc/config")
         return workspace
 
     def git(self, *arguments: str) -> str:

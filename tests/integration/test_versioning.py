@@ -1,0 +1,200 @@
+"""A cycle in a real git and DVC workspace: published, tagged, pinned, brought back, and moved past."""
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from serm import contracts, settings, versioning
+from serm.errors import UserError
+from serm.versioning.advance import merged
+
+TEMPLATE = Path(versioning.__file__).parent / "template"
+
+
+def judgments(rows, source="seed", cycle=0):
+    return pa.Table.from_pylist(
+        [
+            {"query": q, "locale": "en", "doc_id": d, "grade": g, "source": source, "cycle": cycle}
+            | {"rationale": None, "panel_version": None, "agreement": None}
+            for q, d, g in rows
+        ],
+        schema=contracts.JUDGMENTS,
+    )
+
+
+def impressions(query):
+    row = {"event_time": datetime(2017, 5, 1, tzinfo=UTC), "query_id": "1", "session_id": "1", "user_id": "u"}
+    row |= {"locale": "en", "query": query, "doc_id": "d", "position": 1, "clicked": False, "dwell_seconds": None}
+    row |= {"negative_feedback": False, "score": 1.0, "model_version": "m", "variant": "champion"}
+    return pa.Table.from_pylist([row], schema=contracts.IMPRESSIONS)
+
+
+def measures(difference):
+    measure = {"champion": 0.7, "challenger": 0.7 + difference, "difference": difference}
+    measure |= {"low": difference - 0.01, "high": difference + 0.01, "p": 0.01}
+    return {"all": {"all": {"n": 10, "measures": {"NDCG@10": measure}}}}
+
+
+SUMMARIES = {
+    "ingest": ("ingest.json", {"rows_kept": 1}),
+    "validate": ("validation.json", {"success": True}),
+    "drift": ("drift.json", {"decision": "evolve", "reasons": ["new queries"]}),
+    "mine": ("mining.json", {"cascade": {"mined": 1}}),
+    "annotate": ("panel.json", {"kept": 1, "dropped": 0, "panel_version": "p1"}),
+    "train": ("train.json", {"pairs": {"seed": 2, "panel": 1}}),
+}
+
+
+def run_steps(root, result="passed", weights=b"challenger"):
+    """Stand in for the steps: their directories, as the contracts say, without the work."""
+    for step, (name, summary) in SUMMARIES.items():
+        directory = root / "cycle" / step
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        (directory / name).write_text(json.dumps(summary))
+    contracts.write(impressions("fox"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
+    contracts.write(
+        judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS
+    )
+    (root / "cycle/train/model").mkdir()
+    (root / "cycle/train/model/model.safetensors").write_bytes(weights)
+    directory = root / "cycle/evaluate"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    gate = {"result": result, "reasons": ["NDCG@10 on the rolling set rose by 0.02."]}
+    (directory / "evaluation.json").write_text(
+        json.dumps({"sets": {"frozen": measures(0.0), "rolling": measures(0.02)}, "gate": gate})
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    root = tmp_path / "shop"
+    made = versioning.Workspace.create(root, tmp_path / "store")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(TEMPLATE / name, root / name)
+    for name in ("log", "documents", "knowledge", "tests"):
+        (root / name).mkdir()
+        (root / name / "part-0.parquet").write_bytes(name.encode())
+    (root / "state/champion").mkdir(parents=True)
+    (root / "state/champion/model.safetensors").write_bytes(b"champion")
+    contracts.write(judgments([("cat", "d", 2)]), root / "state/judgments", contracts.JUDGMENTS)
+    contracts.write(impressions("cat"), root / "state/reference", contracts.IMPRESSIONS)
+    made.track("log", "documents", "knowledge", "tests", "state/champion", "state/judgments", "state/reference")
+    made.git("add", ".")
+    made.commit("A workspace")
+    return made
+
+
+def outputs(workspace):
+    return {step: workspace.path / "cycle" / step for step in versioning.STEPS}
+
+
+def tree(path):
+    return {
+        str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(path.rglob("*"))
+        if file.is_file()
+    }
+
+
+def params(workspace):
+    return settings.load(workspace.path / "params.yaml")
+
+
+def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
+    root = workspace.path
+    run_steps(root)
+    first = versioning.publish(root, outputs(workspace), params(workspace))
+    assert first["tag"] == "cycle-0001"
+    assert "up to date" in workspace.dvc("status")
+    assert workspace.git("status", "--porcelain") == ""
+    card = (root / "cycle/model_card.md").read_text()
+    assert "**Gate: passed.**" in card
+    assert "+0.0200" in card
+    before = tree(root / "cycle")
+    state = tree(root / "state/champion")
+
+    moved = versioning.advance(root, params(workspace))
+    assert moved["champion"] == "promoted"
+    assert (root / "state/champion/model.safetensors").read_bytes() == b"challenger"
+    assert contracts.read(root / "state/judgments", contracts.JUDGMENTS)["query"].to_pylist() == ["cat", "fox"]
+    assert contracts.read(root / "state/reference", contracts.IMPRESSIONS)["query"].to_pylist() == ["fox"]
+    assert workspace.git("status", "--porcelain") == ""
+
+    workspace.git("checkout", "--quiet", "cycle-0001")
+    shutil.rmtree(root / "cycle/train")
+    workspace.dvc("checkout", "--quiet")
+    assert tree(root / "cycle") == before
+    assert tree(root / "state/champion") == state
+
+    clone = tmp_path / "clone"  # elsewhere, with nothing but the git history and the remote
+    workspace.git("clone", "--quiet", "--branch", "cycle-0001", str(root), str(clone))
+    versioning.Workspace(clone).dvc("pull", "--quiet")
+    assert tree(clone / "cycle/train") == tree(root / "cycle/train")
+
+
+def test_publishing_and_advancing_again_change_nothing(workspace):
+    root = workspace.path
+    run_steps(root)
+    first = versioning.publish(root, outputs(workspace), params(workspace))
+    assert versioning.publish(root, outputs(workspace), params(workspace))["commit"] == first["commit"]
+    moved = versioning.advance(root, params(workspace))
+    assert versioning.advance(root, params(workspace))["commit"] == moved["commit"]
+
+
+def test_another_result_under_the_same_tag_is_refused(workspace):
+    root = workspace.path
+    run_steps(root)
+    versioning.publish(root, outputs(workspace), params(workspace))
+    run_steps(root, weights=b"other")
+    with pytest.raises(UserError, match=r"cycle-0001 exists already and dvc\.lock differ"):
+        versioning.publish(root, outputs(workspace), params(workspace))
+
+
+@pytest.mark.parametrize("result", ["failed", "inconclusive"])
+def test_a_challenger_that_did_not_pass_never_serves(workspace, result):
+    root = workspace.path
+    run_steps(root, result=result)
+    versioning.publish(root, outputs(workspace), params(workspace))
+    moved = versioning.advance(root, params(workspace))
+    assert moved["champion"] == "kept"
+    assert (root / "state/champion/model.safetensors").read_bytes() == b"champion"
+    assert moved["judgments"] == 2
+
+
+def test_outputs_from_elsewhere_are_placed_into_the_workspace(workspace, tmp_path):
+    root = workspace.path
+    run_steps(root)
+    shutil.move(root / "cycle", tmp_path / "artifacts")
+    given = {step: tmp_path / "artifacts" / step for step in versioning.STEPS}
+    versioning.publish(root, given, params(workspace))
+    assert tree(root / "cycle/train") == tree(tmp_path / "artifacts/train")
+    assert "up to date" in workspace.dvc("status")
+
+
+def test_mistakes_are_named(workspace, tmp_path):
+    with pytest.raises(UserError, match="not a SERM workspace"):
+        versioning.Workspace(tmp_path)
+    with pytest.raises(UserError, match="cycle-0001 is not published"):
+        versioning.advance(workspace.path, params(workspace))
+    with pytest.raises(UserError, match="outputs of annotate"):
+        given = outputs(workspace)
+        del given["annotate"]
+        versioning.publish(workspace.path, given, params(workspace))
+
+
+def test_a_panel_label_never_replaces_an_earlier_judgment():
+    earlier = judgments([("cat", "d", 2)])
+    new = judgments([("cat", "d", 0), ("cat", "e", 1)], "panel", 3)
+    both = merged(earlier, new)
+    assert both.select(["query", "doc_id", "grade", "source"]).to_pylist() == [
+        {"query": "cat", "doc_id": "d", "grade": 2, "source": "seed"},
+        {"query": "cat", "doc_id": "e", "grade": 1, "source": "panel"},
+    ]
+    assert merged(both, new).equals(both)

@@ -1,0 +1,91 @@
+"""The compiled pipelines are fresh, whole, and every step has its component, its verb and its DVC stage."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.compile import COMPILED, PIPELINES, compile_all, dangling_references, load_ir
+from serm.versioning import STEPS
+
+ROOT = Path(__file__).parents[2]
+ALL_STEPS = (*STEPS, "publish", "deploy")
+
+
+@pytest.fixture(scope="module")
+def ir():
+    return load_ir(COMPILED / "evolve.yaml")
+
+
+def test_compiled_pipelines_are_fresh(tmp_path):
+    compile_all(tmp_path)
+    for name in PIPELINES:
+        fresh = (tmp_path / f"{name}.yaml").read_text()
+        assert (COMPILED / f"{name}.yaml").read_text() == fresh, "stale: run `make compile`"
+
+
+def test_every_reference_resolves(ir):
+    assert list(dangling_references(ir)) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda ir: ir["components"].pop("comp-mine"), "runs comp-mine"),
+        (lambda ir: ir["deploymentSpec"]["executors"].pop("exec-mine"), "exec-mine"),
+        (lambda ir: _tasks(ir)["annotate"]["dependentTasks"].append("nobody"), "depends on nobody"),
+        (lambda ir: _tasks(ir)["annotate"]["inputs"]["artifacts"].pop("mined"), "does not pass mined"),
+        (
+            lambda ir: _tasks(ir)["annotate"]["inputs"]["artifacts"]["mined"]["taskOutputArtifact"].update(
+                outputArtifactKey="nothing"
+            ),
+            "the output nothing of mine",
+        ),
+        (lambda ir: ir["root"]["inputDefinitions"]["parameters"].pop("settings"), "the input settings"),
+    ],
+)
+def test_a_dangling_reference_is_found(ir, damage, complaint):
+    damaged = copy.deepcopy(ir)
+    damage(damaged)
+    assert any(complaint in problem for problem in dangling_references(damaged))
+
+
+def _tasks(ir):
+    return ir["components"]["comp-condition-1"]["dag"]["tasks"]
+
+
+def test_drift_decides_whether_the_cycle_goes_on(ir):
+    root = ir["root"]["dag"]["tasks"]
+    condition = root["condition-1"]["triggerPolicy"]["condition"]
+    assert "drift-decision" in condition
+    assert "evolve" in condition
+    assert {"mine", "annotate", "train", "evaluate", "publish", "deploy"} <= _tasks(ir).keys()
+    assert {"ingest", "validate", "drift"} <= root.keys()
+    assert "publish" in _tasks(ir)["deploy"]["dependentTasks"]
+
+
+def test_each_step_has_component_executor_and_verb(ir):
+    from typer.main import get_command
+
+    from serm.cli import app
+
+    verbs = get_command(app).commands
+    for name in ALL_STEPS:
+        assert (ROOT / "components" / name / "component.py").is_file()
+        assert f"exec-{name}" in ir["deploymentSpec"]["executors"]
+        assert name in verbs
+
+
+def test_components_install_nothing_at_run_time(ir):
+    for executor in ir["deploymentSpec"]["executors"].values():
+        if "container" in executor:
+            assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_dvc_has_the_same_reproducible_steps_in_order():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert tuple(stages) == STEPS
+    for name, stage in stages.items():
+        assert stage["cmd"] == f"serm {name}"
+        assert stage["outs"] == [f"cycle/{name}"]
