@@ -62,9 +62,11 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
         except RuntimeError as error:
             raise UserError(log.user_error or f"{error} The steps' own words are in {log.path}.") from error
     costs = {step: figures for step in STEPS if (figures := _figures(tasks, step))}
-    if "deploy" in costs:
+    if "publish" in costs:
         place(_newest(tasks, "deploy") / "deployed", root / "cycle" / "deploy")
-    write_json(root / "cycle" / "costs.json", costs)
+        history = root / "history" / str(costs["publish"]["tag"])
+        write_json(history / "deploy.json", jsonlib.loads((root / "cycle" / "deploy" / "canary.json").read_text()))
+        write_json(history / "costs.json", costs)
     return costs
 
 

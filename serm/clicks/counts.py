@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from serm.errors import UserError
 
 if TYPE_CHECKING:
-    from ibis.expr.types import IntegerScalar
+    from ibis.expr.types import Scalar
 
 #: The columns that name a pair. The same document may answer a query differently in another locale.
 PAIR = ("query", "locale", "doc_id")
 
 
-def count(impressions: ibis.Table, **aggregates: IntegerScalar) -> ibis.Table:
+def count(impressions: ibis.Table, **aggregates: Scalar) -> ibis.Table:
     """Reduce a log to one row for each pair and position.
 
     Args:

@@ -47,7 +47,7 @@ def advance(repository: Path, settings: Settings) -> Figures:
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
     workspace.track("state/champion", "state/judgments", "state/reference")
     write_json(root / "state.json", {"after": tag, "champion": "promoted" if promoted else "kept"})
-    recorded = [path for path in ("cycle/deploy", "cycle/costs.json") if (root / path).exists()]
+    recorded = [path for path in ("history", "cycle/deploy") if (root / path).exists()]
     workspace.git("add", "state.json", *recorded)
     commit = workspace.commit(f"After {tag}: champion {'promoted' if promoted else 'kept'}")
     return {

@@ -183,9 +183,9 @@ def test_mistakes_are_named(workspace, tmp_path):
         versioning.Workspace(tmp_path)
     with pytest.raises(UserError, match="cycle-0001 is not published"):
         versioning.advance(workspace.path, params(workspace))
+    given = outputs(workspace)
+    del given["annotate"]
     with pytest.raises(UserError, match="outputs of annotate"):
-        given = outputs(workspace)
-        del given["annotate"]
         versioning.publish(workspace.path, given, params(workspace))
 
 

@@ -1,0 +1,196 @@
+"""The mine step on a simulated log in DuckDB: with a stand-in champion, and with the real relevance model."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from serm import contracts, mining, relevance
+from serm.errors import UserError
+from serm.mining.miner import mine_pairs
+from serm.settings import RelevanceSettings, Settings
+
+QUERIES, DOCUMENTS_A_QUERY, SESSIONS = 60, 12, 40
+EXAMINATION = 1 / np.arange(1, DOCUMENTS_A_QUERY + 1) ** 0.8
+GRADE_SCALE = 3.0
+
+
+def settings(**mining_settings: Any) -> Settings:
+    window = {"start": "2017-01-01T00:00:00Z", "end": "2019-01-01T00:00:00Z"}
+    return Settings.model_validate({"cycle": window, "mining": {"budget": 120, "max_scored": 300, **mining_settings}})
+
+
+def keys(rows: np.ndarray) -> dict[str, list[str]]:
+    """Names of (query, document) pairs; a query lives in one of two locales."""
+    query, document = rows.T
+    return {
+        "query": [f"query {q}" for q in query],
+        "locale": ["en" if q % 2 else "fr" for q in query],
+        "doc_id": [f"doc-{q}-{d}" for q, d in zip(query, document, strict=True)],
+    }
+
+
+@pytest.fixture(scope="module")
+def world() -> dict[str, pa.Table]:
+    """A log drawn from a position-based model whose attractiveness is the true grade; every query is ranked by
+    a champion that is wrong about each query's third document, which is excellent and which it calls bad."""
+    rng = np.random.default_rng(3)
+    truth = rng.choice([0.0, 1.0, 2.0, 3.0], (QUERIES, DOCUMENTS_A_QUERY), p=[0.5, 0.2, 0.2, 0.1])
+    truth[:, 2] = 3.0
+    believed = np.clip(truth + rng.normal(0, 0.2, truth.shape), 0, 3)
+    believed[:, 2] = 0.5
+    ranking = np.argsort(-believed + rng.normal(0, 1.0, (SESSIONS, *believed.shape)), axis=2)
+    session, query, rank = (axis.ravel() for axis in np.mgrid[:SESSIONS, :QUERIES, :DOCUMENTS_A_QUERY])
+    document = ranking.ravel()
+    attracted = rng.random(len(query)) < 0.05 + 0.9 * truth[query, document] / GRADE_SCALE
+    clicked = attracted & (rng.random(len(query)) < EXAMINATION[rank])
+    size = len(query)
+    impressions = pa.table(
+        {
+            "event_time": pa.array([datetime(2018, 1, 1, tzinfo=UTC)] * size),
+            **{name: [f"{s}-{q}" for s, q in zip(session, query, strict=True)] for name in ("query_id", "session_id")},
+            "user_id": [f"u{s}" for s in session],
+            **keys(np.stack([query, document], axis=1)),
+            "position": rank + 1,
+            "clicked": clicked,
+            "dwell_seconds": pa.array(np.where(clicked, 20 + 40 * truth[query, document], 0.0), mask=~clicked),
+            "negative_feedback": np.zeros(size, dtype=bool),
+            "score": believed[query, document],
+            "model_version": ["champion-v1"] * size,
+            "variant": pa.nulls(size, pa.string()),
+        }
+    )
+    catalogue = np.stack([axis.ravel() for axis in np.mgrid[:QUERIES, :DOCUMENTS_A_QUERY]], axis=1)
+    names = keys(catalogue)
+    documents = pa.table(
+        {
+            "doc_id": names["doc_id"],
+            "locale": names["locale"],
+            "title": [f"{believed[q, d]:.6f}" for q, d in catalogue],
+            "body": [""] * len(catalogue),
+            "published_at": pa.array([datetime(2016, 1, 1, tzinfo=UTC)] * len(catalogue)),
+            "attributes": pa.array([[]] * len(catalogue), pa.map_(pa.string(), pa.string())),
+        }
+    )
+    judged = catalogue[catalogue[:, 0] < 10]
+    judgments = pa.table(
+        {
+            **keys(judged),
+            "grade": [int(truth[q, d]) for q, d in judged],
+            "rationale": pa.nulls(len(judged), pa.string()),
+            "source": ["seed"] * len(judged),
+            "cycle": [0] * len(judged),
+            "panel_version": pa.nulls(len(judged), pa.string()),
+            "agreement": pa.nulls(len(judged), pa.float64()),
+        }
+    )
+    return {"impressions": impressions, "documents": documents, "judgments": judgments}
+
+
+class StandIn:
+    """A champion whose expected grade stands in the document's title; it doubts what it finds middling."""
+
+    version = "champion-v1"
+
+    def score(self, queries: list[str], documents: list[str]) -> relevance.Scores:
+        expected = np.array([float(document) for document in documents])
+        share = expected / GRADE_SCALE
+        binomial = [(1 - share) ** 3, 3 * share * (1 - share) ** 2, 3 * share**2 * (1 - share), share**3]
+        return relevance.Scores(expected, np.stack(binomial, axis=1))
+
+    def sample(self, queries: list[str], documents: list[str], samples: int, seed: int) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        return self.score(queries, documents).expected + rng.normal(0, 0.1, (samples, len(documents)))
+
+
+def mined(world: dict[str, pa.Table], **mining_settings: Any) -> tuple[pa.Table, dict[str, Any]]:
+    tables = {name: ibis.memtable(table) for name, table in world.items()}
+    return mine_pairs(
+        **tables, model=StandIn(), document_text=lambda title, body: title, settings=settings(**mining_settings)
+    )
+
+
+def test_it_finds_the_documents_that_the_champion_is_wrong_about(world: dict[str, pa.Table]) -> None:
+    pairs, summary = mined(world)
+    wrong = {name for name in pairs["doc_id"].to_pylist() if name.endswith("-2")}
+    assert len(wrong) == QUERIES - 10  # all but those already judged
+    click_model = [
+        row["doc_id"] for row in pairs.to_pylist() if any(one["agent"] == "click model" for one in row["agents"])
+    ]
+    assert np.mean([name in wrong for name in click_model]) > 0.9
+    assert summary["click_model"]["examination"] == pytest.approx(EXAMINATION.tolist(), abs=0.08)
+
+
+def test_the_cascade_narrows_and_every_agent_has_its_share(world: dict[str, pa.Table]) -> None:
+    pairs, summary = mined(world, budget=80)
+    cascade = summary["cascade"]
+    assert cascade["impressions"] == world["impressions"].num_rows
+    assert cascade["pairs"] == QUERIES * DOCUMENTS_A_QUERY
+    assert cascade["pairs"] > cascade["candidates"] > cascade["scored"] == 300
+    assert cascade["mined"] == pairs.num_rows == 80
+    for counts in summary["by_agent"].values():
+        assert counts["mined"] >= min(20, counts["candidates"])
+        assert counts["candidates"] > 0
+    assert json.dumps(summary, allow_nan=False)
+
+
+def test_nothing_judged_rare_or_out_of_the_catalogue_is_mined(world: dict[str, pa.Table]) -> None:
+    documents = world["documents"].filter(pc.invert(pc.starts_with(world["documents"]["doc_id"], "doc-20-")))
+    shown_twice = world["impressions"].filter(pc.equal(world["impressions"]["query"], "query 30"))
+    impressions = world["impressions"].filter(pc.not_equal(world["impressions"]["query"], "query 30"))
+    changed = {**world, "documents": documents, "impressions": pa.concat_tables([impressions, shown_twice[:24]])}
+    pairs, summary = mined(changed, budget=1000, max_scored=1000)
+    numbers = {int(query.split()[1]) for query in pairs["query"].to_pylist()}
+    assert numbers <= set(range(10, QUERIES)) - {20, 30}
+    assert summary["cascade"]["candidates"] == summary["cascade"]["scored"] == 48 * DOCUMENTS_A_QUERY
+
+
+def test_the_order_of_the_log_does_not_matter(world: dict[str, pa.Table]) -> None:
+    pairs, summary = mined(world)
+    order = np.random.default_rng(8).permutation(world["impressions"].num_rows)
+    again, summary_again = mined({**world, "impressions": world["impressions"].take(order)})
+    assert pairs.equals(again)
+    assert summary == summary_again
+
+
+def test_a_window_whose_pairs_are_all_judged_mines_nothing(world: dict[str, pa.Table]) -> None:
+    documents = world["documents"]
+    everything = {name: documents[name] for name in ("doc_id", "locale")}
+    everything["query"] = [f"query {name.split('-')[1]}" for name in documents["doc_id"].to_pylist()]
+    pairs, summary = mined({**world, "judgments": pa.table(everything)})
+    assert pairs.num_rows == summary["cascade"]["candidates"] == 0
+    assert json.dumps(summary, allow_nan=False)
+
+
+def test_a_bar_that_no_pair_reaches_is_an_error_that_names_the_fix(world: dict[str, pa.Table]) -> None:
+    with pytest.raises(UserError, match=r"lower mining\.min_impressions"):
+        mined(world, min_impressions=41)
+
+
+def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, pa.Table], tmp_path: Path) -> None:
+    validated = tmp_path / "validated"
+    contracts.write(world["impressions"], validated / "impressions", contracts.IMPRESSIONS)
+    contracts.write(world["documents"], validated / "documents", contracts.DOCUMENTS)
+    contracts.write(world["judgments"], tmp_path / "judgments", contracts.JUDGMENTS)
+    model = RelevanceSettings(layers=1)
+    encoder = relevance.load_encoder(model.base, model)
+    relevance.RelevanceModel.from_encoder(encoder, model.layers).save(tmp_path / "champion")
+    outs = [tmp_path / "mine", tmp_path / "again"]
+    for out in outs:
+        figures = mining.mine(
+            validated, tmp_path / "champion", tmp_path / "judgments", out, settings(max_scored=120, budget=60)
+        )
+    first, again = ({file.relative_to(out): file.read_bytes() for file in out.rglob("*.*")} for out in outs)
+    assert first == again
+    pairs = contracts.read(outs[0] / "pairs", contracts.MINED_PAIRS)
+    assert pairs.num_rows == figures["mined"] > 0
+    assert all(agents for agents in pairs["agents"].to_pylist())
+    assert json.loads((outs[0] / "mining.json").read_text())["cascade"]["scored"] == 120

@@ -1,0 +1,40 @@
+"""The split of users between champion and challenger."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest, chi2_contingency
+
+from serm.rollout import variant
+
+percents = st.floats(0, 100)
+
+
+@given(st.text(), st.text(), percents, percents)
+def test_a_user_stays_as_the_percentage_grows(user: str, experiment: str, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    if variant(user, experiment, low) == "challenger":
+        assert variant(user, experiment, high) == "challenger"
+
+
+@given(st.text(), st.text())
+def test_none_and_all(user: str, experiment: str) -> None:
+    assert variant(user, experiment, 0) == "champion"
+    assert variant(user, experiment, 100) == "challenger"
+
+
+@pytest.mark.parametrize("percent", [1, 10, 50, 99])
+def test_the_share_is_the_percentage(percent: int) -> None:
+    users = 20000
+    seen = sum(variant(f"user-{number}", "cycle-0001", percent) == "challenger" for number in range(users))
+    assert binomtest(seen, users, percent / 100).pvalue > 1e-4
+
+
+def test_experiments_are_independent() -> None:
+    table = [[0, 0], [0, 0]]
+    for number in range(20000):
+        one, other = (variant(f"user-{number}", experiment, 50) == "champion" for experiment in ("a", "b"))
+        table[one][other] += 1
+    assert chi2_contingency(table).pvalue > 1e-4
