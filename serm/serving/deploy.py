@@ -1,0 +1,77 @@
+"""The deploy step: write the canary's InferenceService and try both models in a real KServe server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from serm.atomic import replace_directory, write_json, write_text
+from serm.errors import UserError
+from serm.serving import manifests, replay
+from serm.serving.server import running
+from serm.settings import Settings
+from serm.step import Figures, step
+
+
+@step
+def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out: Path, settings: Settings) -> Figures:
+    """Write the InferenceService with the challenger as its canary, and replay requests on both models here.
+
+    The challenger gets ``serving.canary_percent`` of the traffic when the gate passed it, else none; either way both
+    models answer the replayed requests. Promotion and rollback are decided online, so the decision here is ``hold``.
+
+    Args:
+        champion: the champion's directory.
+        trained: the train step's output; the challenger is ``trained/model``.
+        validated: the validate step's output, with ``impressions`` and ``documents``.
+        evaluated: the evaluate step's output, with the gate's result in ``evaluation.json``.
+        out: becomes ``inferenceservice.yaml`` and ``canary.json``: decision, reason, gate, traffic_percent, and what
+            ``serm.serving.replay.summarise`` returns.
+        settings: uses the sections ``serving`` and ``engine``.
+
+    Raises:
+        UserError: an input is missing, the server does not start, or a request fails.
+    """
+    gate = _gate(evaluated / "evaluation.json")
+    passed = gate == "passed"
+    percent = settings.serving.canary_percent if passed else 0
+    requests = replay.sample(validated, settings)
+    if not requests:
+        raise UserError(f"{validated / 'impressions'}: no requests to replay; check the window in params.yaml.")
+    with running({"champion": champion, "challenger": trained / "model"}) as client:
+        answers = replay.replay(client, requests)
+    errors = [f"{name}: {answer.error}" for name, all_of_it in answers.items() for answer in all_of_it if answer.error]
+    if errors:
+        raise UserError(f"{len(errors)} of {2 * len(requests)} replayed requests failed; the first, {errors[0]}")
+
+    summary = replay.summarise(requests, answers, settings.cycle.name, percent)
+    reason = (
+        f"The gate passed the challenger: it starts with {percent} % of the traffic, and waits for online results."
+        if passed
+        else f"The gate was {gate}: the challenger gets no traffic."
+    )
+    with replace_directory(out) as beside:
+        manifest = manifests.inference_service(settings, percent)
+        write_text(beside / "inferenceservice.yaml", manifests.as_yaml(manifest))
+        write_json(
+            beside / "canary.json",
+            {"decision": "hold", "reason": reason, "gate": gate, "traffic_percent": percent, **summary},
+        )
+    figures: Figures = {
+        "decision": "hold",
+        "traffic_percent": percent,
+        "requests": summary["requests"],
+        "top1_agreement": summary["top1_agreement"],
+    }
+    for name, numbers in summary["variants"].items():
+        figures[f"{name}_p95_ms"] = numbers["latency_ms"]["p95"]
+    return figures
+
+
+def _gate(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["gate"]["result"])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); run the evaluate step before.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no gate result in it ({error!r}); run the evaluate step again.") from error

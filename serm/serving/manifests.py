@@ -1,0 +1,80 @@
+"""The InferenceService that serves the champion, with the challenger as its canary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from serm.settings import Settings
+
+#: The ServingRuntime that runs ``serm.serving.predictor`` (manifests/base/servingruntime.yaml).
+RUNTIME = "serm-relevance"
+
+#: As strict as Kubernetes' "restricted" Pod Security Standard, and without write access to the image.
+_CONTAINER_SECURITY: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "privileged": False,
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
+    """Return the InferenceService (serving.kserve.io/v1beta1) that gives the challenger ``percent`` % of the traffic.
+
+    Standard mode names both models: the champion is the predictor and the challenger a canary beside it
+    (``spec.canary``, KServe 0.20 or later; ``canaryTrafficPercent`` is silently ignored there). Knative mode names
+    the challenger only: it becomes the new revision with ``canaryTrafficPercent``, and the revision rolled out
+    before, the champion's, keeps the rest.
+
+    Raises:
+        ValueError: ``percent`` is not in 0 to 100, which no schema checks in Knative mode.
+    """
+    if not 0 <= percent <= 100:
+        raise ValueError(f"percent must be 0 to 100, got {percent}")
+    serving, tag = settings.serving, settings.cycle.name
+    challenger = _predictor(serving.storage_uri.replace("{tag}", tag))
+    spec: dict[str, Any]
+    if serving.mode == "knative":
+        spec = {"predictor": {**challenger, "canaryTrafficPercent": percent}}
+    else:
+        spec = {
+            "predictor": _predictor(serving.champion_uri.replace("{tag}", tag)),
+            "canary": [{"predictor": {**challenger, "name": "challenger"}, "trafficPercent": percent}],
+        }
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": serving.name,
+            "namespace": serving.namespace,
+            "labels": {"app.kubernetes.io/part-of": "serm"},
+            "annotations": {
+                "serm/cycle": tag,
+                "serving.kserve.io/deploymentMode": "Knative" if serving.mode == "knative" else "Standard",
+            },
+        },
+        "spec": spec,
+    }
+
+
+def as_yaml(manifest: dict[str, Any]) -> str:
+    """Return ``manifest`` as YAML, keys in their order."""
+    return yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
+
+
+def _predictor(storage_uri: str) -> dict[str, Any]:
+    return {
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+        "model": {
+            "name": "kserve-container",
+            "modelFormat": {"name": RUNTIME},
+            "runtime": RUNTIME,
+            "storageUri": storage_uri,
+            "securityContext": _CONTAINER_SECURITY,
+        },
+    }

@@ -1,0 +1,130 @@
+"""Requests of the log, sent again: each to the variant of its user, and as a shadow to the other one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from serm import contracts, engine
+from serm.relevance import document_text
+from serm.settings import Settings
+from serm.split import Variant, variant
+
+VARIANTS: tuple[Variant, ...] = ("champion", "challenger")
+CONCURRENCY = 4
+"""Requests in flight at once."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A query as a user asked it, and the text of the documents that were shown, by position."""
+
+    user_id: str
+    query: str
+    documents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a variant answered: the documents' scores (0 to 3), how long it took, or the error."""
+
+    milliseconds: float
+    scores: tuple[float, ...] = ()
+    error: str = ""
+
+
+def sample(validated: Path, settings: Settings) -> list[Request]:
+    """Draw ``serving.requests`` requests of the window by seed, or all when there are fewer.
+
+    Shown documents that are no longer in the catalogue are left out.
+    """
+    serving = settings.serving
+    with engine.connect(settings.engine) as connection:
+        shown = contracts.scan(connection, validated / "impressions", contracts.IMPRESSIONS)
+        documents = contracts.scan(connection, validated / "documents", contracts.DOCUMENTS)
+        shown = shown.semi_join(documents, "doc_id")
+        drawn = shown.select("query_id").distinct()
+        place = (drawn.query_id + f" {serving.seed}").hexdigest("md5")
+        drawn = drawn.order_by([place, drawn.query_id]).limit(serving.requests)
+        rows = (
+            shown.semi_join(drawn, "query_id")
+            .join(documents.select("doc_id", "title", "body"), "doc_id")
+            .order_by(["query_id", "position", "doc_id"])
+            .select("query_id", "user_id", "query", "title", "body")
+            .to_pyarrow()
+            .to_pylist()
+        )
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        asked.setdefault(row["query_id"], []).append(row)
+    return [
+        Request(rows[0]["user_id"], rows[0]["query"], tuple(document_text(r["title"], r["body"]) for r in rows))
+        for rows in asked.values()
+    ]
+
+
+def replay(client: httpx.Client, requests: Sequence[Request]) -> dict[str, list[Answer]]:
+    """Send each request to both variants, at most ``CONCURRENCY`` at once; answers are in the requests' order."""
+    sends = [(name, request) for request in requests for name in VARIANTS]
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        answers = list(pool.map(lambda one: _send(client, *one), sends))
+    return {name: answers[number :: len(VARIANTS)] for number, name in enumerate(VARIANTS)}
+
+
+def summarise(
+    requests: Sequence[Request], answers: dict[str, list[Answer]], experiment: str, percent: int
+) -> dict[str, Any]:
+    """Return what the replay showed, for canary.json.
+
+    ``variants``: for each, the requests of its users (``served``) and of the other's (``shadow``), errors, latency in
+    milliseconds over both (with ``CONCURRENCY`` in flight) and the mean score. ``top1_agreement``: the share of
+    requests, answered by both, whose best document is the same (null without any).
+    """
+    served = [variant(request.user_id, experiment, percent) for request in requests]
+    both = [
+        [one.scores for one in pair]
+        for pair in zip(*(answers[name] for name in VARIANTS), strict=True)
+        if not any(one.error for one in pair)
+    ]
+    same = [np.argmax(champion) == np.argmax(challenger) for champion, challenger in both]
+    return {
+        "requests": len(requests),
+        "top1_agreement": round(float(np.mean(same)), 4) if same else None,
+        "variants": {name: _variant(answers[name], served.count(name)) for name in VARIANTS},
+    }
+
+
+def _variant(answers: list[Answer], served: int) -> dict[str, Any]:
+    good = [answer for answer in answers if not answer.error]
+    scores = [score for answer in good for score in answer.scores]
+    latency = np.percentile([answer.milliseconds for answer in good], [50, 95, 99]).tolist() if good else [None] * 3
+    return {
+        "served": served,
+        "shadow": len(answers) - served,
+        "errors": len(answers) - len(good),
+        "latency_ms": {
+            name: None if value is None else round(value, 1)
+            for name, value in zip(("p50", "p95", "p99"), latency, strict=True)
+        },
+        "mean_score": round(float(np.mean(scores)), 4) if scores else None,
+    }
+
+
+def _send(client: httpx.Client, name: str, request: Request) -> Answer:
+    instances = [{"query": request.query, "document": document} for document in request.documents]
+    start = time.perf_counter()
+    try:
+        response = client.post(f"/v1/models/{name}:predict", json={"instances": instances})
+        milliseconds = 1000 * (time.perf_counter() - start)
+        if response.is_success:
+            return Answer(milliseconds, tuple(one["score"] for one in response.json()["predictions"]))
+        return Answer(milliseconds, error=f"HTTP {response.status_code}: {response.text[:200]}")
+    except httpx.HTTPError as error:
+        return Answer(1000 * (time.perf_counter() - start), error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,291 @@
+"""The predictor in a real KServe ModelServer over a socket, and the deploy step on it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import BertConfig, BertModel
+
+from serm import contracts, relevance
+from serm.errors import UserError
+from serm.relevance import Encoder, RelevanceModel
+from serm.serving import deploy
+from serm.serving.predictor import MAX_CHARACTERS, MAX_PAIRS
+from serm.serving.server import running
+from serm.settings import CycleSettings, ServingSettings, Settings
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+WORDS = ["query", "passage", ":", "cat", "dog", "face", "grinning", "heart", "red"]
+PAIRS = [("cat", "grinning cat"), ("dog", "red heart"), ("heart", "red heart"), ("cat", "dog face")]
+
+
+def _save(path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    body = BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=32,
+        )
+    )
+    words = body.embeddings.word_embeddings.weight.detach().half()
+    model = RelevanceModel.from_encoder(Encoder(body, words, tokenizer, max_tokens=16, batch_tokens=512), layers=1)
+    torch.nn.init.normal_(model.residual.head.weight)
+    model.save(path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    paths = {"champion": root / "champion", "challenger": root / "trained" / "model"}
+    for seed, path in enumerate(paths.values()):
+        _save(path, seed)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def client(saved: dict[str, Path]) -> Iterator[httpx.Client]:
+    with running(saved) as client:
+        yield client
+
+
+def _v1(client: httpx.Client, instances: object, model: str = "champion") -> httpx.Response:
+    return client.post(f"/v1/models/{model}:predict", json={"instances": instances})
+
+
+def _v2(client: httpx.Client, **changes: object) -> httpx.Response:
+    inputs = [
+        {"name": name, "datatype": "BYTES", "shape": [len(PAIRS)], "data": [pair[side] for pair in PAIRS]}
+        for side, name in enumerate(("query", "document"))
+    ]
+    return client.post("/v2/models/champion/infer", json={"id": "7", "inputs": inputs, **changes})
+
+
+@pytest.mark.parametrize("name", ["champion", "challenger"])
+def test_v1_gives_the_models_own_scores(client: httpx.Client, saved: dict[str, Path], name: str) -> None:
+    model = relevance.load(saved[name])
+    expected = model.score(*map(list, zip(*PAIRS, strict=True)))
+    answer = _v1(client, [{"query": query, "document": document} for query, document in PAIRS], name).json()
+    assert answer["model_version"] == model.version
+    assert [one["score"] for one in answer["predictions"]] == pytest.approx(expected.expected, abs=1e-5)
+    found = np.array([one["distribution"] for one in answer["predictions"]])
+    assert found == pytest.approx(expected.distribution, abs=1e-5)
+
+
+def test_the_models_differ(client: httpx.Client) -> None:
+    instances = [{"query": query, "document": document} for query, document in PAIRS]
+    one, other = (_v1(client, instances, name).json() for name in ("champion", "challenger"))
+    assert one["model_version"] != other["model_version"]
+    assert one["predictions"] != other["predictions"]
+
+
+def test_v2_agrees_with_v1(client: httpx.Client) -> None:
+    v1 = _v1(client, [{"query": query, "document": document} for query, document in PAIRS]).json()
+    v2 = _v2(client).json()
+    assert (v2["id"], v2["model_name"], v2["model_version"]) == ("7", "champion", v1["model_version"])
+    outputs = {output["name"]: output for output in v2["outputs"]}
+    assert outputs["score"]["shape"] == [len(PAIRS)]
+    assert outputs["distribution"]["shape"] == [len(PAIRS), 4]
+    assert outputs["score"]["data"] == pytest.approx([one["score"] for one in v1["predictions"]])
+    assert sum(outputs["distribution"]["data"]) == pytest.approx(len(PAIRS), abs=1e-5)
+
+
+def test_v2_metadata(client: httpx.Client) -> None:
+    metadata = client.get("/v2/models/challenger").json()
+    assert [(one["name"], one["datatype"]) for one in metadata["inputs"]] == [("query", "BYTES"), ("document", "BYTES")]
+    assert metadata["outputs"][1]["shape"] == [-1, 4]
+
+
+@pytest.mark.parametrize(
+    ("instances", "message"),
+    [
+        ("cat", "Expected"),
+        ([], f"0 pairs; send 1 to {MAX_PAIRS}"),
+        ([{"query": "cat", "document": "dog"}] * (MAX_PAIRS + 1), f"{MAX_PAIRS + 1} pairs"),
+        ([{"query": "cat", "document": "dog"}, {"query": "cat"}], 'instances[1]: expected an object with "query"'),
+        ([{"query": "cat", "document": 7}], "Pair 0: document must be a text"),
+        ([{"query": "", "document": "dog"}], "Pair 0: query must be a text"),
+        ([{"query": "cat", "document": "x" * (MAX_CHARACTERS + 1)}], "Pair 0: document must be a text"),
+        (["cat"], "instances[0]"),
+    ],
+)
+def test_bad_v1_requests(client: httpx.Client, instances: object, message: str) -> None:
+    answer = _v1(client, instances)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize("body", ["not json", "[1]", '"text"', "{}"])
+def test_bodies_that_are_no_request(client: httpx.Client, body: str) -> None:
+    answer = client.post("/v1/models/champion:predict", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "expected a BYTES tensor 'query'"),
+        ([{"name": "query", "datatype": "BYTES", "shape": [1], "data": ["cat"]}], "expected a BYTES tensor 'document'"),
+        ([{"name": n, "datatype": "FP32", "shape": [1], "data": [1]} for n in ("query", "document")], "BYTES tensor"),
+        ([{"name": n, "datatype": "BYTES", "shape": [3], "data": ["cat"]} for n in ("query", "document")], "reshape"),
+        (
+            [
+                {"name": n, "datatype": "BYTES", "shape": [k], "data": ["cat"] * k}
+                for k, n in ((1, "query"), (2, "document"))
+            ],
+            "1 queries but 2 documents",
+        ),
+    ],
+)
+def test_bad_v2_requests(client: httpx.Client, inputs: list[object], message: str) -> None:
+    answer = _v2(client, inputs=inputs)
+    assert answer.status_code == 400, answer.text
+    assert message in answer.json()["error"]
+
+
+def test_unknown_model(client: httpx.Client) -> None:
+    assert _v1(client, [{"query": "cat", "document": "dog"}], "nobody").status_code == 404
+
+
+def test_a_server_that_dies_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"ended with code 1: .*no relevance model there"),
+        running({"champion": tmp_path}),
+    ):
+        pass
+
+
+def test_no_pickle(saved: dict[str, Path], tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(saved["champion"], pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled weights"), running({"champion": pickled}):
+        pass
+
+
+# --- the deploy step ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def window(tmp_path: Path) -> Path:
+    validated, time = tmp_path / "validated", pa.timestamp("us", tz="UTC")
+    titles = ["grinning cat", "dog face", "red heart"]
+    contracts.write(
+        pa.table(
+            {
+                "doc_id": [f"en-{number}" for number in range(len(titles))],
+                "locale": ["en"] * len(titles),
+                "title": titles,
+                "body": [""] * len(titles),
+                "published_at": pa.array([START] * len(titles), time),
+                "attributes": pa.array([[]] * len(titles), pa.map_(pa.string(), pa.string())),
+            }
+        ),
+        validated / "documents",
+        contracts.DOCUMENTS,
+    )
+    rows = [
+        {
+            "event_time": START + timedelta(minutes=session),
+            "query_id": f"q{session}",
+            "session_id": f"s{session}",
+            "user_id": f"u{session % 20}",
+            "locale": "en",
+            "query": ["cat", "dog", "heart"][session % 3],
+            "doc_id": f"en-{(session + position) % len(titles)}",
+            "position": position + 1,
+            "clicked": position == 0,
+            "negative_feedback": False,
+        }
+        for session in range(60)
+        for position in range(len(titles))
+    ]
+    contracts.write(
+        pa.Table.from_pylist(rows, schema=contracts.IMPRESSIONS), validated / "impressions", contracts.IMPRESSIONS
+    )
+    return validated
+
+
+def _deploy(root: Path, saved: dict[str, Path], gate: str) -> tuple[dict[str, object], dict[str, object]]:
+    (root / "evaluated").mkdir()
+    (root / "evaluated" / "evaluation.json").write_text(json.dumps({"gate": {"result": gate, "reasons": []}}))
+    settings = Settings(
+        cycle=CycleSettings(start=START, end=START + timedelta(days=1)),
+        serving=ServingSettings(requests=40, canary_percent=50),
+    )
+    trained = saved["challenger"].parent
+    deploy(saved["champion"], trained, root / "validated", root / "evaluated", root / "out", settings)
+    return (
+        json.loads((root / "out" / "canary.json").read_text()),
+        yaml.safe_load((root / "out" / "inferenceservice.yaml").read_text()),
+    )
+
+
+@pytest.mark.usefixtures("window")
+def test_a_passed_challenger_gets_its_share(tmp_path: Path, saved: dict[str, Path]) -> None:
+    canary, manifest = _deploy(tmp_path, saved, "passed")
+    assert (canary["decision"], canary["traffic_percent"], canary["requests"]) == ("hold", 50, 40)
+    assert manifest["spec"]["canary"][0]["trafficPercent"] == 50
+    champion, challenger = (canary["variants"][name] for name in ("champion", "challenger"))
+    assert champion["served"] + challenger["served"] == 40
+    assert champion["served"] == challenger["shadow"]
+    assert min(champion["served"], challenger["served"]) > 5
+    assert champion["errors"] == challenger["errors"] == 0
+    assert 0 < champion["latency_ms"]["p50"] <= champion["latency_ms"]["p95"] <= champion["latency_ms"]["p99"]
+    assert champion["mean_score"] != challenger["mean_score"]
+
+    # Top-1 agreement, by the models themselves.
+    models = [relevance.load(path) for path in saved.values()]
+    titles = ["grinning cat", "dog face", "red heart"]
+    best = {
+        query: [titles[np.argmax(model.score([query] * 3, titles).expected)] for model in models]
+        for query in ("cat", "dog", "heart")
+    }
+    asked = canary["top1_agreement"]
+    agree = [query for query, (one, other) in best.items() if one == other]
+    assert asked == pytest.approx(len(agree) / 3, abs=0.2)
+
+
+@pytest.mark.usefixtures("window")
+@pytest.mark.parametrize("gate", ["failed", "inconclusive"])
+def test_one_that_did_not_pass_gets_none_but_is_tried(tmp_path: Path, saved: dict[str, Path], gate: str) -> None:
+    canary, manifest = _deploy(tmp_path, saved, gate)
+    assert canary["traffic_percent"] == manifest["spec"]["canary"][0]["trafficPercent"] == 0
+    assert gate in canary["reason"]
+    assert canary["variants"]["challenger"]["served"] == 0
+    assert canary["variants"]["challenger"]["shadow"] == 40
+
+
+@pytest.mark.usefixtures("window")
+def test_a_request_that_fails_fails_the_step(
+    tmp_path: Path, saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serm.serving.replay.document_text", lambda title, body: title * MAX_CHARACTERS)
+    with pytest.raises(UserError, match="80 of 80 replayed requests failed; the first, champion: HTTP 400"):
+        _deploy(tmp_path, saved, "passed")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_gate_result(tmp_path: Path, saved: dict[str, Path], window: Path) -> None:
+    settings = Settings(cycle=CycleSettings(start=START, end=START + timedelta(days=1)))
+    with pytest.raises(UserError, match="run the evaluate step before"):
+        deploy(
+            saved["champion"], saved["challenger"].parent, window, tmp_path / "evaluated", tmp_path / "out", settings
+        )

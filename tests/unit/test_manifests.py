@@ -1,0 +1,90 @@
+"""The InferenceService in both modes, against the project's own CRDs where they are at hand."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+import pytest
+import yaml
+
+from serm.serving.manifests import RUNTIME, as_yaml, inference_service
+from serm.settings import CycleSettings, ServingSettings, Settings
+
+SCHEMAS = Path("/work/shared/schemas")
+ROOT = Path(__file__).parents[2]
+
+
+def _settings(mode: Literal["knative", "standard"]) -> Settings:
+    cycle = CycleSettings(number=3, start=datetime(2020, 1, 1, tzinfo=UTC), end=datetime(2021, 1, 1, tzinfo=UTC))
+    return Settings(cycle=cycle, serving=ServingSettings(mode=mode))
+
+
+def _check(manifest: dict[str, Any]) -> None:
+    group, version = manifest["apiVersion"].split("/")
+    schema = SCHEMAS / f"{group}_{version}_{manifest['kind']}.json"
+    if not schema.exists():
+        pytest.skip(f"{schema} is not here: the manifest is not checked against its CRD")
+    jsonschema.Draft202012Validator(json.loads(schema.read_text())).validate(manifest)
+
+
+@pytest.mark.parametrize("mode", ["knative", "standard"])
+@pytest.mark.parametrize("percent", [0, 10, 100])
+def test_valid_against_the_crd(mode: Literal["knative", "standard"], percent: int) -> None:
+    _check(yaml.safe_load(as_yaml(inference_service(_settings(mode), percent))))
+
+
+def test_the_crd_check_can_fail() -> None:
+    manifest = inference_service(_settings("standard"), 10)
+    manifest["spec"]["canary"][0]["traffic"] = 10
+    with pytest.raises(jsonschema.ValidationError):
+        _check(manifest)
+
+
+def test_standard_mode_names_both_models() -> None:
+    spec = inference_service(_settings("standard"), 10)["spec"]
+    (canary,) = spec["canary"]
+    assert canary["trafficPercent"] == 10
+    assert canary["predictor"]["name"] == "challenger"
+    assert canary["predictor"]["model"]["name"]  # the API server wants one
+    assert canary["predictor"]["model"]["storageUri"] == "dvc://cycle-0003/cycle/train/model"
+    assert spec["predictor"]["model"]["storageUri"] == "dvc://cycle-0003/state/champion"
+    assert not {"minReplicas", "maxReplicas", "autoScaling", "scaleTarget", "scaleMetric"} & canary["predictor"].keys()
+    assert "canaryTrafficPercent" not in spec["predictor"]  # silently ignored in this mode
+
+
+def test_knative_mode_sends_a_share_to_the_new_revision() -> None:
+    manifest = inference_service(_settings("knative"), 10)
+    assert manifest["spec"]["predictor"]["canaryTrafficPercent"] == 10
+    assert manifest["spec"]["predictor"]["model"]["storageUri"] == "dvc://cycle-0003/cycle/train/model"
+    assert "canary" not in manifest["spec"]
+    assert manifest["metadata"]["annotations"]["serving.kserve.io/deploymentMode"] == "Knative"
+
+
+@pytest.mark.parametrize("percent", [-1, 101])
+def test_percentages_stay_within_bounds(percent: int) -> None:
+    with pytest.raises(ValueError, match="0 to 100"):
+        inference_service(_settings("knative"), percent)
+
+
+@pytest.mark.parametrize("mode", ["knative", "standard"])
+def test_containers_are_locked_down(mode: Literal["knative", "standard"]) -> None:
+    spec = inference_service(_settings(mode), 10)["spec"]
+    for predictor in [spec["predictor"], *(canary["predictor"] for canary in spec.get("canary", []))]:
+        security = predictor["model"]["securityContext"]
+        assert security["runAsNonRoot"]
+        assert security["readOnlyRootFilesystem"]
+        assert not security["allowPrivilegeEscalation"]
+        assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_runtime_exists_and_is_valid() -> None:
+    runtime = yaml.safe_load((ROOT / "manifests" / "base" / "servingruntime.yaml").read_text())
+    assert runtime["metadata"]["name"] == RUNTIME
+    assert RUNTIME in [one["name"] for one in runtime["spec"]["supportedModelFormats"]]
+    (container,) = runtime["spec"]["containers"]
+    assert container["name"] == inference_service(_settings("standard"), 0)["spec"]["predictor"]["model"]["name"]
+    _check(runtime)
