@@ -8,8 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from great_expectations.core import ExpectationSuiteValidationResult
-from great_expectations.render.renderer import ValidationResultsPageRenderer
-from great_expectations.render.view import DefaultJinjaPageView
+from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+from great_expectations.render.view.view import DefaultJinjaPageView
 
 from serm.settings import CycleSettings
 
@@ -24,8 +24,9 @@ def write_page(path: Path, result: ExpectationSuiteValidationResult) -> None:
     GX's own site loads its styles, scripts and logo from the network, fills its index by script and stamps
     times and random ids; here the same page has its style inside and none of these.
     """
-    result.meta.pop("batch_markers", None)  # the time of the run
-    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(result))
+    result.meta.pop("batch_markers")  # type: ignore[misc]  # holds the time of the run
+    content = ValidationResultsPageRenderer().render(result)
+    page: str = DefaultJinjaPageView().render(content)  # type: ignore[no-untyped-call]
     page = _RANDOM_ID.sub("", _REMOTE.sub("", page))
     page = _OTHER_PAGE.sub("index.html", page).replace("</head>", f"<style>{_style()}</style></head>", 1)
     lines = (line.rstrip() for line in page.splitlines())

@@ -19,12 +19,14 @@ os.environ["GX_ANALYTICS_ENABLED"] = "false"  # GX phones home unless told not t
 import great_expectations as gx
 import pandas as pd
 from great_expectations.core import ExpectationSuiteValidationResult
-from great_expectations.data_context import AbstractDataContext
+from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.data_context.types.base import (
     DataContextConfig,
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from great_expectations.expectations.core import ExpectColumnMaxToBeBetween
+from great_expectations.expectations.metadata_types import FailureSeverity
 
 from serm.settings import CycleSettings
 from serm.validation.data_docs import write_index, write_page
@@ -50,6 +52,9 @@ class Check:
         return self.violations / self.rows if self.rows else 0.0
 
 
+_SEVERITY = {"error": FailureSeverity.CRITICAL, "warning": FailureSeverity.WARNING}
+
+
 def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Check]:
     """Return the checks that fail, errors first, and write ``docs``: index.html and a page a dataset."""
     context = gx.get_context(
@@ -66,8 +71,11 @@ def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Che
     for dataset, group in groupby(checks, key=lambda check: check.dataset):
         profile = list(group)
         result = _run(context, dataset, profile, cycle)
-        broken = {one.expectation_config.kwargs["column"] for one in result.results if not one.success}
-        failed += [check for check in profile if check.rule in broken]
+        # Results come sorted by rule, with the expectation that each belongs to.
+        passed = {
+            one.expectation_config.kwargs["column"]: one.success for one in result.results if one.expectation_config
+        }
+        failed += [check for check in profile if not passed[check.rule]]
         verdicts[dataset] = bool(result.success)
         write_page(docs / f"{dataset}.html", result)
     write_index(docs / "index.html", cycle, verdicts)
@@ -81,10 +89,10 @@ def _run(
     suite = context.suites.add(gx.ExpectationSuite(name=dataset))
     for check in profile:
         suite.add_expectation(
-            gx.expectations.ExpectColumnMaxToBeBetween(
+            ExpectColumnMaxToBeBetween(
                 column=check.rule,
                 max_value=check.limit,
-                severity="critical" if check.severity == "error" else "warning",
+                severity=_SEVERITY[check.severity],
                 description=f"{check.severity}: {check.violations:,} of {check.rows:,}; "
                 f"the share may be {check.limit:g} at most",
             )

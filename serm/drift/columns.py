@@ -1,0 +1,110 @@
+"""Evidently's comparison of two windows, column by column, on samples that the engine draws."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+
+os.environ["DO_NOT_TRACK"] = "1"  # Evidently phones home unless told not to before it is imported
+
+import pandas as pd
+from evidently import DataDefinition, Dataset, Report
+from evidently.core.report import Snapshot
+from evidently.presets import DataDriftPreset
+
+from serm.atomic import write_json, write_text
+from serm.settings import DriftSettings
+
+_RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=metric_)[0-9a-f]{32}")
+
+#: Column -> Evidently's method; the distances are normed Wasserstein, Jensen-Shannon and a classifier's ROC AUC.
+METHODS = {
+    "query_length": "wasserstein",
+    "score": "wasserstein",
+    "locale": "jensenshannon",
+    "clicked": "jensenshannon",
+    "query": "abs_text_content_drift",
+}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a column of the window lies from the reference; drifted from ``threshold`` on."""
+
+    method: str
+    distance: float
+    threshold: float
+    drifted: bool
+
+
+def compare(
+    reference: ibis.Table, window: ibis.Table, settings: DriftSettings, out: Path
+) -> tuple[dict[str, Drift], dict[str, int]]:
+    """Compare the IMPRESSIONS ``window`` with ``reference``; write ``out/report.html`` and ``out/report.json``.
+
+    Returns the columns' drift and the rows that Evidently saw. ``score`` is left out where a window has none.
+    """
+    frames = {"reference": _sample(reference, settings), "window": _sample(window, settings)}
+    columns = [name for name in METHODS if all(frame[name].notna().any() for frame in frames.values())]
+    thresholds = {name: settings.text_threshold if name == "query" else settings.column_threshold for name in columns}
+    numbers = [name for name in columns if METHODS[name] == "wasserstein"]
+    definition = DataDefinition(
+        numerical_columns=numbers, categorical_columns=["locale", "clicked"], text_columns=["query"]
+    )
+    data = {name: Dataset.from_pandas(frame[columns], definition) for name, frame in frames.items()}
+    preset = DataDriftPreset(
+        columns=columns,
+        per_column_method={name: METHODS[name] for name in columns},
+        per_column_threshold=thresholds,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the text classifier stops at 50 rounds, converged or not
+        snapshot = Report([preset]).run(data["window"], data["reference"])
+    report = _write(snapshot, out)
+    distances = {
+        metric["config"]["column"]: metric["value"] for metric in report["metrics"] if "column" in metric["config"]
+    }
+    drifts = {
+        name: Drift(METHODS[name], distances[name], thresholds[name], distances[name] >= thresholds[name])
+        for name in columns
+    }
+    return drifts, {name: len(frame) for name, frame in frames.items()}
+
+
+def _sample(impressions: ibis.Table, settings: DriftSettings) -> pd.DataFrame:
+    """Draw one impression of each of ``settings.sample_searches`` searches, the same ones in every run.
+
+    One each: a text seen ten times on one page would let the classifier tell the windows apart by heart.
+    """
+    seed = ibis.literal(f"{settings.seed} ")
+    searches = impressions.select("query_id").distinct()
+    drawn = searches.order_by((seed + searches.query_id).hexdigest("md5"), "query_id").limit(settings.sample_searches)
+    shown = impressions.semi_join(drawn, "query_id")
+    draw = (seed + shown.query_id + " " + shown.doc_id).hexdigest("md5")
+    first = ibis.row_number().over(group_by="query_id", order_by=[draw, shown.doc_id, shown.position])
+    one_each = shown.mutate(rank=first).filter(lambda row: row.rank == 0).order_by("query_id")
+    sample: pd.DataFrame = one_each.select(
+        one_each.query,
+        one_each.locale,
+        one_each.score,
+        query_length=one_each.query.length().cast("float64"),
+        clicked=one_each.clicked.cast("string"),
+    ).to_pandas()
+    return sample
+
+
+def _write(snapshot: Snapshot, out: Path) -> dict[str, Any]:
+    """Write Evidently's HTML and JSON without its random ids and its floats' last digits; return the JSON."""
+    report: dict[str, Any] = json.loads(snapshot.json(), parse_float=lambda text: round(float(text), 6))
+    write_json(out / "report.json", report)
+    html = snapshot.get_html_str(as_iframe=False)
+    ids = {found: f"id{number}" for number, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(html)))}
+    write_text(out / "report.html", _RANDOM_ID.sub(lambda match: ids[match[0]], html))
+    return report
