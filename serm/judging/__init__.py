@@ -1,0 +1,9 @@
+"""The multi-agent relevance annotator: judges that grade mined pairs, and what must hold before a grade counts.
+
+Each judge grades by its own kind of evidence (level 1: a majority over its sampled paths); the panel keeps a
+pair where its judges agree (level 2) and sends every other pair to the review queue.
+"""
+
+from serm.judging.annotation import annotate
+
+__all__ = ["annotate"]

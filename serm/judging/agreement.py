@@ -1,0 +1,80 @@
+"""Level 2: when do the judges of a panel agree well enough for a label to be kept?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from crowdkit.aggregation import DawidSkene
+from numpy.typing import NDArray
+
+from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
+
+Method = Literal["unanimous", "dawid-skene"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a panel makes of n pairs."""
+
+    grades: Integers
+    """[n], the label; it counts only where ``kept``."""
+    agreement: Floats
+    """[n], 0..1: unanimous, the judges' mean agreement with themselves; dawid-skene, the label's posterior."""
+    kept: NDArray[np.bool_]
+    reasons: list[str]
+    """Why a pair was dropped; empty where it was kept."""
+
+
+def unanimous(votes: Mapping[str, Votes]) -> Decision:
+    """Keep the pairs on which every judge gives the same grade, as published (SERM, level 2)."""
+    grades = np.stack([v.grades for v in votes.values()])
+    within = np.stack([v.within_agreement for v in votes.values()])
+    kept = (grades == grades[0]).all(axis=0) & (grades[0] != ABSTAINED)
+    reasons = [
+        "" if keep else "the judges differ: " + _opinions(list(votes), column)
+        for keep, column in zip(kept, grades.T, strict=True)
+    ]
+    return Decision(grades[0], within.mean(axis=0), kept, reasons)
+
+
+def confident(votes: Mapping[str, Votes], posterior: Floats, min_confidence: float) -> Decision:
+    """Keep the pairs whose most probable label has at least ``min_confidence`` of the ``posterior`` [n, 4]."""
+    grades = posterior.argmax(axis=1)
+    confidence = posterior.max(axis=1)
+    kept = confidence >= min_confidence
+    opinions = np.stack([v.grades for v in votes.values()]).T
+    reasons = [
+        ""
+        if keep
+        else f"the label model gives its best grade only {p:.2f} of {min_confidence:.2f}: "
+        + _opinions(list(votes), column)
+        for keep, p, column in zip(kept, confidence, opinions, strict=True)
+    ]
+    return Decision(grades, confidence, kept, reasons)
+
+
+def dawid_skene(grades: Integers, known: Integers) -> Floats:
+    """Return the posterior [n, 4] of each pair's true grade, given the judges' ``grades`` [judges, n].
+
+    Dawid and Skene (1979), by crowd-kit's EM. ``known`` [n] holds the true grade where it is known (seed
+    judgments), else ``ABSTAINED``: those pairs are held at their truth in every E-step. They tie each judge's
+    confusion matrix to reality, without which EM over a few dependent judges drifts to the judges' shared error.
+    A pair on which all judges abstained gets the prior.
+    """
+    votes = np.vstack([grades, known])
+    judges, pairs = np.nonzero(votes != ABSTAINED)
+    data = pd.DataFrame({"task": pairs, "worker": judges, "label": votes[judges, pairs]})
+    truth = pd.Series(known)
+    model = DawidSkene(n_iter=50)
+    probabilities = model.fit_predict_proba(data, true_labels=truth[truth != ABSTAINED])
+    posterior = probabilities.reindex(columns=range(GRADES), fill_value=0.0)
+    return posterior.reindex(range(len(known))).fillna(posterior.mean()).to_numpy(dtype=np.float64)
+
+
+def _opinions(names: list[str], grades: Integers) -> str:
+    said = ("abstained" if grade == ABSTAINED else str(grade) for grade in grades)
+    return ", ".join(f"{name} {grade}" for name, grade in zip(names, said, strict=True)) + "."

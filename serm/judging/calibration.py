@@ -1,0 +1,78 @@
+"""How an offline judge turns its evidence into grades: a small logistic regression on seed judgments.
+
+Each sampled path is one regression, fitted on a bootstrap resample of the seed queries; so paths differ as much
+as the judge's calibration would on other seed queries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from serm.judging.judge import GRADES, Floats, Integers, Pairs, Votes, majority_vote
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a judge found on n pairs."""
+
+    features: Floats
+    """[n, features]"""
+    rationales: list[str]
+    abstains: NDArray[np.bool_]
+    """[n], true where there is nothing to judge by."""
+
+
+class Evidence(Protocol):
+    """One kind of evidence about pairs; it may depend on the catalogue, but not on the other pairs."""
+
+    name: str
+
+    def look_up(self, pairs: Pairs) -> Found:
+        """Return what is found on each pair, in the order of ``pairs``."""
+        ...
+
+
+class CalibratedJudge:
+    """A judge that grades by one kind of evidence."""
+
+    def __init__(self, evidence: Evidence, pairs: Pairs, grades: Integers, paths: int, seed: int) -> None:
+        """Calibrate on the seed judgments ``pairs`` and ``grades`` [n]; at least two grades must occur."""
+        self.name = evidence.name
+        self._evidence = evidence
+        found = evidence.look_up(pairs)
+        known = ~found.abstains
+        _, groups = np.unique(pairs.queries, return_inverse=True)
+        random = np.random.default_rng(seed)
+        self._paths = [
+            _fit(found.features[known], grades[known], _resample(groups, random)[known]) for _ in range(paths)
+        ]
+
+    def judge(self, pairs: Pairs) -> Votes:
+        """Vote on each pair; abstain where there is no evidence."""
+        found = self._evidence.look_up(pairs)
+
+        def draw(path: int, rows: Integers) -> Floats:
+            model = self._paths[path]
+            distribution = np.zeros((len(rows), GRADES))
+            distribution[:, model.classes_] = model.predict_proba(found.features[rows])
+            return distribution
+
+        return majority_vote(draw, found.rationales, found.abstains, len(self._paths))
+
+
+def _resample(groups: Integers, random: np.random.Generator) -> Floats:
+    """Draw queries with replacement; return how often each pair's query was drawn."""
+    queries = groups.max() + 1
+    return np.bincount(random.integers(queries, size=queries), minlength=queries)[groups].astype(np.float64)
+
+
+def _fit(features: Floats, grades: Integers, weights: Floats) -> Pipeline:
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return model.fit(features, grades, logisticregression__sample_weight=weights)

@@ -1,0 +1,63 @@
+"""A panel of judges: its votes on mined and on known pairs, what it decides, and how right it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serm.judging import trust
+from serm.judging.agreement import Decision, Method, confident, dawid_skene, unanimous
+from serm.judging.judge import ABSTAINED, Integers, Votes
+from serm.settings import JudgingSettings
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The votes of some judges, by judge."""
+
+    votes: Mapping[str, Votes]
+    """On the n pairs to label."""
+    known_votes: Mapping[str, Votes]
+    """On k seed judgments."""
+    known_grades: Integers
+    """[k], the true grades of those."""
+    held_out: NDArray[np.bool_]
+    """[k], those that no judge was calibrated on."""
+
+    def without(self, judge: str) -> Panel:
+        """Return the panel of the other judges."""
+        votes, known = ({n: v for n, v in of.items() if n != judge} for of in (self.votes, self.known_votes))
+        return Panel(votes, known, self.known_grades, self.held_out)
+
+    def decide(self, settings: JudgingSettings) -> tuple[Decision, Mapping[Method, trust.Figures]]:
+        """Decide on the pairs as ``settings.agreement`` says, and measure both methods on held-out judgments.
+
+        The label model sees pairs and held-out judgments alike, without their grades; so the measure is of the
+        very model that labels.
+        """
+        checked = np.flatnonzero(self.held_out)
+        held_votes = {name: votes.take(checked) for name, votes in self.known_votes.items()}
+        votes = np.hstack([_grades(self.known_votes), _grades(self.votes)])
+        known = np.full(votes.shape[1], ABSTAINED)
+        known[: len(self.known_grades)] = np.where(self.held_out, ABSTAINED, self.known_grades)
+        posterior = dawid_skene(votes, known)
+        of_pairs, of_held = posterior[len(self.known_grades) :], posterior[checked]
+        decisions: dict[Method, tuple[Decision, Decision]] = {
+            "unanimous": (unanimous(self.votes), unanimous(held_votes)),
+            "dawid-skene": (
+                confident(self.votes, of_pairs, settings.min_confidence),
+                confident(held_votes, of_held, settings.min_confidence),
+            ),
+        }
+        figures = {
+            method: trust.measure(held.grades, self.known_grades[checked], held.kept)
+            for method, (_, held) in decisions.items()
+        }
+        return decisions[settings.agreement][0], figures
+
+
+def _grades(votes: Mapping[str, Votes]) -> Integers:
+    return np.stack([v.grades for v in votes.values()])

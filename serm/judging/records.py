@@ -1,0 +1,97 @@
+"""What a panel decided, as datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from serm.judging.agreement import Decision
+from serm.judging.judge import ABSTAINED, Pairs, Votes
+
+
+def judgments_table(
+    pairs: Pairs, votes: Mapping[str, Votes], decision: Decision, cycle: int, panel_version: str
+) -> pa.Table:
+    """Return the kept labels as JUDGMENTS; the rationale names each judge and gives its own."""
+    rows = np.flatnonzero(decision.kept)
+    kept = pairs.take(rows)
+    return pa.table(
+        {
+            "query": kept.queries,
+            "locale": kept.locales,
+            "doc_id": kept.doc_ids,
+            "grade": pa.array(decision.grades[rows], pa.int8()),
+            "rationale": [_merged(votes, row) for row in rows.tolist()],
+            "source": ["panel"] * len(rows),
+            "cycle": pa.array([cycle] * len(rows), pa.int32()),
+            "panel_version": [panel_version] * len(rows),
+            "agreement": decision.agreement[rows],
+        }
+    )
+
+
+def review_table(
+    pairs: Pairs,
+    votes: Mapping[str, Votes],
+    decision: Decision,
+    priority: pa.ChunkedArray,
+    cycle: int,
+    panel_version: str,
+) -> pa.Table:
+    """Return the pairs that were not kept as REVIEW, with each judge's vote; ``priority`` [n] is the miner's."""
+    rows = np.flatnonzero(~decision.kept)
+    dropped = pairs.take(rows)
+    return pa.table(
+        {
+            "query": dropped.queries,
+            "locale": dropped.locales,
+            "doc_id": dropped.doc_ids,
+            "title": dropped.titles,
+            "reason": [decision.reasons[row] for row in rows],
+            "priority": priority.take(pa.array(rows)),
+            "votes": [
+                [
+                    {
+                        "judge": name,
+                        "grade": None if v.grades[row] == ABSTAINED else int(v.grades[row]),
+                        "within_agreement": float(v.within_agreement[row]),
+                        "rationale": v.rationales[row],
+                    }
+                    for name, v in votes.items()
+                ]
+                for row in rows
+            ],
+            "cycle": pa.array([cycle] * len(rows), pa.int32()),
+            "panel_version": [panel_version] * len(rows),
+        }
+    )
+
+
+def votes_table(pairs: Pairs, votes: Mapping[str, Votes]) -> pa.Table:
+    """Return every judge's vote on every pair as VOTES."""
+    judges = list(votes.values())
+    grades = np.concatenate([v.grades for v in judges])
+    distribution = np.concatenate([v.distribution for v in judges])
+    return pa.table(
+        {
+            "query": pairs.queries * len(judges),
+            "locale": pairs.locales * len(judges),
+            "doc_id": pairs.doc_ids * len(judges),
+            "judge": np.repeat(list(votes), len(pairs)),
+            "grade": pa.array(grades, pa.int8(), mask=grades == ABSTAINED),
+            "distribution": pa.FixedSizeListArray.from_arrays(distribution.ravel(), distribution.shape[1]),
+            "within_agreement": np.concatenate([v.within_agreement for v in judges]),
+            "rationale": [rationale for v in judges for rationale in v.rationales],
+        }
+    )
+
+
+def _merged(votes: Mapping[str, Votes], row: int) -> str:
+    return " ".join(
+        f"{name} (abstained): {v.rationales[row]}"
+        if v.grades[row] == ABSTAINED
+        else f"{name} ({v.grades[row]}): {v.rationales[row]}"
+        for name, v in votes.items()
+    )
