@@ -25,7 +25,7 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
-from great_expectations.expectations.core import ExpectColumnMaxToBeBetween
+from great_expectations.expectations.core.expect_column_max_to_be_between import ExpectColumnMaxToBeBetween
 from great_expectations.expectations.metadata_types import FailureSeverity
 
 from serm.settings import CycleSettings
@@ -71,7 +71,7 @@ def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Che
     for dataset, group in groupby(checks, key=lambda check: check.dataset):
         profile = list(group)
         result = _run(context, dataset, profile, cycle)
-        # Results come sorted by rule, with the expectation that each belongs to.
+
         passed = {
             one.expectation_config.kwargs["column"]: one.success for one in result.results if one.expectation_config
         }
