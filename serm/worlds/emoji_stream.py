@@ -1,0 +1,92 @@
+"""The emoji world around a workspace: what a search engine, its users and its catalogue would be in earnest."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serm import settings as params
+from serm import versioning
+from serm.atomic import write_json, write_text
+from serm.settings import Settings
+from serm.step import Figures, step
+from serm.worlds import pools, traffic
+from serm.worlds.emoji import WINDOWS, EmojiWorld
+
+if TYPE_CHECKING:
+    from serm.worlds.traffic import FirstStage
+
+_TEMPLATE = Path(versioning.__file__).parent / "template"
+
+
+class EmojiStream:
+    """One world and the workspace that it feeds; every method picks up where an interrupted one stopped."""
+
+    def __init__(self, path: Path, world: EmojiWorld | None = None) -> None:
+        self.path = path
+        self.world = world or EmojiWorld()
+
+    @property
+    def is_founded(self) -> bool:
+        """Whether ``found`` has finished."""
+        return (self.path / "state.json").exists()
+
+    @step
+    def found(self) -> Figures:
+        """Make the workspace: seed judgments, the first champion trained on them, and a reference window."""
+        from serm import relevance, training
+
+        workspace = versioning.Workspace.create(self.path, self.path.with_name(self.path.name + ".remote"))
+        for name in ("dvc.yaml", "params.yaml"):
+            if not (self.path / name).exists():
+                shutil.copyfile(_TEMPLATE / name, self.path / name)
+        pools.prepare(self.path, 0, self.world)
+        champion = self.path / "state" / "champion"
+        if not champion.exists():
+            judgments = self.path / "state" / "judgments"
+            training.bootstrap(judgments, self.path / "documents", champion, params.load(self.path / "params.yaml"))
+        figures = traffic.simulate_window(self.path, 0, self.world, relevance.load(champion), self._first_stage)
+        workspace.track(
+            "documents", "knowledge", "tests", *(f"state/{n}" for n in ("champion", "judgments", "reference"))
+        )
+        write_text(self.path / ".gitignore", "/.kfp/\n/report/\n")
+        write_json(self.path / "state.json", {"after": "cycle-0000", "champion": "promoted"})
+        workspace.git("add", ".gitignore", "dvc.yaml", "params.yaml", "state.json")
+        workspace.commit("The emoji world (simulated users): seed judgments, first champion, reference window")
+        return figures
+
+    @step
+    def open_window(self, number: int) -> Figures:
+        """Let the world go on to window ``number``: its catalogue, tests, settings, and its users' log."""
+        from serm import relevance
+
+        start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in WINDOWS[number])
+        text = (self.path / "params.yaml").read_text(encoding="utf-8")
+        for field, value in (("number", str(number)), ("start", f'"{start}"'), ("end", f'"{end}"')):
+            text = re.sub(rf"(?m)^  {field}: .*$", f"  {field}: {value}", text, count=1)
+        write_text(self.path / "params.yaml", text)
+        if (self.path / "log" / f"window={number}").exists():
+            return {}
+        pools.prepare(self.path, number, self.world)
+        champion = relevance.load(self.path / "state" / "champion")
+        return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
+
+    def settings(self) -> Settings:
+        """Return the settings of the cycle that the world is at."""
+        return params.load(self.path / "params.yaml")
+
+    def is_past(self, number: int) -> bool:
+        """Whether the workspace has advanced past cycle ``number``."""
+        after: str = json.loads((self.path / "state.json").read_text(encoding="utf-8"))["after"]
+        return after >= f"cycle-{number:04d}"
+
+    @cached_property
+    def _first_stage(self) -> FirstStage:
+        from serm import relevance
+
+        settings = self.settings().relevance
+        return traffic.FirstStage(relevance.load_encoder(settings.base, settings))

@@ -1,0 +1,122 @@
+"""The whole loop on a small emoji world: killed, resumed, tagged, and the same bytes under both runners."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serm import report, versioning
+from serm.versioning.workspace import STEPS
+
+SMALL = {
+    "mining": {"budget": 120, "max_scored": 240},
+    "training": {"max_pairs": 700},
+    "evaluation": {"permutations": 1000},
+    "serving": {"requests": 20},
+}
+PROGRAM = """
+import sys
+from pathlib import Path
+from serm.cli.demo import run
+from serm.worlds.emoji import EmojiWorld
+from serm.worlds.emoji_stream import EmojiStream
+
+world = EmojiWorld(seed_queries=60, seed_pairs=8, test_queries=30, window_queries=80, sessions=2000)
+run(EmojiStream(Path(sys.argv[1]), world), 1)
+"""
+
+
+def start(root):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """Run one cycle, kill -9 its processes when the panel begins, and run it again to the end."""
+    root = tmp_path_factory.mktemp("e2e") / "demo"
+    root.mkdir()
+    template = yaml.safe_load((Path(versioning.__file__).parent / "template" / "params.yaml").read_text())
+    (root / "params.yaml").write_text(yaml.safe_dump(template | SMALL, sort_keys=False))
+    killed = start(root)
+    for line in killed.stdout:
+        if line.rstrip().endswith("] annotate"):
+            os.killpg(killed.pid, signal.SIGKILL)
+            break
+    killed.wait()
+    resumed = start(root)
+    output, _ = resumed.communicate(timeout=600)
+    assert resumed.returncode == 0, output
+    return root, output
+
+
+@pytest.mark.timeout(900)
+def test_an_interrupted_cycle_resumes_where_it_stopped(demo):
+    _, output = demo
+    for step in ("ingest", "validate", "drift", "mine"):
+        assert f"{step} (done before, taken from the cache)" in output
+    assert "annotate (done before" not in output
+
+
+def test_the_cycle_is_tagged_and_clean(demo):
+    workspace = versioning.Workspace(demo[0])
+    assert workspace.has_tag("cycle-0001")
+    assert workspace.git("status", "--porcelain") == ""
+    assert "up to date" in workspace.dvc("status")
+    assert (workspace.path / "cycle" / "model_card.md").read_text().startswith("---\nlibrary_name: serm")
+
+
+def test_every_step_says_what_it_cost(demo):
+    costs = json.loads((demo[0] / "history/cycle-0001/costs.json").read_text())
+    assert {*STEPS, "publish", "deploy", "simulate"} <= costs.keys()
+    for figures in costs.values():
+        assert figures["seconds"] >= 0
+        assert 0 < figures["peak_memory_mb"] < 6000
+
+
+def test_the_panel_loses_no_pair(demo):
+    panel = json.loads((demo[0] / "history/cycle-0001/annotate.json").read_text())
+    mined = json.loads((demo[0] / "history/cycle-0001/mine.json").read_text())["cascade"]["mined"]
+    assert 0 < mined <= SMALL["mining"]["budget"]
+    assert panel["kept"] + panel["dropped"] == mined
+
+
+def test_both_models_answered_through_kserve(demo):
+    canary = json.loads((demo[0] / "cycle/deploy/canary.json").read_text())
+    assert json.dumps(canary).count("champion") > 0
+    service = yaml.safe_load((demo[0] / "cycle/deploy/inferenceservice.yaml").read_text())
+    assert service["kind"] == "InferenceService"
+
+
+def test_the_command_line_writes_the_same_bytes_as_the_pipeline(demo):
+    """``dvc repro`` runs the same steps from the same tag; dvc.lock, a hash of every byte, must not change."""
+    workspace = versioning.Workspace(demo[0])
+    workspace.git("checkout", "--quiet", "cycle-0001")
+    workspace.dvc("checkout", "--quiet", "--force")
+    lock = (workspace.path / "dvc.lock").read_text()
+    serm = str(Path(sys.executable).parent)
+    environment = os.environ | {"PATH": f"{serm}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    command = [sys.executable, "-m", "dvc", "repro", "--force"]
+    done = subprocess.run(
+        command, cwd=workspace.path, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workspace.path / "dvc.lock").read_text() == lock
+    workspace.git("checkout", "--quiet", "main")
+    workspace.dvc("checkout", "--quiet", "--force")
+
+
+def test_the_report_shows_the_cycle(demo):
+    page = report.build(demo[0], demo[0] / "report").read_text()
+    assert "cycle-0001" in page
+    assert "simulated" in page
