@@ -7,8 +7,7 @@ from pathlib import Path
 
 from serm.atomic import replace_directory, write_json, write_text
 from serm.errors import UserError
-from serm.serving import manifests, replay
-from serm.serving.server import running
+from serm.serving import manifests, replay, server
 from serm.settings import Settings
 from serm.step import Figures, step
 
@@ -35,11 +34,11 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
     gate = _gate(evaluated / "evaluation.json")
     passed = gate == "passed"
     percent = settings.serving.canary_percent if passed else 0
-    requests = replay.sample(validated, settings)
-    if not requests:
-        raise UserError(f"{validated / 'impressions'}: no requests to replay; check the window in params.yaml.")
-    with running({"champion": champion, "challenger": trained / "model"}) as client:
-        answers = replay.replay(client, requests)
+    with server.running({"champion": champion, "challenger": trained / "model"}) as ready:
+        requests = replay.sample(validated, settings)
+        if not requests:
+            raise UserError(f"{validated / 'impressions'}: no requests to replay; check the window in params.yaml.")
+        answers = replay.replay(ready(), requests)
     errors = [f"{name}: {answer.error}" for name, all_of_it in answers.items() for answer in all_of_it if answer.error]
     if errors:
         raise UserError(f"{len(errors)} of {2 * len(requests)} replayed requests failed; the first, {errors[0]}")

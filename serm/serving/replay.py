@@ -13,7 +13,6 @@ import httpx
 import numpy as np
 
 from serm import contracts, engine
-from serm.relevance import document_text
 from serm.settings import Settings
 from serm.split import Variant, variant
 
@@ -45,6 +44,8 @@ def sample(validated: Path, settings: Settings) -> list[Request]:
 
     Shown documents that are no longer in the catalogue are left out.
     """
+    from serm.relevance import document_text  # imports torch, which can wait until the server is starting
+
     serving = settings.serving
     with engine.connect(settings.engine) as connection:
         shown = contracts.scan(connection, validated / "impressions", contracts.IMPRESSIONS)

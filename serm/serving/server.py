@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -23,13 +23,12 @@ STOP_SECONDS = 10.0
 
 
 @contextmanager
-def running(models: Mapping[str, Path]) -> Iterator[httpx.Client]:
-    """Start ``serm.serving.predictor`` with ``models``, name -> directory, and yield a client of it when all are ready.
+def running(models: Mapping[str, Path]) -> Iterator[Callable[[], httpx.Client]]:
+    """Start ``serm.serving.predictor`` with ``models``, name -> directory, and stop it when the block ends.
 
-    The server is stopped when the block ends, however it ends.
-
-    Raises:
-        UserError: the server ended or was not ready in time; its last words are in the message.
+    Yields a function that waits until all models are ready and returns a client, so that the caller can prepare its
+    requests while the models load. It raises ``UserError``, with the server's last words, when the server ended or
+    is not ready in time.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -42,8 +41,7 @@ def running(models: Mapping[str, Path]) -> Iterator[httpx.Client]:
         try:
             # The server is on this machine: no proxy from the environment.
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False) as client:
-                _wait(server, client, list(models), log)
-                yield client
+                yield lambda: _ready(server, client, list(models), log)
         finally:
             server.terminate()
             try:
@@ -53,14 +51,14 @@ def running(models: Mapping[str, Path]) -> Iterator[httpx.Client]:
                 server.wait()
 
 
-def _wait(server: subprocess.Popen[bytes], client: httpx.Client, names: list[str], log: IO[str]) -> None:
+def _ready(server: subprocess.Popen[bytes], client: httpx.Client, names: list[str], log: IO[str]) -> httpx.Client:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise UserError(f"The KServe model server ended with code {server.returncode}: {_last_words(log)}")
         try:
             if all(client.get(f"/v2/models/{name}/ready").is_success for name in names):
-                return
+                return client
         except httpx.TransportError:
             pass  # not listening yet
         time.sleep(0.1)

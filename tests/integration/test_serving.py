@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -22,6 +23,7 @@ from serm.errors import UserError
 from serm.relevance import Encoder, RelevanceModel
 from serm.serving import deploy
 from serm.serving.predictor import MAX_CHARACTERS, MAX_PAIRS
+from serm.serving.replay import Request, sample
 from serm.serving.server import running
 from serm.settings import CycleSettings, ServingSettings, Settings
 
@@ -62,8 +64,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def client(saved: dict[str, Path]) -> Iterator[httpx.Client]:
-    with running(saved) as client:
-        yield client
+    with running(saved) as ready:
+        yield ready()
 
 
 def _v1(client: httpx.Client, instances: object, model: str = "champion") -> httpx.Response:
@@ -167,17 +169,20 @@ def test_unknown_model(client: httpx.Client) -> None:
 def test_a_server_that_dies_says_why(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match=r"ended with code 1: .*no relevance model there"),
-        running({"champion": tmp_path}),
+        running({"champion": tmp_path}) as ready,
     ):
-        pass
+        ready()
 
 
-def test_no_pickle(saved: dict[str, Path], tmp_path: Path) -> None:
-    pickled = tmp_path / "pickled"
-    shutil.copytree(saved["champion"], pickled)
-    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pickled weights"), running({"champion": pickled}):
-        pass
+def test_a_server_that_is_late_is_stopped(saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serm.serving.server.READY_SECONDS", 0.2)
+    before = set(psutil.Process().children())
+    with running(saved) as ready:
+        (started,) = set(psutil.Process().children()) - before
+        with pytest.raises(UserError, match="not ready after 0 s"):
+            ready()
+        assert started.is_running()
+    assert not started.is_running()
 
 
 # --- the deploy step ----------------------------------------------------------------------------------------------
@@ -263,7 +268,13 @@ def test_a_passed_challenger_gets_its_share(tmp_path: Path, saved: dict[str, Pat
     assert asked == pytest.approx(len(agree) / 3, abs=0.2)
 
 
-@pytest.mark.usefixtures("window")
+@pytest.fixture
+def started(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the step use the server that already runs: one real start in these tests is enough."""
+    monkeypatch.setattr("serm.serving.server.running", lambda models: nullcontext(lambda: client))
+
+
+@pytest.mark.usefixtures("window", "started")
 @pytest.mark.parametrize("gate", ["failed", "inconclusive"])
 def test_one_that_did_not_pass_gets_none_but_is_tried(tmp_path: Path, saved: dict[str, Path], gate: str) -> None:
     canary, manifest = _deploy(tmp_path, saved, gate)
@@ -273,14 +284,28 @@ def test_one_that_did_not_pass_gets_none_but_is_tried(tmp_path: Path, saved: dic
     assert canary["variants"]["challenger"]["shadow"] == 40
 
 
-@pytest.mark.usefixtures("window")
+@pytest.mark.usefixtures("window", "started")
 def test_a_request_that_fails_fails_the_step(
     tmp_path: Path, saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serm.serving.replay.document_text", lambda title, body: title * MAX_CHARACTERS)
+    monkeypatch.setattr(relevance, "document_text", lambda title, body: title * MAX_CHARACTERS)
     with pytest.raises(UserError, match="80 of 80 replayed requests failed; the first, champion: HTTP 400"):
         _deploy(tmp_path, saved, "passed")
     assert not (tmp_path / "out").exists()
+
+
+def test_requests_are_whole_and_drawn_by_seed(window: Path) -> None:
+    def drawn(seed: int) -> list[Request]:
+        cycle = CycleSettings(start=START, end=START + timedelta(days=1))
+        return sample(window, Settings(cycle=cycle, serving=ServingSettings(requests=30, seed=seed)))
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+    assert len(drawn(1)) == 30
+    titles = ["grinning cat", "dog face", "red heart"]
+    for request in drawn(1):
+        first = ["cat", "dog", "heart"].index(request.query)  # session % 3, as is the first document shown
+        assert request.documents == tuple(titles[first:] + titles[:first])
 
 
 def test_no_gate_result(tmp_path: Path, saved: dict[str, Path], window: Path) -> None:
