@@ -22,6 +22,9 @@ from serm.settings import ClickSettings
 
 Array = NDArray[np.float64]
 
+#: The clicks and skips of a prior that leaves attractiveness all but free, yet inside 0..1.
+FREE = 1e-3
+
 
 @dataclass(frozen=True)
 class PositionBasedModel:
@@ -32,14 +35,15 @@ class PositionBasedModel:
         standard_error: [pairs], of attractiveness, with examination taken as known.
         examination: [positions], in 0..1; its first element is position 1. A position that the log lacks
             has the prior's one half.
-        trace: the log posterior (in nats, up to a constant) before the first and after each iteration.
-        converged: whether the last iteration gained less than the tolerance.
+        traces: the log posterior (in nats, up to a constant) before the first and after each iteration, of the
+            fit of both and of that of attractiveness alone (see ``fit``).
+        converged: whether both fits ended before the last iteration that they were allowed.
     """
 
     attractiveness: Array
     standard_error: Array
     examination: Array
-    trace: tuple[float, ...]
+    traces: tuple[tuple[float, ...], tuple[float, ...]]
     converged: bool
 
     def click_probability(self, counts: ClickCounts) -> Array:
@@ -67,47 +71,73 @@ class PositionBasedModel:
 def fit(counts: ClickCounts, settings: ClickSettings) -> PositionBasedModel:
     """Fit the model by EM to its posterior mode; the same counts give the same model.
 
-    Each pair's attractiveness has the prior Beta(prior_clicks + 1, prior_skips + 1), as if so many clicks and
-    skips of it had been seen at the first position; so a rare pair stays near the mean of the prior. Each
-    examination has Beta(2, 2), one seen and one unseen, which keeps it off 0 and 1.
+    Attractiveness has the prior Beta(prior_clicks + 1, prior_skips + 1), as if so many clicks and skips of each
+    pair had been seen at the first position, so a rare pair stays near the mean of the prior. But that prior
+    would bias examination: it pulls down the attractive pairs, which stand at the top, and the ranks below look
+    the more examined. So examination is fitted first, with attractiveness all but free, and then held while
+    attractiveness is fitted with its prior. Examination itself has Beta(2, 2), one seen and one unseen.
 
-    EM stops when an iteration gains less than ``tolerance`` nats an impression, or after ``iterations``.
+    Each fit ends when an iteration gains less than ``tolerance`` nats an impression, or after ``iterations``.
     """
+    examination = _first_guess(counts)
+    _, examination, both = _climb(counts, examination, FREE, FREE, settings, learn_examination=True)
+    priors = settings.prior_clicks, settings.prior_skips
+    attractiveness, examination, alone = _climb(counts, examination, *priors, settings, learn_examination=False)
+    error = _standard_error(attractiveness, examination, counts, settings)
+    converged = all(len(trace) <= settings.iterations for trace in (both, alone))
+    return PositionBasedModel(attractiveness, error, examination, (both, alone), converged)
+
+
+def _first_guess(counts: ClickCounts) -> Array:
+    """Return each rank's click rate over the first's, short of 1 (from which EM would never leave)."""
+    rank = counts.position - 1
+    rate = (np.bincount(rank, counts.clicks) + 1) / (np.bincount(rank, counts.impressions) + 2)
+    first = rank.min()
+    guess: Array = np.clip(rate / rate[first], 0.05, 0.95)
+    guess[first] = 1.0
+    return guess
+
+
+def _climb(
+    counts: ClickCounts,
+    examination: Array,
+    prior_clicks: float,
+    prior_skips: float,
+    settings: ClickSettings,
+    *,
+    learn_examination: bool,
+) -> tuple[Array, Array, tuple[float, ...]]:
+    """Return attractiveness, examination and the trace of the log posterior, which EM never lowers."""
     pair, rank = counts.pair, counts.position - 1
-    clicks = counts.clicks.astype(np.float64)
-    skips = (counts.impressions - counts.clicks).astype(np.float64)
-    first, pairs, ranks = int(rank.min()), counts.pairs, int(rank.max()) + 1
-    prior_clicks, prior_skips = settings.prior_clicks, settings.prior_skips
+    first, pairs, ranks = int(rank.min()), counts.pairs, len(examination)
+    skips = counts.impressions - counts.clicks
+    pair_clicks, pair_shown = np.bincount(pair, counts.clicks, pairs), np.bincount(pair, counts.impressions, pairs)
+    rank_clicks, rank_shown = np.bincount(rank, counts.clicks, ranks), np.bincount(rank, counts.impressions, ranks)
 
-    pair_clicks, pair_shown = np.bincount(pair, clicks, pairs), np.bincount(pair, clicks + skips, pairs)
-    rank_clicks, rank_shown = np.bincount(rank, clicks, ranks), np.bincount(rank, clicks + skips, ranks)
-
-    def log_posterior(attractiveness: Array, examination: Array) -> float:
+    def log_posterior() -> float:
         likelihood = _log_likelihood(counts, examination[rank] * attractiveness[pair]).sum()
         prior = prior_clicks * np.log(attractiveness).sum() + prior_skips * np.log1p(-attractiveness).sum()
         others = np.delete(examination, first)
         return float(likelihood + prior + np.log(others * (1 - others)).sum())
 
-    rate = (rank_clicks + 1) / (rank_shown + 2)
-    examination = np.clip(rate / rate[first], 0.05, 0.95)
-    examination[first] = 1.0
-    attractiveness = (pair_clicks + prior_clicks) / (pair_shown + prior_clicks + prior_skips)
-    trace = [log_posterior(attractiveness, examination)]
-    converged = False
-    while not converged and len(trace) <= settings.iterations:
+    # Start at the mean of the settings' prior: from an all but free one, an unclicked pair would start at 0.
+    weight = settings.prior_clicks + settings.prior_skips
+    attractiveness = (pair_clicks + settings.prior_clicks) / (pair_shown + weight)
+    trace = [log_posterior()]
+    gain = np.inf
+    while gain >= settings.tolerance * rank_shown.sum() and len(trace) <= settings.iterations:
         seen, attracts = examination[rank], attractiveness[pair]
         skipped = skips / (1 - seen * attracts)
         # Of the skips, those in which the document attracted but was not examined, and the reverse.
         unseen = np.bincount(pair, skipped * attracts * (1 - seen), pairs)
         declined = np.bincount(rank, skipped * seen * (1 - attracts), ranks)
         attractiveness = (pair_clicks + unseen + prior_clicks) / (pair_shown + prior_clicks + prior_skips)
-        examination = (rank_clicks + declined + 1) / (rank_shown + 2)
-        examination[first] = 1.0
-        trace.append(log_posterior(attractiveness, examination))
-        converged = trace[-1] - trace[-2] < settings.tolerance * rank_shown.sum()
-
-    error = _standard_error(attractiveness, examination, counts, settings)
-    return PositionBasedModel(attractiveness, error, examination, tuple(trace), bool(converged))
+        if learn_examination:
+            examination = (rank_clicks + declined + 1) / (rank_shown + 2)
+            examination[first] = 1.0
+        trace.append(log_posterior())
+        gain = trace[-1] - trace[-2]
+    return attractiveness, examination, tuple(trace)
 
 
 def _log_likelihood(counts: ClickCounts, probability: Array) -> Array:

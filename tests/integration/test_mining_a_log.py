@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pytest
 
 from serm import contracts, mining, relevance
+from serm import engine as engines
 from serm.errors import UserError
 from serm.mining.miner import mine_pairs
 from serm.settings import RelevanceSettings, Settings
@@ -113,9 +114,9 @@ class StandIn:
 
 def mined(world: dict[str, pa.Table], **mining_settings: Any) -> tuple[pa.Table, dict[str, Any]]:
     tables = {name: ibis.memtable(table) for name, table in world.items()}
-    return mine_pairs(
-        **tables, model=StandIn(), document_text=lambda title, body: title, settings=settings(**mining_settings)
-    )
+    chosen = settings(**mining_settings)
+    with engines.connect(chosen.engine) as engine:
+        return mine_pairs(engine, **tables, model=StandIn(), document_text=lambda title, _: title, settings=chosen)
 
 
 def test_it_finds_the_documents_that_the_champion_is_wrong_about(world: dict[str, pa.Table]) -> None:

@@ -114,7 +114,8 @@ def tables(draw: st.DrawFn) -> ClickCounts:
 def test_no_iteration_lowers_the_posterior(counts: ClickCounts, clicks: float, skips: float) -> None:
     chosen = ClickSettings(iterations=30, tolerance=1e-12, prior_clicks=clicks, prior_skips=skips)
     model = fit(counts, chosen)
-    assert (np.diff(model.trace) >= -1e-9).all()
+    for trace in model.traces:
+        assert (np.diff(trace) >= -1e-9).all()
     assert ((model.attractiveness > 0) & (model.attractiveness < 1)).all()
     assert ((model.examination > 0) & (model.examination <= 1)).all()
     assert (model.standard_error > 0).all()

@@ -70,7 +70,7 @@ def test_each_agent_says_why() -> None:
 def test_strength_orders_the_pairs_of_an_agent() -> None:
     table = pairs({"relevance": 0.5, "engagement": 0.6}, {"relevance": 0.6, "engagement": 0.7})
     for agent in (feedback, click_model):
-        low, high = ibis.memtable(table.to_pyarrow()).mutate(s=agent.opinion(table, TAU).strength).s.to_pyarrow()
+        low, high = table.select("pair", strength=agent.opinion(table, TAU).strength).to_pyarrow()["strength"]
         assert low.as_py() < high.as_py()
 
 
@@ -174,22 +174,20 @@ def test_novelty_is_the_share_of_the_querys_impressions_not_judged_for_it() -> N
 
 
 def candidate_table(suspects: int, others: int) -> ibis.Table:
-    """Candidates: the first ``suspects`` are clicked, the others not; two thirds of all are English."""
+    """Candidates: the first ``suspects`` are clicked, the first of all the most; two thirds are English."""
     numbers = np.arange(suspects + others)
-    return ibis.memtable(
-        pa.table(
-            {
-                "pair": numbers,
-                "query": [f"q{number}" for number in numbers],
-                "locale": ["fr" if number % 3 == 0 else "en" for number in numbers],
-                "doc_id": [f"d{number}" for number in numbers],
-                "clicks": (numbers < suspects).astype(int),
-                "engagement": np.where(numbers < suspects, 1 / (2 + numbers), 0),
-                "relevance": np.zeros(len(numbers)),
-                "logged": pa.nulls(len(numbers), pa.float64()),
-            }
-        )
-    )
+    evidence = np.where(numbers < suspects, 0.4 / (1 + numbers), 0)
+    columns = {
+        "pair": numbers,
+        "query": pa.array([f"q{number}" for number in numbers], pa.string()),
+        "locale": pa.array(["fr" if number % 3 == 0 else "en" for number in numbers], pa.string()),
+        "doc_id": pa.array([f"d{number}" for number in numbers], pa.string()),
+        "clicks": (numbers < suspects).astype(int),
+        "engagement": evidence,
+        "relevance": evidence,
+        "logged": pa.nulls(len(numbers), pa.float64()),
+    }
+    return ibis.memtable(pa.table(columns))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""The agents that mine. A new one is a file with an ``opinion`` and a line in ``AGENTS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ibis
+import pyarrow as pa
+
+from serm.mining import click_model, disagreement, feedback, uncertainty
+from serm.mining.opinion import Opinion, Thresholds
+
+AGENTS: dict[str, Callable[[ibis.Table, Thresholds], Opinion]] = {
+    "user feedback": feedback.opinion,
+    "click model": click_model.opinion,
+    "model disagreement": disagreement.opinion,
+    "model uncertainty": uncertainty.opinion,
+}
+
+
+def ask(pairs: ibis.Table, thresholds: Thresholds) -> pa.Table:
+    """Return what the agents chose: pair, agent (a name in ``AGENTS``), strength and reason, in a fixed order."""
+    chosen = []
+    for name, opinion_of in AGENTS.items():
+        opinion = opinion_of(pairs, thresholds)
+        chosen.append(
+            pairs.filter(opinion.chosen).select(
+                "pair", agent=ibis.literal(name), strength=opinion.strength, reason=opinion.reason
+            )
+        )
+    return ibis.union(*chosen).order_by("pair", "agent").to_pyarrow()

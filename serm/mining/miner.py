@@ -1,0 +1,169 @@
+"""The step that mines a window for the pairs worth a judge's time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ibis.backends import BaseBackend
+
+from serm import clicks, contracts
+from serm import engine as engines
+from serm.atomic import replace_directory, write_json
+from serm.clicks import PositionBasedModel
+from serm.errors import UserError
+from serm.mining import candidates as cascade
+from serm.mining.agents import AGENTS, ask
+from serm.mining.budget import allocate
+from serm.mining.opinion import Thresholds
+from serm.mining.scoring import score, with_model_thresholds
+from serm.settings import MiningSettings, Settings
+from serm.step import Figures, step
+
+if TYPE_CHECKING:
+    from serm.relevance import RelevanceModel
+
+
+@step
+def mine(validated: Path, champion: Path, judgments: Path, out: Path, settings: Settings) -> Figures:
+    """Write the mined pairs to ``out/pairs`` (MINED_PAIRS) and the cascade's counts to ``out/mining.json``.
+
+    Args:
+        validated: the validate step's output; its impressions and documents are read.
+        champion: the relevance model whose mistakes are looked for.
+        judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again.
+        out: the output directory.
+        settings: the sections engine, clicks and mining are read.
+
+    Raises:
+        UserError: an input is missing, or no pair was shown ``mining.min_impressions`` times.
+    """
+    from serm import relevance  # torch: not for those who only want the agents
+
+    model = relevance.load(champion)
+    with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
+        mined, summary = mine_pairs(
+            engine,
+            contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS),
+            contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
+            contracts.scan(engine, judgments, contracts.JUDGMENTS),
+            model,
+            relevance.document_text,
+            settings,
+        )
+        contracts.write(mined, beside / "pairs", contracts.MINED_PAIRS)
+        write_json(beside / "mining.json", summary)
+    by_agent = {f"mined by {agent}": counts["mined"] for agent, counts in summary["by_agent"].items()}
+    return {**summary["cascade"], **by_agent}
+
+
+def mine_pairs(
+    engine: BaseBackend,
+    impressions: ibis.Table,
+    documents: ibis.Table,
+    judgments: ibis.Table,
+    model: RelevanceModel,
+    document_text: Callable[[str, str], str],
+    settings: Settings,
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Return the mined pairs, in the order of query, locale and doc_id, and what ``mining.json`` holds.
+
+    The three tables are ``engine``'s own or in memory; the click statistics become temporary tables in it.
+    """
+    options = settings.mining
+    # Temporary tables, which go with the engine: the log is read once.
+    counts = engine.create_table("click_counts", cascade.count(impressions, model.version), temp=True)
+    numbers = clicks.ClickCounts.read(counts)
+    fitted = clicks.fit(numbers, settings.clicks)
+    pairs = engine.create_table("pairs", cascade.describe(counts, fitted, judgments), temp=True)
+    seen = pairs.filter(pairs.impressions >= options.min_impressions)
+    thresholds = _click_thresholds(seen, options)
+    candidates = seen.filter(~seen.judged).semi_join(documents, "doc_id")
+    candidate_count = int(candidates.count().to_pyarrow().as_py())
+    chosen, kinds = cascade.to_score(candidates, thresholds, options)
+    texts = documents.select("doc_id", "title", "body")
+    scored = chosen.join(texts, "doc_id").order_by("pair").to_pyarrow()
+
+    scored = score(scored, model, document_text, options).drop_columns(["title", "body"])
+    thresholds = with_model_thresholds(scored, thresholds, options)
+    opinions = ask(ibis.memtable(scored), thresholds)
+    mined = _mined(scored, opinions, options)
+    summary = {
+        "cascade": {
+            "impressions": int(numbers.impressions.sum()),
+            "pairs": numbers.pairs,
+            "candidates": candidate_count,
+            "scored": scored.num_rows,
+            "mined": mined.num_rows,
+        },
+        "scored": kinds,
+        "by_agent": _by_agent(opinions, mined),
+        "thresholds": asdict(thresholds),
+        "click_model": _click_model(fitted, numbers),
+        "champion": model.version,
+    }
+    return mined, summary
+
+
+def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:
+    """Return the thresholds on clicks, over the pairs shown often enough, judged ones included."""
+    quantiles = pairs.aggregate(
+        engagement=pairs.engagement.quantile(options.engagement_quantile),
+        relevance=pairs.relevance.quantile(options.attractiveness_quantile),
+    )
+    (row,) = quantiles.to_pyarrow().to_pylist()
+    if row["relevance"] is None:
+        raise UserError(
+            f"mining: no pair of this window was shown {options.min_impressions} times; "
+            "lower mining.min_impressions or widen the window in params.yaml."
+        )
+    return Thresholds(options.under_scored_below, row["engagement"], row["relevance"])
+
+
+def _mined(scored: pa.Table, opinions: pa.Table, options: MiningSettings) -> pa.Table:
+    """Return the pairs of ``scored`` that fit the budget, with the reason of each agent that chose them."""
+    agents = list(AGENTS)
+    taken, priority = allocate(
+        opinions["pair"].to_numpy(),
+        np.array([agents.index(agent) for agent in opinions["agent"].to_pylist()], dtype=np.int64),
+        opinions["strength"].to_numpy(),
+        options.budget,
+        options.seed,
+    )
+    reasons: dict[int, list[dict[str, str]]] = {int(pair): [] for pair in taken}
+    for opinion in opinions.to_pylist():
+        if opinion["pair"] in reasons:
+            reasons[opinion["pair"]].append({"agent": opinion["agent"], "reason": opinion["reason"]})
+    mined = scored.filter(pc.is_in(scored["pair"], pa.array(taken)))
+    agents_type = contracts.MINED_PAIRS.field("agents").type
+    mined = mined.append_column("agents", pa.array(reasons.values(), agents_type))
+    return contracts.conform(
+        mined.append_column("priority", pa.array(priority)), Path("mined pairs"), contracts.MINED_PAIRS
+    )
+
+
+def _by_agent(opinions: pa.Table, mined: pa.Table) -> dict[str, dict[str, int]]:
+    """Return for each agent how many scored pairs it chose, and how many of those were mined."""
+    candidates = Counter(opinions["agent"].to_pylist())
+    taken = Counter(one["agent"] for agents in mined["agents"].to_pylist() for one in agents)
+    return {agent: {"candidates": candidates[agent], "mined": taken[agent]} for agent in AGENTS}
+
+
+def _click_model(model: PositionBasedModel, counts: clicks.ClickCounts) -> dict[str, Any]:
+    """Return what the report shows of the click model; a rank that the window lacks has a null perplexity."""
+    perplexity = model.perplexity(counts)
+    return {
+        "name": "position-based model",
+        "examination": model.examination.tolist(),
+        "perplexity": [None if np.isnan(rank) else float(rank) for rank in perplexity],
+        "log_likelihood": model.log_likelihood(counts),
+        "traces": [list(trace) for trace in model.traces],
+        "converged": model.converged,
+    }
