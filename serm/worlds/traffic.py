@@ -1,0 +1,177 @@
+"""The emoji world's simulated traffic: what people ask in a window, what the champion shows, and the log of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from serm import contracts
+from serm.step import Figures
+from serm.worlds.emoji import WINDOWS, EmojiWorld, Truth
+from serm.worlds.simulator import Ranking, Users, simulate, spoil
+
+if TYPE_CHECKING:
+    from serm.relevance import Encoder, RelevanceModel
+
+Array = npt.NDArray[Any]
+
+
+class FirstStage:
+    """The engine's first stage: the nearest documents by the encoder's cosine. Each text is embedded once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._known: dict[str, Array] = {}
+
+    def vectors(self, passages: Sequence[str]) -> Array:
+        """Return unit vectors of documents: float32 [n, dim]."""
+        new = [text for text in dict.fromkeys(passages) if text not in self._known]
+        if new:
+            self._known.update(zip(new, self._encoder.embed(new, "passage"), strict=True))
+        return np.stack([self._known[text] for text in passages])
+
+    def nearest(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
+        """Return ``depth`` documents for each query: int [q, depth], nearest first.
+
+        The last place is the nearest document of ``fresh`` (bool [passages]), unless it is among the others or
+        nothing is fresh: an engine that never shows what is new cannot learn about it.
+        """
+        cosine = self._encoder.embed(queries, "query") @ self.vectors(passages).T
+        order = np.argsort(-cosine, axis=1, kind="stable")[:, :depth]
+        if fresh.any():
+            newest = np.argmax(np.where(fresh, cosine, -np.inf), axis=1)
+            missing = ~(order == newest[:, None]).any(axis=1)
+            order[missing, -1] = newest[missing]
+        return order
+
+
+def rank_queries(
+    model: RelevanceModel,
+    stage: FirstStage,
+    queries: Sequence[str],
+    locales: Sequence[str],
+    documents: pa.Table,
+    depth: int,
+    fresh_since: datetime,
+) -> Ranking:
+    """Return what the champion would show for each query: ``depth`` documents (DOCUMENTS) of its locale, ranked."""
+    from serm.relevance import document_text
+
+    place = np.zeros((len(queries), depth), np.int64)
+    texts = np.array(list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist())), object)
+    published = np.asarray(documents["published_at"]).astype("datetime64[us]")
+    fresh = published >= np.datetime64(fresh_since.replace(tzinfo=None), "us")
+    doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
+    for locale in np.unique(of):
+        asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
+        nearest = stage.nearest([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
+        place[asked] = here[nearest]
+    pairs = model.score([query for query in queries for _ in range(depth)], texts[place.ravel()].tolist())
+    scores = pairs.expected.reshape(place.shape)
+    best = np.argsort(-scores, axis=1, kind="stable")
+    place = np.take_along_axis(place, best, axis=1)
+    return Ranking(
+        queries=np.asarray(queries),
+        locales=of,
+        doc_ids=np.asarray(documents["doc_id"])[place],
+        published=published[place],
+        scores=np.take_along_axis(scores, best, axis=1),
+        version=model.version,
+    )
+
+
+def popularity(world: EmojiWorld, window: int) -> tuple[Array, Array]:
+    """Return the queries of a window (rows of the truth, most popular first) and their shares (Zipf).
+
+    Every query has an interest, drawn once; in each window some are drawn anew, and what is new rises.
+    """
+    count = len(world.truth.queries)
+    interest = world.generator("interest", 0).standard_normal(count)
+    for later in range(1, window + 1):
+        generator = world.generator("interest", later)
+        turned = generator.random(count) < world.turnover
+        interest = np.where(turned, generator.standard_normal(count), interest)
+    live = world.live_queries(window, "train")
+    appeal = interest[live] + world.rise * world.news(window)[live]
+    queries = live[np.argsort(-appeal, kind="stable")][: world.window_queries]
+    shares = np.arange(1, len(queries) + 1, dtype=float) ** -world.zipf
+    return queries, shares / shares.sum()
+
+
+def related(truth: Truth, queries: Array) -> Array:
+    """Return for each of the ``queries`` the one that its user tries next: int [n], an index among them, or -1.
+
+    It is the query of the same locale whose graded documents are most alike (cosine of the grades).
+    """
+    grades = truth.grades[queries].astype(np.float32)
+    grades /= np.linalg.norm(grades, axis=1, keepdims=True)
+    alike = grades @ grades.T
+    locales = truth.locales[queries]
+    alike[locales[:, None] != locales] = 0
+    np.fill_diagonal(alike, 0)
+    return np.where(alike.max(axis=1) > 0, alike.argmax(axis=1), -1)
+
+
+def simulate_window(
+    workspace: Path,
+    window: int,
+    world: EmojiWorld,
+    model: RelevanceModel,
+    stage: FirstStage,
+    users: Users | None = None,
+) -> Figures:
+    """Write the simulated log of a window: ``log/window=K``, or for window 0 the clean ``state/reference``.
+
+    The catalogue is the workspace's ``documents/``, and ``model`` is the champion that ranks it.
+    """
+    users = users or Users()
+    queries, shares = popularity(world, window)
+    truth = world.truth
+    ranking = rank_queries(
+        model,
+        stage,
+        truth.queries[queries].tolist(),
+        truth.locales[queries].tolist(),
+        contracts.read(workspace / "documents", contracts.DOCUMENTS),
+        world.candidates,
+        WINDOWS[window][0],
+    )
+    depth = world.candidates
+    grades = truth.lookup(
+        pa.array(np.repeat(ranking.queries, depth)),
+        pa.array(np.repeat(ranking.locales, depth)),
+        pa.array(ranking.doc_ids.ravel()),
+    ).reshape(ranking.doc_ids.shape)
+    log = simulate(
+        ranking,
+        grades,
+        shares,
+        related(truth, queries),
+        window=WINDOWS[window],
+        name=f"w{window}",
+        sessions=world.sessions,
+        positions=world.positions,
+        exploration=world.exploration,
+        users=users,
+        generator=world.generator("users", window),
+    )
+    figures: Figures = {
+        "impressions": len(log),
+        "sessions": world.sessions,
+        "queries": len(queries),
+        "new_queries": int(world.news(window)[queries].sum()),
+        "click_rate": round(pc.mean(log["clicked"]).as_py(), 4),
+    }
+    if window == 0:
+        contracts.write(log, workspace / "state" / "reference", contracts.IMPRESSIONS)
+        return figures
+    log, spoilt = spoil(log, world.dirt, world.generator("dirt", window))
+    contracts.write(log, workspace / "log" / f"window={window}", contracts.IMPRESSIONS)
+    return figures | {f"spoilt: {kind}": count for kind, count in spoilt.items()}
