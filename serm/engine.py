@@ -38,7 +38,9 @@ def write(engine: BaseBackend, table: ibis.Table, path: Path, schema: pa.Schema,
     Rows are sorted by ``order_by`` and then by every other column that sorts, so that the same rows give the
     same bytes. Call it inside ``serm.atomic.replace_directory``: alone it is not atomic.
     """
-    table = table.select(schema.names)
+    # DuckDB marks a column NOT NULL when its source is one file that does, but not when it is several: the
+    # condition hides it, so that the bytes depend on the rows only.
+    table = table.select(**{name: table[name].notnull().ifelse(table[name], None) for name in schema.names})
     ties = [name for name in schema.names if name not in order_by and not table[name].type().is_map()]
     path.mkdir(parents=True)
     file = path / "part-0.parquet"

@@ -61,6 +61,7 @@ def compare(
     data = {name: Dataset.from_pandas(frame[columns], definition) for name, frame in frames.items()}
     preset = DataDriftPreset(
         columns=columns,
+        drift_share=1 / len(columns),  # the page's headline, as our decision: one column is enough
         per_column_method={name: METHODS[name] for name in columns},
         per_column_threshold=thresholds,
     )

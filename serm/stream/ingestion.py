@@ -32,7 +32,7 @@ def ingest(log: Path, out: Path, settings: Settings) -> Figures:
         inside = in_window(impressions, cycle)
         seen = impressions.aggregate(
             rows=impressions.count(),
-            outside=impressions.count() - inside.sum(),
+            outside=impressions.count() - inside.sum().fill_null(0),
             first=impressions.event_time.min().cast("string"),
             last=impressions.event_time.max().cast("string"),
         )

@@ -1,0 +1,82 @@
+"""Builders of small logs and catalogues that several tests use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from serm.contracts import DOCUMENTS, IMPRESSIONS
+from serm.settings import Settings
+
+START, END = datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
+LOCALES = ("de", "en", "fr")
+DOCUMENT_COUNT, PAGE = 60, 5
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., Settings]:
+    """Settings for the window 2018, with the sections given."""
+
+    def make(**sections: object) -> Settings:
+        cycle = {"number": 1, "start": START.isoformat(), "end": END.isoformat()}
+        return Settings.model_validate({"cycle": cycle, **sections})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_documents() -> Callable[[], pa.Table]:
+    """A catalogue of ``d0`` to ``d59`` in three locales, published before the window."""
+
+    def make() -> pa.Table:
+        numbers = range(DOCUMENT_COUNT)
+        columns = {
+            "doc_id": [f"d{n}" for n in numbers],
+            "locale": [LOCALES[n % len(LOCALES)] for n in numbers],
+            "title": [f"title {n}" for n in numbers],
+            "body": [""] * DOCUMENT_COUNT,
+            "published_at": [datetime(2017, 1, 1, tzinfo=UTC)] * DOCUMENT_COUNT,
+            "attributes": [[("emoji", str(n))] for n in numbers],
+        }
+        return pa.table(columns).cast(DOCUMENTS)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_impressions() -> Callable[..., pa.Table]:
+    """A log that breaks no rule: ``searches`` pages of five documents, spread over the window, Zipf queries."""
+
+    def make(searches: int = 300, seed: int = 0, queries: int = 40) -> pa.Table:
+        rng = np.random.default_rng(seed)
+        size = searches * PAGE
+        search = np.repeat(np.arange(searches), PAGE)
+        position = np.tile(np.arange(1, PAGE + 1), searches)
+        popularity = 1 / np.arange(1, queries + 1)
+        query = rng.choice(queries, searches, p=popularity / popularity.sum())
+        locale = rng.integers(len(LOCALES), size=searches)
+        clicked = rng.random(size) < 0.3 / position
+        seconds = np.sort(rng.integers(int((END - START).total_seconds()), size=searches))
+        columns = {
+            "event_time": [datetime.fromtimestamp(START.timestamp() + int(seconds[s]), UTC) for s in search],
+            "query_id": [f"q{seed}-{s}" for s in search],
+            "session_id": [f"s{seed}-{s // 3}" for s in search],
+            "user_id": [f"u{s % 50}" for s in search],
+            "locale": [LOCALES[locale[s]] for s in search],
+            "query": [f"word{query[s]}" for s in search],
+            "doc_id": [f"d{(query[s] + p) % DOCUMENT_COUNT}" for s, p in zip(search, position, strict=True)],
+            "position": position,
+            "clicked": clicked,
+            "dwell_seconds": pa.array(rng.exponential(20, size), mask=~clicked),
+            "negative_feedback": np.zeros(size, dtype=bool),
+            "score": np.clip(3 - position / 2 + rng.normal(0, 0.3, size), 0, 3),
+            "model_version": ["abc"] * size,
+            "variant": pa.nulls(size, pa.string()),
+        }
+        return pa.table(columns).cast(IMPRESSIONS)
+
+    return make
