@@ -16,8 +16,8 @@ import httpx
 
 from serm.errors import UserError
 
-READY_SECONDS = 120.0
-"""How long the server may take to load its models."""
+READY_SECONDS = 240.0
+"""How long the server may take to load its models: some 6 on an idle machine, many times that on a starved one."""
 STOP_SECONDS = 10.0
 """How long it may take to end after SIGTERM; then it is killed."""
 

@@ -17,6 +17,7 @@ import pytest
 from serm import contracts, relevance
 from serm.errors import UserError
 from serm.evaluation import evaluate
+from serm.evaluation.compare import per_query
 from serm.evaluation.gate import Comparison, decide
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token, tokens
@@ -236,6 +237,21 @@ def test_step(world: tuple[Path, dict[str, _Model], Settings]) -> None:
         ]
     )
     assert found["sets"]["rolling"]["all"]["ja"]["measures"]["NDCG@5"]["challenger"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_the_same_word_in_two_languages_is_two_queries() -> None:
+    pool = pa.table(
+        {
+            "locale": ["de"] * 2 + ["fr"] * 2,
+            "query": ["gift"] * 4,  # poison in one of them
+            "doc_id": ["1", "2", "3", "4"],
+            "grade": pa.array([3, 0, 3, 0], pa.int8()),
+            "champion": [1.0, 0.0, 0.0, 1.0],
+            "challenger": [0.0, 1.0, 1.0, 0.0],
+        }
+    )
+    rows = per_query(pool, "rolling", "all", EvaluationSettings(cutoffs=(1,), gate_cutoff=1)).to_pylist()
+    assert [(row["locale"], row["champion"], row["challenger"]) for row in rows] == [("de", 1, 0), ("fr", 0, 1)]
 
 
 def test_step_gives_the_same_bytes_again(world: tuple[Path, dict[str, _Model], Settings]) -> None:
