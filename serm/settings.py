@@ -130,7 +130,7 @@ class RelevanceSettings(Section):
     """Upper layers that read query and document together and are trained; the layers below stay frozen."""
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 48
     """A query or a document is cut after this many tokens."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 4096
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
     """Tokens, padding included, in one scoring batch."""
 
 
@@ -140,13 +140,19 @@ class TrainingSettings(Section):
     epochs: Count = 1
     batch_pairs: Count = 32
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Of what starts from nothing: the residual's head, alpha and the thresholds."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
     warmup_share: Share = 0.1
     panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Sample weight of a panel judgment of full agreement beside a seed judgment."""
     max_pairs: Count = 9000
     """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
+    held_out_share: Share = 0.1
+    """Seed queries that no cycle trains on; forgetting is measured on them."""
     precision: Literal["bf16", "fp32"] = "bf16"
+    threads: Count = 2
+    """CPU threads; another number gives other bits."""
     seed: int = 19
 
 

@@ -83,7 +83,7 @@ class Encoder:
         with fast_matmul():
             for batch in length_batches(lengths, self.batch_tokens):
                 rows, mask = spans(starts[batch], lengths[batch], len(flat) - 1)
-                hidden = self.body.embeddings(inputs_embeds=self.words[flat[rows]].float())
+                hidden = self.body.embeddings(inputs_embeds=self.words[flat[rows]].to(self.body.dtype))
                 for number, block in enumerate(self.body.encoder.layer):
                     if number == layer:
                         states[rows[mask]] = hidden[mask].float()

@@ -1,0 +1,110 @@
+"""Judgments as training examples: text, grade and weight, which are held out, and which fit in the budget."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from serm import contracts
+from serm.errors import UserError
+from serm.relevance import document_text
+from serm.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Examples:
+    """``n`` judged pairs, a row each."""
+
+    queries: NDArray[np.object_]
+    documents: NDArray[np.object_]
+    """The documents' text."""
+    locales: NDArray[np.object_]
+    grades: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    """0 to 1: a seed or human judgment has 1, a panel's its agreement times ``panel_weight``."""
+    sources: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.grades)
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Examples:
+        return Examples(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def __add__(self, other: Examples) -> Examples:
+        names = [field.name for field in fields(self)]
+        return Examples(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Return the queries and the documents, as a model takes them."""
+        return self.queries.tolist(), self.documents.tolist()
+
+    def groups(self) -> NDArray[np.int64]:
+        """Number the queries (a text in a locale) from 0; return each row's number [n]."""
+        numbers: dict[tuple[str, str], int] = {}
+        keys = zip(self.locales, self.queries, strict=True)
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+
+    def by_source(self) -> dict[str, int]:
+        """Count the pairs of each source."""
+        names, counts = np.unique(self.sources.astype(str), return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def read(judgments: Path, documents: Path, settings: TrainingSettings) -> Examples:
+    """Join a JUDGMENTS dataset with the text of a DOCUMENTS dataset, sorted, so that files' order does not matter.
+
+    Raises:
+        UserError: a dataset is missing, or a judged document is not in the catalogue.
+    """
+    judged = contracts.read(judgments, contracts.JUDGMENTS)
+    judged = judged.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id", "cycle", "grade")])
+    catalogue = contracts.read(documents, contracts.DOCUMENTS)
+    rows = pc.index_in(judged["doc_id"], value_set=catalogue["doc_id"])
+    if rows.null_count:
+        lost = judged["doc_id"].filter(pc.is_null(rows))
+        raise UserError(
+            f"{judgments}: {len(lost)} judged documents are not in {documents}, for example {lost[0].as_py()!r};"
+            " give the catalogue that was judged."
+        )
+    found = catalogue.take(rows)
+    text = [document_text(*both) for both in zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)]
+    agreement = pc.fill_null(judged["agreement"], 1.0).to_numpy()
+    panel = np.asarray(pc.equal(judged["source"], "panel"))
+    return Examples(
+        queries=_objects(judged["query"].to_pylist()),
+        documents=_objects(text),
+        locales=_objects(judged["locale"].to_pylist()),
+        grades=judged["grade"].to_numpy().astype(np.int64),
+        weights=np.where(panel, agreement * settings.panel_weight, 1.0),
+        sources=_objects(judged["source"].to_pylist()),
+    )
+
+
+def held_out(examples: Examples, share: float) -> NDArray[np.bool_]:
+    """Return which rows are seed judgments of queries that no cycle trains on; chosen by a hash of the query."""
+    keys = zip(examples.locales, examples.queries, strict=True)
+    hashed = [int.from_bytes(hashlib.sha256(f"{a}\t{b}".encode()).digest()[:8], "big") / 2**64 for a, b in keys]
+    chosen: NDArray[np.bool_] = (np.array(hashed) < share) & (examples.sources == "seed")
+    return chosen
+
+
+def choose(earlier: Examples, new: Examples, settings: TrainingSettings) -> Examples:
+    """Return at most ``max_pairs`` examples: the new ones, then earlier ones drawn evenly."""
+    generator = np.random.default_rng(settings.seed)
+    return draw(new, settings.max_pairs, generator) + draw(earlier, max(0, settings.max_pairs - len(new)), generator)
+
+
+def draw(examples: Examples, count: int, generator: np.random.Generator) -> Examples:
+    """Return ``count`` rows at random in their order, or all if there are fewer."""
+    if len(examples) <= count:
+        return examples
+    return examples[np.sort(generator.choice(len(examples), count, replace=False))]
+
+
+def _objects(values: list[str]) -> NDArray[np.object_]:
+    return np.array(values, dtype=object)

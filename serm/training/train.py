@@ -1,0 +1,126 @@
+"""The train step: a challenger from new, earlier and seed judgments; and the first champion, from the seed alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serm import relevance
+from serm.atomic import replace_directory, write_json
+from serm.errors import UserError
+from serm.evaluation.measures import ndcg
+from serm.relevance import Encoder, RelevanceModel
+from serm.relevance.encoder import load_encoder
+from serm.settings import Settings
+from serm.step import Figures, step
+from serm.training.examples import Examples, choose, draw, held_out, read
+from serm.training.fit import fine_tune, fit_cosine, reproducible
+
+
+@step
+def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out: Path, settings: Settings) -> Figures:
+    """Fine-tune a challenger on this cycle's judgments, earlier ones and the seed.
+
+    It starts from the champion's base encoder, not from the champion, as published (arXiv 2601.09515 retrains on new,
+    all earlier and original data each round).
+
+    Args:
+        champion: the champion's directory, read with ``serm.relevance.load``.
+        judgments: a JUDGMENTS dataset, everything known before this cycle.
+        annotated: the annotate step's output; its kept labels are ``annotated/judgments``.
+        validated: the validate step's output; the documents' text is in ``validated/documents``.
+        out: becomes ``model/`` (the challenger) and ``train.json``: pairs by source, the loss curve, and the loss and
+            NDCG@10 of both models on held-out seed queries.
+        settings: uses the sections ``relevance`` and ``training``.
+
+    Raises:
+        UserError: a dataset or the champion is missing, or a judged document is not in the catalogue.
+    """
+    options = settings.training
+    documents = validated / "documents"
+    earlier = read(judgments, documents, options)
+    new = read(annotated / "judgments", documents, options)
+    out_rows = held_out(earlier, options.held_out_share)
+    examples = choose(earlier[~out_rows], new, options)
+    before = relevance.load(champion)
+    with reproducible(options):
+        model, curve, figures = _fit(before.encoder, examples, settings)
+        kept = earlier[out_rows]
+        remembered = {"champion": _measure(before, kept), "challenger": _measure(model, kept)}
+    with replace_directory(out) as beside:
+        model.save(beside / "model")
+        summary = {
+            "champion": before.version,
+            "challenger": model.version,
+            "pairs": {"new": len(new), "used": len(examples), "by_source": examples.by_source()},
+            "loss": curve,
+            "held_out_seed": {"pairs": len(kept), **remembered},
+        }
+        write_json(beside / "train.json", summary)
+    return {**figures, **{f"held_out_{name}": value for name, value in remembered["challenger"].items()}}
+
+
+@step
+def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -> Figures:
+    """Train the first champion, the model directory ``out``, from the base encoder and the seed judgments.
+
+    Args:
+        judgments: a JUDGMENTS dataset.
+        documents: a DOCUMENTS dataset.
+        out: becomes the model's directory.
+        settings: uses the sections ``relevance`` (``base``) and ``training``.
+
+    Raises:
+        UserError: the base encoder cannot be loaded, a dataset is missing, or a judged document is not in the
+            catalogue.
+    """
+    options = settings.training
+    examples = read(judgments, documents, options)
+    examples = examples[~held_out(examples, options.held_out_share)]
+    examples = draw(examples, options.max_pairs, np.random.default_rng(options.seed))
+    with reproducible(options):
+        encoder = load_encoder(settings.relevance.base, settings.relevance)
+        model, _, figures = _fit(encoder, examples, settings)
+    model.save(out)
+    return figures
+
+
+def _fit(encoder: Encoder, examples: Examples, settings: Settings) -> tuple[RelevanceModel, list[float], Figures]:
+    """Train a fresh model; return it with its loss curve and the figures of the run."""
+    if not len(examples):
+        raise UserError("no judgments to train on; add seed judgments to state/judgments.")
+    model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
+    grades = torch.from_numpy(examples.grades)
+    weights = torch.from_numpy(examples.weights).float()
+    pairs = model.pairs(*examples.texts())
+    cosine_loss = fit_cosine(model, pairs, grades, weights)
+    start = time.perf_counter()
+    curve = fine_tune(model, pairs, grades, weights, settings.training)
+    seconds = time.perf_counter() - start
+    return (
+        model,
+        curve,
+        {
+            "pairs": len(examples),
+            "pairs_per_second": round(len(examples) * settings.training.epochs / seconds, 1),
+            "cosine_loss": round(cosine_loss, 4),
+            "loss": round(curve[-1], 4),
+        },
+    )
+
+
+def _measure(model: RelevanceModel, examples: Examples) -> dict[str, float]:
+    """Return the loss and mean NDCG@10 of a model on held-out examples; nothing where there are none."""
+    if not len(examples):
+        return {}
+    scores = model.forward(model.pairs(*examples.texts()))
+    loss = -model.residual.ordinal.log_likelihood(scores, torch.from_numpy(examples.grades)).mean()
+    ranked: NDArray[np.float64] = scores.double().numpy()
+    return {
+        "loss": round(float(loss), 4),
+        "ndcg_10": round(float(ndcg(examples.groups(), examples.grades, ranked, (10,), seed=0).mean()), 4),
+    }
