@@ -11,16 +11,6 @@ from serm.settings import Settings
 #: The ServingRuntime that runs ``serm.serving.predictor`` (manifests/base/servingruntime.yaml).
 RUNTIME = "serm-relevance"
 
-#: As strict as Kubernetes' "restricted" Pod Security Standard, and without write access to the image.
-_CONTAINER_SECURITY: dict[str, Any] = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "privileged": False,
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-
 
 def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
     """Return the InferenceService (serving.kserve.io/v1beta1) that gives the challenger ``percent`` % of the traffic.
@@ -75,6 +65,14 @@ def _predictor(storage_uri: str) -> dict[str, Any]:
             "modelFormat": {"name": RUNTIME},
             "runtime": RUNTIME,
             "storageUri": storage_uri,
-            "securityContext": _CONTAINER_SECURITY,
+            # As strict as Kubernetes' "restricted" Pod Security Standard, and without write access to the image.
+            "securityContext": {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "privileged": False,
+                "readOnlyRootFilesystem": True,
+                "runAsNonRoot": True,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
         },
     }
