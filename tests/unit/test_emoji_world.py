@@ -44,6 +44,11 @@ def workspace(world, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def truth(world):
+    return world.truth
+
+
 def rows(path):
     return contracts.read(path, contracts.JUDGMENTS).to_pylist()
 
@@ -52,8 +57,7 @@ def year_of(truth):
     return dict(zip(truth.hexcodes.tolist(), truth.years.tolist(), strict=True))
 
 
-def test_the_files_hold_the_counts_of_the_issue():
-    truth = EmojiWorld().truth
+def test_the_files_hold_the_counts_of_the_issue(truth):
     first = np.array([truth.years[listed].min() for listed in truth.listed])
     windows = [released(truth.years, k) & ~released(truth.years, k - 1) for k in range(4)]
     assert truth.listed.shape == (11_089, 1_914)
@@ -101,13 +105,12 @@ def test_documents_are_names_and_nothing_else():
         ("basketball", "de", "1F938", 1),
     ],
 )
-def test_grades_follow_the_rules(query, locale, hexcode, grade):
-    found = EmojiWorld().truth.lookup(pa.array([query]), pa.array([locale]), pa.array([document_id(locale, hexcode)]))
+def test_grades_follow_the_rules(truth, query, locale, hexcode, grade):
+    found = truth.lookup(pa.array([query]), pa.array([locale]), pa.array([document_id(locale, hexcode)]))
     assert found.tolist() == [grade]
 
 
-def test_lookup_knows_unknown_queries_and_foreign_documents():
-    truth = EmojiWorld().truth
+def test_lookup_knows_unknown_queries_and_foreign_documents(truth):
     found = truth.lookup(pa.array(["mouse", "no such query"]), pa.array(["en", "en"]), pa.array(["de-1F42D"] * 2))
     assert found.tolist() == [0, -1]
 
@@ -117,8 +120,7 @@ def test_a_split_depends_on_the_casefolded_text_only(text):
     assert split_of(text) == split_of(text.casefold()) == split_of(text.upper().casefold())
 
 
-def test_splits_have_their_published_sizes_and_ignore_the_locale():
-    truth = EmojiWorld().truth
+def test_splits_have_their_published_sizes_and_ignore_the_locale(truth):
     shares = {split: (truth.splits == split).mean() for split in ("train", "frozen", "rolling")}
     assert shares == pytest.approx({"train": 0.7, "frozen": 0.15, "rolling": 0.15}, abs=0.02)
     sides = defaultdict(set)
