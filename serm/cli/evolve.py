@@ -85,7 +85,7 @@ def show_costs(costs: dict[str, Figures]) -> None:
 
 
 def _fingerprint(root: Path, pipeline: Path) -> str:
-    pointers = sorted([*root.glob("*.dvc"), *(root / "state").glob("*.dvc")])
+    pointers = sorted(path for path in [*root.glob("*.dvc"), *(root / "state").glob("*.dvc")] if path.is_file())
     sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     digest = hashlib.sha256()
     for path in [root / "params.yaml", pipeline, *pointers, *sources]:
