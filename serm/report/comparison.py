@@ -1,0 +1,190 @@
+"""Champion against challenger: trends over cycles, and each cycle's differences by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serm.report.charts import Axis, axis, columns
+from serm.report.history import Cycle
+
+#: The sets and the pairs of evaluation.json, in the order and the words of the page.
+SETS = {"rolling": "Rolling set", "frozen": "Frozen set"}
+PAIRS = {"all": "All pairs", "no shared token": "Pairs that share no token"}
+WIDTH, HEIGHT = 200, 150
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mean and its interval in pixels, and what it says."""
+
+    x: float
+    y: float
+    top: float
+    bottom: float
+    passed: bool
+    says: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The trend of one slice; a cycle that lacks the slice has no mark."""
+
+    name: str
+    n: int
+    champion: list[Mark]
+    challenger: list[Mark]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One slice of one cycle, as evaluation.json has it."""
+
+    cycle: str
+    slice: str
+    n: int
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The trends of all slices over one choice of pairs, on one vertical axis."""
+
+    title: str
+    vertical: Axis
+    labels: list[tuple[float, str]]
+    panels: list[Panel]
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class View:
+    """All trends of one measure on one test set."""
+
+    measure: str
+    set: str
+    grids: list[Grid]
+
+
+def views(cycles: Sequence[Cycle]) -> list[View]:
+    """Return a view for each measure and test set that some cycle has."""
+    measures = dict.fromkeys(measure for cycle in cycles for measure in cycle.measures)
+    found = [
+        View(measure, name, [grid for pairs in PAIRS if (grid := _grid(cycles, measure, name, pairs))])
+        for measure in measures
+        for name in SETS
+    ]
+    return [view for view in found if view.grids]
+
+
+def _grid(cycles: Sequence[Cycle], measure: str, name: str, pairs: str) -> Grid | None:
+    slices = list(dict.fromkeys(["all", *(family for cycle in cycles for family in cycle.families)]))
+    rows = [
+        Row(cycle.tag, part, entry["n"], entry["measures"][measure])
+        for part in slices
+        for cycle in cycles
+        if (entry := cycle.get("evaluate", "sets", name, pairs, part)) and measure in entry["measures"]
+    ]
+    if not rows:
+        return None
+    ends = [row.numbers[f"{model}_{end}"] for row in rows for model in _MODELS for end in ("low", "high")]
+    vertical = axis(ends, HEIGHT - 20, 8)
+    xs = dict(zip((cycle.tag for cycle in cycles), columns(len(cycles), 34, WIDTH), strict=True))
+    passed = {cycle.tag: cycle.gate == "passed" for cycle in cycles}
+    panels = []
+    for part in slices:
+        mine = [row for row in rows if row.slice == part]
+        if mine:
+            panels.append(
+                Panel(part, mine[-1].n, *(_marks(mine, model, vertical, xs, passed, len(cycles)) for model in _MODELS))
+            )
+    every = -(-len(cycles) // 6)
+    labels = [(x, str(int(tag.split("-")[1]))) for tag, x in list(xs.items())[::-1][::every]]
+    return Grid(PAIRS[pairs], vertical, labels, panels, rows)
+
+
+#: Model -> which way its marks stand aside, so that two intervals of one cycle do not hide each other.
+_MODELS = {"champion": -1, "challenger": 1}
+
+
+def _marks(
+    rows: Sequence[Row], model: str, vertical: Axis, xs: dict[str, float], passed: dict[str, bool], cycles: int
+) -> list[Mark]:
+    aside = _MODELS[model] * min(6.0, 60 / cycles)
+    return [
+        Mark(
+            round(xs[row.cycle] + aside, 1),
+            vertical.at(row.numbers[model]),
+            vertical.at(row.numbers[f"{model}_high"]),
+            vertical.at(row.numbers[f"{model}_low"]),
+            passed[row.cycle],
+            f"{row.cycle}, {model}: {row.numbers[model]:.3f} "
+            f"({row.numbers[f'{model}_low']:.3f} to {row.numbers[f'{model}_high']:.3f})",
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A difference over ``n`` queries and its interval, in numbers and pixels; it tells better, worse or unclear."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+    left: float
+    middle: float
+    right: float
+    tells: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Differences by slice (rows) and by set and pairs (columns), on one horizontal axis."""
+
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, list[Cell | None]]]
+    zero: float
+    reach: float
+    """The axis ends at minus and plus this difference."""
+
+
+CELL_WIDTH = 120
+
+
+def forest(cycle: Cycle, slices: Sequence[str]) -> Forest | None:
+    """Return the differences of ``cycle``'s gate measure, or None where it has none of ``slices``."""
+    measure = cycle.gate_measure
+    found: dict[str, list[dict[str, Any] | None]] = {
+        part: [cycle.get("evaluate", "sets", name, pairs, part) for name in SETS for pairs in PAIRS] for part in slices
+    }
+    found = {part: entries for part, entries in found.items() if any(entries)}
+    if not found or measure is None:
+        return None
+    numbers = [entry["measures"][measure] for entries in found.values() for entry in entries if entry]
+    reach = max([0.005, *(abs(one[end]) for one in numbers for end in ("low", "high"))])
+    horizontal = Axis(-reach, reach, 2, CELL_WIDTH - 2, reach)
+    return Forest(
+        [(SETS[name], PAIRS[pairs]) for name in SETS for pairs in PAIRS],
+        [(part, [_cell(entry, measure, horizontal) for entry in entries]) for part, entries in found.items()],
+        horizontal.at(0),
+        reach,
+    )
+
+
+def _cell(entry: dict[str, Any] | None, measure: str, horizontal: Axis) -> Cell | None:
+    if entry is None:
+        return None
+    difference, low, high = (entry["measures"][measure][name] for name in ("difference", "low", "high"))
+    tells = "better" if low > 0 else "worse" if high < 0 else "unclear"
+    left, middle, right = (horizontal.at(value) for value in (low, difference, high))
+    return Cell(entry["n"], difference, low, high, left, middle, right, tells)
+
+
+def locales(cycle: Cycle) -> list[str]:
+    """Return the slices of a cycle that are neither ``all`` nor a family."""
+    sets = cycle.get("evaluate", "sets") or {}
+    names = {part for pairs in sets.values() for slices in pairs.values() for part in slices}
+    return sorted(names - {"all", *cycle.families})

@@ -1,0 +1,110 @@
+"""What a workspace's history knows of its cycles; what it lacks stays unknown, never a guess."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serm import settings as params
+from serm.errors import UserError
+from serm.settings import Settings
+from serm.versioning import Workspace
+
+_TAG = re.compile(r"cycle-\d{4,}")
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One cycle: the summaries of its steps, and its settings where git has them."""
+
+    tag: str
+    summaries: dict[str, dict[str, Any]]
+    """The JSON files of ``history/<tag>``, by name: ingest, validate, ..., evaluate, deploy, costs, audit."""
+    settings: Settings | None
+
+    def get(self, *path: str) -> Any:
+        """Return the value at ``path``, such as ``get("evaluate", "gate", "result")``, or None where it is not."""
+        value: Any = self.summaries
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def gate(self) -> str | None:
+        """The gate's result: passed, failed or inconclusive."""
+        result: str | None = self.get("evaluate", "gate", "result")
+        return result
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures of the evaluation, the smallest cutoff first: NDCG@1, NDCG@5, ..."""
+        slices = [part for pairs in (self.get("evaluate", "sets") or {}).values() for part in pairs.values()]
+        names = {name for part in slices for entry in part.values() for name in entry["measures"]}
+        return sorted(names, key=lambda name: (name.split("@")[0], int(name.split("@")[-1])))
+
+    @property
+    def gate_measure(self) -> str | None:
+        """The measure that the gate read; without the cycle's settings, the one of the largest cutoff."""
+        if self.settings:
+            return f"NDCG@{self.settings.evaluation.gate_cutoff}"
+        return self.measures[-1] if self.measures else None
+
+    @property
+    def families(self) -> list[str]:
+        """The slices that are language families, as the cycle's settings name them."""
+        return [*self.settings.evaluation.families, "other"] if self.settings else []
+
+    @property
+    def seconds(self) -> float | None:
+        """What all steps took, where the costs are known."""
+        costs = self.get("costs")
+        return sum(figures["seconds"] for figures in costs.values() if "seconds" in figures) if costs else None
+
+
+def read(workspace: Path) -> list[Cycle]:
+    """Return the cycles of ``workspace/history``, the oldest first.
+
+    Raises:
+        UserError: there is none, or a summary is not JSON.
+    """
+    history = workspace / "history"
+    directories = sorted(
+        (path for path in history.glob("cycle-*") if _TAG.fullmatch(path.name)),
+        key=lambda path: int(path.name.removeprefix("cycle-")),
+    )
+    if not directories:
+        raise UserError(
+            f"{history}: no cycle to report on; run `serm evolve --workspace {workspace}` first, or `serm demo`."
+        )
+    repository = Workspace(workspace) if (workspace / ".dvc").is_dir() else None
+    return [
+        Cycle(
+            directory.name,
+            {path.stem: _load(path) for path in sorted(directory.glob("*.json"))},
+            _settings(repository, directory.name),
+        )
+        for directory in directories
+    ]
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); bring it back with `git checkout -- {path}`.") from error
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: expected a JSON object; bring it back with `git checkout -- {path}`.")
+    return loaded
+
+
+def _settings(repository: Workspace | None, tag: str) -> Settings | None:
+    """Return the params.yaml that ``tag`` pins, unless there is no such tag or another SERM wrote it."""
+    if repository is None:
+        return None
+    try:
+        return params.parse(repository.git("show", f"{tag}:params.yaml"))
+    except UserError:
+        return None

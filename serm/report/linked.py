@@ -1,0 +1,47 @@
+"""The big pages beside the report: each cycle's Evidently report and Great Expectations Data Docs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from serm.atomic import replace_directory
+from serm.errors import UserError
+from serm.versioning import Workspace
+
+_LOG = logging.getLogger(__name__)
+
+#: Step -> what it wrote under ``cycle/<step>``, and the page to open in it.
+PAGES = {"drift": ("report.html", ""), "validate": ("data_docs", "/index.html")}
+
+
+def fetch(workspace: Path, tag: str, out: Path) -> dict[str, str]:
+    """Copy the pages of ``tag`` out of DVC to ``out/<tag>/<step>``, unless they are there.
+
+    Returns:
+        Step -> the page's address, relative to ``out``; a page that DVC does not have is left out.
+    """
+    found = {}
+    for step, (name, opens) in PAGES.items():
+        directory = out / tag / step
+        if (directory / name).exists() or (_pinned(workspace, tag) and _get(workspace, tag, step, name, directory)):
+            found[step] = f"{tag}/{step}/{name}{opens}"
+    return found
+
+
+def _pinned(workspace: Path, tag: str) -> bool:
+    if not (workspace / ".dvc").is_dir():
+        return False
+    repository = Workspace(workspace)
+    return repository.has_tag(tag) and bool(repository.git("ls-tree", tag, "dvc.lock"))
+
+
+def _get(workspace: Path, tag: str, step: str, name: str, directory: Path) -> bool:
+    source = [str(workspace.resolve()), f"cycle/{step}/{name}"]
+    try:
+        with replace_directory(directory) as beside:
+            Workspace(workspace).dvc("get", "--quiet", "--rev", tag, "--out", str(beside / name), *source)
+    except UserError as error:
+        _LOG.warning("serm: %s will have no link to its %s page: %s", tag, step, error)
+        return False
+    return True

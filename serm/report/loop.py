@@ -1,0 +1,122 @@
+"""The loop as a picture: its ten stations, with one cycle's numbers on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serm.report.formats import count, decimal, megabytes, seconds, share, signed
+from serm.report.history import Cycle
+
+
+@dataclass(frozen=True)
+class Station:
+    """A step of the loop: the figure it is known by, what that counts, a word more, and its cost."""
+
+    name: str
+    part: str
+    """The part of the cycle's section that tells more; empty if none does."""
+    cost: str
+    figure: str | None
+    unit: str
+    detail: str = ""
+
+
+def stations(cycle: Cycle) -> list[Station]:
+    """Return the loop's stations from ingest to the champion; a figure that history lacks is None."""
+    return [
+        Station(name, part, _cost(cycle, name), *told)
+        for name, part, told in (
+            ("ingest", "window", _ingest(cycle)),
+            ("validate", "window", _validate(cycle)),
+            ("drift", "drift", _drift(cycle)),
+            ("mine", "mining", _mine(cycle)),
+            ("annotate", "panel", _annotate(cycle)),
+            ("train", "training", _train(cycle)),
+            ("evaluate", "gate", _evaluate(cycle)),
+            ("publish", "", (cycle.tag if cycle.gate else None, "git tag, bytes pinned by DVC")),
+            ("deploy", "canary", _deploy(cycle)),
+            ("champion", "gate", _champion(cycle)),
+        )
+    ]
+
+
+Told = tuple[str | None, str] | tuple[str | None, str, str]
+
+
+def _ingest(cycle: Cycle) -> Told:
+    window = cycle.get("ingest")
+    if not window:
+        return None, "impressions"
+    detail = f"{count(window['queries'])} queries, {len(window['locales'])} locales"
+    return count(window["rows_kept"]), "impressions", detail
+
+
+def _validate(cycle: Cycle) -> Told:
+    datasets = cycle.get("validate", "datasets")
+    if not datasets:
+        return None, "rows in quarantine"
+    rows = sum(one["rows_in"] for one in datasets.values())
+    return count(sum(one["rows_quarantined"] for one in datasets.values())), "rows in quarantine", f"of {count(rows)}"
+
+
+def _drift(cycle: Cycle) -> Told:
+    new = cycle.get("drift", "new_query_share")
+    return cycle.get("drift", "decision"), "decision", "" if new is None else f"{share(new)} of searches are new"
+
+
+def _mine(cycle: Cycle) -> Told:
+    cascade = cycle.get("mine", "cascade")
+    if not cascade:
+        return None, "pairs mined"
+    return count(cascade["mined"]), "pairs mined", f"of {count(cascade['candidates'])} candidates"
+
+
+def _annotate(cycle: Cycle) -> Told:
+    kept, dropped = cycle.get("annotate", "kept"), cycle.get("annotate", "dropped")
+    if kept is None or dropped is None:
+        return None, "labels kept"
+    rate = f"{share(kept / (kept + dropped))} of the mined; " if kept + dropped else ""
+    return count(kept), "labels kept", f"{rate}{count(dropped)} to review"
+
+
+def _train(cycle: Cycle) -> Told:
+    pairs = cycle.get("train", "pairs")
+    if not pairs:
+        return None, "training pairs"
+    return count(pairs["used"]), "training pairs", f"{count(pairs['new'])} of them new"
+
+
+def _evaluate(cycle: Cycle) -> Told:
+    unit = f"{cycle.gate_measure or 'NDCG'}, rolling set"
+    rolling = headline(cycle)
+    if rolling is None:
+        return None, unit
+    return signed(rolling["difference"]), unit, f"{signed(rolling['low'])} to {signed(rolling['high'])}"
+
+
+def _deploy(cycle: Cycle) -> Told:
+    percent = cycle.get("deploy", "traffic_percent")
+    p95 = cycle.get("deploy", "variants", "challenger", "latency_ms", "p95")
+    detail = "" if p95 is None else f"p95 {decimal(p95, 0)} ms here"
+    return None if percent is None else f"{percent:g} %", "traffic to the canary", detail
+
+
+def _champion(cycle: Cycle) -> Told:
+    if cycle.gate is None:
+        return None, "serves the users"
+    promoted = cycle.gate == "passed"
+    version = cycle.get("evaluate", "versions", "challenger" if promoted else "champion")
+    return "promoted" if promoted else "stays", "serves the users", f"version {version}" if version else ""
+
+
+def headline(cycle: Cycle) -> dict[str, float] | None:
+    """Return the gate measure over all queries and pairs of the rolling set: means, difference, interval, p."""
+    numbers: dict[str, float] | None = cycle.get(
+        "evaluate", "sets", "rolling", "all", "all", "measures", cycle.gate_measure or ""
+    )
+    return numbers
+
+
+def _cost(cycle: Cycle, step: str) -> str:
+    figures = cycle.get("costs", step)
+    return f"{seconds(figures.get('seconds'))}, {megabytes(figures.get('peak_memory_mb'))}" if figures else ""

@@ -1,0 +1,290 @@
+"""The report: all of a history is on the page, nothing else is, and the page stands on its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+import report_history
+from hypothesis import given
+
+from serm import report
+from serm.errors import UserError
+from serm.report import charts, comparison, formats, history, linked
+
+MISSING = "not available"
+VOID = {"meta", "link", "input", "br"}
+#: SVG elements that the templates close at once, with "/>".
+CLOSED = {"path", "rect", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """The page as a list of (tag, attributes) and its text by tag; fails on tags that do not balance."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(text.split()) for _, text in self.texts)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in CLOSED, tag
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style",):
+            self.texts.append((self.open[-1], data))
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_history.write(tmp_path_factory.mktemp("report") / "shop")
+
+
+@pytest.fixture(scope="module")
+def html(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a complete history, with its linked pages in place."""
+    out = tmp_path_factory.mktemp("out")
+    for tag in ("cycle-0001", "cycle-0002", "cycle-0003"):
+        for step, (name, opens) in linked.PAGES.items():
+            path = out / tag / step / f"{name}{opens}"
+            path.parent.mkdir(parents=True)
+            path.write_text("Evidently's or Great Expectations' own page")
+    return report.build(workspace, out).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+@pytest.fixture
+def changed(workspace: Path, tmp_path: Path) -> Callable[..., str]:
+    """Build the page of a copy of the workspace without the files named, and return it."""
+
+    def build(*removed: str) -> str:
+        copy = tmp_path / "copy"
+        shutil.copytree(workspace, copy)
+        for name in removed:
+            for path in list((copy / "history").glob(name)):
+                path.unlink()
+        return report.build(copy, tmp_path / "out").read_text(encoding="utf-8")
+
+    return build
+
+
+def test_a_complete_history_is_shown_whole(html: str, page: Page) -> None:
+    assert MISSING not in page.text
+    for shown in (
+        "270,580",  # ingest
+        "position is below 1",  # a broken rule
+        "12.3% of searches are for queries that the reference lacks",  # a drift reason
+        "疫苗",  # a new query
+        "41,230",  # candidates
+        "model disagreement",
+        "+16.8 points",  # the panel above its base rate
+        "dawid-skene (in use)",
+        "without outside knowledge",
+        "1.8 times",  # the lift of mining
+        "significantly better, by more than min_gain 0.",  # a gate reason
+        "88.5 %",  # the canary's agreement
+        "peak of the step's process",
+        "2021-01-01 to 2023-01-01",
+    ):
+        assert shown in page.text, shown
+
+
+def test_each_cycle_links_to_its_two_pages(page: Page) -> None:
+    links = {attributes["href"] for attributes in page.all("a")}
+    for tag in ("cycle-0001", "cycle-0002", "cycle-0003"):
+        assert {f"{tag}/drift/report.html", f"{tag}/validate/data_docs/index.html"} <= links
+
+
+def test_text_from_the_data_stays_text(html: str, page: Page) -> None:
+    assert page.all("script") == []
+    assert "&lt;script&gt;alert(&#39;query&#39;)&lt;/script&gt;" in html
+    assert "<script>alert('query')</script>" in page.text
+
+
+def test_the_page_asks_nothing_of_the_network(html: str, page: Page) -> None:
+    addresses = [
+        value for tag, attributes in page.tags for name, value in attributes.items() if name in ("href", "src")
+    ]
+    assert addresses
+    for address in addresses:
+        assert address == "data:," or address.startswith(("#", "cycle-")), address
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "//" not in html.replace("</", "")
+
+
+def test_headings_tables_and_charts_can_be_told_apart(page: Page) -> None:
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert len(page.all("caption")) == len(page.all("table")) > 20
+    assert all("scope" in attributes for attributes in page.all("th"))
+    assert all("aria-label" in svg or svg.get("aria-hidden") == "true" for svg in page.all("svg"))
+    assert len(page.all("svg")) > 50
+
+
+def test_links_within_the_page_lead_somewhere_and_ids_are_unique(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    within = {attributes["href"][1:] for attributes in page.all("a") if attributes["href"].startswith("#")}
+    assert within <= set(ids)
+    assert "cycle-0003-mining" in within  # the picture of the loop leads to the parts
+
+
+def test_a_verdict_is_a_word_and_a_sign_not_a_colour_only(page: Page) -> None:
+    assert "✓ passed" in page.text
+    assert "? inconclusive" in page.text
+    assert "▲ better" in page.text
+
+
+def test_what_a_cycle_lacks_is_not_available(changed: Callable[..., str]) -> None:
+    page = Page(changed("cycle-0003/audit.json", "cycle-0003/deploy.json", "cycle-0002/costs.json"))
+    assert "not available : this cycle was not deployed." in page.text
+    assert "Simulated users and log." in page.text  # the other cycles have an audit
+    text = page.text
+    assert MISSING in text[text.index("Labels against the hidden truth") : text.index("Training")]
+
+
+def test_a_cycle_that_stopped_at_drift_is_shown(changed: Callable[..., str]) -> None:
+    later = ("mine", "annotate", "train", "evaluate", "deploy", "audit")
+    page = Page(changed(*(f"cycle-0003/{name}.json" for name in later)))
+    assert "no challenger reached the gate." in page.text
+    assert "this cycle was not evaluated." in page.text
+
+
+def test_nothing_but_ingest_is_still_a_page(changed: Callable[..., str]) -> None:
+    names = ("validate", "drift", "mine", "annotate", "train", "evaluate", "deploy", "costs", "audit")
+    page = Page(changed(*(f"*/{name}.json" for name in names)))
+    assert "no cycle has an evaluation." in page.text
+    assert page.text.count(MISSING) > 20
+
+
+def test_only_a_simulated_world_says_simulated(changed: Callable[..., str]) -> None:
+    page = Page(changed("*/audit.json"))
+    assert "imulated" not in page.text
+    assert "hidden truth" not in page.text
+
+
+def test_no_history_is_a_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no cycle to report on; run `serm evolve"):
+        report.build(tmp_path, tmp_path / "out")
+
+
+def test_a_broken_summary_is_a_users_error(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace, copy)
+    summary = copy / "history/cycle-0002/mine.json"
+    summary.write_text("{")
+    with pytest.raises(UserError, match=rf"^{summary}: cannot be read .* `git checkout -- {summary}`"):
+        report.build(copy, tmp_path / "out")
+
+
+def test_the_same_history_gives_the_same_bytes(changed: Callable[..., str], workspace: Path, tmp_path: Path) -> None:
+    first = changed()
+    assert report.build(tmp_path / "copy", tmp_path / "again").read_text(encoding="utf-8") == first
+
+
+def test_many_cycles_stay_below_three_megabytes(tmp_path: Path) -> None:
+    path = report.build(report_history.write(tmp_path / "old", 28), tmp_path / "out")
+    assert path.stat().st_size < 3_000_000
+    page = Page(path.read_text(encoding="utf-8"))
+    linked_to = {attributes["href"] for attributes in page.all("a")}
+    assert {"#cycle-0028", "#cycle-0003"} <= linked_to
+    assert "#cycle-0002" not in linked_to
+    assert "cycle-0002" in page.text
+
+
+def test_a_family_that_a_cycle_lacks_has_no_mark(workspace: Path) -> None:
+    cycles = history.read(workspace)
+    del cycles[1].summaries["evaluate"]["sets"]["rolling"]["all"]["Indic"]
+    view = next(view for view in comparison.views(cycles) if (view.measure, view.set) == ("NDCG@10", "rolling"))
+    marks = {panel.name: len(panel.challenger) for panel in view.grids[0].panels}
+    assert marks == {"all": 3, "Germanic": 3, "Romance": 3, "Slavic": 3, "Asian": 3, "Indic": 2}
+
+
+def test_marks_stand_where_their_numbers_are(workspace: Path) -> None:
+    for view in comparison.views(history.read(workspace)):
+        for grid in view.grids:
+            marks = [mark for panel in grid.panels for mark in panel.champion + panel.challenger]
+            assert all(0 <= mark.top <= mark.y <= mark.bottom <= comparison.HEIGHT for mark in marks)
+            values = [float(mark.says.split(": ")[1].split()[0]) for mark in marks]
+            highest, lowest = values.index(max(values)), values.index(min(values))
+            assert marks[highest].y < marks[lowest].y
+
+
+def test_an_interval_is_better_only_above_zero(workspace: Path) -> None:
+    cycle = history.read(workspace)[0]
+    for low, high, tells in ((0.01, 0.03, "better"), (-0.03, -0.01, "worse"), (-0.01, 0.03, "unclear")):
+        one = cycle.get("evaluate", "sets", "rolling", "all", "all", "measures", "NDCG@10")
+        one |= {"low": low, "high": high, "difference": (low + high) / 2}
+        drawn = comparison.forest(cycle, ["all"])
+        assert drawn is not None
+        (_, cells), *_ = drawn.rows
+        assert cells[0] is not None
+        assert cells[0].tells == tells
+        assert (cells[0].left > drawn.zero) == (low > 0)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20))
+def test_an_axis_holds_its_values_between_round_ends(values: list[float]) -> None:
+    drawn = charts.axis(values, 100, 0)
+    assert drawn.low <= min(values) + 1e-6
+    assert drawn.high >= max(values) - 1e-6
+    assert 2 <= len(drawn.ticks) <= 7
+    assert (drawn.ticks[0][0], drawn.ticks[-1][0]) == (100, 0)
+
+
+def test_an_axis_by_hand() -> None:
+    assert charts.axis([0.612, 0.788], 130, 10, ticks=4).ticks == [
+        (130, "0.60"),
+        (100, "0.65"),
+        (70, "0.70"),
+        (40, "0.75"),
+        (10, "0.80"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (formats.count(1234567), "1,234,567"),
+        (formats.share(0.1234), "12.3 %"),
+        (formats.share(0.0001), "< 0.1 %"),
+        (formats.share(0), "0.0 %"),
+        (formats.signed(-0.0123), "−0.012"),
+        (formats.signed(-0.0001), "0.000"),
+        (formats.points(0.168), "+16.8 points"),
+        (formats.seconds(4.26), "4.3 s"),
+        (formats.seconds(119.7), "2 min 00 s"),
+        (formats.megabytes(1234.5), "1,234 MB"),
+        (formats.count(None), formats.MISSING),
+    ],
+)
+def test_how_numbers_are_written(written: str, expected: str) -> None:
+    assert written.replace("\N{NO-BREAK SPACE}", " ") == expected
