@@ -59,7 +59,8 @@ def evolve(
         settings=settings,
         force=force,
     )
-    with dsl.If(compared.outputs["decision"] == "evolve", name="drifted"):
+    # kfp.local can only branch on a component's plain return value, which KFP calls Output.
+    with dsl.If(compared.outputs["Output"] == "evolve", name="drifted"):
         mined = mine(
             validated=validated, champion=given_champion, judgments=given_judgments, settings=settings
         ).outputs["mined"]

@@ -1,7 +1,5 @@
 """Say what changed since the reference window, and whether that is worth a cycle."""
 
-from typing import NamedTuple
-
 from kfp import dsl
 
 from components import images
@@ -15,8 +13,8 @@ def drift(
     force: bool,
     drifted: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
-) -> NamedTuple("Outputs", [("decision", str)]):  # type: ignore[valid-type]
-    """Say what changed since the reference window; ``decision`` is evolve or quiet, and evolve when forced."""
+) -> str:
+    """Say what changed since the reference window; returns evolve or quiet, and evolve when forced."""
     from pathlib import Path
 
     from serm import drift
@@ -25,4 +23,4 @@ def drift(
     figures.metadata.update(
         drift.detect(Path(reference.path), Path(validated.path), Path(drifted.path), params.parse(settings))
     )
-    return ("evolve" if force else figures.metadata["decision"],)
+    return "evolve" if force else figures.metadata["decision"]

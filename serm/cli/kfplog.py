@@ -13,9 +13,7 @@ from typing import TextIO
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _START = re.compile(r"Executing task '([\w-]+)'|Task ([\w-]+) cache hit")
 _USER_ERROR = re.compile(r"serm\.errors\.UserError: (.*)")
-_INDENT = "    "  # kfp.local indents what a task prints
 _FIGURES = re.compile(r"\[KFP Executor [^\]]*\]: serm: (.*)")
-_KFP = re.compile(r"\[KFP Executor|Looking for component|Loading KFP component|Got executor_input|^-+$|Warning")
 
 
 class StepLog(io.TextIOBase):
@@ -25,6 +23,7 @@ class StepLog(io.TextIOBase):
         self.path = path
         self.user_error: str | None = None
         self._steps = steps
+        self._progress = re.compile(rf"\s*((?:{'|'.join(steps)}): .*)")  # what a step prints of itself
         self._shown: TextIO = sys.stdout
         self._started = time.monotonic()
         self._rest = ""
@@ -57,8 +56,8 @@ class StepLog(io.TextIOBase):
                 self._show(f"{name}{'' if start[1] else ' (done before, taken from the cache)'}")
         elif figures := _FIGURES.search(line):
             self._show(f"  {figures[1]}")
-        elif line.startswith(_INDENT) and line.strip() and not _KFP.search(line):
-            self._show(f"  {line.strip()}")
+        elif progress := self._progress.match(line):
+            self._show(f"  {progress[1]}")
 
     def _show(self, line: str) -> None:
         self._shown.write(f"[{time.monotonic() - self._started:6.1f} s] {line}\n")

@@ -58,7 +58,7 @@ def _tasks(ir):
 def test_drift_decides_whether_the_cycle_goes_on(ir):
     root = ir["root"]["dag"]["tasks"]
     condition = root["condition-1"]["triggerPolicy"]["condition"]
-    assert "drift-decision" in condition
+    assert "drift-Output" in condition
     assert "evolve" in condition
     assert {"mine", "annotate", "train", "evaluate", "publish", "deploy"} <= _tasks(ir).keys()
     assert {"ingest", "validate", "drift"} <= root.keys()
