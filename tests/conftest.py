@@ -42,7 +42,7 @@ def make_documents() -> Callable[[], pa.Table]:
             "published_at": [datetime(2017, 1, 1, tzinfo=UTC)] * DOCUMENT_COUNT,
             "attributes": [[("emoji", str(n))] for n in numbers],
         }
-        return pa.table(columns).cast(DOCUMENTS)
+        return pa.table(columns, schema=DOCUMENTS)
 
     return make
 

@@ -59,10 +59,11 @@ def _reasons(drifts: dict[str, columns.Drift], news: novelty.Novelty, settings: 
         for name, drift in drifts.items()
         if drift.drifted
     ]
-    if news.new_query_share - news.expected_new_query_share > settings.min_new_query_share:
+    beyond_chance = news.new_query_share - news.expected_new_query_share - news.new_query_margin
+    if beyond_chance > settings.min_new_query_share:
         reasons.append(
             f"{news.new_query_share:.1%} of searches are for queries that the reference lacks, "
-            f"{news.expected_new_query_share:.1%} expected by chance"
+            f"{news.expected_new_query_share:.1%} (+{news.new_query_margin:.1%}) by chance"
         )
     reasons += [
         f"locale {locale} is new: {share:.1%} of searches"

@@ -45,9 +45,9 @@ def flag_impressions(
         "locale is not in the catalogue": table.locale.notin(locales),
         "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
         "position is below 1": table.position < 1,
-        "dwell_seconds is negative": table.dwell_seconds < 0,
+        "dwell_seconds is negative or not a number": (table.dwell_seconds < 0) | table.dwell_seconds.isnan(),
         "dwell_seconds without a click": table.dwell_seconds.notnull() & ~table.clicked,
-        "score is outside 0 to 3": ~table.score.between(0, 3),
+        "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
         "query_id, doc_id and position are repeated": _repeated(table, ["query_id", "doc_id", "position"]),
     }
     return _flag(table, rules), list(rules)

@@ -86,17 +86,17 @@ def _run(
     context: AbstractDataContext, dataset: str, profile: Sequence[Check], cycle: CycleSettings
 ) -> ExpectationSuiteValidationResult:
     """Run the suite of ``dataset``; the run is named after the cycle, so that it is the same in every run."""
-    suite = context.suites.add(gx.ExpectationSuite(name=dataset))
-    for check in profile:
-        suite.add_expectation(
-            ExpectColumnMaxToBeBetween(
-                column=check.rule,
-                max_value=check.limit,
-                severity=_SEVERITY[check.severity],
-                description=f"{check.severity}: {check.violations:,} of {check.rows:,}; "
-                f"the share may be {check.limit:g} at most",
-            )
+    expectations = [
+        ExpectColumnMaxToBeBetween(
+            column=check.rule,
+            max_value=check.limit,
+            severity=_SEVERITY[check.severity],
+            description=f"{check.severity}: {check.violations:,} of {check.rows:,}; "
+            f"the share may be {check.limit:g} at most",
         )
+        for check in profile
+    ]
+    suite = context.suites.add(gx.ExpectationSuite(name=dataset, expectations=expectations))
     assets = context.data_sources.add_pandas(dataset)
     batch = assets.add_dataframe_asset(dataset).add_batch_definition_whole_dataframe("window")
     definition = gx.ValidationDefinition(name=dataset, data=batch, suite=suite)

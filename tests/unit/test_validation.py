@@ -1,0 +1,243 @@
+"""Validate: each rule finds its rows, no row is lost, and too many bad rows stop the run with a clear sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from serm import contracts, validation
+from serm.errors import UserError
+from serm.settings import Settings
+
+Make = Callable[..., pa.Table]
+MakeSettings = Callable[..., Settings]
+LENIENT = {"max_quarantined_share": 1.0, "min_impressions": 1}
+
+#: Changes to a row of the log -> the rules that the row then breaks.
+BAD_IMPRESSIONS: list[tuple[dict[str, Any], set[str]]] = [
+    ({"query": None}, {"query is missing"}),
+    ({"query": " \t"}, {"query is blank"}),
+    ({"event_time": None}, {"event_time is missing"}),
+    ({"event_time": datetime(2019, 1, 1, tzinfo=UTC)}, {"event_time is outside the window"}),
+    ({"locale": "xx"}, {"locale is not in the catalogue"}),
+    ({"doc_id": "nowhere"}, {"doc_id is not in the catalogue"}),
+    ({"doc_id": None}, {"doc_id is missing"}),
+    ({"position": 0}, {"position is below 1"}),
+    ({"clicked": True, "dwell_seconds": -0.5}, {"dwell_seconds is negative or not a number"}),
+    ({"clicked": True, "dwell_seconds": float("nan")}, {"dwell_seconds is negative or not a number"}),
+    ({"clicked": False, "dwell_seconds": 3.0}, {"dwell_seconds without a click"}),
+    ({"score": 3.01}, {"score is outside 0 to 3"}),
+    ({"score": float("nan")}, {"score is outside 0 to 3"}),
+    ({"query": "", "locale": "xx"}, {"query is blank", "locale is not in the catalogue"}),
+]
+
+BAD_DOCUMENTS: list[tuple[dict[str, Any], set[str]]] = [
+    ({"title": "  "}, {"title is blank"}),
+    ({"title": None}, {"title is missing"}),
+    ({"published_at": datetime(2019, 1, 1, tzinfo=UTC)}, {"published_at is after the window"}),
+    ({"doc_id": None}, {"doc_id is missing"}),
+]
+
+
+def changed(table: pa.Table, changes: list[dict[str, Any]]) -> pa.Table:
+    """``table`` whose first rows carry ``changes``, one each; nulls are let through, as Parquet does."""
+    rows = table.to_pylist()
+    for row, change in zip(rows, changes, strict=False):
+        row.update(change)
+    return pa.Table.from_pylist(rows, pa.schema([field.with_nullable(True) for field in table.schema]))
+
+
+def run(folder: Path, impressions: pa.Table, documents: pa.Table, params: Settings) -> dict[str, Any]:
+    """Validate the tables in ``folder`` and return validation.json."""
+    (folder / "window/impressions").mkdir(parents=True)
+    (folder / "documents").mkdir()
+    pq.write_table(impressions, folder / "window/impressions/part.parquet")
+    pq.write_table(documents, folder / "documents/part.parquet")
+    validation.validate(folder / "window", folder / "documents", folder / "out", params)
+    return json.loads((folder / "out/validation.json").read_text())
+
+
+def quarantined(out: Path, dataset: str) -> list[dict[str, Any]]:
+    rows = contracts.read(out / "quarantine", contracts.QUARANTINE).to_pylist()
+    return [row for row in rows if row["dataset"] == dataset]
+
+
+def test_clean_input_is_kept_whole(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    impressions, documents = make_impressions(), make_documents()
+    summary = run(tmp_path, impressions, documents, make_settings())
+    kept = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)
+    assert sorted(kept.to_pylist(), key=repr) == sorted(impressions.to_pylist(), key=repr)
+    assert contracts.read(tmp_path / "out/documents", contracts.DOCUMENTS) == documents.sort_by("doc_id")
+    assert contracts.read(tmp_path / "out/quarantine", contracts.QUARANTINE).num_rows == 0
+    assert all(line["passed"] for line in summary["profile"])
+
+
+def test_every_rule_of_impressions_finds_its_rows(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    table = changed(make_impressions(), [change for change, _ in BAD_IMPRESSIONS])
+    summary = run(tmp_path, table, make_documents(), make_settings(validation=LENIENT))
+    rows = table.to_pylist()
+    found = {
+        (row["query_id"], row["position"]): set(line["reason"].split("; "))
+        for line in quarantined(tmp_path / "out", "impressions")
+        for row in [json.loads(line["row"])]
+    }
+    assert found == {
+        (row["query_id"], row["position"]): rules for row, (_, rules) in zip(rows, BAD_IMPRESSIONS, strict=False)
+    }
+    counted = {
+        line["rule"]: line["violations"]
+        for line in summary["profile"]
+        if line["dataset"] == "impressions" and line["severity"] == "warning" and not line["passed"]
+    }
+    assert counted == Counter(rule for _, rules in BAD_IMPRESSIONS for rule in rules)
+
+
+def test_every_rule_of_documents_finds_its_rows_and_their_impressions_follow(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    impressions = make_impressions()
+    documents = changed(make_documents(), [change for change, _ in BAD_DOCUMENTS])
+    run(tmp_path, impressions, documents, make_settings(validation=LENIENT))
+    found = [set(line["reason"].split("; ")) for line in quarantined(tmp_path / "out", "documents")]
+    assert sorted(found, key=repr) == sorted((rules for _, rules in BAD_DOCUMENTS), key=repr)
+    gone = {f"d{number}" for number in range(len(BAD_DOCUMENTS))}
+    followers = [json.loads(line["row"])["doc_id"] for line in quarantined(tmp_path / "out", "impressions")]
+    assert len(followers) == sum(doc_id in gone for doc_id in impressions["doc_id"].to_pylist()) > 0
+    assert set(followers) <= gone
+
+
+def test_not_a_number_is_found_even_where_parquets_statistics_hide_it(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    nan = float("nan")
+    table = changed(make_impressions(), [{"score": nan}, {"clicked": True, "dwell_seconds": nan}])
+    run(tmp_path, table, make_documents(), make_settings())
+    found = [line["reason"] for line in quarantined(tmp_path / "out", "impressions")]
+    assert sorted(found) == ["dwell_seconds is negative or not a number", "score is outside 0 to 3"]
+
+
+def test_of_repeated_rows_one_is_kept(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    impressions, documents = make_impressions(), make_documents()
+    run(
+        tmp_path,
+        pa.concat_tables([impressions, impressions[:7]]),
+        pa.concat_tables([documents, changed(documents[:1], [{"title": "another"}]).cast(documents.schema)]),
+        make_settings(validation=LENIENT),
+    )
+    kept = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)
+    assert sorted(kept.to_pylist(), key=repr) == sorted(impressions.to_pylist(), key=repr)
+    reasons = [line["reason"] for line in contracts.read(tmp_path / "out/quarantine", contracts.QUARANTINE).to_pylist()]
+    assert sorted(reasons) == ["doc_id is repeated"] + ["query_id, doc_id and position are repeated"] * 7
+
+
+@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@given(changes=st.lists(st.sampled_from([{}, *(change for change, _ in BAD_IMPRESSIONS)]), max_size=20))
+def test_rows_in_are_rows_kept_and_rows_quarantined(
+    changes: list[dict[str, Any]],
+    make_impressions: Make,
+    make_documents: Make,
+    make_settings: MakeSettings,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("validate")
+    table = changed(make_impressions(searches=10), changes)
+    summary = run(folder, table, make_documents(), make_settings(validation=LENIENT))
+    kept = contracts.read(folder / "out/impressions", contracts.IMPRESSIONS)
+    assert kept.num_rows == 50 - sum(bool(change) for change in changes)
+    assert kept.num_rows + len(quarantined(folder / "out", "impressions")) == 50
+    assert summary["datasets"]["impressions"] == {
+        "rows_in": 50,
+        "rows_kept": kept.num_rows,
+        "rows_quarantined": 50 - kept.num_rows,
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (
+            {"max_quarantined_share": 0.005, "min_impressions": 1},
+            ["14 of 1,500 impressions (0.9%)", "max_quarantined_share = 0.5%", "'query is blank' (2 rows)"],
+        ),
+        (
+            {"max_quarantined_share": 1.0, "min_impressions": 1487},
+            ["1,486 of 1,500 impressions are left", "min_impressions = 1,487"],
+        ),
+    ],
+)
+def test_a_hard_failure_names_rule_counts_and_quarantine(
+    limits: dict[str, float],
+    words: list[str],
+    make_impressions: Make,
+    make_documents: Make,
+    make_settings: MakeSettings,
+    tmp_path: Path,
+) -> None:
+    table = changed(make_impressions(), [change for change, _ in BAD_IMPRESSIONS])
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, table, make_documents(), make_settings(validation=limits))
+    assert all(word in str(raised.value) for word in [*words, str(tmp_path / "out/quarantine")])
+    assert len(quarantined(tmp_path / "out", "impressions")) == len(BAD_IMPRESSIONS)
+    assert "failed" in (tmp_path / "out/data_docs/index.html").read_text()
+
+
+def test_limits_that_are_just_met_pass(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    bad = len(BAD_IMPRESSIONS)
+    table = changed(make_impressions(), [change for change, _ in BAD_IMPRESSIONS])
+    limits = {"max_quarantined_share": bad / 1500, "min_impressions": 1500 - bad}
+    run(tmp_path, table, make_documents(), make_settings(validation=limits))
+
+
+def test_data_docs_link_to_each_other_and_to_nothing_remote(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(tmp_path, make_impressions(), make_documents(), make_settings())
+    docs = tmp_path / "out/data_docs"
+    assert {page.name for page in docs.iterdir()} == {"documents.html", "impressions.html", "index.html"}
+    for page in docs.iterdir():
+        html = page.read_text()
+        assert not re.search(r"<(script|link|img)\b|src=|@import", html)
+        local = [href for href in re.findall(r'href="([^"#]+)"', html) if not href.startswith("https://")]
+        assert local
+        assert all((docs / href).is_file() for href in local)
+    page = (docs / "impressions.html").read_text()
+    assert "locale is not in the catalogue" in page
+    assert "warning: 0 of 1,500" in page
+
+
+def test_the_same_input_gives_the_same_bytes(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    table = changed(make_impressions(), [change for change, _ in BAD_IMPRESSIONS])
+    written = []
+    for name in ("one", "two"):
+        run(tmp_path / name, table, make_documents(), make_settings())
+        out = tmp_path / name / "out"
+        written.append({file.relative_to(out): file.read_bytes() for file in out.rglob("*") if file.is_file()})
+    assert written[0] == written[1]
+
+
+def test_a_missing_window_is_explained(make_documents: Make, make_settings: MakeSettings, tmp_path: Path) -> None:
+    contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
+    with pytest.raises(UserError, match=r"window/impressions: no Parquet files"):
+        validation.validate(tmp_path / "window", tmp_path / "documents", tmp_path / "out", make_settings())
+    assert not (tmp_path / "out").exists()
