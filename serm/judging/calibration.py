@@ -1,5 +1,9 @@
 """How an offline judge turns its evidence into grades: a small logistic regression on seed judgments.
 
+The grades weigh alike in it, however many seed judgments each has: a judge speaks for its evidence only. How
+common a grade is enters once, in the label model, and not with each judge again; and mined pairs have another mix
+of grades than seed judgments.
+
 Each sampled path is one regression, fitted on a bootstrap resample of the seed queries; so paths differ as much
 as the judge's calibration would on other seed queries.
 """
@@ -56,6 +60,8 @@ class CalibratedJudge:
 
     def judge(self, pairs: Pairs) -> Votes:
         """Vote on each pair; abstain where there is no evidence."""
+        if not len(pairs):
+            return majority_vote(lambda path, rows: np.zeros((0, GRADES)), [], np.zeros(0, bool), len(self._paths))
         found = self._evidence.look_up(pairs)
 
         def draw(path: int, rows: Integers) -> Floats:
@@ -74,5 +80,5 @@ def _resample(groups: Integers, random: np.random.Generator) -> Floats:
 
 
 def _fit(features: Floats, grades: Integers, weights: Floats) -> Pipeline:
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     return model.fit(features, grades, logisticregression__sample_weight=weights)

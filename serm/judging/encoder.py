@@ -62,15 +62,16 @@ class EncoderEvidence:
 
     def look_up(self, pairs: Pairs) -> Found:
         """Features: cosine, its z-score and its rank (share of the sample below it)."""
+        locales = sorted(set(pairs.locales))
+        samples = [text for locale in locales for text in self._background[locale]]
+        documents = self._embeddings.of([*pairs.texts, *samples], "passage")[: len(pairs)]
         queries = self._embeddings.of(pairs.queries, "query")
-        cosine = (queries * self._embeddings.of(pairs.texts, "passage")).sum(axis=1).astype(np.float64)
-        others = np.zeros((len(pairs), BACKGROUND))
-        locales = np.array(pairs.locales)
-        for locale in sorted(set(pairs.locales)):
-            rows = np.flatnonzero(locales == locale)
-            sample = queries[rows] @ self._embeddings.of(self._background[locale], "passage").T
-            others[rows] = np.pad(sample, ((0, 0), (0, BACKGROUND - sample.shape[1])), mode="edge")
-        stands_out, above = standing(cosine, others)
+        cosine = (queries * documents).sum(axis=1).astype(np.float64)
+        stands_out, above = np.zeros(len(pairs)), np.zeros(len(pairs))
+        for locale in locales:
+            rows = np.flatnonzero(np.array(pairs.locales) == locale)
+            others = queries[rows] @ self._embeddings.of(self._background[locale], "passage").T
+            stands_out[rows], above[rows] = standing(cosine[rows], others.astype(np.float64))
         features = np.stack([cosine, stands_out, stands_out**2, above], axis=1)
         sentences = [
             f"the encoder's cosine is {c:.2f}, above {a:.0%} of a sample of the locale's documents."

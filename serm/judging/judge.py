@@ -48,7 +48,7 @@ class Votes:
     grades: Integers
     """[n], the majority grade 0..3 over the paths, or ``ABSTAINED``."""
     distribution: Floats
-    """[n, 4], each row sums to 1."""
+    """[n, 4], each row sums to 1: what the evidence says if all grades were as common."""
     within_agreement: Floats
     """[n], the share of the drawn paths that gave the majority grade; 0 where the judge abstained."""
     rationales: list[str]

@@ -38,7 +38,8 @@ class OutsideEvidence:
         sizes = np.array([len(self._texts[key]) for key in keys])
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         queries, asked = np.unique(pairs.queries, return_inverse=True)
-        cosines = self._embeddings.of(queries.tolist(), "query") @ self._embeddings.of(texts, "query").T
+        vectors = self._embeddings.of([*queries.tolist(), *texts], "query")
+        cosines = vectors[: len(queries)] @ vectors[len(queries) :].T
         best = np.maximum.reduceat(cosines, starts, axis=1).astype(np.float64)
         mean = (np.add.reduceat(cosines, starts, axis=1) / sizes).astype(np.float64)
         place = {key: column for column, key in enumerate(keys)}
