@@ -41,7 +41,7 @@ class Encoded:
     vectors: torch.Tensor
     """[n, dim] fp32, unit norm."""
     states: torch.Tensor
-    """[tokens + 1, dim]: the texts' hidden states, one text after the other; the last row is padding."""
+    """[tokens + 1, dim] fp16: the texts' hidden states, one text after the other; the last row is padding."""
     starts: Indices
     """[n] the row of each text's first token."""
     lengths: Indices
@@ -51,34 +51,46 @@ class Encoded:
 class Encoder:
     """A frozen BERT-like encoder with E5's conventions: prefixes, mean pooling, unit norm (arXiv 2212.03533)."""
 
-    def __init__(
-        self, body: Any, words: torch.Tensor, tokenizer: Tokenizer, max_tokens: int, batch_tokens: int
-    ) -> None:
-        """Take over ``body`` (a transformers model), its word embeddings [vocabulary, dim] and its tokenizer."""
+    def __init__(self, body: Any, words: torch.Tensor, tokenizer: str, max_tokens: int, batch_tokens: int) -> None:
+        """Take over ``body`` (a transformers model), its word embeddings [vocabulary, dim] and tokenizer.json.
+
+        The tokenizer comes as JSON text and is saved as such: reading and writing it moves its numbers a little.
+        """
         body.embeddings.word_embeddings = None
         body.pooler = None
         self.body = body.eval().requires_grad_(False)
         self.words = words
-        self.tokenizer = tokenizer
+        self.tokenizer_json = tokenizer
+        self.tokenizer = Tokenizer.from_str(tokenizer)
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
+        self._last: dict[Kind, tuple[tuple[int, list[str]], Encoded]] = {}
 
     def embed(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
         """Return unit vectors [n, dim] for ``texts``; each distinct text is computed once."""
         distinct, rows = unique(texts)
-        return cast("NDArray[np.float32]", self.encode(distinct, kind).vectors.numpy()[rows])
+        return cast("NDArray[np.float32]", self._encode(distinct, kind, 0).vectors.numpy()[rows])
+
+    def encode(self, texts: list[str], kind: Kind, layer: int) -> Encoded:
+        """Encode distinct ``texts``, with their states as they enter ``layer``.
+
+        The last result of each kind is kept: two models on one encoder often score the same pairs.
+        """
+        asked = (layer, texts)
+        if kind not in self._last or self._last[kind][0] != asked:
+            self._last[kind] = (asked, self._encode(texts, kind, layer))
+        return self._last[kind][1]
 
     @torch.inference_mode()
-    def encode(self, texts: Sequence[str], kind: Kind, layer: int = 0) -> Encoded:
-        """Encode ``texts`` (distinct ones: nothing is shared here), with their states as they enter ``layer``."""
+    def _encode(self, texts: list[str], kind: Kind, layer: int) -> Encoded:
         ids = [e.ids for e in self.tokenizer.encode_batch([f"{kind}: {text}" for text in texts])]
         lengths = np.array([len(i) for i in ids], np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
         dim = self.words.shape[1]
         vectors = torch.empty(len(texts), dim)
-        states = torch.zeros(int(lengths.sum()) + 1, dim)
+        states = torch.zeros(int(lengths.sum()) + 1, dim, dtype=torch.half)
         flat = torch.tensor([i for one in ids for i in one] + [0])
         with fast_matmul():
             for batch in length_batches(lengths, self.batch_tokens):
@@ -86,7 +98,7 @@ class Encoder:
                 hidden = self.body.embeddings(inputs_embeds=self.words[flat[rows]].to(self.body.dtype))
                 for number, block in enumerate(self.body.encoder.layer):
                     if number == layer:
-                        states[rows[mask]] = hidden[mask].float()
+                        states[rows[mask]] = hidden[mask].half()
                     hidden = block(hidden, attention_mask(mask))
                 vectors[batch] = functional.normalize(mean_pool(hidden, mask), dim=1)
         return Encoded(vectors, states, starts, lengths)
@@ -115,7 +127,7 @@ def load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
     if not hasattr(getattr(body, "encoder", None), "layer"):
         raise UserError(f"relevance.base {base!r} is a {type(body).__name__}; give a BERT-like encoder.")
     words = body.embeddings.word_embeddings.weight.detach().half()
-    return Encoder(body, words, tokenizer, settings.max_tokens, settings.batch_tokens)
+    return Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens)
 
 
 def unique(texts: Sequence[str]) -> tuple[list[str], Indices]:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
@@ -40,6 +40,7 @@ from serm.relevance.encoder import (
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 
 FORMAT = 1
+CHUNK_PAIRS = 16_384
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -96,7 +97,7 @@ class Pairs:
         q_length, d_length = self.queries.lengths[q], self.documents.lengths[d]
         q_rows, q_mask = spans(self.queries.starts[q], q_length, len(self.queries.states) - 1)
         d_rows, d_mask = spans(self.documents.starts[d], d_length, len(self.documents.states) - 1)
-        hidden = torch.cat([self.queries.states[q_rows], self.documents.states[d_rows]], 1)
+        hidden = torch.cat([self.queries.states[q_rows].float(), self.documents.states[d_rows].float()], 1)
         return self.cosines[chosen], hidden, torch.cat([q_mask, d_mask], 1)
 
 
@@ -132,7 +133,8 @@ class RelevanceModel:
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
         with torch.inference_mode():
-            distribution = self.residual.ordinal.distribution(self.forward(self.pairs(queries, documents)))
+            scores = torch.cat([self.forward(pairs) for pairs in self._chunks(queries, documents)])
+            distribution = self.residual.ordinal.distribution(scores)
             return Scores(expected_grade(distribution).numpy(), distribution.numpy())
 
     def sample(self, queries: Sequence[str], documents: Sequence[str], samples: int, seed: int) -> NDArray[np.float64]:
@@ -142,13 +144,20 @@ class RelevanceModel:
         """
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            pairs = self.pairs(queries, documents)
             self.residual.train()
             try:
-                drawn = [self.residual.ordinal.distribution(self.forward(pairs)) for _ in range(samples)]
+                chunks = self._chunks(queries, documents)
+                drawn = [torch.stack([self.forward(pairs) for _ in range(samples)]) for pairs in chunks]
             finally:
                 self.residual.eval()
-            return torch.stack([expected_grade(one) for one in drawn]).numpy()
+            scores = torch.cat(drawn, 1)
+            expected = expected_grade(self.residual.ordinal.distribution(scores.ravel()))
+            return expected.reshape(scores.shape).numpy()
+
+    def _chunks(self, queries: Sequence[str], documents: Sequence[str]) -> Iterator[Pairs]:
+        """Yield the pairs in parts whose states fit in memory; one empty part where there are none."""
+        for start in range(0, max(1, len(queries)), CHUNK_PAIRS):
+            yield self.pairs(queries[start : start + CHUNK_PAIRS], documents[start : start + CHUNK_PAIRS])
 
     def forward(self, pairs: Pairs) -> torch.Tensor:
         """Return the scores s [n] of pairs, in length-sorted batches."""
@@ -169,7 +178,7 @@ class RelevanceModel:
             save_file({"words": encoder.words.contiguous()}, beside / "embeddings.safetensors")
             save_file(_tensors(encoder.body), beside / "base.safetensors")
             save_file(_tensors(self.residual), beside / "model.safetensors")
-            encoder.tokenizer.save(str(beside / "tokenizer.json"), pretty=False)
+            (beside / "tokenizer.json").write_text(encoder.tokenizer_json, encoding="utf-8")
             config = {
                 "format": FORMAT,
                 "layers": len(self.residual.layers),
@@ -205,20 +214,30 @@ def load(path: Path) -> RelevanceModel:
         raise UserError(
             f"{path}/config.json: format {config.get('format')!r}, expected {FORMAT}; train the model again."
         )
-    body: Any = AutoModel.from_config(AutoConfig.for_model(**config["encoder"]))  # type: ignore[no-untyped-call]
-    body.embeddings.word_embeddings = body.pooler = None
-    body.load_state_dict(load_file(path / "base.safetensors"), assign=True)
-    encoder = Encoder(
-        body,
-        load_file(path / "embeddings.safetensors")["words"],
-        Tokenizer.from_file(str(path / "tokenizer.json")),
-        config["max_tokens"],
-        config["batch_tokens"],
-    )
-    model = RelevanceModel.from_encoder(encoder, config["layers"])
+    missing = [name for name in config["sha256"] if not (path / name).exists()]
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} is missing; restore it with dvc checkout.")
+    model = RelevanceModel.from_encoder(_encoder(path, config), config["layers"])
     model.residual.load_state_dict(load_file(path / "model.safetensors"), assign=True)
     model.version = _version(text)
     return model
+
+
+_loaded: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
+
+
+def _encoder(path: Path, config: dict[str, Any]) -> Encoder:
+    """Return the frozen encoder; models on the same one share it, as a champion and its challenger do."""
+    key = json.dumps({**config, "sha256": {**config["sha256"], "model.safetensors": ""}}, sort_keys=True)
+    encoder = _loaded.get(key)
+    if encoder is None:
+        body: Any = AutoModel.from_config(AutoConfig.for_model(**config["encoder"]))  # type: ignore[no-untyped-call]
+        body.embeddings.word_embeddings = body.pooler = None
+        body.load_state_dict(load_file(path / "base.safetensors"), assign=True)
+        words = load_file(path / "embeddings.safetensors")["words"]
+        tokenizer = (path / "tokenizer.json").read_text(encoding="utf-8")
+        encoder = _loaded[key] = Encoder(body, words, tokenizer, config["max_tokens"], config["batch_tokens"])
+    return encoder
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:

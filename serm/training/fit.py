@@ -48,10 +48,10 @@ def fit_cosine(model: RelevanceModel, pairs: Pairs, grades: torch.Tensor, weight
 
     def loss() -> float:
         optimizer.zero_grad()
-        value = -(weights * residual.ordinal.log_likelihood(residual.alpha * pairs.cosines, grades)).sum()
-        value = value / weights.sum()
+        likelihood = residual.ordinal.log_likelihood(residual.alpha * pairs.cosines, grades)
+        value = -(weights * likelihood).sum() / weights.sum()
         value.backward()  # type: ignore[no-untyped-call]
-        return float(value)
+        return value.item()
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return loss()
@@ -84,7 +84,7 @@ def fine_tune(
         nn.utils.clip_grad_norm_(residual.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     residual.eval()
     return [round(float(np.mean(part)), 5) for part in _bins(losses)]
 

@@ -1,0 +1,92 @@
+"""Ordinal grades, documents as text, and batches by length: known answers and properties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serm.relevance import document_text
+from serm.relevance.encoder import length_batches, mean_pool, spans, unique
+from serm.relevance.ordinal import OrdinalHead, expected_grade
+
+scores = st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20)
+gaps = st.tuples(st.floats(-4, 2), st.floats(-4, 2))
+
+
+def head(first: float = -1.0, log_gaps: tuple[float, float] = (0.0, 0.0)) -> OrdinalHead:
+    made = OrdinalHead()
+    made.first.data.fill_(first)
+    made.log_gaps.data = torch.tensor(log_gaps)
+    return made
+
+
+@given(scores, st.floats(-20, 20), gaps)
+def test_a_distribution_sums_to_one(values: list[float], first: float, log_gaps: tuple[float, float]) -> None:
+    distribution = head(first, log_gaps).distribution(torch.tensor(values)).detach().numpy()
+    assert distribution.shape == (len(values), 4)
+    assert (distribution >= 0).all()
+    np.testing.assert_allclose(distribution.sum(1), 1, atol=1e-12)
+
+
+@given(scores, gaps)
+def test_a_higher_score_is_never_a_lower_grade(values: list[float], log_gaps: tuple[float, float]) -> None:
+    rising = torch.tensor(sorted(values))
+    expected = expected_grade(head(-1, log_gaps).distribution(rising)).detach().numpy()
+    assert (np.diff(expected) >= -1e-12).all()
+    assert expected.min() >= 0
+    assert expected.max() <= 3
+
+
+@given(st.floats(-15, 15), st.integers(0, 3), gaps)
+def test_the_log_likelihood_is_the_logarithm_of_the_distribution(
+    value: float, grade: int, log_gaps: tuple[float, float]
+) -> None:
+    made, score = head(-1, log_gaps), torch.tensor([value])
+    likelihood = made.log_likelihood(score, torch.tensor([grade])).item()
+    assert likelihood == pytest.approx(made.distribution(score)[0, grade].log().item(), abs=1e-3)
+
+
+def test_the_log_likelihood_of_a_hopeless_score_is_finite_with_a_gradient() -> None:
+    score = torch.tensor([500.0, -500.0], requires_grad=True)
+    head().log_likelihood(score, torch.tensor([0, 3])).sum().backward()
+    assert score.grad is not None
+    np.testing.assert_allclose(score.grad, [-1, 1], atol=1e-6)
+
+
+def test_known_ordinal_probabilities() -> None:
+    # theta = -1, 0, 1 and s = 0: the logistic function at 1, 0 and -1.
+    distribution = head().distribution(torch.zeros(1)).detach().numpy()
+    np.testing.assert_allclose(distribution[0], [0.268941, 0.231059, 0.231059, 0.268941], atol=1e-6)
+    assert expected_grade(torch.tensor(distribution)).item() == pytest.approx(1.5)
+
+
+def test_a_document_is_its_title_then_its_body() -> None:
+    assert document_text("grinning face", "a smile") == "grinning face a smile"
+    assert document_text("grinning face", "") == "grinning face"
+
+
+@given(st.lists(st.integers(1, 60), max_size=50), st.integers(1, 200))
+def test_batches_hold_each_text_once_and_keep_to_the_budget(lengths: list[int], tokens: int) -> None:
+    array = np.array(lengths, np.int64)
+    batches = list(length_batches(array, tokens))
+    assert sorted(i for batch in batches for i in batch.tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * array[batch].max() <= tokens for batch in batches)
+
+
+def test_spans_name_the_rows_of_each_text_and_pad_the_rest() -> None:
+    rows, mask = spans(np.array([4, 0]), np.array([1, 3]), padding=9)
+    assert rows.tolist() == [[4, 9, 9], [0, 1, 2]]
+    assert mask.tolist() == [[True, False, False], [True, True, True]]
+
+
+def test_the_mean_leaves_padding_out() -> None:
+    hidden = torch.tensor([[[1.0], [3.0], [100.0]]])
+    assert mean_pool(hidden, torch.tensor([[True, True, False]])).tolist() == [[2.0]]
+
+
+def test_distinct_texts_keep_their_order() -> None:
+    assert unique(["b", "a", "b"])[0] == ["b", "a"]
+    assert unique(["b", "a", "b"])[1].tolist() == [0, 1, 0]
