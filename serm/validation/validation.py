@@ -76,7 +76,7 @@ def validate(window: Path, documents: Path, out: Path, settings: Settings) -> Fi
     return {
         **{f"{split.dataset}_kept": split.rows_kept for split in splits},
         **{f"{split.dataset}_quarantined": split.rows_quarantined for split in splits},
-        "rules_broken": sum(check.violations > 0 for check in checks),
+        "rules_broken": sum(count > 0 for split in splits for count in split.violations.values()),
     }
 
 
