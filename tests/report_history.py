@@ -139,6 +139,7 @@ def _drift(number: int, rng: np.random.Generator) -> dict[str, Any]:
         "searches": 27058,
         "new_query_share": 0.123,
         "expected_new_query_share": 0.031,
+        "new_query_margin": 0.006,
         "new_queries": [
             {"locale": locale, "query": query, "searches": 412 - 31 * place}
             for place, (locale, query) in enumerate(QUERIES)
@@ -263,7 +264,7 @@ def _canary(gate: str) -> dict[str, Any]:
 
 def _costs(rng: np.random.Generator) -> dict[str, Any]:
     spent = {"ingest": 1.2, "validate": 9.8, "drift": 12.1, "mine": 34.5, "annotate": 24.9, "train": 108.4}
-    spent |= {"evaluate": 44.2, "publish": 7.7, "deploy": 13.3}
+    spent |= {"evaluate": 44.2, "publish": 7.7, "deploy": 13.3, "simulate": 27.1}
     return {
         step: {
             "seconds": round(seconds * float(rng.uniform(0.9, 1.1)), 2),

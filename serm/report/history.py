@@ -57,12 +57,6 @@ class Cycle:
         """The slices that are language families, as the cycle's settings name them."""
         return [*self.settings.evaluation.families, "other"] if self.settings else []
 
-    @property
-    def seconds(self) -> float | None:
-        """What all steps took, where the costs are known."""
-        costs = self.get("costs")
-        return sum(figures["seconds"] for figures in costs.values() if "seconds" in figures) if costs else None
-
 
 def read(workspace: Path) -> list[Cycle]:
     """Return the cycles of ``workspace/history``, the oldest first.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from serm.report.formats import count, decimal, megabytes, seconds, share, signed
 from serm.report.history import Cycle
 
+STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
+
 
 @dataclass(frozen=True)
 class Station:
@@ -115,6 +117,17 @@ def headline(cycle: Cycle) -> dict[str, float] | None:
         "evaluate", "sets", "rolling", "all", "all", "measures", cycle.gate_measure or ""
     )
     return numbers
+
+
+def cost(cycle: Cycle) -> dict[str, float | None]:
+    """Return what the loop's steps took: ``seconds`` in all, ``longest`` and ``peak_memory_mb``, null if unknown."""
+    known = [figures for step in STEPS if (figures := cycle.get("costs", step))]
+    seconds_of, memory = ([figures[name] for figures in known] for name in ("seconds", "peak_memory_mb"))
+    return {
+        "seconds": sum(seconds_of) if known else None,
+        "longest": max(seconds_of, default=None),
+        "peak_memory_mb": max(memory, default=None),
+    }
 
 
 def _cost(cycle: Cycle, step: str) -> str:

@@ -15,7 +15,7 @@ from hypothesis import given
 
 from serm import report
 from serm.errors import UserError
-from serm.report import charts, comparison, formats, history, linked
+from serm.report import charts, comparison, formats, history, linked, loop
 
 MISSING = "not available"
 VOID = {"meta", "link", "input", "br"}
@@ -109,6 +109,7 @@ def test_a_complete_history_is_shown_whole(html: str, page: Page) -> None:
         "significantly better, by more than min_gain 0.",  # a gate reason
         "88.5 %",  # the canary's agreement
         "peak of the step's process",
+        "simulate, outside the loop",
         "2021-01-01 to 2023-01-01",
     ):
         assert shown in page.text, shown
@@ -288,3 +289,10 @@ def test_an_axis_by_hand() -> None:
 )
 def test_how_numbers_are_written(written: str, expected: str) -> None:
     assert written.replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+def test_the_loops_time_is_that_of_its_steps(workspace: Path) -> None:
+    cycle = history.read(workspace)[0]
+    costs = cycle.get("costs")
+    of_steps = sum(figures["seconds"] for step, figures in costs.items() if step != "simulate")
+    assert loop.cost(cycle)["seconds"] == pytest.approx(of_steps)
