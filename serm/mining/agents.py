@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import ibis
-import pyarrow as pa
 
 from serm.mining import click_model, disagreement, feedback, uncertainty
 from serm.mining.opinion import Opinion, Thresholds
@@ -18,7 +17,7 @@ AGENTS: dict[str, Callable[[ibis.Table, Thresholds], Opinion]] = {
 }
 
 
-def ask(pairs: ibis.Table, thresholds: Thresholds) -> pa.Table:
+def ask(pairs: ibis.Table, thresholds: Thresholds) -> ibis.Table:
     """Return what the agents chose: pair, agent (a name in ``AGENTS``), strength and reason, in a fixed order."""
     chosen = []
     for name, opinion_of in AGENTS.items():
@@ -28,4 +27,4 @@ def ask(pairs: ibis.Table, thresholds: Thresholds) -> pa.Table:
                 "pair", agent=ibis.literal(name), strength=opinion.strength, reason=opinion.reason
             )
         )
-    return ibis.union(*chosen).order_by("pair", "agent").to_pyarrow()
+    return ibis.union(*chosen).order_by("pair", "agent")

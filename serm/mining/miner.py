@@ -93,7 +93,7 @@ def mine_pairs(
 
     scored = score(scored, model, document_text, options).drop_columns(["title", "body"])
     thresholds = with_model_thresholds(scored, thresholds, options)
-    opinions = ask(ibis.memtable(scored), thresholds)
+    opinions = engine.to_pyarrow(ask(ibis.memtable(scored), thresholds))
     mined = _mined(scored, opinions, options)
     summary = {
         "cascade": {

@@ -33,7 +33,7 @@ def pairs(*changes: dict[str, Any]) -> ibis.Table:
 
 
 def chosen(table: ibis.Table, agent: str) -> list[int]:
-    opinions = ask(table, TAU).to_pylist()
+    opinions = ask(table, TAU).to_pyarrow().to_pylist()
     return [opinion["pair"] for opinion in opinions if opinion["agent"] == agent]
 
 
@@ -57,7 +57,7 @@ def test_disagreement_and_uncertainty_ask_for_no_click_and_no_low_score() -> Non
 def test_each_agent_says_why() -> None:
     change = {"clicks": 3, "engagement": 0.7, "attractiveness": 0.8, "standard_error": 0.1, "relevance": 0.7}
     table = pairs({**change, "disagreement": 0.625, "uncertainty": 1.25})
-    reasons = {opinion["agent"]: opinion["reason"] for opinion in ask(table, TAU).to_pylist()}
+    reasons = {opinion["agent"]: opinion["reason"] for opinion in ask(table, TAU).to_pyarrow().to_pylist()}
     assert reasons == {
         "user feedback": "3 clicks in 9 impressions, engagement 0.7, yet the champion expects grade 1.0",
         "click model": "attractiveness 0.8 (standard error 0.1) without position bias, "
