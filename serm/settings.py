@@ -138,7 +138,9 @@ class TrainingSettings(Section):
     """Fine-tuning on seed, earlier and new judgments."""
 
     epochs: Count = 1
-    batch_pairs: Count = 32
+    batch_pairs: Count = 40
+    listwise_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
     head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Of what starts from nothing: the residual's head, alpha and the thresholds."""

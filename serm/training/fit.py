@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from torch import nn
+from torch.nn import functional
 
 from serm.relevance import RelevanceModel
 from serm.relevance.encoder import fast_matmul
@@ -37,7 +39,19 @@ def reproducible(settings: TrainingSettings) -> Iterator[None]:
             torch.use_deterministic_algorithms(deterministic)
 
 
-def fit_cosine(model: RelevanceModel, pairs: Pairs, grades: torch.Tensor, weights: torch.Tensor) -> float:
+@dataclass(frozen=True)
+class Targets:
+    """What ``n`` pairs are to be scored as."""
+
+    grades: torch.Tensor
+    """[n] int64, 0 to 3."""
+    weights: torch.Tensor
+    """[n] fp32, 0 to 1."""
+    groups: torch.Tensor
+    """[n] int64, the number of each pair's query."""
+
+
+def fit_cosine(model: RelevanceModel, pairs: Pairs, targets: Targets) -> float:
     """Fit alpha and the thresholds to the cosines alone, and return the loss: four numbers, a convex problem."""
     residual = model.residual
     scale = 1 / float(pairs.cosines.std().clamp(min=1e-3))
@@ -48,8 +62,8 @@ def fit_cosine(model: RelevanceModel, pairs: Pairs, grades: torch.Tensor, weight
 
     def loss() -> float:
         optimizer.zero_grad()
-        likelihood = residual.ordinal.log_likelihood(residual.alpha * pairs.cosines, grades)
-        value = -(weights * likelihood).sum() / weights.sum()
+        likelihood = residual.ordinal.log_likelihood(residual.alpha * pairs.cosines, targets.grades)
+        value = -(targets.weights * likelihood).sum() / targets.weights.sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value.item()
 
@@ -57,16 +71,14 @@ def fit_cosine(model: RelevanceModel, pairs: Pairs, grades: torch.Tensor, weight
     return loss()
 
 
-def fine_tune(
-    model: RelevanceModel, pairs: Pairs, grades: torch.Tensor, weights: torch.Tensor, settings: TrainingSettings
-) -> list[float]:
+def fine_tune(model: RelevanceModel, pairs: Pairs, targets: Targets, settings: TrainingSettings) -> list[float]:
     """Train the residual on ``n`` pairs and return the curve: the mean loss of each ``REPORT_STEPS`` steps.
 
-    The loss is the weighted negative log-likelihood of the grades. Pairs of one length share a batch, and the batches
-    come in random order. AdamW, linear warm-up, linear decay to zero, gradients clipped to norm 1.
+    The loss is the weighted negative log-likelihood of the grades plus ``listwise_weight`` times ``listwise_loss``.
+    AdamW, linear warm-up, linear decay to zero, gradients clipped to norm 1.
     """
     residual = model.residual
-    batches = list(_batches(pairs.lengths, settings))
+    batches = list(_batches(pairs.lengths, targets.groups.numpy(), settings))
     optimizer = _optimizer(residual, settings)
     warm = max(1, round(settings.warmup_share * len(batches)))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -75,10 +87,12 @@ def fine_tune(
     losses: list[float] = []
     residual.train()
     for batch in _progress(batches, losses):
+        grades, weights, groups = targets.grades[batch], targets.weights[batch], targets.groups[batch]
         with fast_matmul(settings.precision == "bf16"):
             scores = residual(*pairs.batch(batch))
-        likelihood = residual.ordinal.log_likelihood(scores, grades[batch])
-        loss = -(weights[batch] * likelihood).sum() / weights[batch].sum()
+        loss = -(weights * residual.ordinal.log_likelihood(scores, grades)).sum() / weights.sum()
+        if settings.listwise_weight:
+            loss = loss + settings.listwise_weight * listwise_loss(scores, grades, weights, groups)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(residual.parameters(), 1.0)
@@ -89,11 +103,35 @@ def fine_tune(
     return [round(float(np.mean(part)), 5) for part in _bins(losses)]
 
 
-def _batches(lengths: NDArray[np.int64], settings: TrainingSettings) -> Iterator[NDArray[np.int64]]:
-    """Yield batches of rows for all epochs: sorted by length (ties at random), cut, and shuffled as batches."""
+def listwise_loss(
+    scores: torch.Tensor, grades: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor
+) -> torch.Tensor:
+    """Return ListNet's top-one loss (Cao et al. 2007, ICML, section 4.3), a mean over the rows of queries with gain.
+
+    In each query the softmax over its documents in the batch is to match their gains ``weight (2^grade - 1)``.
+    """
+    same = groups[:, None] == groups[None, :]
+    gains = same * (weights * (2.0**grades - 1))
+    total = gains.sum(1, keepdim=True)
+    logarithms = functional.log_softmax(scores.expand(len(scores), -1).masked_fill(~same, -1e9), 1)
+    losses = -(gains * logarithms).sum(1) / total.squeeze(1).clamp(min=1e-6)
+    return losses.sum() / (total > 0).sum().clamp(min=1)
+
+
+def _batches(
+    lengths: NDArray[np.int64], groups: NDArray[np.int64], settings: TrainingSettings
+) -> Iterator[NDArray[np.int64]]:
+    """Yield batches of rows for all epochs.
+
+    Queries are sorted by their longest pair (nearly equal ones at random), their rows cut into batches, and the batches
+    shuffled. So a batch holds whole queries, but for those at its edges.
+    """
     generator = np.random.default_rng(settings.seed)
+    longest = np.zeros(groups.max() + 1)
+    np.maximum.at(longest, groups, lengths)
     for _ in range(settings.epochs):
-        order = np.argsort(lengths + generator.random(len(lengths)), kind="stable")
+        place = np.argsort(np.argsort(longest + 3 * generator.random(len(longest)), kind="stable"), kind="stable")
+        order = np.argsort(place[groups], kind="stable")
         batches = np.split(order, range(settings.batch_pairs, len(order), settings.batch_pairs))
         for number in generator.permutation(len(batches)):
             yield batches[number]

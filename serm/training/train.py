@@ -18,7 +18,7 @@ from serm.relevance.encoder import load_encoder
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.training.examples import Examples, choose, draw, held_out, read
-from serm.training.fit import fine_tune, fit_cosine, reproducible
+from serm.training.fit import Targets, fine_tune, fit_cosine, reproducible
 
 
 @step
@@ -94,12 +94,15 @@ def _fit(encoder: Encoder, examples: Examples, settings: Settings) -> tuple[Rele
     if not len(examples):
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
     model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
-    grades = torch.from_numpy(examples.grades)
-    weights = torch.from_numpy(examples.weights).float()
+    targets = Targets(
+        grades=torch.from_numpy(examples.grades),
+        weights=torch.from_numpy(examples.weights).float(),
+        groups=torch.from_numpy(examples.groups()),
+    )
     pairs = model.pairs(*examples.texts())
-    cosine_loss = fit_cosine(model, pairs, grades, weights)
+    cosine_loss = fit_cosine(model, pairs, targets)
     start = time.perf_counter()
-    curve = fine_tune(model, pairs, grades, weights, settings.training)
+    curve = fine_tune(model, pairs, targets, settings.training)
     seconds = time.perf_counter() - start
     return (
         model,
@@ -118,7 +121,8 @@ def _measure(model: RelevanceModel, examples: Examples) -> dict[str, float]:
     if not len(examples):
         return {}
     scores = model.forward(model.pairs(*examples.texts()))
-    loss = -model.residual.ordinal.log_likelihood(scores, torch.from_numpy(examples.grades)).mean()
+    with torch.inference_mode():
+        loss = -model.residual.ordinal.log_likelihood(scores, torch.from_numpy(examples.grades)).mean()
     ranked: NDArray[np.float64] = scores.double().numpy()
     return {
         "loss": round(float(loss), 4),

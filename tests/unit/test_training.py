@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from serm import contracts
 from serm.errors import UserError
 from serm.settings import TrainingSettings
 from serm.training.examples import choose, held_out, read
+from serm.training.fit import listwise_loss
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_a_document_that_is_not_in_the_catalogue_is_named(
 ) -> None:
     judgments, documents = write("seed", 3)
     contracts.write(make_documents().slice(2), documents, contracts.DOCUMENTS)
-    with pytest.raises(UserError, match="2 judged documents are not in .*'d0'"):
+    with pytest.raises(UserError, match=r"2 judged documents are not in .*'d0'"):
         read(judgments, documents, TrainingSettings())
 
 
@@ -77,3 +79,17 @@ def test_the_new_pairs_come_first_and_earlier_ones_fill_the_budget(write: Callab
     assert chosen.queries.tolist() == choose(earlier, new, options).queries.tolist()
     assert choose(earlier, new, TrainingSettings(max_pairs=30)).by_source() == {"panel": 30}
     assert len(choose(earlier, new, TrainingSettings(max_pairs=1000))) == len(earlier) + len(new)
+
+
+def test_the_listwise_loss_is_the_cross_entropy_of_each_querys_gains() -> None:
+    scores = torch.tensor([1.0, 0.0, 2.0, 5.0])
+    grades, groups = torch.tensor([1, 0, 2, 0]), torch.tensor([0, 0, 0, 1])
+    # Query 0: gains 1, 0, 3; query 1 has no gain and does not count.
+    expected = -torch.log_softmax(scores[:3], 0) @ torch.tensor([0.25, 0.0, 0.75])
+    loss = listwise_loss(scores, grades, torch.ones(4), groups)
+    assert loss.item() == pytest.approx(expected.item())
+    # A lighter label pulls less: with weight 1/3 on the grade 2 both gains are 1.
+    lighter = listwise_loss(scores, grades, torch.tensor([1, 1, 1 / 3, 1]), groups)
+    expected = -torch.log_softmax(scores[:3], 0) @ torch.tensor([0.5, 0.0, 0.5])
+    assert lighter.item() == pytest.approx(expected.item())
+    assert listwise_loss(scores, torch.zeros(4, dtype=torch.long), torch.ones(4), groups).item() == 0
