@@ -60,7 +60,7 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
         try:
             pipeline(settings=settings, repository=str(root), force=force, **uris)
         except RuntimeError as error:
-            raise UserError(log.user_error or f"{error} The steps' own words are in {log.path}.") from error
+            raise UserError(f"{log.error or error} The steps' own words are in {log.path}.") from error
     costs = {step: figures for step in STEPS if (figures := _figures(tasks, step))}
     if "publish" in costs:
         place(_newest(tasks, "deploy") / "deployed", root / "cycle" / "deploy")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _START = re.compile(r"Executing task '([\w-]+)'|Task ([\w-]+) cache hit")
-_USER_ERROR = re.compile(r"serm\.errors\.UserError: (.*)")
+_ERROR = re.compile(r"^\s*(?:serm\.errors\.UserError: |(?=[\w.]+(?:Error|Exception|Interrupt)\b))(.*)")
 _FIGURES = re.compile(r"\[KFP Executor [^\]]*\]: serm: (.*)")
 
 
@@ -21,7 +21,8 @@ class StepLog(io.TextIOBase):
 
     def __init__(self, path: Path, steps: Sequence[str]) -> None:
         self.path = path
-        self.user_error: str | None = None
+        self.error: str | None = None
+        """The last error that a step printed."""
         self._steps = steps
         self._progress = re.compile(rf"\s*((?:{'|'.join(steps)}): .*)")  # what a step prints of itself
         self._shown: TextIO = sys.stdout
@@ -48,8 +49,8 @@ class StepLog(io.TextIOBase):
         super().close()
 
     def _take(self, line: str) -> None:
-        if error := _USER_ERROR.search(line):
-            self.user_error = error[1]
+        if error := _ERROR.match(line):
+            self.error = error[1]
         if start := _START.search(line):
             name = start[1] or start[2]
             if name in self._steps:
