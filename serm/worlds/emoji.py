@@ -120,7 +120,7 @@ class EmojiWorld:
     """The sizes and the seed of an emoji world; the same values give the same bytes."""
 
     seed: int = 2016
-    seed_queries: int = 800
+    seed_queries: int = 500
     seed_pairs: int = 10
     """Seed judgments a query."""
     test_queries: int = 250

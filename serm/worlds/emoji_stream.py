@@ -44,7 +44,7 @@ class EmojiStream:
         for name in ("dvc.yaml", "params.yaml"):
             if not (self.path / name).exists():
                 shutil.copyfile(_TEMPLATE / name, self.path / name)
-        pools.prepare(self.path, 0, self.world)
+        pools.prepare(self.path, 0, self.world, self._first_stage)
         champion = self.path / "state" / "champion"
         if not champion.exists():
             judgments = self.path / "state" / "judgments"
@@ -71,7 +71,7 @@ class EmojiStream:
         write_text(self.path / "params.yaml", text)
         if (self.path / "log" / f"window={number}").exists():
             return {}
-        pools.prepare(self.path, number, self.world)
+        pools.prepare(self.path, number, self.world, self._first_stage)
         champion = relevance.load(self.path / "state" / "champion")
         return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
 

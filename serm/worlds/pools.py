@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,69 +16,75 @@ from serm.worlds.emoji import EmojiWorld, document_id, released
 
 Array = npt.NDArray[Any]
 
-#: Largest shares of a pool that documents of grade 2 and 3, siblings, and lookalikes of grade 0 may take;
-#: documents of grade 0 drawn at random fill the rest.
-RELEVANT, SIBLINGS, LOOKALIKES = 0.4, 0.25, 0.2
+#: Shares of a pool: known relevant documents (grade 2 and 3) at most this many, then what the engines show for the
+#: query; documents drawn at random fill the rest, so that a low cosine does not by itself mean "put in by hand".
+RELEVANT, NEAREST, LOOKALIKES = 0.3, 0.4, 0.1
 
 
-def prepare(workspace: Path, window: int, world: EmojiWorld) -> None:
+class Engine(Protocol):
+    """A first stage of retrieval."""
+
+    def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
+        """Return ``depth`` passages for each query: int [queries, depth], nearest first."""
+
+
+def prepare(workspace: Path, window: int, world: EmojiWorld, engine: Engine) -> None:
     """Write what a workspace may know at ``window`` (0 to 3): ``documents/`` and ``tests/rolling``.
+
+    ``engine`` is the first stage whose results the pools are judged from.
 
     Window 0 is the founding: it has no rolling test, and writes ``knowledge/``, ``tests/frozen`` and the seed
     judgments in ``state/judgments`` instead, which never change again.
     """
     contracts.write(world.documents(window), workspace / "documents", contracts.DOCUMENTS)
     if window:
-        contracts.write(rolling(world, window), workspace / "tests" / "rolling", contracts.JUDGMENTS)
+        contracts.write(rolling(world, window, engine), workspace / "tests" / "rolling", contracts.JUDGMENTS)
         return
     contracts.write(world.knowledge(), workspace / "knowledge", contracts.KNOWLEDGE)
-    contracts.write(seed(world), workspace / "state" / "judgments", contracts.JUDGMENTS)
-    contracts.write(frozen(world), workspace / "tests" / "frozen", contracts.JUDGMENTS)
+    contracts.write(seed(world, engine), workspace / "state" / "judgments", contracts.JUDGMENTS)
+    contracts.write(frozen(world, engine), workspace / "tests" / "frozen", contracts.JUDGMENTS)
 
 
-def seed(world: EmojiWorld) -> pa.Table:
+def seed(world: EmojiWorld, engine: Engine) -> pa.Table:
     """Return the seed judgments (JUDGMENTS): train queries of the seed locales over emoji up to 2016."""
     chosen = _draw(world.live_queries(0, "train"), world.seed_queries, world.generator("seed"))
-    return judged(world, chosen, 0, world.seed_pairs, "seed")
+    return judged(world, chosen, 0, world.seed_pairs, "seed", engine)
 
 
-def frozen(world: EmojiWorld) -> pa.Table:
+def frozen(world: EmojiWorld, engine: Engine) -> pa.Table:
     """Return the frozen test set (JUDGMENTS): frozen queries of the seed locales over emoji up to 2016."""
     chosen = _draw(world.live_queries(0, "frozen"), world.test_queries, world.generator("frozen"))
-    return judged(world, chosen, 0, world.test_pairs, "human")
+    return judged(world, chosen, 0, world.test_pairs, "human", engine)
 
 
-def rolling(world: EmojiWorld, window: int) -> pa.Table:
+def rolling(world: EmojiWorld, window: int, engine: Engine) -> pa.Table:
     """Return the rolling test set of a window (JUDGMENTS): rolling queries that the window made new.
 
     Their locale launched in it, or an emoji released in it answers them; such emoji come first in the pool.
     """
     live = world.live_queries(window, "rolling")
     chosen = _draw(live[world.news(window)[live]], world.test_queries, world.generator("rolling", window))
-    return judged(world, chosen, window, world.test_pairs, "human")
+    return judged(world, chosen, window, world.test_pairs, "human", engine)
 
 
-def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: str) -> pa.Table:
+def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: str, engine: Engine) -> pa.Table:
     """Return judged pools (JUDGMENTS, sorted) for rows of the truth, over the emoji released by ``window``.
 
-    Each pool has up to ``pairs`` documents of several grades: all of grade 2 and 3 up to a cap, those released
-    in the window first; siblings; lookalikes of grade 0, whose name shares letters with the query; random ones.
+    A pool is made as search teams make theirs, from what the engines show: known relevant documents up to a cap,
+    those released in the window first; the first stage's nearest; lookalikes, whose name shares letters with the
+    query; and random ones up to ``pairs``.
     """
     truth = world.truth
     catalogue = np.flatnonzero(released(truth.years, window))
     new = ~released(truth.years[catalogue], window - 1)
-    alike = _alikeness(world, queries, window)
+    shown = _shown(world, queries, window, pairs, engine)
     generator = world.generator("pools", source, window)
     rows, emoji = [], []
-    for query, closeness in zip(queries, alike, strict=True):
+    for query, known in zip(queries, shown, strict=True):
         grades = truth.grades[query, catalogue]
         order = generator.permutation(len(catalogue))
         relevant = sorted(order[grades[order] >= 2], key=lambda i: not new[i])[: round(RELEVANT * pairs)]
-        siblings = order[grades[order] == 1][: round(SIBLINGS * pairs)]
-        bad = order[grades[order] == 0]
-        close = bad[np.argsort(-closeness[bad], kind="stable")][: round(LOOKALIKES * pairs)]
-        fill = bad[~np.isin(bad, close)][: pairs - len(relevant) - len(siblings) - len(close)]
-        pool = np.concatenate([relevant, siblings, close, fill]).astype(int)
+        pool = np.array(list(dict.fromkeys([*relevant, *known, *order]))[:pairs])
         rows.append(np.full(len(pool), query))
         emoji.append(catalogue[pool])
     row, column = np.concatenate(rows), np.concatenate(emoji)
@@ -103,15 +110,34 @@ def _draw(queries: Array, count: int, generator: np.random.Generator) -> Array:
     return np.sort(generator.permutation(queries)[:count])
 
 
-def _alikeness(world: EmojiWorld, queries: Array, window: int) -> Array:
-    """Return how alike each query and each name are in letters: cosine of 2- and 3-grams, float [n, emoji]."""
+def _shown(world: EmojiWorld, queries: Array, window: int, pairs: int, engine: Engine) -> Array:
+    """Return what the first stage and a search by letters show: int [n, shown], places in the window's catalogue."""
+    from serm.relevance import document_text  # torch: not for those who only want the world
+
     truth = world.truth
-    vectorizer = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 3), n_features=2**16, alternate_sign=False)
-    documents = world.documents(window)
-    by_locale = documents.to_pandas().sort_values("doc_id").groupby("locale")["title"]
-    alike = np.zeros((len(queries), int(released(truth.years, window).sum())), np.float32)
+    # As truth.hexcodes, the catalogue of a locale is sorted by hexcode.
+    catalogue = world.documents(window).sort_by("doc_id")
+    locales = np.asarray(catalogue["locale"])
+    texts = np.array(list(map(document_text, catalogue["title"].to_pylist(), catalogue["body"].to_pylist())), object)
+    nearest, alike = round(NEAREST * pairs), round(LOOKALIKES * pairs)
+    shown = np.zeros((len(queries), nearest + alike), np.int64)
     for locale in np.unique(truth.locales[queries]):
         here = np.flatnonzero(truth.locales[queries] == locale)
-        names = vectorizer.transform(by_locale.get_group(locale))
-        alike[here] = (vectorizer.transform(truth.queries[queries[here]]) @ names.T).toarray()
-    return alike
+        asked, names = truth.queries[queries[here]].tolist(), texts[locales == locale].tolist()
+        shown[here, :nearest] = engine.nearest(asked, names, nearest)
+        shown[here, nearest:] = LETTERS.nearest(asked, names, alike)
+    return shown
+
+
+class Letters:
+    """A first stage by spelling: the cosine of 2- and 3-grams of letters."""
+
+    _vectorizer = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 3), n_features=2**16, alternate_sign=False)
+
+    def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
+        """Return ``depth`` passages for each query: int [queries, depth], nearest first."""
+        alike = (self._vectorizer.transform(queries) @ self._vectorizer.transform(passages).T).toarray()
+        return np.argsort(-alike, axis=1, kind="stable")[:, :depth]
+
+
+LETTERS = Letters()

@@ -37,19 +37,26 @@ class FirstStage:
             self._known.update(zip(new, self._encoder.embed(new, "passage"), strict=True))
         return np.stack([self._known[text] for text in passages])
 
-    def nearest(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
-        """Return ``depth`` documents for each query: int [q, depth], nearest first.
+    def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
+        """Return ``depth`` documents for each query: int [queries, depth], nearest first."""
+        return np.argsort(-self._cosine(queries, passages), axis=1, kind="stable")[:, :depth]
 
-        The last place is the nearest document of ``fresh`` (bool [passages]), unless it is among the others or
-        nothing is fresh: an engine that never shows what is new cannot learn about it.
+    def with_fresh(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
+        """Return ``nearest``, the last place given to the nearest document of ``fresh`` (bool [passages]).
+
+        It stays as it is where such a document is among the others or nothing is fresh: an engine that never shows
+        what is new cannot learn about it.
         """
-        cosine = self._encoder.embed(queries, "query") @ self.vectors(passages).T
+        cosine = self._cosine(queries, passages)
         order = np.argsort(-cosine, axis=1, kind="stable")[:, :depth]
         if fresh.any():
             newest = np.argmax(np.where(fresh, cosine, -np.inf), axis=1)
             missing = ~(order == newest[:, None]).any(axis=1)
             order[missing, -1] = newest[missing]
         return order
+
+    def _cosine(self, queries: Sequence[str], passages: Sequence[str]) -> Array:
+        return self._encoder.embed(queries, "query") @ self.vectors(passages).T
 
 
 def rank_queries(
@@ -71,7 +78,7 @@ def rank_queries(
     doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
     for locale in np.unique(of):
         asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
-        nearest = stage.nearest([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
+        nearest = stage.with_fresh([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
         place[asked] = here[nearest]
     pairs = model.score([query for query in queries for _ in range(depth)], texts[place.ravel()].tolist())
     scores = pairs.expected.reshape(place.shape)

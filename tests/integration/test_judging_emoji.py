@@ -25,7 +25,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     """Calibrate on some 150 seed judgments, and annotate 36 pairs of other train queries, twice."""
     path = tmp_path_factory.mktemp("panel")
     world = EmojiWorld(seed_queries=90)
-    pools.prepare(path, 0, world)
+    pools.prepare(path, 0, world, pools.LETTERS)
     knowledge = contracts.read(path / "knowledge", contracts.KNOWLEDGE)
     few = knowledge.take(pa.array(range(0, len(knowledge), 5)))
     contracts.write(few, path / "few", contracts.KNOWLEDGE)
@@ -35,7 +35,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     seed = contracts.read(path / "state" / "judgments", contracts.JUDGMENTS)
     live = world.live_queries(0, "train")
     others = live[np.isin(world.truth.locales[live], LOCALES)][::150][:6]
-    mined = pools.judged(world, others, 0, 6, "mined").select(["query", "locale", "doc_id"])
+    mined = pools.judged(world, others, 0, 6, "mined", pools.LETTERS).select(["query", "locale", "doc_id"])
     zeros = pa.array(np.zeros(len(mined)))
     for name in ("score", "uncertainty", "disagreement", "engagement", "novelty", "priority"):
         mined = mined.append_column(name, zeros)

@@ -39,8 +39,8 @@ def world():
 def workspace(world, tmp_path_factory):
     """Founded and brought to window 3; ``rolling`` holds each window's rolling test."""
     path = tmp_path_factory.mktemp("world")
-    pools.prepare(path, 0, world)
-    pools.prepare(path, 3, world)
+    pools.prepare(path, 0, world, pools.LETTERS)
+    pools.prepare(path, 3, world, pools.LETTERS)
     return path
 
 
@@ -205,8 +205,8 @@ def test_no_pair_is_both_taught_and_tested(workspace):
 
 
 def test_preparing_twice_gives_the_same_bytes(world, workspace, tmp_path):
-    pools.prepare(tmp_path, 0, EmojiWorld(seed_queries=60, test_queries=40))
-    pools.prepare(tmp_path, 3, world)
+    pools.prepare(tmp_path, 0, EmojiWorld(seed_queries=60, test_queries=40), pools.LETTERS)
+    pools.prepare(tmp_path, 3, world, pools.LETTERS)
     for file in workspace.rglob("*.parquet"):
         assert (tmp_path / file.relative_to(workspace)).read_bytes() == file.read_bytes()
 

@@ -230,8 +230,8 @@ def test_ranking_takes_the_nearest_of_the_locale_and_one_new_document():
 def test_without_new_documents_the_first_stage_is_the_nearest():
     stage = traffic.FirstStage(Letters())
     passages = ["abc", "abd", "xyz", "xy"]
-    assert stage.nearest(["ab", "xyz"], passages, np.zeros(4, bool), 2).tolist() == [[0, 1], [2, 3]]
-    assert stage.nearest(["ab", "xyz"], passages, np.arange(4) == 3, 2).tolist() == [[0, 3], [2, 3]]
+    assert stage.with_fresh(["ab", "xyz"], passages, np.zeros(4, bool), 2).tolist() == [[0, 1], [2, 3]]
+    assert stage.with_fresh(["ab", "xyz"], passages, np.arange(4) == 3, 2).tolist() == [[0, 3], [2, 3]]
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def workspace(world, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("stream")
     stage = traffic.FirstStage(Letters())
     for window in (0, 1):
-        pools.prepare(path, window, world)
+        pools.prepare(path, window, world, pools.LETTERS)
         traffic.simulate_window(path, window, world, Model(), stage)
     return path
 
@@ -289,7 +289,7 @@ def test_a_simulated_window_is_of_train_queries_and_live_documents(world, worksp
 
 
 def test_a_simulated_window_is_the_same_twice(world, workspace, tmp_path):
-    pools.prepare(tmp_path, 1, world)
+    pools.prepare(tmp_path, 1, world, pools.LETTERS)
     traffic.simulate_window(tmp_path, 1, world, Model(), traffic.FirstStage(Letters()))
     name = "log/window=1/part-0.parquet"
     assert (tmp_path / name).read_bytes() == (workspace / name).read_bytes()
