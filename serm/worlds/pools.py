@@ -1,4 +1,4 @@
-"""The judged pools of the emoji world, and the parts of a workspace that do not depend on a model."""
+"""The judged pools of the emoji world, and the parts of a workspace that no champion has a say in."""
 
 from __future__ import annotations
 
