@@ -39,7 +39,7 @@ def _pinned(workspace: Path, tag: str) -> bool:
 def _get(workspace: Path, tag: str, step: str, name: str, directory: Path) -> bool:
     source = [str(workspace.resolve()), f"cycle/{step}/{name}"]
     try:
-        with replace_directory(directory) as beside:
+        with replace_directory(directory.resolve()) as beside:  # DVC runs in the workspace, not here
             Workspace(workspace).dvc("get", "--quiet", "--rev", tag, "--out", str(beside / name), *source)
     except UserError as error:
         _LOG.warning("serm: %s will have no link to its %s page: %s", tag, step, error)

@@ -106,8 +106,9 @@ def test_choices_work_without_a_script_and_older_cycles_open_by_their_links(brow
     assert browser.tell(opened)
 
 
-def test_linked_pages_come_out_of_dvc_once(tmp_path: Path) -> None:
-    root, out = tmp_path / "shop", tmp_path / "out"
+def test_linked_pages_come_out_of_dvc_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root, out = Path("shop"), Path("out")
     made = Workspace.create(root, tmp_path / "store")
     drift, docs = root / "cycle/drift/report.html", root / "cycle/validate/data_docs/index.html"
     for path in (drift, docs, root / "history/cycle-0001/ingest.json"):
