@@ -74,7 +74,6 @@ _EXTRA_OF = {
     "ir_measures": "train",
     "kfp": "pipelines",
     "kserve": "serve",
-    "plotly": "report",
     "sklearn": "data",
     "torch": "train",
     "transformers": "train",

@@ -19,7 +19,6 @@ _NEEDS = {
     "judge": ("bm25s", "crowd-kit"),
     "serve": ("kserve", "httpx"),
     "pipelines": ("kfp",),
-    "report": ("plotly",),
     "spark": ("pyspark",),
 }
 _OPTIONAL = ("spark",)

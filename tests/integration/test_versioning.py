@@ -46,7 +46,7 @@ SUMMARIES = {
     "drift": ("drift.json", {"decision": "evolve", "reasons": ["new queries"]}),
     "mine": ("mining.json", {"cascade": {"mined": 1}}),
     "annotate": ("panel.json", {"kept": 1, "dropped": 0, "panel_version": "p1"}),
-    "train": ("train.json", {"pairs": {"seed": 2, "panel": 1}}),
+    "train": ("train.json", {"pairs": {"new": 1, "used": 3, "by_source": {"seed": 2, "panel": 1}}}),
 }
 
 
@@ -117,6 +117,7 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     card = (root / "cycle/model_card.md").read_text()
     assert "**Gate: passed.**" in card
     assert "+0.0200" in card
+    assert "- panel: 1 pairs" in card
     before = tree(root / "cycle")
     state = tree(root / "state/champion")
 
