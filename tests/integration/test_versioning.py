@@ -58,9 +58,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
         directory.mkdir(parents=True)
         (directory / name).write_text(json.dumps(summary))
     contracts.write(impressions("fox"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
-    contracts.write(
-        judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS
-    )
+    contracts.write(judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS)
     (root / "cycle/train/model").mkdir()
     (root / "cycle/train/model/model.safetensors").write_bytes(weights)
     directory = root / "cycle/evaluate"
