@@ -88,7 +88,7 @@ class MiningSettings(Section):
     """Pairs that go to the judges in a cycle."""
     min_impressions: Count = 3
     """Pairs shown less often than this tell too little to be scored."""
-    max_scored: Count = 4000
+    max_scored: Count = 2500
     """Pairs that the champion scores with dropout for disagreement and uncertainty; the rest are cut first."""
     under_scored_below: Grade = 1.5
     """tau_c: a clicked pair is suspicious when the champion's expected grade f is below this."""
