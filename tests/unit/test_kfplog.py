@@ -1,0 +1,54 @@
+"""What a person sees of a pipeline run: starts, the steps' own lines and figures, and the error that stopped it."""
+
+import io
+
+import pytest
+
+from serm.cli.kfplog import StepLog
+
+RUN = """\
+12:00:00.000 - INFO - Running pipeline: \x1b[95m'serm-evolve'\x1b[0m
+12:00:00.100 - INFO - Executing task \x1b[96m'importer'\x1b[0m
+12:00:01.000 - INFO - Executing task \x1b[96m'mine'\x1b[0m
+    [KFP Executor 2026-11-24 12:00:02,000 INFO]: Got executor_input:
+    {"train": "not a line of a step"}
+    [KFP Executor 2026-11-24 12:00:09,000 INFO]: serm: mined 12, seconds 7.5
+Task train cache hit (key=abc); skipping
+    train: step 50 of 100, loss 1.0
+"""
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr("sys.stdout", shown)
+    return shown
+
+
+def test_people_see_the_steps_and_not_the_machinery(shown, tmp_path):
+    with StepLog(tmp_path / "run" / "log.txt", ("mine", "train")) as log:
+        for start in range(0, len(RUN), 7):  # lines come in pieces
+            log.write(RUN[start : start + 7])
+    lines = [line.partition("] ")[2] for line in shown.getvalue().splitlines()]
+    assert lines == [
+        "mine",
+        "  mined 12, seconds 7.5",
+        "train (done before, taken from the cache)",
+        "  train: step 50 of 100, loss 1.0",
+    ]
+    assert (tmp_path / "run" / "log.txt").read_text() == RUN
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("    serm.errors.UserError: log: no Parquet files there.", "log: no Parquet files there."),
+        ("    _duckdb.BinderException: Binder Error", "_duckdb.BinderException: Binder Error"),
+        ("    MemoryError", "MemoryError"),
+        ("    this step met no UserError: all is well", None),
+    ],
+)
+def test_the_error_that_stopped_a_step_is_kept(shown, tmp_path, line, said):
+    with StepLog(tmp_path / "log.txt", ("mine",)) as log:
+        log.write(line + "\n")
+    assert log.error == said
