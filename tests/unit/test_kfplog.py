@@ -1,7 +1,5 @@
 """What a person sees of a pipeline run: starts, the steps' own lines and figures, and the error that stopped it."""
 
-import io
-
 import pytest
 
 from serm.cli.kfplog import StepLog
@@ -18,18 +16,11 @@ Task train cache hit (key=abc); skipping
 """
 
 
-@pytest.fixture
-def shown(monkeypatch):
-    shown = io.StringIO()
-    monkeypatch.setattr("sys.stdout", shown)
-    return shown
-
-
-def test_people_see_the_steps_and_not_the_machinery(shown, tmp_path):
+def test_people_see_the_steps_and_not_the_machinery(capsys, tmp_path):
     with StepLog(tmp_path / "run" / "log.txt", ("mine", "train")) as log:
         for start in range(0, len(RUN), 7):  # lines come in pieces
             log.write(RUN[start : start + 7])
-    lines = [line.partition("] ")[2] for line in shown.getvalue().splitlines()]
+    lines = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "mine",
         "  mined 12, seconds 7.5",
@@ -48,7 +39,7 @@ def test_people_see_the_steps_and_not_the_machinery(shown, tmp_path):
         ("    this step met no UserError: all is well", None),
     ],
 )
-def test_the_error_that_stopped_a_step_is_kept(shown, tmp_path, line, said):
+def test_the_error_that_stopped_a_step_is_kept(tmp_path, line, said):
     with StepLog(tmp_path / "log.txt", ("mine",)) as log:
         log.write(line + "\n")
     assert log.error == said
