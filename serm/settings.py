@@ -42,6 +42,11 @@ class CycleSettings(Section):
         """The cycle's git tag, for example ``cycle-0003``."""
         return f"cycle-{self.number:04d}"
 
+    @property
+    def middle(self) -> datetime:
+        """The moment between the window's two halves."""
+        return self.start + (self.end - self.start) / 2
+
 
 class EngineSettings(Section):
     """The query engine that reads logs; neither field changes a result."""
@@ -91,7 +96,20 @@ class MiningSettings(Section):
     max_scored: Count = 2500
     """Pairs that the champion scores with dropout for disagreement and uncertainty; the rest are cut first."""
     under_scored_below: Grade = 1.5
-    """tau_c: a clicked pair is suspicious when the champion's expected grade f is below this."""
+    """tau_c: a pair that users like is suspicious when the champion's expected grade f is below this."""
+    over_scored_quantile: Share = 0.75
+    """tau_o, as a quantile of f: a pair that users pass by is suspicious when f is above it."""
+    click_quantile: Share | None = 0.95
+    """A pair counts as clicked when its clicks over expected clicks are above this quantile; null: any click, as
+    published, which over a long window names every pair by some misclick."""
+    skipped_quantile: Share = 0.3
+    """tau_s: a pair counts as skipped when attractiveness, one standard error up, is below this quantile."""
+    dislike_quantile: Share = 0.95
+    """A pair counts as disliked when its rate of negative feedback is above this quantile."""
+    min_novelty: Share = 0.5
+    """tau_n: a query is new when more than this share of its character trigrams is in no judged query."""
+    min_rise: Annotated[float, Field(ge=0)] = 4.0
+    """A query rises when the window's later half has this many standard errors more of it than of others."""
     engagement_quantile: Share = 0.9
     """tau_u, as a quantile of engagement U (dwell seconds a click, squashed to 0..1)."""
     attractiveness_quantile: Share = 0.9

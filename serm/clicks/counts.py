@@ -68,3 +68,10 @@ class ClickCounts:
     def pairs(self) -> int:
         """How many pairs the numbers in ``pair`` span."""
         return int(self.pair.max()) + 1
+
+    def expected_clicks(self) -> NDArray[np.float64]:
+        """Return [pairs]: the clicks that the average document would have had at each pair's positions."""
+        shown = np.bincount(self.position, self.impressions)
+        rate = np.divide(np.bincount(self.position, self.clicks), np.maximum(shown, 1))
+        expected = self.impressions.astype(np.float64) * rate[self.position]
+        return np.bincount(self.pair, expected, self.pairs).astype(np.float64)

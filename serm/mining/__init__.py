@@ -1,8 +1,9 @@
 """The sample miner: agents that each look for another kind of mistake, and a budget that they share.
 
 A window's impressions become pairs, pairs become candidates (seen often enough, not yet judged), the champion
-scores the candidates that matter, and each agent chooses among those: Impressions, pairs, candidates, scored,
-mined is the cascade whose counts ``mining.json`` reports. The agents are those of SERM (arXiv 2601.09515).
+scores the candidates that matter, each agent names those that it suspects, and the budget is spread over agents and
+slices of the traffic: impressions, pairs, candidates, scored, named, mined is the cascade whose counts
+``mining.json`` reports. Four agents are those of SERM (arXiv 2601.09515); user rejection and novelty are added.
 """
 
 from serm.mining.miner import mine

@@ -1,4 +1,4 @@
-"""The agents that mine. A new one is a file with an ``opinion`` and a line in ``AGENTS``."""
+"""The agents that mine. A new one is a file with an ``opinion`` and a line in ``AGENTS`` (docs/add-an-agent.md)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import ibis
 
-from serm.mining import click_model, disagreement, feedback, uncertainty
+from serm.mining import click_model, disagreement, feedback, novelty, rejection, uncertainty
 from serm.mining.opinion import Opinion, Thresholds
 
 AGENTS: dict[str, Callable[[ibis.Table, Thresholds], Opinion]] = {
     "user feedback": feedback.opinion,
+    "user rejection": rejection.opinion,
     "click model": click_model.opinion,
     "model disagreement": disagreement.opinion,
     "model uncertainty": uncertainty.opinion,
+    "novelty": novelty.opinion,
 }
 
 

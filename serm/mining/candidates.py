@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import ibis
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from serm import clicks
 from serm.clicks import PAIR, PositionBasedModel
-from serm.mining import click_model, feedback
+from serm.mining import click_model, feedback, novelty, rejection
 from serm.mining.opinion import Thresholds
 from serm.settings import MiningSettings
 
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
 #: The dwell time that counts as half engaged; 30 seconds is the usual mark of a satisfied click (Fox et al.,
 #: "Evaluating implicit measures to improve web search", TOIS 2005).
 SATISFIED_SECONDS = 30.0
+#: A query's popularity, most popular first.
+SEGMENTS = ("head", "torso", "tail")
 _MILLION = 1_000_000
 
 
-def count(impressions: ibis.Table, version: str) -> ibis.Table:
+def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table:
     """Reduce impressions to ``clicks.count``'s rows with what the agents need, in one pass over the log.
 
     Adds negatives (impressions with negative feedback), engaged (the sum over clicks of dwell / (dwell + 30 s),
-    in whole millionths, because integers add up alike in any order) and logged (the score that the model
-    ``version`` gave, null if it gave none).
+    in whole millionths, because integers add up alike in any order), logged (the score that the model
+    ``version`` gave, null if it gave none) and late (impressions from ``middle`` on).
     """
     dwell = impressions.dwell_seconds
     engaged = (dwell / (dwell + SATISFIED_SECONDS) * _MILLION).round().cast("int64")
@@ -37,16 +41,26 @@ def count(impressions: ibis.Table, version: str) -> ibis.Table:
         negatives=impressions.negative_feedback.sum(),
         engaged=engaged.sum(where=impressions.clicked),
         logged=impressions.score.max(where=impressions.model_version == version),
+        late=(impressions.event_time >= middle).sum(),
     )
 
 
-def describe(counts: ibis.Table, model: PositionBasedModel, judgments: ibis.Table) -> ibis.Table:
+def describe(
+    counts: ibis.Table, model: PositionBasedModel, expected_clicks: NDArray[np.float64], judgments: ibis.Table
+) -> ibis.Table:
     """Return one row for each pair, numbered ``pair``.
 
-    Columns: query, locale, doc_id, impressions, clicks, logged, judged (a judgment exists), and, all 0 to 1:
-    engagement (U: mean engagement over clicks and negative feedbacks, the latter counting as 0, with one more 0
-    so that one long visit does not win), attractiveness and its standard_error, relevance (R_cm: the one less
-    the other), novelty (the share of the query's impressions whose document is not judged for it).
+    Columns: query, locale, doc_id, impressions, clicks, negatives, logged, judged (a judgment exists), and
+
+    - engagement, 0 to 1: U, the mean engagement over clicks and negative feedbacks, the latter counting as 0, with
+      one more 0 so that one long visit does not win;
+    - clicks_over_expected: clicks less their standard error (the root of a Poisson count), over the clicks that the
+      average document would have had at the same positions (``expected_clicks`` [pairs]; COEC of Zhang and Jones,
+      "Comparing click logs and editorial labels for training query rewriting", WWW 2007 workshop);
+    - dislike_rate, 0 to 1: negative feedbacks less their standard error, over impressions;
+    - attractiveness and its standard_error, and relevance (R_cm: the one less the other), 0 to 1;
+    - of the query: novelty and rise (see ``mining.novelty``), and segment, by popularity: ``head`` is the queries
+      with the first third of all impressions, then ``torso``, then ``tail``.
     """
     pairs = counts.group_by("pair", *PAIR).aggregate(
         impressions=counts.impressions.sum(),
@@ -54,27 +68,45 @@ def describe(counts: ibis.Table, model: PositionBasedModel, judgments: ibis.Tabl
         negatives=counts.negatives.sum(),
         engaged=counts.engaged.sum().fill_null(0),
         logged=counts.logged.max(),
+        late=counts.late.sum(),
     )
     estimates = pa.table(
         {
             "pair": np.arange(len(model.attractiveness)),
+            "expected_clicks": expected_clicks,
             "attractiveness": model.attractiveness,
             "standard_error": model.standard_error,
             "relevance": model.attractiveness - model.standard_error,
         }
     )
     judged = judgments.select(*PAIR).distinct().mutate(judged=True)
-    pairs = pairs.join(ibis.memtable(estimates), "pair").left_join(judged, PAIR, rname="{name}_of_judgment")
-    pairs = pairs.mutate(judged=pairs.judged.fill_null(False))
-    query = ibis.window(group_by=["query", "locale"])
-    shown = pairs.impressions.sum().over(query)
-    shown_unjudged = (~pairs.judged).ifelse(pairs.impressions, 0).sum().over(query)
-    return pairs.select(
+    known = pairs.join(ibis.memtable(estimates), "pair").left_join(judged, PAIR, rname="{name}_of_judgment")
+    known = known.join(_queries(pairs, judgments), ["query", "locale"], rname="{name}_of_query")
+    return known.select(
         "pair",
         *PAIR,
-        *("impressions", "clicks", "logged", "judged", "attractiveness", "standard_error", "relevance"),
-        engagement=pairs.engaged / _MILLION / (pairs.clicks + pairs.negatives + 1),
-        novelty=shown_unjudged / shown,
+        *("impressions", "clicks", "negatives", "logged", "attractiveness", "standard_error", "relevance"),
+        *("novelty", "rise", "segment"),
+        judged=known.judged.fill_null(False),
+        engagement=known.engaged / _MILLION / (known.clicks + known.negatives + 1),
+        clicks_over_expected=(known.clicks - known.clicks.sqrt()) / known.expected_clicks,
+        dislike_rate=(known.negatives - known.negatives.sqrt()) / known.impressions,
+    )
+
+
+def _queries(pairs: ibis.Table, judgments: ibis.Table) -> ibis.Table:
+    """Return query, locale, novelty, rise and segment, one row for each query."""
+    queries = pairs.group_by("query", "locale").aggregate(shown=pairs.impressions.sum(), late=pairs.late.sum())
+    total = queries.aggregate(all_shown=queries.shown.sum(), all_late=queries.late.sum())
+    queries = queries.cross_join(total).join(novelty.unfamiliar(queries, judgments), ["query", "locale"])
+    before = queries.shown.cumsum(order_by=[ibis.desc("shown"), "query", "locale"]) - queries.shown
+    third = (before * len(SEGMENTS) / queries.all_shown).floor()
+    return queries.select(
+        "query",
+        "locale",
+        "novelty",
+        rise=novelty.rise(queries.late, queries.shown, queries.all_late / queries.all_shown),
+        segment=ibis.cases(*((third == number, name) for number, name in enumerate(SEGMENTS))),
     )
 
 
@@ -83,8 +115,8 @@ def to_score(
 ) -> tuple[ibis.Table, dict[str, int]]:
     """Return the candidates that the champion scores, at most ``max_scored``, and how many of each kind.
 
-    First the suspects: pairs that users' clicks speak for, unless the log already shows that the champion thinks
-    well of them. At most half of the places are theirs, strongest first, as long as others can fill the rest.
+    First the suspects: pairs that users speak for or pass by, unless the log already shows that the champion thinks
+    as they do. At most half of the places are theirs, strongest first, as long as others can fill the rest.
     The others are a sample over all locales in proportion, so that what the champion is unsure of is also found
     where users gave no hint. ``weight`` is the number of candidates that a scored one stands for.
     """
@@ -98,7 +130,8 @@ def to_score(
 
     by_engagement = ibis.row_number().over(order_by=[ibis.desc("engagement"), "draw"])
     by_relevance = ibis.row_number().over(order_by=[ibis.desc("relevance"), "draw"])
-    suspects = suspects.mutate(turn=ibis.least(by_engagement, by_relevance).cast("float64"))
+    by_rejection = ibis.row_number().over(order_by=[ibis.asc(rejection.ceiling(suspects)), "draw"])
+    suspects = suspects.mutate(turn=ibis.least(by_engagement, by_relevance, by_rejection).cast("float64"))
     in_locale = ibis.row_number().over(group_by="locale", order_by="draw")
     of_locale = others.count().over(group_by="locale")
     others = others.mutate(turn=(in_locale + 1) / of_locale)
@@ -110,5 +143,7 @@ def to_score(
 
 
 def _suspect(candidates: ibis.Table, thresholds: Thresholds) -> BooleanValue:
+    low = candidates.logged.isnull() | (candidates.logged < thresholds.under_scored_below)
+    high = candidates.logged.isnull() | (candidates.logged > thresholds.over_scored_above)
     welcomed = feedback.welcomed(candidates, thresholds) | click_model.attracts(candidates, thresholds)
-    return welcomed & (candidates.logged.isnull() | (candidates.logged < thresholds.under_scored_below))
+    return (welcomed & low) | (rejection.rejected(candidates, thresholds) & high)

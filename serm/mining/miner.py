@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,11 @@ from serm.atomic import replace_directory, write_json
 from serm.clicks import PositionBasedModel
 from serm.errors import UserError
 from serm.mining import candidates as cascade
+from serm.mining import rejection
 from serm.mining.agents import AGENTS, ask
-from serm.mining.budget import allocate
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
+from serm.mining.selection import Selection, select
 from serm.settings import MiningSettings, Settings
 from serm.step import Figures, step
 
@@ -40,7 +41,7 @@ def mine(validated: Path, champion: Path, judgments: Path, out: Path, settings: 
         champion: the relevance model whose mistakes are looked for.
         judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again.
         out: the output directory.
-        settings: the sections engine, clicks and mining are read.
+        settings: the sections cycle, engine, clicks and mining are read.
 
     Raises:
         UserError: an input is missing, or no pair was shown ``mining.min_impressions`` times.
@@ -64,6 +65,18 @@ def mine(validated: Path, champion: Path, judgments: Path, out: Path, settings: 
     return {**summary["cascade"], **by_agent}
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a window before pairs are selected."""
+
+    scored: pa.Table
+    """``candidates.describe``'s columns of the scored pairs, with score, disagreement and uncertainty."""
+    opinions: pa.Table
+    """What the agents chose among them (see ``agents.ask``)."""
+    summary: dict[str, Any]
+    """What ``mining.json`` holds, but for what is mined."""
+
+
 def mine_pairs(
     engine: BaseBackend,
     impressions: ibis.Table,
@@ -73,16 +86,40 @@ def mine_pairs(
     document_text: Callable[[str, str], str],
     settings: Settings,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the mined pairs, in the order of query, locale and doc_id, and what ``mining.json`` holds.
+    """Return the mined pairs, in the order of query, locale and doc_id, and what ``mining.json`` holds."""
+    evidence = look(engine, impressions, documents, judgments, model, document_text, settings)
+    selection = select(evidence.scored, evidence.opinions, settings.mining)
+    mined = _mined(evidence.scored, evidence.opinions, selection)
+    summary = {
+        **evidence.summary,
+        "cascade": {**evidence.summary["cascade"], "mined": mined.num_rows},
+        "duplicates": selection.duplicates,
+        "by_agent": _by_agent(evidence.opinions, mined),
+    }
+    return mined, summary
+
+
+def look(
+    engine: BaseBackend,
+    impressions: ibis.Table,
+    documents: ibis.Table,
+    judgments: ibis.Table,
+    model: RelevanceModel,
+    document_text: Callable[[str, str], str],
+    settings: Settings,
+) -> Evidence:
+    """Score the window's candidates and ask the agents.
 
     The three tables are ``engine``'s own or in memory; the click statistics become temporary tables in it.
     """
     options = settings.mining
     # Temporary tables, which go with the engine: the log is read once.
-    counts = engine.create_table("click_counts", cascade.count(impressions, model.version), temp=True)
+    counted = cascade.count(impressions, model.version, settings.cycle.middle)
+    counts = engine.create_table("click_counts", counted, temp=True)
     numbers = clicks.ClickCounts.read(counts)
     fitted = clicks.fit(numbers, settings.clicks)
-    pairs = engine.create_table("pairs", cascade.describe(counts, fitted, judgments), temp=True)
+    described = cascade.describe(counts, fitted, numbers.expected_clicks(), judgments)
+    pairs = engine.create_table("pairs", described, temp=True)
     seen = pairs.filter(pairs.impressions >= options.min_impressions)
     thresholds = _click_thresholds(seen, options)
     candidates = seen.filter(~seen.judged).semi_join(documents, "doc_id")
@@ -94,29 +131,34 @@ def mine_pairs(
     scored = score(scored, model, document_text, options).drop_columns(["title", "body"])
     thresholds = with_model_thresholds(scored, thresholds, options)
     opinions = engine.to_pyarrow(ask(ibis.memtable(scored), thresholds))
-    mined = _mined(scored, opinions, options)
     summary = {
         "cascade": {
             "impressions": int(numbers.impressions.sum()),
             "pairs": numbers.pairs,
             "candidates": candidate_count,
             "scored": scored.num_rows,
-            "mined": mined.num_rows,
+            "named": len(np.unique(opinions["pair"].to_numpy())),
         },
         "scored": kinds,
-        "by_agent": _by_agent(opinions, mined),
         "thresholds": asdict(thresholds),
         "click_model": _click_model(fitted, numbers),
         "champion": model.version,
     }
-    return mined, summary
+    return Evidence(scored, opinions, summary)
 
 
 def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:
-    """Return the thresholds on clicks, over the pairs shown often enough, judged ones included."""
+    """Return the thresholds on what users did, over the pairs shown often enough, judged ones included.
+
+    Where the champion's scores are not in the log, tau_o is 0 until pairs are scored.
+    """
     quantiles = pairs.aggregate(
+        over_scored_above=pairs.logged.quantile(options.over_scored_quantile).fill_null(0.0),
+        clicks=pairs.clicks_over_expected.quantile(options.click_quantile or 0.0),
         engagement=pairs.engagement.quantile(options.engagement_quantile),
         relevance=pairs.relevance.quantile(options.attractiveness_quantile),
+        skipped_below=rejection.ceiling(pairs).quantile(options.skipped_quantile),
+        dislike_rate=pairs.dislike_rate.quantile(options.dislike_quantile),
     )
     (row,) = quantiles.to_pyarrow().to_pylist()
     if row["relevance"] is None:
@@ -124,28 +166,24 @@ def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:
             f"mining: no pair of this window was shown {options.min_impressions} times; "
             "lower mining.min_impressions or widen the window in params.yaml."
         )
-    return Thresholds(options.under_scored_below, row["engagement"], row["relevance"])
-
-
-def _mined(scored: pa.Table, opinions: pa.Table, options: MiningSettings) -> pa.Table:
-    """Return the pairs of ``scored`` that fit the budget, with the reason of each agent that chose them."""
-    agents = list(AGENTS)
-    taken, priority = allocate(
-        opinions["pair"].to_numpy(),
-        np.array([agents.index(agent) for agent in opinions["agent"].to_pylist()], dtype=np.int64),
-        opinions["strength"].to_numpy(),
-        options.budget,
-        options.seed,
+    if options.click_quantile is None:
+        row["clicks"] = None
+    return Thresholds(
+        under_scored_below=options.under_scored_below, novelty=options.min_novelty, rise=options.min_rise, **row
     )
-    reasons: dict[int, list[dict[str, str]]] = {int(pair): [] for pair in taken}
+
+
+def _mined(scored: pa.Table, opinions: pa.Table, selection: Selection) -> pa.Table:
+    """Return the selected pairs of ``scored`` with the reason of each agent that chose them."""
+    reasons: dict[int, list[dict[str, str]]] = {int(pair): [] for pair in selection.pair}
     for opinion in opinions.to_pylist():
         if opinion["pair"] in reasons:
             reasons[opinion["pair"]].append({"agent": opinion["agent"], "reason": opinion["reason"]})
-    mined = scored.filter(pc.is_in(scored["pair"], pa.array(taken)))
+    mined = scored.filter(pc.is_in(scored["pair"], pa.array(selection.pair)))
     agents_type = contracts.MINED_PAIRS.field("agents").type
     mined = mined.append_column("agents", pa.array(reasons.values(), agents_type))
     return contracts.conform(
-        mined.append_column("priority", pa.array(priority)), Path("mined pairs"), contracts.MINED_PAIRS
+        mined.append_column("priority", pa.array(selection.priority)), Path("mined pairs"), contracts.MINED_PAIRS
     )
 
 

@@ -45,7 +45,7 @@ def score(
 
 
 def with_model_thresholds(scored: pa.Table, thresholds: Thresholds, settings: MiningSettings) -> Thresholds:
-    """Return ``thresholds`` with tau_md and tau_mu, the quantiles of MD and MU over all candidates.
+    """Return ``thresholds`` with tau_o, tau_md and tau_mu, the quantiles of f, MD and MU over all candidates.
 
     The scored pairs are a sample of the candidates with more suspects than fair, so each counts with its weight.
     """
@@ -58,6 +58,7 @@ def with_model_thresholds(scored: pa.Table, thresholds: Thresholds, settings: Mi
 
     return replace(
         thresholds,
+        over_scored_above=quantile("score", settings.over_scored_quantile),
         disagreement=quantile("disagreement", settings.disagreement_quantile),
         uncertainty=quantile("uncertainty", settings.uncertainty_quantile),
     )

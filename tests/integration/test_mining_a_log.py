@@ -119,27 +119,43 @@ def mined(world: dict[str, pa.Table], **mining_settings: Any) -> tuple[pa.Table,
         return mine_pairs(engine, **tables, model=StandIn(), document_text=lambda title, _: title, settings=chosen)
 
 
+def named_by(pairs: pa.Table, agent: str) -> list[bool]:
+    """Whether the champion is wrong about each of the pairs that ``agent`` named."""
+    named = [row["doc_id"] for row in pairs.to_pylist() if any(one["agent"] == agent for one in row["agents"])]
+    return [doc_id.endswith("-2") for doc_id in named]
+
+
 def test_it_finds_the_documents_that_the_champion_is_wrong_about(world: dict[str, pa.Table]) -> None:
-    pairs, summary = mined(world)
+    pairs, summary = mined(world, budget=300, click_quantile=None)
     wrong = {name for name in pairs["doc_id"].to_pylist() if name.endswith("-2")}
     assert len(wrong) == QUERIES - 10  # all but those already judged
-    click_model = [
-        row["doc_id"] for row in pairs.to_pylist() if any(one["agent"] == "click model" for one in row["agents"])
-    ]
-    assert np.mean([name in wrong for name in click_model]) > 0.9
+    assert np.mean(named_by(pairs, "click model")) > 0.9
     assert summary["click_model"]["examination"] == pytest.approx(EXAMINATION.tolist(), abs=0.08)
 
 
-def test_the_cascade_narrows_and_every_agent_has_its_share(world: dict[str, pa.Table]) -> None:
+def test_clicks_beyond_chance_are_worth_more_than_any_click(world: dict[str, pa.Table]) -> None:
+    any_click, beyond_chance = (
+        named_by(mined(world, budget=300, click_quantile=quantile)[0], "user feedback") for quantile in (None, 0.95)
+    )
+    assert np.mean(any_click) < 0.5 < 0.9 < np.mean(beyond_chance)
+    assert sum(beyond_chance) > 20
+
+
+def test_the_cascade_narrows_and_every_agent_and_locale_has_its_share(world: dict[str, pa.Table]) -> None:
     pairs, summary = mined(world, budget=80)
     cascade = summary["cascade"]
     assert cascade["impressions"] == world["impressions"].num_rows
     assert cascade["pairs"] == QUERIES * DOCUMENTS_A_QUERY
-    assert cascade["pairs"] > cascade["candidates"] > cascade["scored"] == 300
+    assert cascade["pairs"] > cascade["candidates"] > cascade["scored"] == 300 > cascade["named"]
     assert cascade["mined"] == pairs.num_rows == 80
+    # Six agents, two locales, head, torso and tail, new and known queries share 80 places.
+    share = 80 // 13
     for counts in summary["by_agent"].values():
-        assert counts["mined"] >= min(20, counts["candidates"])
-        assert counts["candidates"] > 0
+        assert counts["mined"] >= min(share, counts["candidates"])
+    # The champion of this log scores nothing too high, and the queries are spelt alike, so none is new.
+    idle = [agent for agent, counts in summary["by_agent"].items() if not counts["candidates"]]
+    assert idle == ["user rejection", "novelty"]
+    assert set(pairs["locale"].to_pylist()) == {"en", "fr"}
     assert json.dumps(summary, allow_nan=False)
 
 

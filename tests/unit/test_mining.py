@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import hypothesis.strategies as st
@@ -19,11 +20,25 @@ from serm.mining.agents import AGENTS, ask
 from serm.mining.budget import allocate
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
+from serm.mining.selection import select
 from serm.settings import ClickSettings, MiningSettings
 
-TAU = Thresholds(1.5, engagement=0.5, relevance=0.4, disagreement=0.3, uncertainty=1.0)
+TAU = Thresholds(
+    under_scored_below=1.5,
+    over_scored_above=2.0,
+    clicks=1.2,
+    engagement=0.5,
+    relevance=0.4,
+    skipped_below=0.1,
+    dislike_rate=0.05,
+    novelty=0.5,
+    rise=4.0,
+    disagreement=0.3,
+    uncertainty=1.0,
+)
 DULL = {"clicks": 0, "impressions": 9, "engagement": 0.0, "attractiveness": 0.1, "standard_error": 0.05}
-DULL |= {"relevance": 0.05, "score": 1.0, "disagreement": 0.1, "uncertainty": 0.2}
+DULL |= {"relevance": 0.05, "score": 1.0, "disagreement": 0.1, "uncertainty": 0.2, "clicks_over_expected": 0.0}
+DULL |= {"negatives": 0, "dislike_rate": 0.0, "novelty": 0.0, "rise": 0.0}
 
 
 def pairs(*changes: dict[str, Any]) -> ibis.Table:
@@ -37,10 +52,30 @@ def chosen(table: ibis.Table, agent: str) -> list[int]:
     return [opinion["pair"] for opinion in opinions if opinion["agent"] == agent]
 
 
-def test_user_feedback_needs_a_click_or_engagement_and_a_low_score() -> None:
-    clicked, engaged = {"clicks": 1}, {"engagement": 0.6}
-    table = pairs({}, clicked, engaged, {**clicked, "score": 1.5}, {**engaged, "score": 2.9}, {"engagement": 0.5})
+def test_user_feedback_needs_clicks_beyond_chance_or_engagement_and_a_low_score() -> None:
+    clicked, engaged = {"clicks": 9, "clicks_over_expected": 1.3}, {"engagement": 0.6}
+    misclicked = {"clicks": 1, "clicks_over_expected": 0.0}
+    table = pairs({}, clicked, engaged, {**clicked, "score": 1.5}, {**engaged, "score": 2.9}, misclicked)
     assert chosen(table, "user feedback") == [1, 2]
+
+
+def test_user_feedback_as_published_takes_any_click() -> None:
+    table = pairs({}, {"clicks": 1}, {"clicks": 1, "score": 1.5})
+    assert table.filter(feedback.welcomed(table, replace(TAU, clicks=None))).pair.to_pyarrow().to_pylist() == [1, 2]
+
+
+def test_user_rejection_needs_a_document_passed_by_or_disliked_and_a_high_score() -> None:
+    skipped = {"attractiveness": 0.06, "standard_error": 0.03, "score": 2.5}
+    barely_seen = {**skipped, "standard_error": 0.2}
+    disliked = {"dislike_rate": 0.06, "score": 2.5}
+    table = pairs({}, skipped, barely_seen, disliked, {**skipped, "score": 2.0}, {"score": 2.5})
+    assert chosen(table, "user rejection") == [1, 3]
+
+
+def test_novelty_takes_what_stands_first_for_new_or_rising_queries() -> None:
+    new, rising = {"novelty": 0.6, "score": 2.5}, {"rise": 4.5, "score": 2.5}
+    table = pairs({}, new, rising, {**new, "score": 1.9}, {"score": 2.5})
+    assert chosen(table, "novelty") == [1, 2]
 
 
 def test_click_model_counts_high_relevance_as_a_click() -> None:
@@ -55,7 +90,14 @@ def test_disagreement_and_uncertainty_ask_for_no_click_and_no_low_score() -> Non
 
 
 def test_each_agent_says_why() -> None:
-    change = {"clicks": 3, "engagement": 0.7, "attractiveness": 0.8, "standard_error": 0.1, "relevance": 0.7}
+    change = {
+        "clicks": 3,
+        "engagement": 0.7,
+        "clicks_over_expected": 1.5,
+        "attractiveness": 0.8,
+        "standard_error": 0.1,
+        "relevance": 0.7,
+    }
     table = pairs({**change, "disagreement": 0.625, "uncertainty": 1.25})
     reasons = {opinion["agent"]: opinion["reason"] for opinion in ask(table, TAU).to_pyarrow().to_pylist()}
     assert reasons == {
@@ -64,6 +106,13 @@ def test_each_agent_says_why() -> None:
         "yet the champion expects grade 1.0",
         "model disagreement": "sampled scores lie 0.63 grades apart",
         "model uncertainty": "the grades' entropy is 1.25 nats of 1.39",
+    }
+    high = {"score": 2.5, "novelty": 1.0, "rise": 0.25, "attractiveness": 0.02, "standard_error": 0.01}
+    reasons = {opinion["agent"]: opinion["reason"] for opinion in ask(pairs(high), TAU).to_pyarrow().to_pylist()}
+    assert reasons == {
+        "user rejection": "9 impressions, 0 dislikes, attractiveness 0.02 (standard error 0.01) without position "
+        "bias, yet the champion expects grade 2.5",
+        "novelty": "100 % of the query is new to the judgments, and the champion would show the document (grade 2.5)",
     }
 
 
@@ -121,9 +170,12 @@ def test_ties_are_drawn_with_the_seed() -> None:
     assert first.tolist() != list(range(10))
 
 
+MIDDLE = datetime(2018, 1, 1, tzinfo=UTC)
+
+
 def impressions(*rows: dict[str, Any]) -> ibis.Table:
     """An impression for each row, whose fields replace the defaults; ``times`` repeats it."""
-    plain = {"event_time": datetime(2018, 1, 1, tzinfo=UTC), "query": "cat", "locale": "en", "doc_id": "a"}
+    plain = {"event_time": MIDDLE - timedelta(days=1), "query": "cat", "locale": "en", "doc_id": "a"}
     plain |= dict.fromkeys(("query_id", "session_id", "user_id"), "x")
     plain |= {"position": 1, "clicked": False, "negative_feedback": False}
     repeated = [{**plain, **row} for row in rows for _ in range(row.get("times", 1))]
@@ -139,9 +191,10 @@ def judgments(*keys: tuple[str, str, str]) -> ibis.Table:
 
 
 def described(shown: ibis.Table, judged: ibis.Table) -> dict[tuple[str, str, str], dict[str, Any]]:
-    counts = candidates.count(shown, "v1")
-    model = clicks.fit(clicks.ClickCounts.read(counts), ClickSettings())
-    rows = candidates.describe(counts, model, judged).to_pyarrow().to_pylist()
+    counts = candidates.count(shown, "v1", MIDDLE)
+    numbers = clicks.ClickCounts.read(counts)
+    model = clicks.fit(numbers, ClickSettings())
+    rows = candidates.describe(counts, model, numbers.expected_clicks(), judged).to_pyarrow().to_pylist()
     return {(row["query"], row["locale"], row["doc_id"]): row for row in rows}
 
 
@@ -165,12 +218,46 @@ def test_f_is_taken_from_the_log_only_where_the_champion_served() -> None:
     assert rows["cat", "en", "b"]["logged"] is None
 
 
-def test_novelty_is_the_share_of_the_querys_impressions_not_judged_for_it() -> None:
-    shown = impressions({"times": 3}, {"doc_id": "b"}, {"locale": "fr", "times": 2}, {"query": "ant"})
-    rows = described(shown, judgments(("cat", "en", "a"), ("ant", "fr", "a")))
-    assert rows["cat", "en", "a"]["novelty"] == rows["cat", "en", "b"]["novelty"] == pytest.approx(0.25)
-    assert rows["cat", "fr", "a"]["novelty"] == rows["ant", "en", "a"]["novelty"] == 1.0
+def test_clicks_over_expected_takes_misclicks_and_position_out() -> None:
+    # At position 1 half of all impressions are clicked, at 2 a tenth: 16 clicks are 1.2 times what 10 expect.
+    a, b = {"doc_id": "a"}, {"doc_id": "b"}
+    shown = [{**a, "clicked": True, "times": 16}, {**a, "times": 4}, {**b, "clicked": True, "times": 4}]
+    shown += [{**b, "times": 16}, {"doc_id": "c", "position": 2, "clicked": True}, {"position": 2, "times": 9, **b}]
+    rows = described(impressions(*shown), judgments())
+    assert rows["cat", "en", "a"]["clicks_over_expected"] == pytest.approx((16 - 4) / 10)
+    assert rows["cat", "en", "b"]["clicks_over_expected"] == pytest.approx((4 - 2) / (10 + 0.9))
+    assert rows["cat", "en", "c"]["clicks_over_expected"] == 0  # one click is no evidence
+
+
+def test_the_dislike_rate_needs_more_than_one_dislike() -> None:
+    disliked = {"negative_feedback": True}
+    rows = described(impressions(disliked, {"times": 9}, {"doc_id": "b", **disliked, "times": 4}), judgments())
+    assert rows["cat", "en", "a"]["dislike_rate"] == 0
+    assert rows["cat", "en", "b"]["dislike_rate"] == pytest.approx((4 - 2) / 4)
+
+
+def test_novelty_is_the_share_of_the_querys_trigrams_that_no_judged_query_of_its_locale_has() -> None:
+    shown = impressions({}, {"query": "cats"}, {"locale": "fr"}, {"query": "x"}, {"query": "Cat"})
+    rows = described(shown, judgments(("cat", "en", "zzz")))
+    novelty = {key[:2]: row["novelty"] for key, row in rows.items()}
+    # " cat " has the trigrams " ca", "cat", "at "; " cats " has " ca", "cat", "ats", "ts ".
+    assert novelty == {("cat", "en"): 0, ("cats", "en"): 0.5, ("cat", "fr"): 1, ("x", "en"): 1, ("Cat", "en"): 0}
+    rows = described(impressions({}, {"doc_id": "b"}), judgments(("cat", "en", "a")))
     assert [key for key, row in rows.items() if row["judged"]] == [("cat", "en", "a")]
+
+
+def test_a_query_rises_by_standard_errors_above_the_windows_own_growth() -> None:
+    late = {"event_time": MIDDLE}
+    shown = impressions({"query": "old", "times": 100}, {"query": "new", **late, "times": 100})
+    rows = described(shown, judgments())
+    assert rows["new", "en", "a"]["rise"] == pytest.approx((100 - 50) / 5)
+    assert rows["old", "en", "a"]["rise"] == pytest.approx(-10)
+
+
+def test_segments_are_thirds_of_the_impressions() -> None:
+    shown = impressions({"query": "a", "times": 4}, {"query": "b", "times": 3}, *({"query": q} for q in "cdefg"))
+    segments = {key[0]: row["segment"] for key, row in described(shown, judgments()).items()}
+    assert segments == {"a": "head", "b": "torso", "c": "torso", "d": "tail", "e": "tail", "f": "tail", "g": "tail"}
 
 
 def candidate_table(suspects: int, others: int) -> ibis.Table:
@@ -186,6 +273,10 @@ def candidate_table(suspects: int, others: int) -> ibis.Table:
         "engagement": evidence,
         "relevance": evidence,
         "logged": pa.nulls(len(numbers), pa.float64()),
+        "clicks_over_expected": np.where(numbers < suspects, 2.0, 0.0),
+        "dislike_rate": np.zeros(len(numbers)),
+        "attractiveness": 0.3 + numbers / 1000,
+        "standard_error": np.full(len(numbers), 0.1),
     }
     return ibis.memtable(pa.table(columns))
 
@@ -249,11 +340,48 @@ def test_the_champion_scores_the_text_and_the_logs_own_score_stands() -> None:
 
 def test_model_thresholds_are_quantiles_over_the_candidates_that_the_scored_stand_for() -> None:
     # One suspect of high MD, and nine others that stand for a hundred: the suspect must not move the quantile.
-    scored = pa.table({"disagreement": [9.0, *range(9)], "uncertainty": [0.0] * 10, "weight": [1.0] + [100.0] * 9})
+    columns = {"disagreement": [9.0, *range(9)], "uncertainty": [0.0] * 10, "score": [3.0] + [1.0] * 9}
+    scored = pa.table({**columns, "weight": [1.0] + [100.0] * 9})
     tau = with_model_thresholds(scored, TAU, MiningSettings(disagreement_quantile=0.5))
     assert tau.disagreement == 4.0
+    assert tau.over_scored_above == 1.0
     assert with_model_thresholds(scored.slice(0, 0), TAU, MiningSettings()) == TAU
 
 
-def test_the_agents_are_the_four_published_ones() -> None:
-    assert list(AGENTS) == ["user feedback", "click model", "model disagreement", "model uncertainty"]
+def selected(budget: int, **columns: Any) -> list[int]:
+    """Pairs that the user feedback agent names, the first the strongest, of which ``budget`` are chosen."""
+    size = len(columns["query"])
+    plain = {"locale": ["en"] * size, "doc_id": ["a"] * size, "impressions": [9] * size, "segment": ["head"] * size}
+    plain |= {"novelty": [0.0] * size, "pair": list(range(size))}
+    strength = np.linspace(1, 0, size)
+    named = pa.table({"pair": range(size), "agent": ["user feedback"] * size, "strength": strength})
+    return select(pa.table(plain | columns), named, MiningSettings(budget=budget)).pair.tolist()
+
+
+def test_the_most_shown_of_queries_that_say_the_same_is_kept() -> None:
+    queries = ["birthday cake recipes", "Birthday  cake recipes", "birthday cake recipe", "wedding"]
+    assert selected(9, query=queries, impressions=[5, 7, 3, 1]) == [1, 3]
+    # Another document or another locale is another pair.
+    assert selected(9, query=queries, doc_id=list("abcd")) == [0, 1, 2, 3]
+    assert selected(9, query=queries, locale=["en", "fr", "de", "en"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "starving", [{"locale": ["en"] * 90 + ["bn"] * 10}, {"segment": ["head"] * 90 + ["tail"] * 10}]
+)
+def test_no_slice_starves(starving: dict[str, list[str]]) -> None:
+    query = [f"q{number}" for number in range(100)]
+    chosen = selected(30, query=query, **starving)
+    # Five claimants (the agent, two of this slice, one of each of the other two): six of the ten last are sure.
+    assert sum(pair >= 90 for pair in chosen) >= 6
+    assert chosen[:6] == list(range(6))
+
+
+def test_new_queries_do_not_starve() -> None:
+    query = [f"q{number}" for number in range(100)]
+    assert sum(pair >= 90 for pair in selected(30, query=query, novelty=[0.0] * 90 + [1.0] * 10)) >= 6
+
+
+def test_the_agents_are_the_four_published_ones_and_two_more() -> None:
+    published = ["user feedback", "click model", "model disagreement", "model uncertainty"]
+    assert sorted(AGENTS) == sorted([*published, "user rejection", "novelty"])
