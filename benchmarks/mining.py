@@ -65,19 +65,24 @@ def evidence_of(workspace: Path, settings: Settings) -> tuple[Evidence, pa.Table
     return evidence, candidates
 
 
-def is_wrong(pairs: pa.Table, world: EmojiWorld) -> np.ndarray:
-    """Return for each pair whether its score is off the true grade by a grade or more."""
+def excess(pairs: pa.Table, world: EmojiWorld) -> np.ndarray:
+    """Return for each pair how many grades its score lies above the true grade."""
     truth = world.truth.lookup(*(pairs[name].combine_chunks() for name in ("query", "locale", "doc_id")))
-    wrong: np.ndarray = np.abs(pairs["score"].to_numpy() - truth) >= 1
-    return wrong
+    above: np.ndarray = pairs["score"].to_numpy() - truth
+    return above
 
 
 def measure(
-    evidence: Evidence, candidates: pa.Table, wrong: np.ndarray, settings: Settings, budget: int
+    evidence: Evidence, candidates: pa.Table, above: np.ndarray, settings: Settings, budget: int
 ) -> dict[str, Any]:
-    """Return the yield of every selection at one budget; ``wrong`` is of the ``candidates``."""
+    """Return the yield of every selection at one budget; ``above`` is ``excess`` of the ``candidates``.
+
+    ``too_high`` and ``too_low`` are shares of what is mined; ``found`` and ``found_too_low`` of what is wrong. The
+    pairs with the highest scores are a control: a champion that over-scores is wrong about many of them.
+    """
     options = settings.mining.model_copy(update={"budget": budget})
     every = candidates["pair"].to_numpy()
+    wrong, low = np.abs(above) >= 1, above <= -1
     named_by = np.array(evidence.opinions["agent"].to_pylist())
 
     def mined(agents: list[str]) -> np.ndarray:
@@ -85,10 +90,17 @@ def measure(
         return select(evidence.scored, opinions, options).pair
 
     def figures(pairs: np.ndarray) -> dict[str, Any]:
-        hits = wrong[np.isin(every, pairs)]
-        share = float(hits.mean()) if len(hits) else 0.0
-        lift, found = share / float(wrong.mean()), float(hits.sum() / wrong.sum())
-        return {"mined": len(pairs), "wrong": round(share, 4), "lift": round(lift, 2), "found": round(found, 4)}
+        chosen = np.isin(every, pairs)
+        share, too_low = (float(kind[chosen].sum() / max(len(pairs), 1)) for kind in (wrong, low))
+        measured = {
+            "wrong": share,
+            "too_high": share - too_low,
+            "too_low": too_low,
+            "lift": share / float(wrong.mean()),
+            "found": float(wrong[chosen].sum() / wrong.sum()),
+            "found_too_low": float(low[chosen].sum() / low.sum()),
+        }
+        return {"mined": len(pairs), **{name: round(value, 4) for name, value in measured.items()}}
 
     agents = list(AGENTS)
     alone = {agent: mined([agent]) for agent in agents}
@@ -98,6 +110,7 @@ def measure(
     return {
         "all": figures(union),
         "random": {"mined": len(union), "wrong": round(float(np.mean(draws)), 4)},
+        "highest scores": figures(every[np.argsort(-candidates["score"].to_numpy(), kind="stable")[: len(union)]]),
         "alone": {agent: figures(pairs) for agent, pairs in alone.items()},
         "all but": {agent: figures(mined([other for other in agents if other != agent])) for agent in agents},
         "overlap": {
@@ -120,7 +133,7 @@ def main() -> None:
     emoji = EmojiStream(arguments.workspace)
     settings = window(emoji)
     evidence, candidates = evidence_of(arguments.workspace, settings)
-    wrong = is_wrong(candidates, emoji.world)
+    above = excess(candidates, emoji.world)
     results = {
         "command": "python benchmarks/mining.py WORKSPACE",
         "date": date.today().isoformat(),
@@ -128,9 +141,10 @@ def main() -> None:
         "seeds": {"world": emoji.world.seed, "mining": settings.mining.seed},
         "candidates": candidates.num_rows,
         "scored": evidence.summary["scored"],
-        "wrong": round(float(wrong.mean()), 4),
+        "wrong": round(float((np.abs(above) >= 1).mean()), 4),
+        "too_low": round(float((above <= -1).mean()), 4),
         "budgets": {
-            str(budget): measure(evidence, candidates, wrong, settings, budget)
+            str(budget): measure(evidence, candidates, above, settings, budget)
             for budget in arguments.budget or (500, 2500)
         },
     }
