@@ -219,7 +219,9 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
     """
     import ibis
 
-    table = engine.read_parquet([str(file) for file in parquet_files(path)])
+    from serm.engine import read_parquet
+
+    table = read_parquet(engine, parquet_files(path))
     missing = [name for name in schema.names if name not in table.columns]
     if missing:
         raise UserError(

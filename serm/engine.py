@@ -68,6 +68,18 @@ def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
             session.stop()
 
 
+def read_parquet(engine: BaseBackend, files: Sequence[Path]) -> ibis.Table:
+    """Open Parquet files of one schema as one lazy table."""
+    paths = [str(file) for file in files]
+    if engine.name != "pyspark":
+        return engine.read_parquet(paths)
+    from pyspark.sql import SparkSession
+
+    name = ibis.util.gen_name("parquet")  # ibis' own read_parquet takes one path on Spark
+    SparkSession.active().read.parquet(*paths).createOrReplaceTempView(name)
+    return engine.table(name)
+
+
 def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
     """Return ``table`` computed once, for several readers; the engine holds it (and spills it) as ``name``."""
     if engine.name == "pyspark":

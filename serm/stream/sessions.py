@@ -15,8 +15,9 @@ def with_sessions(rows: ibis.Table, gap_minutes: float) -> ibis.Table:
     rows = rows.mutate(before=rows.event_time.lag().over(**by_user))
     begins = rows.before.isnull() | (seconds(rows.event_time) - seconds(rows.before) > gap_minutes * 60)
     rows = rows.mutate(began=begins.ifelse(seconds(rows.event_time).floor().cast("int64"), None))
-    # In the order of time, the latest beginning so far is the running maximum.
-    start = rows.began.max().over(ibis.window(**by_user, following=0))
+    # In the order of time, the latest beginning so far is the running maximum; a range, so that rows of one time
+    # are told alike whichever of them the engine took for the first.
+    start = rows.began.max().over(ibis.range_window(**by_user, following=0))
     session_id = ibis.coalesce(rows.session_id, rows.user_id + "-" + start.cast("string"))
     return rows.mutate(session_id=session_id).drop("before", "began")
 

@@ -11,6 +11,7 @@ import ibis
 from ibis.backends import BaseBackend
 
 from serm import contracts
+from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.stream import ubi
@@ -43,7 +44,7 @@ def open_log(
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
-        records = engine.read_parquet(str(parsed))
+        records = engines.read_parquet(engine, [parsed])
         yield ubi.impressions(records.mutate(user_id=keyed_hash(records.user_id, key)), gap), lines
 
 

@@ -80,3 +80,15 @@ def test_sessions_of_a_parquet_log_without_any_end_with_a_pause(
     sessions = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)["session_id"].to_pylist()
     start = int(NOON.timestamp())
     assert sessions == [f"u-{start}", f"u-{start}", f"u-{start + int(0.95 * 3600)}"]
+
+
+def test_rows_of_one_time_are_in_one_session(
+    make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    table = make_impressions(searches=400)
+    size = table.num_rows
+    no_session = table.set_column(2, "session_id", pa.nulls(size, pa.string()))
+    run(tmp_path, [no_session.set_column(3, "user_id", pa.array(["u"] * size))], make_settings())
+    kept = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)
+    session_of = set(zip(kept["event_time"].to_pylist(), kept["session_id"].to_pylist(), strict=True))
+    assert len(session_of) == len({time for time, _ in session_of}) > 300
