@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serm import contracts, stream
+from serm import contracts, stream, validation
 from serm import engine as engines
 from serm.settings import EngineSettings, Settings
 
@@ -97,3 +97,21 @@ def test_both_engines_give_the_same_rows(
         )
         assert rows.num_rows > 0
         assert rows.to_pylist() == others.to_pylist()
+
+
+@pytest.mark.usefixtures("_spark")
+def test_both_engines_validate_alike(
+    parquet_log: Path,
+    make_documents: Callable[[], pa.Table],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+) -> None:
+    contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
+    lenient = {"max_quarantined_share": 1.0, "min_impressions": 1}
+    stream.ingest(parquet_log, tmp_path / "window", make_settings())
+    for kind in ("duckdb", "spark"):
+        params = make_settings(engine={"kind": kind, "threads": 1}, validation=lenient)
+        validation.validate(tmp_path / "window", tmp_path / "documents", tmp_path / kind, params)
+    one, two = (json.loads((tmp_path / kind / "validation.json").read_text()) for kind in ("duckdb", "spark"))
+    assert one["datasets"]["impressions"]["rows_quarantined"] > 0
+    assert one == two
