@@ -164,6 +164,10 @@ PER_QUERY = pa.schema(
 #: Rows that broke a rule: the row as JSON, and why.
 QUARANTINE = pa.schema([_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())])
 
+#: Lines of a log's files that could not be read or broke the contract. ``line`` counts from 1; the text, which
+#: may hold anything, stays in the file.
+BAD_LINES = pa.schema([_field("file", pa.string()), _field("line", pa.int64()), _field("reason", pa.string())])
+
 
 def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
     """Write ``table`` as the dataset ``path``, atomically; the same table gives the same bytes.
@@ -215,7 +219,9 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
     """
     import ibis
 
-    table = engine.read_parquet([str(file) for file in parquet_files(path)])
+    from serm.engine import read_parquet
+
+    table = read_parquet(engine, parquet_files(path))
     missing = [name for name in schema.names if name not in table.columns]
     if missing:
         raise UserError(

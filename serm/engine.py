@@ -1,4 +1,4 @@
-"""The query engine that runs SERM's ibis expressions, and the only place that makes one: DuckDB, for now."""
+"""The query engine that runs SERM's ibis expressions, and the only place that makes one: DuckDB or Spark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from serm.settings import EngineSettings
 
 @contextmanager
 def connect(settings: EngineSettings) -> Iterator[BaseBackend]:
-    """Yield an engine with bounded threads and memory, which reaches no network and reads times as UTC."""
+    """Yield the engine that the settings name; it reads times as UTC."""
+    with (spark if settings.kind == "spark" else duckdb)(settings) as engine:
+        yield engine
+
+
+@contextmanager
+def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
+    """Yield a DuckDB with bounded threads and memory, which reaches no network."""
     with tempfile.TemporaryDirectory(prefix="serm-") as spill:
         engine = ibis.duckdb.connect(
             threads=settings.threads,
@@ -34,17 +41,79 @@ def connect(settings: EngineSettings) -> Iterator[BaseBackend]:
             engine.disconnect()
 
 
+@contextmanager
+def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
+    """Yield a Spark session in this process; a session that is there already is used and left open.
+
+    Raises:
+        ModuleNotFoundError: pyspark is not installed.
+    """
+    from pyspark.sql import SparkSession
+
+    running = SparkSession.getActiveSession()
+    session = running or (
+        SparkSession.builder.master(f"local[{settings.threads}]")
+        .appName("serm")
+        .config("spark.driver.memory", f"{round(settings.memory_gb * 1024)}m")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.sql.shuffle.partitions", str(settings.threads))
+        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+        .config("spark.ui.enabled", "false")
+        .getOrCreate()
+    )
+    try:
+        yield ibis.pyspark.connect(session)
+    finally:
+        if running is None:
+            session.stop()
+
+
+def read_parquet(engine: BaseBackend, files: Sequence[Path]) -> ibis.Table:
+    """Open Parquet files of one schema as one lazy table."""
+    paths = [str(file) for file in files]
+    if engine.name != "pyspark":
+        return engine.read_parquet(paths)
+    from pyspark.sql import SparkSession
+
+    name = ibis.util.gen_name("parquet")  # ibis' own read_parquet takes one path on Spark
+    SparkSession.active().read.parquet(*paths).createOrReplaceTempView(name)
+    return engine.table(name)
+
+
+def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
+    """Return ``table`` computed once, for several readers; the engine holds it (and spills it) as ``name``."""
+    if engine.name == "pyspark":
+        engine.raw_sql(engine.compile(table)).cache().createOrReplaceTempView(name)
+        return engine.table(name)
+    # Not cache(): ibis 12 cannot drop it again.
+    return engine.create_table(name, table, temp=True)
+
+
 def write(engine: BaseBackend, table: ibis.Table, path: Path, schema: pa.Schema, order_by: Sequence[str]) -> int:
     """Stream ``table`` into the new dataset ``path`` and return its number of rows.
 
     Rows are sorted by ``order_by`` and then by every other column that sorts, so that the same rows give the
-    same bytes. Call it inside ``serm.atomic.replace_directory``: alone it is not atomic.
+    same bytes on the same engine (DuckDB writes one file, Spark one a partition). Call it inside
+    ``serm.atomic.replace_directory``: alone it is not atomic.
     """
     # DuckDB marks a column NOT NULL when its source is one file that does, but not when it is several: the
     # condition hides it, so that the bytes depend on the rows only.
     table = table.select(**{name: table[name].notnull().ifelse(table[name], None) for name in schema.names})
     ties = [name for name in schema.names if name not in order_by and not table[name].type().is_map()]
-    path.mkdir(parents=True)
-    file = path / "part-0.parquet"
-    engine.to_parquet(table.order_by([*order_by, *ties]), file, compression="zstd")
-    return int(pq.read_metadata(file).num_rows)
+    ordered = table.order_by([*order_by, *ties])
+    if engine.name == "pyspark":
+        engine.to_parquet(ordered, path, compression="zstd")
+        _name_parts(path)
+    else:
+        path.mkdir(parents=True)
+        engine.to_parquet(ordered, path / "part-0.parquet", compression="zstd")
+    return sum(int(pq.read_metadata(file).num_rows) for file in path.iterdir())
+
+
+def _name_parts(path: Path) -> None:
+    """Take the random ids out of the names of Spark's files, and its markers away."""
+    parts = sorted(path.glob("part-*.parquet"))
+    for other in set(path.iterdir()) - set(parts):
+        other.unlink()
+    for number, part in enumerate(parts):
+        part.rename(path / f"part-{number}.parquet")

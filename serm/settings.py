@@ -49,11 +49,33 @@ class CycleSettings(Section):
 
 
 class EngineSettings(Section):
-    """The query engine that reads logs; neither field changes a result."""
+    """The query engine that reads logs; no field changes a result."""
 
+    kind: Literal["duckdb", "spark"] = "duckdb"
+    """``spark`` starts Spark in this process, or takes the session that runs there."""
     threads: Count = 2
     memory_gb: Annotated[float, Field(gt=0)] = 2.0
     """What the engine may hold in memory; the rest spills to the temporary directory."""
+
+
+class StreamSettings(Section):
+    """What of a log becomes impressions."""
+
+    max_quarantined_share: Share = 0.05
+    """Lines of a UBI log that may be unreadable or break the contract."""
+    allowed_lateness_hours: Annotated[float, Field(ge=0)] | None = None
+    """A row is late when it is older, by more than this, than the newest row of the files before its own, in the
+    order of their names. Without a number no row is late: then names need not tell the order of arrival."""
+    session_gap_minutes: Annotated[float, Field(gt=0)] = 30
+    """A pause that ends a session where the log names none, and the longest dwell that UBI event times can tell."""
+    min_query_users: Count = 1
+    """k: queries that fewer users of the window typed are withheld from all later steps."""
+    locale: str = "en"
+    """Of UBI queries without ``query_attributes.locale``."""
+    shown: tuple[str, ...] = ("impression",)
+    """UBI action names that show a document."""
+    clicked: tuple[str, ...] = ("click", "item_click", "add_to_cart", "purchase")
+    disliked: tuple[str, ...] = ("dismiss", "thumbs_down")
 
 
 class ValidationSettings(Section):
@@ -223,6 +245,7 @@ class Settings(Section):
 
     cycle: CycleSettings
     engine: EngineSettings = EngineSettings()
+    stream: StreamSettings = StreamSettings()
     validation: ValidationSettings = ValidationSettings()
     drift: DriftSettings = DriftSettings()
     clicks: ClickSettings = ClickSettings()

@@ -74,6 +74,7 @@ _EXTRA_OF = {
     "ir_measures": "train",
     "kfp": "pipelines",
     "kserve": "serve",
+    "pyspark": "spark",
     "sklearn": "data",
     "torch": "train",
     "transformers": "train",

@@ -14,7 +14,9 @@ from serm.step import Figures
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")]
 Out = Annotated[Path, typer.Option(help="The directory to write; replaced whole, or not at all.")]
-Log = Annotated[Path, typer.Option(help="Impressions so far (Parquet).")]
+Log = Annotated[
+    Path, typer.Option(help="The query log: Parquet, or UBI as JSON lines or OpenSearch bulk; a file or a directory.")
+]
 Documents = Annotated[Path, typer.Option(help="The catalogue (Parquet).")]
 Knowledge = Annotated[Path, typer.Option(help="The judges' outside knowledge (Parquet).")]
 Tests = Annotated[Path, typer.Option(help="The directory of the test sets frozen/ and rolling/.")]

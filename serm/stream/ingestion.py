@@ -3,66 +3,124 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ibis
+from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.settings import CycleSettings, Settings
+from serm.settings import Settings
 from serm.step import Figures, step
+from serm.stream import privacy
+from serm.stream.source import open_log
+from serm.stream.windows import in_window, with_lateness
 
 ORDER = ("event_time", "session_id", "position")
 
 
 @step
 def ingest(log: Path, out: Path, settings: Settings) -> Figures:
-    """Write the impressions of the cycle's window to ``out/impressions`` and count them in ``out/ingest.json``.
+    """Write the impressions of the cycle's window to ``out/impressions`` and count all rows in ``out/ingest.json``.
 
-    ``log`` is an IMPRESSIONS dataset: a Parquet file or a directory of them, hive partitions included. A row
-    without a time cannot be said to lie outside the window: it is kept, for validation to quarantine.
+    ``log`` is a file or a directory of them: Parquet as in IMPRESSIONS, hive partitions included, or UBI 1.x as
+    JSON lines or OpenSearch bulk, plain or gzip. Each row is kept, a duplicate of a row that is, late (then it is
+    in ``out/late``), withheld because too few users typed its query, or outside the window; each line of a UBI log
+    is a record that was used, a duplicate, or in ``out/bad_lines``. A row without a time cannot be said to lie
+    outside the window: it is kept, for validation to quarantine. Personal data in queries is masked in all rows.
 
     Raises:
-        UserError: no log, a column missing or of the wrong kind, or no impression in the window.
+        UserError: no log, a column missing or of the wrong kind, no key for the users of a UBI log, no impression
+            in the window, or more bad lines than ``stream.max_quarantined_share``: then ``out/bad_lines`` is there.
     """
-    cycle = settings.cycle
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
-        impressions = contracts.scan(engine, log, contracts.IMPRESSIONS)
-        inside = in_window(impressions, cycle)
-        seen = impressions.aggregate(
-            rows=impressions.count(),
-            outside=impressions.count() - inside.sum().fill_null(0),
-            first=impressions.event_time.min().cast("string"),
-            last=impressions.event_time.max().cast("string"),
+        with open_log(engine, log, beside / "bad_lines", settings) as (rows, lines):
+            lines_in, bad = sum(lines.values()), lines.get("quarantined", 0)
+            too_bad = bad > settings.stream.max_quarantined_share * lines_in
+            summary: dict[str, Any] = {} if too_bad else _cut(engine, log, rows, beside, settings)
+        if lines:
+            summary["lines"] = {"rows_in": lines_in, **lines}
+        write_json(beside / "ingest.json", summary)
+    if too_bad:
+        raise UserError(
+            f"{log}: {bad:,} of {lines_in:,} lines ({bad / lines_in:.1%}) are unreadable or break the contract, more "
+            f"than stream.max_quarantined_share = {settings.stream.max_quarantined_share:.1%}; "
+            f"{out / 'bad_lines'} has file, line and reason: mend the log or the limit."
         )
-        counts = seen.to_pyarrow().to_pylist()[0]
-        if counts["rows"] == counts["outside"]:
-            span = f"it spans {counts['first']} to {counts['last']}" if counts["rows"] else "it has no rows"
-            raise UserError(
-                f"{log}: no impressions from {cycle.start} to {cycle.end}; {span}: "
-                "set cycle.start and cycle.end in params.yaml."
-            )
-        rows_kept = engines.write(
-            engine, impressions.filter(inside), beside / "impressions", contracts.IMPRESSIONS, ORDER
-        )
-        if counts["rows"] != rows_kept + counts["outside"]:
-            raise RuntimeError(f"rows lost: {counts['rows']} in, {rows_kept} kept, {counts['outside']} outside")
-        kept = contracts.scan(engine, beside / "impressions", contracts.IMPRESSIONS)
-        by_locale = kept.group_by("locale").aggregate(rows=kept.count()).to_pyarrow().to_pylist()
-        queries = int(kept.select("locale", "query").distinct().count().to_pyarrow().as_py())
-        rows: Figures = {
-            "rows_in": counts["rows"],
-            "rows_kept": rows_kept,
-            "rows_outside_window": counts["outside"],
-            "queries": queries,
-        }
-        locales = {row["locale"] or "": row["rows"] for row in by_locale}
-        write_json(beside / "ingest.json", {**rows, "locales": locales})
-    return {**rows, "locales": len(locales)}
+    figures: Figures = {name: count for name, count in summary.items() if isinstance(count, int)}
+    figures |= {f"lines_{name}": count for name, count in summary.get("lines", {}).items()}
+    return {**figures, "rows_masked": sum(summary["masked"].values()), "locales": len(summary["locales"])}
 
 
-def in_window(impressions: ibis.Table, cycle: CycleSettings) -> ibis.ir.BooleanColumn:
-    """Whether an impression lies in the window, start <= event_time < end, or has no time at all."""
-    time = impressions.event_time
-    return time.isnull() | ((time >= ibis.literal(cycle.start)) & (time < ibis.literal(cycle.end)))
+def _cut(engine: BaseBackend, log: Path, rows: ibis.Table, out: Path, settings: Settings) -> dict[str, Any]:
+    """Write the window of ``rows`` to ``out`` and return the counts, which add up to the rows that came in."""
+    counts = _count(rows, settings)
+    if counts["rows_in"] == counts["rows_outside_window"]:
+        span = f"it spans {counts['first']} to {counts['last']}" if counts["rows_in"] else "it has no rows"
+        raise UserError(
+            f"{log}: no impressions from {settings.cycle.start} to {settings.cycle.end}; {span}: "
+            "set cycle.start and cycle.end in params.yaml."
+        )
+    held = engines.hold(engine, "window_rows", windowed(rows, settings))
+    kept = held.filter(~held.late & ~held.withheld)
+    rows_kept = engines.write(engine, kept, out / "impressions", contracts.IMPRESSIONS, ORDER)
+    if settings.stream.allowed_lateness_hours is not None:
+        engines.write(engine, held.filter(held.late), out / "late", contracts.IMPRESSIONS, ORDER)
+    sums = {
+        "rows_duplicate": (held.copies - 1).sum(),
+        "rows_late": held.late.sum(),
+        "rows_withheld": held.withheld.sum(),
+        **{kind: held[kind].sum() for kind in privacy.KINDS},
+    }
+    told = _one_row(held.aggregate(**{name: total.fill_null(0) for name, total in sums.items()}))
+    masked = {kind: told.pop(kind) for kind in privacy.KINDS}
+    rows_of = {
+        "rows_in": counts["rows_in"],
+        "rows_kept": rows_kept,
+        "rows_outside_window": counts["rows_outside_window"],
+        **told,
+    }
+    if rows_of["rows_in"] != sum(rows_of.values()) - rows_of["rows_in"]:
+        raise RuntimeError(f"rows lost: {rows_of}")
+    by_locale = kept.group_by("locale").aggregate(rows=kept.count()).to_pyarrow().to_pylist()
+    return {
+        **rows_of,
+        "queries": kept.select("locale", "query").distinct().count().to_pyarrow().as_py(),
+        "locales": {row["locale"] or "": row["rows"] for row in by_locale},
+        "masked": masked,
+    }
+
+
+def _count(rows: ibis.Table, settings: Settings) -> dict[str, Any]:
+    inside = in_window(rows.event_time, settings.cycle)
+    return _one_row(
+        rows.aggregate(
+            rows_in=rows.count(),
+            rows_outside_window=(~inside).sum().fill_null(0),
+            first=rows.event_time.min().cast("string"),
+            last=rows.event_time.max().cast("string"),
+        )
+    )
+
+
+def _one_row(table: ibis.Table) -> dict[str, Any]:
+    row: dict[str, Any] = table.to_pyarrow().to_pylist()[0]
+    return row
+
+
+def windowed(rows: ibis.Table, settings: Settings) -> ibis.Table:
+    """Return the distinct rows inside the window: IMPRESSIONS with masked queries, and what is to know of each.
+
+    ``copies`` is how often the row came, ``late`` whether all of them came late, ``withheld`` whether too few users
+    typed its query; for each of ``privacy.KINDS``, a column says whether the query had it.
+    """
+    timely = with_lateness(rows, settings.stream.allowed_lateness_hours)
+    inside = timely.filter(in_window(timely.event_time, settings.cycle))
+    unique = inside.group_by(contracts.IMPRESSIONS.names).aggregate(late=inside.late.all(), copies=inside.count())
+    masked = unique.mutate(typed=unique.query, query=privacy.masked(unique.query))
+    found = {
+        kind: privacy.has_mask(masked.query, kind) & ~privacy.has_mask(masked.typed, kind) for kind in privacy.KINDS
+    }
+    return privacy.with_withheld(masked.mutate(**found).drop("typed"), settings.stream.min_query_users)

@@ -49,11 +49,10 @@ def validate(window: Path, documents: Path, out: Path, settings: Settings) -> Fi
     """
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
         checked, rules = flag_documents(contracts.scan(engine, documents, contracts.DOCUMENTS), settings.cycle)
-        # Held in the engine (and spilled by it), for three readers. Not cache(): ibis 12 cannot drop it again.
-        all_documents = engine.create_table("checked_documents", checked, temp=True)
+        all_documents = engines.hold(engine, "checked_documents", checked)
         impressions = contracts.scan(engine, window / "impressions", contracts.IMPRESSIONS)
         checked, impression_rules = flag_impressions(impressions, _kept(all_documents), settings.cycle)
-        all_impressions = engine.create_table("checked_impressions", checked, temp=True)
+        all_impressions = engines.hold(engine, "checked_impressions", checked)
         splits = [
             _split(engine, all_documents, rules, beside / "documents", contracts.DOCUMENTS),
             _split(engine, all_impressions, impression_rules, beside / "impressions", contracts.IMPRESSIONS),

@@ -1,0 +1,104 @@
+"""What a log may tell about a person: users become keyed hashes, personal numbers in queries are masked.
+
+All are ibis expressions over the engine's rows; nothing here logs a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import ibis
+from ibis.expr.types import StringValue
+
+from serm.errors import UserError
+
+USER_KEY = "SERM_USER_KEY"
+KINDS = ("email", "card", "phone", "number")
+"""What is masked in queries: ``number`` is a run of 7 digits or more that is neither a card nor a phone."""
+_EMAIL = r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+"
+_NUMBER = r"[+(]?\p{Nd}(?:[ ().\-/]{0,2}\p{Nd}){6,}"
+_SEPARATORS = r"[ ().\-/]"
+_CARD_DIGITS = range(13, 20)
+_BLOCK = 64  # SHA-256's block in bytes
+
+
+def user_key() -> bytes:
+    """Return the secret that keys the users' hashes.
+
+    Raises:
+        UserError: it is not set, or shorter than 16 bytes.
+    """
+    key = os.environ.get(USER_KEY, "").encode()
+    if len(key) < 16:
+        raise UserError(
+            f"{USER_KEY} is not set or shorter than 16 bytes, and the log has raw user ids: "
+            f"set it to a lasting secret, for example `export {USER_KEY}=$(openssl rand -hex 32)`."
+        )
+    return key
+
+
+@ibis.udf.scalar.builtin(name="hex")  # type: ignore[untyped-decorator]
+def _hex(text: str) -> str: ...  # type: ignore[empty-body]
+
+
+@ibis.udf.scalar.builtin(name="unhex")  # type: ignore[untyped-decorator]
+def _unhex(text: str) -> str: ...  # type: ignore[empty-body]  # bytes, but ibis only digests strings
+
+
+def keyed_hash(value: StringValue, key: bytes) -> StringValue:
+    """Return HMAC-SHA256 (RFC 2104) of ``value``'s UTF-8 under ``key``, its first 32 hexadecimal digits."""
+    if len(key) > _BLOCK:
+        key = hashlib.sha256(key).digest()
+    padded = key.ljust(_BLOCK, b"\0")
+    inner, outer = (bytes(byte ^ pad for byte in padded).hex() for pad in (0x36, 0x5C))
+    digest = _unhex(ibis.literal(inner) + _hex(value)).hexdigest("sha256")
+    return _unhex(ibis.literal(outer) + digest).hexdigest("sha256").left(32)
+
+
+def masked(query: StringValue) -> StringValue:
+    """Return ``query`` with e-mail addresses and numbers of 7 digits or more as ``<email>``, ``<card>``, ...
+
+    Numbers may have separators between their digits. All numbers of a query get the kind of its first.
+    """
+    without_mail = query.re_replace(_EMAIL, "<email>")
+    number = without_mail.re_extract(_NUMBER, 0)
+    digits = number.re_replace(_SEPARATORS, "")
+    is_card = digits.length().between(_CARD_DIGITS[0], _CARD_DIGITS[-1]) & _luhn(digits)
+    return ibis.cases(
+        (~without_mail.re_search(_NUMBER), without_mail),
+        (is_card, without_mail.re_replace(_NUMBER, "<card>")),
+        (number == digits.re_replace(r"\+", ""), without_mail.re_replace(_NUMBER, "<number>")),
+        else_=without_mail.re_replace(_NUMBER, "<phone>"),
+    )
+
+
+def has_mask(query: StringValue, kind: str) -> ibis.ir.BooleanValue:
+    """Whether ``query`` has the mask of ``kind`` in it."""
+    return query.contains(f"<{kind}>").fill_null(False)
+
+
+def with_withheld(rows: ibis.Table, min_users: int) -> ibis.Table:
+    """Return ``rows`` with ``withheld``: fewer than ``min_users`` users typed the query in the rows in time.
+
+    Such a query may tell who typed it (k-anonymity). ``rows`` has locale, query, user_id and ``late``.
+    """
+    if min_users == 1:
+        return rows.mutate(withheld=False)
+    in_time = rows.filter(~rows.late)
+    users = in_time.group_by("locale", "query").aggregate(users=in_time.user_id.nunique())
+    rare = users.filter(users.users < min_users).select(rare_locale="locale", rare_query="query")
+    joined = rows.left_join(rare, [rows.locale == rare.rare_locale, rows.query == rare.rare_query])
+    return joined.mutate(withheld=joined.rare_query.notnull() & ~joined.late).drop("rare_locale", "rare_query")
+
+
+def _luhn(digits: StringValue) -> ibis.ir.BooleanValue:
+    """Whether the last of up to 19 digits is the check digit of the others (ISO/IEC 7812-1, annex B)."""
+    backwards = digits.reverse()
+    # A digit's value is its place in the string: every second one counts double, 10 to 18 by their digit sum.
+    # Past the last digit the needle is empty and found at 0.
+    values = [
+        ibis.literal("0516273849" if place % 2 else "0123456789").find(backwards.substr(place, 1))
+        for place in range(_CARD_DIGITS[-1])
+    ]
+    return sum(values[1:], values[0]) % 10 == 0

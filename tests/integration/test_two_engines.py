@@ -1,0 +1,117 @@
+"""The stream's transformations give the same rows on DuckDB and on Spark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serm import contracts, stream, validation
+from serm import engine as engines
+from serm.settings import EngineSettings, Settings
+
+pytest.importorskip("pyspark")
+QUERIES = [
+    "lamp",
+    "Größe 42",
+    "mail me@example.org",
+    "4111 1111 1111 1111",
+    "+49 151 23456789",
+    "978030640615700",
+    None,
+]
+LOG = {"stream": {"allowed_lateness_hours": 24 * 30, "min_query_users": 3}}
+
+
+@pytest.fixture(scope="module")
+def _spark() -> Iterator[None]:
+    """One session for all tests: each start takes seconds."""
+    with engines.spark(EngineSettings(kind="spark", threads=1, memory_gb=1)):
+        yield
+
+
+@pytest.fixture
+def parquet_log(make_impressions: Callable[..., pa.Table], tmp_path: Path) -> Path:
+    """Two deliveries with what a real log has: personal queries, repeated rows, late rows, rows without a session."""
+    rows = make_impressions(searches=80).to_pylist()
+    for number, row in enumerate(rows):
+        row["query"] = QUERIES[number % len(QUERIES)] if number % 3 == 0 else row["query"]
+        row["session_id"] = None if number % 5 == 0 else row["session_id"]
+    rows[3]["event_time"] -= timedelta(days=400)
+    nullable = pa.schema([field.with_nullable(True) for field in contracts.IMPRESSIONS])
+    table = pa.Table.from_pylist(rows, nullable)
+    (tmp_path / "log").mkdir()
+    pq.write_table(pa.concat_tables([table[200:], table[210:230]]), tmp_path / "log/1.parquet")
+    pq.write_table(table[:250], tmp_path / "log/2.parquet")
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def ubi_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Searches of a few users, with clicks, dwell, and sessions to be made."""
+    monkeypatch.setenv("SERM_USER_KEY", "a secret of the tests")
+    lines = []
+    for n in range(60):
+        head = {"query_id": f"q{n // 4}", "client_id": f"ann{n % 3}", "timestamp": 1520157600000 + n * 400_123}
+        lines.append({**head, "user_query": f"word{n // 4}"})
+        what = {"object": {"object_id": f"d{n % 7}"}, "position": {"ordinal": n % 7}}
+        action = ("impression", "click", "dismiss")[n % 3]
+        lines.append({**head, "action_name": action, "event_attributes": what})
+    (tmp_path / "log.ndjson").write_text("\n".join(map(json.dumps, lines)) + "\n{bad\n")
+    return tmp_path / "log.ndjson"
+
+
+@pytest.mark.usefixtures("_spark")
+@pytest.mark.parametrize(
+    ("log", "sections", "datasets"),
+    [
+        ("parquet_log", LOG, {"impressions": contracts.IMPRESSIONS, "late": contracts.IMPRESSIONS}),
+        ("ubi_log", {}, {"impressions": contracts.IMPRESSIONS, "bad_lines": contracts.BAD_LINES}),
+    ],
+)
+def test_both_engines_give_the_same_rows(
+    log: str,
+    sections: dict,
+    datasets: dict[str, pa.Schema],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    path = request.getfixturevalue(log)
+    for kind in ("duckdb", "spark"):
+        stream.ingest(path, tmp_path / kind, make_settings(engine={"kind": kind, "threads": 1}, **sections))
+    one, two = ((tmp_path / kind / "ingest.json").read_text() for kind in ("duckdb", "spark"))
+    assert one == two
+    for name, schema in datasets.items():
+        nullable = pa.schema([field.with_nullable(True) for field in schema])
+        rows, others = (
+            pa.concat_tables(
+                pq.read_table(file).cast(nullable) for file in contracts.parquet_files(tmp_path / kind / name)
+            )
+            for kind in ("duckdb", "spark")
+        )
+        assert rows.num_rows > 0
+        assert rows.to_pylist() == others.to_pylist()
+
+
+@pytest.mark.usefixtures("_spark")
+def test_both_engines_validate_alike(
+    parquet_log: Path,
+    make_documents: Callable[[], pa.Table],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+) -> None:
+    contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
+    lenient = {"max_quarantined_share": 1.0, "min_impressions": 1}
+    stream.ingest(parquet_log, tmp_path / "window", make_settings())
+    for kind in ("duckdb", "spark"):
+        params = make_settings(engine={"kind": kind, "threads": 1}, validation=lenient)
+        validation.validate(tmp_path / "window", tmp_path / "documents", tmp_path / kind, params)
+    one, two = (json.loads((tmp_path / kind / "validation.json").read_text()) for kind in ("duckdb", "spark"))
+    assert one["datasets"]["impressions"]["rows_quarantined"] > 0
+    assert one == two

@@ -1,0 +1,105 @@
+"""Judgment lists and qrels: a round trip through either loses nothing, and what they cannot hold is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serm import contracts
+from serm.errors import UserError
+from serm.stream import judgments
+
+ESCI = Path("/work/shared/data/esci-us/judgments.json")
+ESCI_RATINGS = (0.0, 1.0, 10.0, 100.0)
+FORMATS = ("list.json", "judged.qrels")
+QUERY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n"), min_size=1, max_size=12)
+DOC_ID = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8)
+
+
+def table(pairs: dict[tuple[str, str], int]) -> pa.Table:
+    head = {"locale": "en", "source": "seed", "cycle": 0, "rationale": None, "panel_version": None, "agreement": None}
+    rows = [
+        {"query": query, "doc_id": doc_id, "grade": pairs[query, doc_id], **head} for query, doc_id in sorted(pairs)
+    ]
+    return pa.Table.from_pylist(rows, contracts.JUDGMENTS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=30, deadline=None)
+@given(pairs=st.dictionaries(st.tuples(QUERY, DOC_ID), st.integers(0, 3), min_size=1, max_size=8))
+def test_a_round_trip_loses_nothing(
+    name: str, pairs: dict[tuple[str, str], int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("judged") / name
+    judgments.write(table(pairs), path)
+    assert judgments.read(path, "en") == table(pairs)
+
+
+def test_qrels_are_trecs_and_their_queries_stand_beside(tmp_path: Path) -> None:
+    judgments.write(table({("red lamp", "d1"): 3, ("a rug", "d2"): 0}), tmp_path / "x.qrels")
+    assert (tmp_path / "x.qrels").read_text() == "q1 0 d2 0\nq2 0 d1 3\n"
+    assert (tmp_path / "x.qrels.queries.tsv").read_text() == "q1\ta rug\nq2\tred lamp\n"
+
+
+@pytest.mark.skipif(not ESCI.is_file(), reason=f"{ESCI} is not there")
+@pytest.mark.parametrize("name", FORMATS)
+def test_esci_comes_back_whole(name: str, tmp_path: Path) -> None:
+    read = judgments.read(ESCI, "en", ESCI_RATINGS)
+    assert [read["grade"].to_pylist().count(grade) for grade in range(4)] == [1086, 305, 1898, 3389]
+    judgments.write(read, tmp_path / name, ESCI_RATINGS)
+    assert judgments.read(tmp_path / name, "en", ESCI_RATINGS) == read
+    if name == "list.json":
+        lists = [json.loads(path.read_text())["judgmentRatings"] for path in (ESCI, tmp_path / name)]
+        before, after = (
+            {(one["query"], each["docId"]): each["rating"] for one in many for each in one["ratings"]} for many in lists
+        )
+        assert before == after
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "not an OpenSearch judgment list"),
+        (
+            '{"judgmentRatings": [{"query": "a", "ratings": [{"docId": "d", "rating": "7"}]}]}',
+            "rating 7 of 'd' for 'a'",
+        ),
+        (
+            '{"judgmentRatings": [{"query": "a", "ratings": [{"docId": "d", "rating": 1}, '
+            '{"docId": "d", "rating": 2}]}]}',
+            "'d' is rated twice for 'a'",
+        ),
+    ],
+)
+def test_a_wrong_list_is_explained(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        judgments.read(tmp_path / "list.json", "en")
+
+
+@pytest.mark.parametrize(
+    ("qrels", "queries", "words"),
+    [
+        ("q1 0 d1\n", "q1\ta\n", "line 1 has 3 fields, not 4"),
+        ("q1 0 d1 2\nq2 0 d1 2\n", "q1\ta\n", "line 2: 'q2'"),
+        ("q1 0 d1 good\n", "q1\ta\n", "line 1: .*good"),
+    ],
+)
+def test_wrong_qrels_are_explained(qrels: str, queries: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "x.qrels").write_text(qrels)
+    (tmp_path / "x.qrels.queries.tsv").write_text(queries)
+    with pytest.raises(UserError, match=words):
+        judgments.read(tmp_path / "x.qrels", "en")
+
+
+def test_what_the_formats_cannot_hold_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="white space"):
+        judgments.write(table({("a", "d 1"): 1}), tmp_path / "x.qrels")
+    one = table({("a", "d"): 1}).to_pylist()[0]
+    with pytest.raises(UserError, match="have de, en"):
+        judgments.write(pa.Table.from_pylist([one, {**one, "locale": "de"}], contracts.JUDGMENTS), tmp_path / "x.json")
