@@ -6,14 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from serm import report, versioning
 from serm.versioning.workspace import STEPS
 
 
-@pytest.mark.timeout(900)
 def test_an_interrupted_cycle_resumes_where_it_stopped(demo):
     _, output = demo
     for step in ("ingest", "validate", "drift", "mine"):
