@@ -132,12 +132,12 @@ class MiningSettings(Section):
     """tau_n: a query is new when more than this share of its character trigrams is in no judged query."""
     min_rise: Annotated[float, Field(ge=0)] = 4.0
     """A query rises when the window's later half has this many standard errors more of it than of others."""
-    engagement_quantile: Share = 0.9
+    engagement_quantile: Share = 0.8
     """tau_u, as a quantile of engagement U (dwell seconds a click, squashed to 0..1)."""
-    attractiveness_quantile: Share = 0.9
+    attractiveness_quantile: Share = 0.8
     """tau_cm, as a quantile of the click model's relevance R_cm."""
-    disagreement_quantile: Share = 0.9
-    uncertainty_quantile: Share = 0.9
+    disagreement_quantile: Share = 0.8
+    uncertainty_quantile: Share = 0.8
     dropout_samples: Annotated[int, Field(ge=2, le=32)] = 4
     """K stochastic passes for model disagreement (MD)."""
     seed: int = 13

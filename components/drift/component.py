@@ -23,4 +23,5 @@ def drift(
     figures.metadata.update(
         drift.detect(Path(reference.path), Path(validated.path), Path(drifted.path), params.parse(settings))
     )
+    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
     return "evolve" if force else figures.metadata["decision"]

@@ -31,3 +31,4 @@ def evaluate(
             params.parse(settings),
         )
     )
+    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

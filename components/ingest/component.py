@@ -19,3 +19,4 @@ def ingest(
     from serm import stream
 
     figures.metadata.update(stream.ingest(Path(log.path), Path(window.path), params.parse(settings)))
+    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

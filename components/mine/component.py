@@ -29,3 +29,4 @@ def mine(
             params.parse(settings),
         )
     )
+    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

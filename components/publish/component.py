@@ -39,3 +39,4 @@ def publish(
             params.parse(settings),
         )
     )
+    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

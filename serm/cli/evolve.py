@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json as jsonlib
+import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serm.cli.options import HERE, Json, WorkspacePath
 from serm.errors import UserError
 from serm.step import Figures
+
+if TYPE_CHECKING:
+    from serm.cli.kfplog import StepLog
 
 Force = Annotated[bool, typer.Option("--force", help="Run the whole cycle though nothing drifted.")]
 
@@ -56,7 +61,7 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), enable_caching=True)
     pipeline = components.load_component_from_file(str(pipeline_file))
     uris = {name: str(root / name) for name in _INPUTS} | {name: str(root / "state" / name) for name in _STATE}
-    with StepLog(tasks / "log.txt", STEPS) as log, contextlib.redirect_stdout(log):
+    with StepLog(tasks / "log.txt", STEPS) as log, contextlib.redirect_stdout(log), _logging_to(log):
         try:
             pipeline(settings=settings, repository=str(root), force=force, **uris)
         except RuntimeError as error:
@@ -91,6 +96,20 @@ def _fingerprint(root: Path, pipeline: Path) -> str:
     for path in [root / "params.yaml", pipeline, *pointers, *sources]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _logging_to(log: StepLog) -> Iterator[None]:
+    """Let ``log`` have what kfp logs between tasks: that one was taken from the cache, for example."""
+    root, handler = logging.getLogger(), logging.StreamHandler(log)
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
 
 
 def _newest(tasks: Path, step: str) -> Path:
