@@ -121,7 +121,7 @@ def _lines(path: Path, separator: str | None, count: int) -> Iterable[tuple[int,
 def _write_qrels(path: Path, rated: Sequence[Rated]) -> None:
     ids = {query: f"q{number}" for number, query in enumerate(sorted({query for query, _, _ in rated}), start=1)}
     for query, doc_id, _ in rated:
-        if {"\t", "\n"} & set(query) or doc_id.split() != [doc_id]:
+        if {"\t", "\n", "\r"} & set(query) or doc_id.split() != [doc_id]:
             raise UserError(f"{path}: qrels cannot hold {query!r} with {doc_id!r}; mend the white space.")
     write_text(queries_path(path), "".join(f"{query_id}\t{query}\n" for query, query_id in ids.items()))
     write_text(path, "".join(f"{ids[query]} 0 {doc_id} {rating:g}\n" for query, doc_id, rating in rated))

@@ -17,7 +17,7 @@ from serm.stream import judgments
 ESCI = Path("/work/shared/data/esci-us/judgments.json")
 ESCI_RATINGS = (0.0, 1.0, 10.0, 100.0)
 FORMATS = ("list.json", "judged.qrels")
-QUERY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n"), min_size=1, max_size=12)
+QUERY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r"), min_size=1, max_size=12)
 DOC_ID = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8)
 
 
