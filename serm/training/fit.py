@@ -51,8 +51,8 @@ class Targets:
     """[n] int64, the number of each pair's query."""
 
 
-def fit_cosine(model: RelevanceModel, pairs: Pairs, targets: Targets) -> float:
-    """Fit alpha and the thresholds to the cosines alone, and return the loss: four numbers, a convex problem."""
+def fit_cosine(model: RelevanceModel, pairs: Pairs, targets: Targets) -> None:
+    """Fit alpha and the thresholds, four numbers, to the cosines alone."""
     residual = model.residual
     scale = 1 / float(pairs.cosines.std().clamp(min=1e-3))
     residual.alpha.data.fill_(scale)
@@ -68,7 +68,6 @@ def fit_cosine(model: RelevanceModel, pairs: Pairs, targets: Targets) -> float:
         return value.item()
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return loss()
 
 
 def fine_tune(model: RelevanceModel, pairs: Pairs, targets: Targets, settings: TrainingSettings) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from serm import relevance
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
 from serm.evaluation.measures import ndcg
-from serm.relevance import Encoder, RelevanceModel
+from serm.relevance import RelevanceModel
 from serm.relevance.encoder import load_encoder
 from serm.settings import Settings
 from serm.step import Figures, step
@@ -25,8 +26,10 @@ from serm.training.fit import Targets, fine_tune, fit_cosine, reproducible
 def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out: Path, settings: Settings) -> Figures:
     """Fine-tune a challenger on this cycle's judgments, earlier ones and the seed.
 
-    It starts from the champion's base encoder, not from the champion, as published (arXiv 2601.09515 retrains on new,
-    all earlier and original data each round).
+    It continues from the champion, with earlier and seed judgments replayed beside the new ones (arXiv 2601.09515
+    retrains on new, all earlier and original data each round). On the emoji world's first window this measured better
+    at the same cost than to start from the base encoder again: NDCG@10 0.692 and 0.676 on the rolling set, 0.732 and
+    0.731 on the frozen one (125 queries each, one seed, true grades with a quarter spoilt as the panel's labels).
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
@@ -48,7 +51,8 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     examples = choose(earlier[~out_rows], new, options)
     before = relevance.load(champion)
     with reproducible(options):
-        model, curve, figures = _fit(before.encoder, examples, settings)
+        model = RelevanceModel(before.encoder, copy.deepcopy(before.residual))
+        curve, figures = _fit(model, examples, settings)
         kept = earlier[out_rows]
         remembered = {"champion": _measure(before, kept), "challenger": _measure(model, kept)}
     with replace_directory(out) as beside:
@@ -84,36 +88,35 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     examples = draw(examples, options.max_pairs, np.random.default_rng(options.seed))
     with reproducible(options):
         encoder = load_encoder(settings.relevance.base, settings.relevance)
-        model, _, figures = _fit(encoder, examples, settings)
+        model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
+        _, figures = _fit(model, examples, settings, fresh=True)
     model.save(out)
     return figures
 
 
-def _fit(encoder: Encoder, examples: Examples, settings: Settings) -> tuple[RelevanceModel, list[float], Figures]:
-    """Train a fresh model; return it with its loss curve and the figures of the run."""
+def _fit(
+    model: RelevanceModel, examples: Examples, settings: Settings, fresh: bool = False
+) -> tuple[list[float], Figures]:
+    """Train a model, a fresh one with its cosine fitted first; return the loss curve and the figures of the run."""
     if not len(examples):
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
-    model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
     targets = Targets(
         grades=torch.from_numpy(examples.grades),
         weights=torch.from_numpy(examples.weights).float(),
         groups=torch.from_numpy(examples.groups()),
     )
     pairs = model.pairs(*examples.texts())
-    cosine_loss = fit_cosine(model, pairs, targets)
+    if fresh:
+        fit_cosine(model, pairs, targets)
     start = time.perf_counter()
     curve = fine_tune(model, pairs, targets, settings.training)
     seconds = time.perf_counter() - start
-    return (
-        model,
-        curve,
-        {
-            "pairs": len(examples),
-            "pairs_per_second": round(len(examples) * settings.training.epochs / seconds, 1),
-            "cosine_loss": round(cosine_loss, 4),
-            "loss": round(curve[-1], 4),
-        },
-    )
+    figures: Figures = {
+        "pairs": len(examples),
+        "pairs_per_second": round(len(examples) * settings.training.epochs / seconds, 1),
+        "loss": round(curve[-1], 4),
+    }
+    return curve, figures
 
 
 def _measure(model: RelevanceModel, examples: Examples) -> dict[str, float]:
