@@ -1,10 +1,13 @@
 """Do the mining agents find the pairs on which the champion is wrong? The emoji world's hidden truth tells.
 
-    python benchmarks/mining.py WORKSPACE [--budget 500 --budget 2500]
+    python benchmarks/mining.py WORKSPACE [--budget 500 --budget 2500] [--learn 500]
 
 Founds the emoji world in WORKSPACE if it is not there (simulated users; a few minutes), opens window 1, scores as the
-mine step does, and selects with all agents, each alone, all but each, and from all candidates at random. Writes
-benchmarks/results/mining.json. A pair is wrong when the champion's expected grade is off by a grade or more.
+mine step does, and selects with all agents, each alone, all but each, and at random from the shown candidates. A pair
+is wrong when the champion's expected grade is off by a grade or more. With ``--learn BUDGET`` (about two minutes a
+selection) a challenger is then trained on the true grades of each selection of that budget, beside the seed, and
+``ndcg_per_1000`` is what NDCG@10 on the test sets gains for 1,000 labels; ``replay``, which has no new label, says how
+much of a gain is not the labels'. Writes benchmarks/results/mining.json.
 """
 
 from __future__ import annotations
@@ -12,24 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from serm import contracts, relevance, stream, validation
+from serm import contracts, evaluation, relevance, stream, training, validation
 from serm import engine as engines
+from serm.atomic import write_json
 from serm.mining.agents import AGENTS
-from serm.mining.miner import Evidence, look
+from serm.mining.miner import Evidence, Inputs, look
 from serm.mining.selection import select
 from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
 from serm.worlds.emoji_stream import EmojiStream
 
 RESULTS = Path(__file__).parent / "results" / "mining.json"
-RANDOM_DRAWS = 200
+KEY = ("query", "locale", "doc_id")
 
 
 def window(emoji: EmojiStream) -> Settings:
@@ -45,83 +52,127 @@ def window(emoji: EmojiStream) -> Settings:
 
 
 def evidence_of(workspace: Path, settings: Settings) -> tuple[Evidence, pa.Table]:
-    """Return what the miner knows of the window (it does not see the truth), and all its candidates."""
-    validated = workspace / "cycle" / "validate"
-    with engines.connect(settings.engine) as engine:
+    """Return what the miner knows of the window (it does not see the truth), and all that it could mine.
+
+    Those are the shown candidates, and after them the scored pairs that nobody was shown.
+    """
+    validated, state = workspace / "cycle" / "validate", workspace / "state"
+    with engines.connect(settings.engine) as engine, tempfile.TemporaryDirectory() as finished:
         documents = contracts.scan(engine, validated / "documents", contracts.DOCUMENTS)
-        evidence = look(
-            engine,
+        inputs = Inputs(
             contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS),
+            contracts.scan(engine, state / "reference", contracts.IMPRESSIONS),
             documents,
-            contracts.scan(engine, workspace / "state" / "judgments", contracts.JUDGMENTS),
-            relevance.load(workspace / "state" / "champion"),
+            contracts.scan(engine, state / "judgments", contracts.JUDGMENTS),
+            relevance.load(state / "champion"),
             relevance.document_text,
-            settings,
         )
+        evidence = look(engine, inputs, settings, Path(finished))
         pairs = engine.table("pairs")
         pairs = pairs.filter(pairs.impressions >= settings.mining.min_impressions, ~pairs.judged)
         # The champion served this window, so the log has its score of every pair.
-        candidates = pairs.semi_join(documents, "doc_id").mutate(score=pairs.logged).order_by("pair").to_pyarrow()
-    return evidence, candidates
+        shown = pairs.semi_join(documents, "doc_id").mutate(score=pairs.logged).order_by("pair").to_pyarrow()
+    names = ["pair", "query", "locale", "doc_id", "score", "impressions"]
+    unseen = evidence.scored.filter(pc.equal(evidence.scored["impressions"], 0))
+    return evidence, pa.concat_tables([shown.select(names), unseen.select(names)], promote_options="permissive")
 
 
 def excess(pairs: pa.Table, world: EmojiWorld) -> np.ndarray:
     """Return for each pair how many grades its score lies above the true grade."""
-    truth = world.truth.lookup(*(pairs[name].combine_chunks() for name in ("query", "locale", "doc_id")))
-    above: np.ndarray = pairs["score"].to_numpy() - truth
+    above: np.ndarray = pairs["score"].to_numpy() - truth_of(pairs, world)
     return above
 
 
-def measure(
-    evidence: Evidence, candidates: pa.Table, above: np.ndarray, settings: Settings, budget: int
-) -> dict[str, Any]:
-    """Return the yield of every selection at one budget; ``above`` is ``excess`` of the ``candidates``.
+def truth_of(pairs: pa.Table, world: EmojiWorld) -> np.ndarray:
+    """Return the true grade of each pair."""
+    return world.truth.lookup(*(pairs[name].combine_chunks() for name in KEY))
 
-    ``too_high`` and ``too_low`` are shares of what is mined; ``found`` and ``found_too_low`` of what is wrong. The
-    pairs with the highest scores are a control: a champion that over-scores is wrong about many of them.
-    """
+
+def selections(evidence: Evidence, candidates: pa.Table, settings: Settings, budget: int) -> dict[str, np.ndarray]:
+    """Return the numbers of the pairs that each way of choosing mines at one budget."""
     options = settings.mining.model_copy(update={"budget": budget})
-    every = candidates["pair"].to_numpy()
-    wrong, low = np.abs(above) >= 1, above <= -1
     named_by = np.array(evidence.opinions["agent"].to_pylist())
 
     def mined(agents: list[str]) -> np.ndarray:
         opinions = evidence.opinions.filter(pa.array(np.isin(named_by, agents)))
-        return select(evidence.scored, opinions, options).pair
+        return select(evidence.scored, opinions, evidence.summary["thresholds"]["novelty"], options).pair
+
+    agents = list(AGENTS)
+    union = mined(agents)
+    shown = candidates.filter(pc.greater(candidates["impressions"], 0))
+    every = shown["pair"].to_numpy()
+    best = np.argsort(-shown["score"].to_numpy(), kind="stable")[: len(union)]
+    generator = np.random.default_rng(settings.mining.seed)
+    return (
+        {"all": union, "random": generator.permutation(every)[: len(union)], "highest scores": every[best]}
+        | {f"only {agent}": mined([agent]) for agent in agents}
+        | {f"without {agent}": mined([other for other in agents if other != agent]) for agent in agents}
+    )
+
+
+def measure(chosen: dict[str, np.ndarray], candidates: pa.Table, above: np.ndarray) -> dict[str, Any]:
+    """Return what each selection holds; ``above`` is ``excess`` of the ``candidates``.
+
+    ``too_high`` and ``too_low`` are shares of what is mined; ``found`` and ``found_too_low`` of what is wrong among all
+    candidates; ``lift`` is over the share that is wrong among shown ones. The pairs with the highest scores are a
+    control: a champion that over-scores is wrong about many of them.
+    """
+    every, shown = candidates["pair"].to_numpy(), candidates["impressions"].to_numpy() > 0
+    wrong, low = np.abs(above) >= 1, above <= -1
 
     def figures(pairs: np.ndarray) -> dict[str, Any]:
-        chosen = np.isin(every, pairs)
-        share, too_low = (float(kind[chosen].sum() / max(len(pairs), 1)) for kind in (wrong, low))
+        mined = np.isin(every, pairs)
+        share, too_low = (float(kind[mined].sum() / max(len(pairs), 1)) for kind in (wrong, low))
         measured = {
             "wrong": share,
             "too_high": share - too_low,
             "too_low": too_low,
-            "lift": share / float(wrong.mean()),
-            "found": float(wrong[chosen].sum() / wrong.sum()),
-            "found_too_low": float(low[chosen].sum() / low.sum()),
+            "lift": share / float(wrong[shown].mean()),
+            "found": float(wrong[mined].sum() / wrong.sum()),
+            "found_too_low": float(low[mined].sum() / low.sum()),
         }
         return {"mined": len(pairs), **{name: round(value, 4) for name, value in measured.items()}}
 
-    agents = list(AGENTS)
-    alone = {agent: mined([agent]) for agent in agents}
-    union = mined(agents)
-    generator = np.random.default_rng(settings.mining.seed)
-    draws = [wrong[generator.permutation(len(wrong))[: len(union)]].mean() for _ in range(RANDOM_DRAWS)]
-    return {
-        "all": figures(union),
-        "random": {"mined": len(union), "wrong": round(float(np.mean(draws)), 4)},
-        "highest scores": figures(every[np.argsort(-candidates["score"].to_numpy(), kind="stable")[: len(union)]]),
-        "alone": {agent: figures(pairs) for agent, pairs in alone.items()},
-        "all but": {agent: figures(mined([other for other in agents if other != agent])) for agent in agents},
-        "overlap": {
-            one: {
-                other: round(len(np.intersect1d(alone[one], alone[other])) / max(len(alone[one]), 1), 3)
-                for other in agents
-                if other != one
-            }
-            for one in agents
-        },
+    alone = {name.removeprefix("only "): pairs for name, pairs in chosen.items() if name.startswith("only ")}
+    overlap = {
+        one: {
+            other: round(len(np.intersect1d(pairs, others)) / max(len(pairs), 1), 3)
+            for other, others in alone.items()
+            if other != one
+        }
+        for one, pairs in alone.items()
     }
+    return {name: figures(pairs) for name, pairs in chosen.items()} | {"overlap": overlap}
+
+
+def learn(
+    emoji: EmojiStream, chosen: dict[str, np.ndarray], candidates: pa.Table, settings: Settings
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Train on the true grades of each selection, and yield what the test sets gain over the champion."""
+    path, state, validated = emoji.path, emoji.path / "state", emoji.path / "cycle" / "validate"
+    every, truth = candidates["pair"].to_numpy(), truth_of(candidates, emoji.world)
+    for name, pairs in {"replay": np.array([], dtype=np.int64), **chosen}.items():
+        rows = np.flatnonzero(np.isin(every, pairs))
+        labels = {key: candidates[key].take(pa.array(rows)) for key in KEY}
+        labels |= {"grade": pa.array(truth[rows], pa.int8()), "source": pa.array(["human"] * len(rows), pa.string())}
+        labels |= {"cycle": pa.array([settings.cycle.number] * len(rows), pa.int32())}
+        for column in ("rationale", "panel_version", "agreement"):
+            labels[column] = pa.nulls(len(rows), contracts.JUDGMENTS.field(column).type)
+        there = path / "learn"
+        contracts.write(pa.table(labels), there / "annotate" / "judgments", contracts.JUDGMENTS)
+        training.train(
+            state / "champion", state / "judgments", there / "annotate", validated, there / "train", settings
+        )
+        gains = evaluation.evaluate(
+            state / "champion", there / "train", path / "tests", validated, there / "evaluate", settings
+        )
+        found: dict[str, Any] = {"labels": len(rows)}
+        for test in ("frozen", "rolling"):
+            gain = float(gains[f"{test}_gain"])
+            found[test] = {"gain": gain, "p": gains[f"{test}_p"]}
+            if len(rows):
+                found[test]["ndcg_per_1000"] = round(gain / len(rows) * 1000, 4)
+        yield name, found
 
 
 def main() -> None:
@@ -129,26 +180,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--budget", type=int, action="append")
+    parser.add_argument("--learn", type=int)
     arguments = parser.parse_args()
     emoji = EmojiStream(arguments.workspace)
     settings = window(emoji)
     evidence, candidates = evidence_of(arguments.workspace, settings)
     above = excess(candidates, emoji.world)
-    results = {
-        "command": "python benchmarks/mining.py WORKSPACE",
+    shown = candidates["impressions"].to_numpy() > 0
+    results: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
         "date": date.today().isoformat(),
         "users": "simulated",
         "seeds": {"world": emoji.world.seed, "mining": settings.mining.seed},
-        "candidates": candidates.num_rows,
+        "candidates": int(shown.sum()),
         "scored": evidence.summary["scored"],
-        "wrong": round(float((np.abs(above) >= 1).mean()), 4),
-        "too_low": round(float((above <= -1).mean()), 4),
+        "wrong": round(float((np.abs(above) >= 1)[shown].mean()), 4),
+        "too_low": round(float((above <= -1)[shown].mean()), 4),
         "budgets": {
-            str(budget): measure(evidence, candidates, above, settings, budget)
+            str(budget): measure(selections(evidence, candidates, settings, budget), candidates, above)
             for budget in arguments.budget or (500, 2500)
         },
     }
-    RESULTS.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(RESULTS, results)
+    if arguments.learn:
+        chosen = selections(evidence, candidates, settings, arguments.learn)
+        results["learnt"] = {"budget": arguments.learn}
+        for name, found in learn(emoji, chosen, candidates, settings):
+            results["learnt"][name] = found
+            write_json(RESULTS, results)
     json.dump(results, sys.stdout, indent=2)
 
 

@@ -46,6 +46,7 @@ def evolve(
     """
     given_champion = _given(champion, dsl.Model, "champion").output
     given_judgments = _given(judgments, dsl.Dataset, "judgments").output
+    given_reference = _given(reference, dsl.Dataset, "reference").output
 
     ingested = ingest(log=_given(log, dsl.Dataset, "log").output, settings=settings)
     validated = validate(
@@ -54,7 +55,7 @@ def evolve(
         settings=settings,
     ).outputs["validated"]
     compared = drift(
-        reference=_given(reference, dsl.Dataset, "reference").output,
+        reference=given_reference,
         validated=validated,
         settings=settings,
         force=force,
@@ -62,7 +63,11 @@ def evolve(
     # kfp.local can only branch on a component's plain return value, which KFP calls Output.
     with dsl.If(compared.outputs["Output"] == "evolve", name="drifted"):
         mined = mine(
-            validated=validated, champion=given_champion, judgments=given_judgments, settings=settings
+            validated=validated,
+            reference=given_reference,
+            champion=given_champion,
+            judgments=given_judgments,
+            settings=settings,
         ).outputs["mined"]
         annotated = annotate(
             mined=mined,

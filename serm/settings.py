@@ -108,8 +108,21 @@ class ClickSettings(Section):
     prior_skips: Annotated[float, Field(gt=0)] = 4.0
 
 
+class Threshold(Section):
+    """One tau: a quantile over the window's pairs, or an absolute value where one is set; never both."""
+
+    quantile: Share | None = None
+    value: float | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Threshold:
+        if (self.quantile is None) == (self.value is None):
+            raise ValueError("give either quantile (0 to 1) or value")
+        return self
+
+
 class MiningSettings(Section):
-    """Who is mined, and how many. ``*_quantile`` thresholds are taken over the window's pairs."""
+    """Who is mined, and how many. Each threshold is ``{quantile: q}`` over the window's pairs, or ``{value: v}``."""
 
     budget: Count = 2500
     """Pairs that go to the judges in a cycle."""
@@ -117,29 +130,42 @@ class MiningSettings(Section):
     """Pairs shown less often than this tell too little to be scored."""
     max_scored: Count = 2500
     """Pairs that the champion scores with dropout for disagreement and uncertainty; the rest are cut first."""
-    under_scored_below: Grade = 1.5
+    under_scored: Threshold = Threshold(value=1.5)
     """tau_c: a pair that users like is suspicious when the champion's expected grade f is below this."""
-    over_scored_quantile: Share = 0.75
-    """tau_o, as a quantile of f: a pair that users pass by is suspicious when f is above it."""
-    click_quantile: Share | None = 0.95
-    """A pair counts as clicked when its clicks over expected clicks are above this quantile; null: any click, as
-    published, which over a long window names every pair by some misclick."""
-    skipped_quantile: Share = 0.3
-    """tau_s: a pair counts as skipped when attractiveness, one standard error up, is below this quantile."""
-    dislike_quantile: Share = 0.95
-    """A pair counts as disliked when its rate of negative feedback is above this quantile."""
-    min_novelty: Share = 0.5
-    """tau_n: a query is new when more than this share of its character trigrams is in no judged query."""
-    min_rise: Annotated[float, Field(ge=0)] = 4.0
+    over_scored: Threshold = Threshold(quantile=0.75)
+    """tau_o: a pair that users pass by is suspicious when the champion's expected grade f is above this."""
+    clicks: Threshold | None = Threshold(quantile=0.95)
+    """A pair counts as clicked when its clicks over expected clicks are above this; null: any click, as published,
+    which over a long window names every pair by some misclick."""
+    skipped: Threshold = Threshold(quantile=0.3)
+    """tau_s: a pair counts as skipped when attractiveness, one standard error up, is below this (0 to 1)."""
+    disliked: Threshold = Threshold(quantile=0.95)
+    """A pair counts as disliked when its rate of negative feedback is above this (0 to 1)."""
+    novelty: Threshold = Threshold(value=0.5)
+    """tau_n: a query is new when its cluster's novelty is above this (0 to 1): the share of the searches to be expected
+    of it that the reference window lacks."""
+    rise: Threshold = Threshold(value=4.0)
     """A query rises when the window's later half has this many standard errors more of it than of others."""
-    engagement_quantile: Share = 0.8
-    """tau_u, as a quantile of engagement U (dwell seconds a click, squashed to 0..1)."""
-    attractiveness_quantile: Share = 0.8
-    """tau_cm, as a quantile of the click model's relevance R_cm."""
-    disagreement_quantile: Share = 0.8
-    uncertainty_quantile: Share = 0.8
+    engagement: Threshold = Threshold(quantile=0.8)
+    """tau_u, of engagement U (dwell seconds a click, squashed to 0..1)."""
+    attractiveness: Threshold = Threshold(quantile=0.8)
+    """tau_cm, of the click model's relevance R_cm (0 to 1)."""
+    disagreement: Threshold = Threshold(quantile=0.8)
+    """tau_md, of MD, a gap between expected grades (0 to 3)."""
+    uncertainty: Threshold = Threshold(quantile=0.8)
+    """tau_mu, of MU, an entropy in nats (0 to ln 4)."""
     dropout_samples: Annotated[int, Field(ge=2, le=32)] = 4
     """K stochastic passes for model disagreement (MD)."""
+    clustered_queries: Count = 20_000
+    """Queries of either window, the most searched, that are clustered for novelty; the others count as known."""
+    queries_a_cluster: Count = 8
+    """Mean size of a cluster of queries."""
+    hard_negatives: Annotated[int, Field(ge=0)] = 1
+    """Documents nobody was shown that each searcher adds to a query; 0 for none."""
+    hard_negatives_by: tuple[Literal["BM25", "encoder"], ...] = ("BM25", "encoder")
+    """Who searches the catalogue for them; the encoder embeds every document of the queries' locales."""
+    hard_negative_queries: Count = 300
+    """Queries that they are searched for, drawn from those of the scored pairs."""
     seed: int = 13
 
 

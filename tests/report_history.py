@@ -151,8 +151,16 @@ def _drift(number: int, rng: np.random.Generator) -> dict[str, Any]:
 def _mining(rng: np.random.Generator) -> dict[str, Any]:
     agents = ("user feedback", "click model", "model disagreement", "model uncertainty")
     return {
-        "cascade": {"impressions": 270511, "pairs": 88210, "candidates": 41230, "scored": 4000, "mined": 2500},
-        "scored": {"clicked": 1800, "attractive": 900, "sample": 1300},
+        "cascade": {
+            "impressions": 270511,
+            "pairs": 88210,
+            "candidates": 41230,
+            "unseen": 400,
+            "scored": 4400,
+            "named": 3100,
+            "mined": 2500,
+        },
+        "scored": {"suspects": 2000, "sampled": 2000, "unseen": 400},
         "by_agent": {
             name: {"candidates": int(rng.integers(400, 1400)), "mined": int(rng.integers(300, 900))} for name in agents
         },
@@ -213,6 +221,7 @@ def _training(number: int, rng: np.random.Generator) -> dict[str, Any]:
         "challenger": f"d{number:011x}",
         "pairs": {"new": 1039, "used": 9000, "by_source": {"panel": 1039 * number, "seed": 9000 - 1039 * number}},
         "loss": [round(0.7 + 0.6 * 0.8**part + float(rng.normal(0, 0.01)), 4) for part in range(12)],
+        "temperature": 1.2,
         "held_out_seed": {
             "pairs": 1200,
             "champion": {"loss": 0.9123, "ndcg_10": 0.7811},

@@ -8,6 +8,7 @@ from components import images
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
 def mine(
     validated: dsl.Input[dsl.Dataset],
+    reference: dsl.Input[dsl.Dataset],
     champion: dsl.Input[dsl.Model],
     judgments: dsl.Input[dsl.Dataset],
     settings: str,
@@ -23,6 +24,7 @@ def mine(
     figures.metadata.update(
         mining.mine(
             Path(validated.path),
+            Path(reference.path),
             Path(champion.path),
             Path(judgments.path),
             Path(mined.path),

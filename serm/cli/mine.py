@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from serm.cli.options import CHAMPION, CYCLE, JUDGMENTS, PARAMS, Champion, Json, Judgments, Out, Params, Validated, show
+from serm.cli.options import (
+    CHAMPION,
+    CYCLE,
+    JUDGMENTS,
+    PARAMS,
+    REFERENCE,
+    Champion,
+    Json,
+    Judgments,
+    Out,
+    Params,
+    Reference,
+    Validated,
+    show,
+)
 
 
 def mine(
     validated: Validated = CYCLE / "validate",
+    reference: Reference = REFERENCE,
     champion: Champion = CHAMPION,
     judgments: Judgments = JUDGMENTS,
     out: Out = CYCLE / "mine",
@@ -16,5 +31,5 @@ def mine(
     """Mine the few pairs of the window that are worth a judge's time."""
     from serm import mining, settings
 
-    figures = mining.mine(validated, champion, judgments, out, settings.load(params))
+    figures = mining.mine(validated, reference, champion, judgments, out, settings.load(params))
     show("mine", figures, json)

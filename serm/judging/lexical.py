@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 
 import bm25s
@@ -10,6 +9,7 @@ import numpy as np
 
 from serm.judging.calibration import Found
 from serm.judging.judge import Floats, Pairs
+from serm.tokens import letters, normalize, tokens, words
 
 
 class LexicalEvidence:
@@ -80,29 +80,3 @@ class _Catalogue:
         else:
             return features, "the name shares nothing with the query."
         return features, f"{said}; BM25 {score:.1f}, rank {rank:,} of {self._size:,}."
-
-
-def normalize(text: str) -> str:
-    """Fold compatibility forms and case (Unicode NFKC, casefold)."""
-    return unicodedata.normalize("NFKC", text).casefold()
-
-
-def words(text: str) -> list[str]:
-    """Return the runs of letters, marks and digits in ``text``; marks are vowels in Hindi, Bengali and Thai."""
-    return "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text).split()
-
-
-def letters(text: str) -> list[str]:
-    """The character bi- and trigrams of each word, its borders marked."""
-    return [
-        f"_{word}_"[start : start + size]
-        for word in words(text)
-        for size in (2, 3)
-        for start in range(len(word) + 3 - size)
-    ]
-
-
-def tokens(text: str) -> list[str]:
-    """Words and letters of the normalised ``text``, told apart by a mark."""
-    folded = normalize(text)
-    return [f"w:{word}" for word in words(folded)] + letters(folded)

@@ -9,7 +9,7 @@ import numpy as np
 from serm.judging.calibration import Found
 from serm.judging.encoder import Embeddings, standing
 from serm.judging.judge import Pairs
-from serm.judging.lexical import normalize
+from serm.tokens import normalize
 
 BACKGROUND = 64
 """Keys of the knowledge that a cosine is compared with."""

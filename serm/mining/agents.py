@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import ibis
 
-from serm.mining import click_model, disagreement, feedback, novelty, rejection, uncertainty
+from serm.mining import click_model, disagreement, feedback, hard_negative, novelty, rejection, uncertainty
 from serm.mining.opinion import Opinion, Thresholds
 
 AGENTS: dict[str, Callable[[ibis.Table, Thresholds], Opinion]] = {
@@ -16,6 +16,7 @@ AGENTS: dict[str, Callable[[ibis.Table, Thresholds], Opinion]] = {
     "model disagreement": disagreement.opinion,
     "model uncertainty": uncertainty.opinion,
     "novelty": novelty.opinion,
+    "hard negative": hard_negative.opinion,
 }
 
 

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 
 from serm import clicks
 from serm.clicks import PAIR, PositionBasedModel
-from serm.mining import click_model, feedback, novelty, rejection
+from serm.mining import click_model, feedback, hard_negative, novelty, rejection
 from serm.mining.opinion import Thresholds
 from serm.settings import MiningSettings
 
 if TYPE_CHECKING:
+    from ibis.backends import BaseBackend
     from ibis.expr.types import BooleanValue
+
+    from serm.relevance import RelevanceModel
 
 #: The dwell time that counts as half engaged; 30 seconds is the usual mark of a satisfied click (Fox et al.,
 #: "Evaluating implicit measures to improve web search", TOIS 2005).
@@ -25,6 +28,8 @@ SATISFIED_SECONDS = 30.0
 #: A query's popularity, most popular first.
 SEGMENTS = ("head", "torso", "tail")
 _MILLION = 1_000_000
+#: The columns that are 0, and not unknown, for a pair that nobody was shown.
+_COUNTED = ("impressions", "clicks", "negatives", "engagement", "weight")
 
 
 def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table:
@@ -46,7 +51,11 @@ def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table
 
 
 def describe(
-    counts: ibis.Table, model: PositionBasedModel, expected_clicks: NDArray[np.float64], judgments: ibis.Table
+    counts: ibis.Table,
+    model: PositionBasedModel,
+    expected_clicks: NDArray[np.float64],
+    judgments: ibis.Table,
+    emerging: pa.Table,
 ) -> ibis.Table:
     """Return one row for each pair, numbered ``pair``.
 
@@ -59,8 +68,8 @@ def describe(
       "Comparing click logs and editorial labels for training query rewriting", WWW 2007 workshop);
     - dislike_rate, 0 to 1: negative feedbacks less their standard error, over impressions;
     - attractiveness and its standard_error, and relevance (R_cm: the one less the other), 0 to 1;
-    - of the query: novelty and rise (see ``mining.novelty``), and segment, by popularity: ``head`` is the queries
-      with the first third of all impressions, then ``torso``, then ``tail``.
+    - of the query: novelty (of ``emerging``, 0 where that lacks it), rise (see ``mining.novelty``), and segment, by
+      popularity: ``head`` is the queries with the first third of all impressions, then ``torso``, then ``tail``.
     """
     pairs = counts.group_by("pair", *PAIR).aggregate(
         impressions=counts.impressions.sum(),
@@ -81,7 +90,7 @@ def describe(
     )
     judged = judgments.select(*PAIR).distinct().mutate(judged=True)
     known = pairs.join(ibis.memtable(estimates), "pair").left_join(judged, PAIR, rname="{name}_of_judgment")
-    known = known.join(_queries(pairs, judgments), ["query", "locale"], rname="{name}_of_query")
+    known = known.join(_queries(pairs, emerging), ["query", "locale"], rname="{name}_of_query")
     return known.select(
         "pair",
         *PAIR,
@@ -94,17 +103,18 @@ def describe(
     )
 
 
-def _queries(pairs: ibis.Table, judgments: ibis.Table) -> ibis.Table:
+def _queries(pairs: ibis.Table, emerging: pa.Table) -> ibis.Table:
     """Return query, locale, novelty, rise and segment, one row for each query."""
     queries = pairs.group_by("query", "locale").aggregate(shown=pairs.impressions.sum(), late=pairs.late.sum())
     total = queries.aggregate(all_shown=queries.shown.sum(), all_late=queries.late.sum())
-    queries = queries.cross_join(total).join(novelty.unfamiliar(queries, judgments), ["query", "locale"])
+    clustered = ibis.memtable(emerging, schema=ibis.schema(dict(query="string", locale="string", novelty="float64")))
+    queries = queries.cross_join(total).left_join(clustered, ["query", "locale"], rname="{name}_clustered")
     before = queries.shown.cumsum(order_by=[ibis.desc("shown"), "query", "locale"]) - queries.shown
     third = (before * len(SEGMENTS) / queries.all_shown).floor()
     return queries.select(
         "query",
         "locale",
-        "novelty",
+        novelty=queries.novelty.fill_null(0.0),
         rise=novelty.rise(queries.late, queries.shown, queries.all_late / queries.all_shown),
         segment=ibis.cases(*((third == number, name) for number, name in enumerate(SEGMENTS))),
     )
@@ -140,6 +150,42 @@ def to_score(
         for part, total, scored in ((suspects, all_suspects, scored_suspects), (others, all_others, scored_others))
     ]
     return ibis.union(*parts), {"suspects": scored_suspects, "sampled": scored_others}
+
+
+def unseen(
+    engine: BaseBackend,
+    pairs: ibis.Table,
+    asked: pa.Table,
+    documents: ibis.Table,
+    judgments: ibis.Table,
+    model: RelevanceModel,
+    options: MiningSettings,
+) -> pa.Table:
+    """Return the hard negatives of queries among ``asked``, as rows like those: no impressions and no clicks.
+
+    They have ``found_by``, their numbers follow those of ``pairs``, and ``weight`` is 0: they are no sample of what
+    users see, and no quantile counts them.
+    """
+    if not options.hard_negatives or not asked.num_rows:
+        return asked.slice(0, 0).append_column("found_by", pa.array([], pa.string()))
+    queries = asked.select(["query", "locale"]).group_by(["query", "locale"]).aggregate([])
+    queries = queries.sort_by([("locale", "ascending"), ("query", "ascending")])
+    drawn = np.random.default_rng(options.seed).permutation(queries.num_rows)[: options.hard_negative_queries]
+    queries = queries.take(pa.array(np.sort(drawn)))
+    wanted = ibis.memtable(queries)
+    known = ibis.union(*(table.semi_join(wanted, ["query", "locale"]).select(*PAIR) for table in (pairs, judgments)))
+    catalogue = documents.semi_join(wanted, "locale").select("doc_id", "locale", "title", "body").order_by("doc_id")
+    found = hard_negative.unseen(
+        queries, engine.to_pyarrow(known.distinct()), engine.to_pyarrow(catalogue), model, options
+    )
+    of_query = pairs.select("query", "locale", "novelty", "rise", "segment").distinct()
+    rows = ibis.memtable(found).join(of_query, ["query", "locale"])
+    rows = rows.join(documents.select("doc_id", "title", "body"), "doc_id")
+    nothing = {name: ibis.literal(0).cast(str(asked.schema.field(name).type)) for name in _COUNTED}
+    rows = engine.to_pyarrow(rows.mutate(**nothing).order_by(*PAIR))
+    after = engine.to_pyarrow(pairs.pair.max()).as_py() + 1
+    numbers = pa.array(np.arange(after, after + rows.num_rows), asked.schema.field("pair").type)
+    return rows.append_column("pair", numbers)
 
 
 def _suspect(candidates: ibis.Table, thresholds: Thresholds) -> BooleanValue:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from datasketch import MinHash, MinHashLSH
 
-from serm.mining.novelty import GRAM
+#: Characters of a gram; a query is padded with a space on either side, so that the shortest has one.
+GRAM = 3
 
 #: Queries of one locale whose trigrams have at least this Jaccard similarity say the same.
 SAME = 0.8

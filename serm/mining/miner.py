@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,24 +21,42 @@ from serm.atomic import replace_directory, write_json
 from serm.clicks import PositionBasedModel
 from serm.errors import UserError
 from serm.mining import candidates as cascade
-from serm.mining import rejection
+from serm.mining import clusters, rejection
 from serm.mining.agents import AGENTS, ask
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
 from serm.mining.selection import Selection, select
-from serm.settings import MiningSettings, Settings
+from serm.settings import MiningSettings, Settings, Threshold
 from serm.step import Figures, step
 
 if TYPE_CHECKING:
     from serm.relevance import RelevanceModel
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the miner reads: tables of its engine, or in memory, and the champion."""
+
+    impressions: ibis.Table
+    """The window (IMPRESSIONS)."""
+    reference: ibis.Table
+    """The window before it (IMPRESSIONS), which tells what is new."""
+    documents: ibis.Table
+    judgments: ibis.Table
+    model: RelevanceModel
+    document_text: Callable[[str, str], str]
+    """A document's title and body to the text that the model reads."""
+
+
 @step
-def mine(validated: Path, champion: Path, judgments: Path, out: Path, settings: Settings) -> Figures:
+def mine(validated: Path, reference: Path, champion: Path, judgments: Path, out: Path, settings: Settings) -> Figures:
     """Write the mined pairs to ``out/pairs`` (MINED_PAIRS) and the cascade's counts to ``out/mining.json``.
+
+    Killed while it scores, it goes on from the last finished part when it is run again with the same ``out``.
 
     Args:
         validated: the validate step's output; its impressions and documents are read.
+        reference: the impressions of the window before (IMPRESSIONS).
         champion: the relevance model whose mistakes are looked for.
         judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again.
         out: the output directory.
@@ -48,19 +67,20 @@ def mine(validated: Path, champion: Path, judgments: Path, out: Path, settings: 
     """
     from serm import relevance  # torch: not for those who only want the agents
 
-    model = relevance.load(champion)
+    finished = out.with_name(f"{out.name}.scored")
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
-        mined, summary = mine_pairs(
-            engine,
+        inputs = Inputs(
             contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS),
+            contracts.scan(engine, reference, contracts.IMPRESSIONS),
             contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
             contracts.scan(engine, judgments, contracts.JUDGMENTS),
-            model,
+            relevance.load(champion),
             relevance.document_text,
-            settings,
         )
+        mined, summary = mine_pairs(engine, inputs, settings, finished)
         contracts.write(mined, beside / "pairs", contracts.MINED_PAIRS)
         write_json(beside / "mining.json", summary)
+    shutil.rmtree(finished, ignore_errors=True)
     by_agent = {f"mined by {agent}": counts["mined"] for agent, counts in summary["by_agent"].items()}
     return {**summary["cascade"], **by_agent}
 
@@ -78,17 +98,11 @@ class Evidence:
 
 
 def mine_pairs(
-    engine: BaseBackend,
-    impressions: ibis.Table,
-    documents: ibis.Table,
-    judgments: ibis.Table,
-    model: RelevanceModel,
-    document_text: Callable[[str, str], str],
-    settings: Settings,
+    engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Return the mined pairs, in the order of query, locale and doc_id, and what ``mining.json`` holds."""
-    evidence = look(engine, impressions, documents, judgments, model, document_text, settings)
-    selection = select(evidence.scored, evidence.opinions, settings.mining)
+    evidence = look(engine, inputs, settings, finished)
+    selection = select(evidence.scored, evidence.opinions, evidence.summary["thresholds"]["novelty"], settings.mining)
     mined = _mined(evidence.scored, evidence.opinions, selection)
     summary = {
         **evidence.summary,
@@ -99,36 +113,33 @@ def mine_pairs(
     return mined, summary
 
 
-def look(
-    engine: BaseBackend,
-    impressions: ibis.Table,
-    documents: ibis.Table,
-    judgments: ibis.Table,
-    model: RelevanceModel,
-    document_text: Callable[[str, str], str],
-    settings: Settings,
-) -> Evidence:
+def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path) -> Evidence:
     """Score the window's candidates and ask the agents.
 
-    The three tables are ``engine``'s own or in memory; the click statistics become temporary tables in it.
+    The click statistics become temporary tables of the engine; scores are kept in ``finished`` (see ``scoring``).
     """
-    options = settings.mining
+    options, model = settings.mining, inputs.model
     # Temporary tables, which go with the engine: the log is read once.
-    counted = cascade.count(impressions, model.version, settings.cycle.middle)
+    counted = cascade.count(inputs.impressions, model.version, settings.cycle.middle)
     counts = engine.create_table("click_counts", counted, temp=True)
     numbers = clicks.ClickCounts.read(counts)
     fitted = clicks.fit(numbers, settings.clicks)
-    described = cascade.describe(counts, fitted, numbers.expected_clicks(), judgments)
+    now = counts.group_by("query", "locale").aggregate(shown=counts.impressions.sum())
+    before = inputs.reference.group_by("query", "locale").aggregate(shown=inputs.reference.count())
+    emerging = clusters.emerging(now, before, lambda texts: model.encoder.embed(texts, "query"), options)
+    described = cascade.describe(counts, fitted, numbers.expected_clicks(), inputs.judgments, emerging)
     pairs = engine.create_table("pairs", described, temp=True)
     seen = pairs.filter(pairs.impressions >= options.min_impressions)
     thresholds = _click_thresholds(seen, options)
-    candidates = seen.filter(~seen.judged).semi_join(documents, "doc_id")
+    candidates = seen.filter(~seen.judged).semi_join(inputs.documents, "doc_id")
     candidate_count = int(candidates.count().to_pyarrow().as_py())
     chosen, kinds = cascade.to_score(candidates, thresholds, options)
-    texts = documents.select("doc_id", "title", "body")
-    scored = chosen.join(texts, "doc_id").order_by("pair").to_pyarrow()
+    texts = inputs.documents.select("doc_id", "title", "body")
+    asked = chosen.join(texts, "doc_id").order_by("pair").to_pyarrow()
+    unseen = cascade.unseen(engine, pairs, asked, inputs.documents, inputs.judgments, model, options)
 
-    scored = score(scored, model, document_text, options).drop_columns(["title", "body"])
+    asked = pa.concat_tables([asked, unseen], promote_options="default")
+    scored = score(asked, model, inputs.document_text, options, finished).drop_columns(["title", "body"])
     thresholds = with_model_thresholds(scored, thresholds, options)
     opinions = engine.to_pyarrow(ask(ibis.memtable(scored), thresholds))
     summary = {
@@ -136,10 +147,11 @@ def look(
             "impressions": int(numbers.impressions.sum()),
             "pairs": numbers.pairs,
             "candidates": candidate_count,
+            "unseen": unseen.num_rows,
             "scored": scored.num_rows,
             "named": len(np.unique(opinions["pair"].to_numpy())),
         },
-        "scored": kinds,
+        "scored": {**kinds, "unseen": unseen.num_rows},
         "thresholds": asdict(thresholds),
         "click_model": _click_model(fitted, numbers),
         "champion": model.version,
@@ -150,27 +162,35 @@ def look(
 def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:
     """Return the thresholds on what users did, over the pairs shown often enough, judged ones included.
 
-    Where the champion's scores are not in the log, tau_o is 0 until pairs are scored.
+    Where the champion's scores are not in the log, a quantile of f is 0 until pairs are scored.
     """
-    quantiles = pairs.aggregate(
-        over_scored_above=pairs.logged.quantile(options.over_scored_quantile).fill_null(0.0),
-        clicks=pairs.clicks_over_expected.quantile(options.click_quantile or 0.0),
-        engagement=pairs.engagement.quantile(options.engagement_quantile),
-        relevance=pairs.relevance.quantile(options.attractiveness_quantile),
-        skipped_below=rejection.ceiling(pairs).quantile(options.skipped_quantile),
-        dislike_rate=pairs.dislike_rate.quantile(options.dislike_quantile),
+
+    def tau(column: ibis.Value, threshold: Threshold) -> ibis.Value:
+        if threshold.quantile is None:
+            return ibis.literal(threshold.value)
+        return column.quantile(threshold.quantile)
+
+    taus = pairs.aggregate(
+        pairs=pairs.count(),
+        under_scored_below=tau(pairs.logged, options.under_scored).fill_null(0.0),
+        over_scored_above=tau(pairs.logged, options.over_scored).fill_null(0.0),
+        clicks=tau(pairs.clicks_over_expected, options.clicks or Threshold(value=0.0)),
+        engagement=tau(pairs.engagement, options.engagement),
+        relevance=tau(pairs.relevance, options.attractiveness),
+        skipped_below=tau(rejection.ceiling(pairs), options.skipped),
+        dislike_rate=tau(pairs.dislike_rate, options.disliked),
+        novelty=tau(pairs.novelty, options.novelty),
+        rise=tau(pairs.rise, options.rise),
     )
-    (row,) = quantiles.to_pyarrow().to_pylist()
-    if row["relevance"] is None:
+    (row,) = taus.to_pyarrow().to_pylist()
+    if not row.pop("pairs"):
         raise UserError(
             f"mining: no pair of this window was shown {options.min_impressions} times; "
             "lower mining.min_impressions or widen the window in params.yaml."
         )
-    if options.click_quantile is None:
+    if options.clicks is None:
         row["clicks"] = None
-    return Thresholds(
-        under_scored_below=options.under_scored_below, novelty=options.min_novelty, rise=options.min_rise, **row
-    )
+    return Thresholds(**row)
 
 
 def _mined(scored: pa.Table, opinions: pa.Table, selection: Selection) -> pa.Table:

@@ -24,7 +24,7 @@ class Selection:
     """Named pairs whose query says the same as a more shown one of the same document."""
 
 
-def select(scored: pa.Table, opinions: pa.Table, options: MiningSettings) -> Selection:
+def select(scored: pa.Table, opinions: pa.Table, new_above: float, options: MiningSettings) -> Selection:
     """Choose at most ``budget`` of the pairs that agents named.
 
     Every agent claims the pairs that it named, its strongest first; and every slice of the traffic (a locale; head,
@@ -34,7 +34,8 @@ def select(scored: pa.Table, opinions: pa.Table, options: MiningSettings) -> Sel
     Args:
         scored: pair, query, locale, doc_id, impressions, segment, novelty.
         opinions: pair, agent (a name in ``AGENTS``), strength.
-        options: budget, min_novelty and seed are read.
+        new_above: tau_n; a query with more novelty is new.
+        options: budget and seed are read.
     """
     kept = _without_duplicates(scored, np.unique(opinions["pair"].to_numpy()))
     is_kept = np.isin(opinions["pair"].to_numpy(), kept["pair"].to_numpy())
@@ -44,7 +45,7 @@ def select(scored: pa.Table, opinions: pa.Table, options: MiningSettings) -> Sel
     pair, strength = named["pair"].to_numpy(), named["strength"].to_numpy()
     ranked, priority = allocate(pair, agent, strength, len(pair), options.seed)
 
-    slices = _slices(kept, options)
+    slices = _slices(kept, new_above)
     claims = [(pair, agent, strength)]
     claims += [(ranked, number + len(agents), priority) for number in slices]
     pair, claimant, strength = (np.concatenate(column) for column in zip(*claims, strict=True))
@@ -69,12 +70,12 @@ def _without_duplicates(scored: pa.Table, named: NDArray[np.int64]) -> pa.Table:
     return rows.take(pa.array(sorted(best.values()), pa.int64()))
 
 
-def _slices(pairs: pa.Table, options: MiningSettings) -> list[NDArray[np.int64]]:
+def _slices(pairs: pa.Table, new_above: float) -> list[NDArray[np.int64]]:
     """Return three numberings [pairs] that share no number: the slice that each pair belongs to."""
     kinds = (
         np.array(pairs["locale"].to_pylist(), dtype=str),
         np.array(pairs["segment"].to_pylist(), dtype=str),
-        pairs["novelty"].to_numpy() > options.min_novelty,
+        pairs["novelty"].to_numpy() > new_above,
     )
     numberings, used = [], 0
     for kind in kinds:

@@ -39,7 +39,7 @@ from serm.relevance.encoder import (
 )
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_PAIRS = 16_384
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 

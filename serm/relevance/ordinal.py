@@ -1,6 +1,6 @@
 """Ordinal grades from one score: the proportional odds model (McCullagh 1980, J. R. Stat. Soc. B 42(2), 109-142).
 
-``Pr(y >= k) = sigmoid(s - theta_k)`` for k = 1, 2, 3 with ``theta_1 < theta_2 < theta_3``.
+``Pr(y >= k) = sigmoid((s - theta_k) / T)`` for k = 1, 2, 3 with ``theta_1 < theta_2 < theta_3`` and temperature T > 0.
 """
 
 from __future__ import annotations
@@ -15,10 +15,17 @@ GRADES = torch.arange(len(Grade), dtype=torch.float64)
 
 
 class OrdinalHead(nn.Module):
-    """The thresholds: the first one and the logarithms of the gaps, so that they stay in order."""
+    """The thresholds: the first one and the logarithms of the gaps, so that they stay in order; and a temperature.
+
+    The temperature is 1 while the model trains and is fitted afterwards, on pairs held out (``calibrate``): fine-tuned
+    networks are too sure of themselves (Guo et al., "On calibration of modern neural networks", ICML 2017).
+    """
+
+    temperature: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("temperature", torch.tensor(1.0))
         self.first = nn.Parameter(torch.tensor(-1.0))
         self.log_gaps = nn.Parameter(torch.zeros(len(Grade) - 2))
 
@@ -28,23 +35,53 @@ class OrdinalHead(nn.Module):
 
     def distribution(self, scores: torch.Tensor) -> torch.Tensor:
         """Return Pr(y) [n, 4] for scores [n]; in float64, each row sums to 1."""
-        reached = torch.sigmoid(scores.double()[:, None] - self.thresholds().double())
+        reached = torch.sigmoid((scores.double()[:, None] - self.thresholds().double()) / self.temperature.double())
         one, zero = torch.ones_like(reached[:, :1]), torch.zeros_like(reached[:, :1])
         return torch.cat([one, reached], 1) - torch.cat([reached, zero], 1)
 
     def log_likelihood(self, scores: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
-        """Return log Pr(y = grade) [n] for scores [n] and integer grades [n], without cancellation.
+        """Return log Pr(y = grade) [n] for scores [n] and integer grades [n], without cancellation."""
+        return _log_likelihood(scores, grades, self.thresholds(), self.log_gaps, self.temperature)
 
-        ``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))``, with a and b the distances to
-        the thresholds below and above the grade.
+    def calibrate(self, scores: torch.Tensor, grades: torch.Tensor) -> float:
+        """Set the temperature to the likeliest one for scores [n] and grades [n]; return it, within 1/20 to 20.
+
+        With no pairs it is 1. Scores keep their order, whatever the temperature.
         """
-        distance = scores[:, None] - self.thresholds()
-        below = functional.pad(functional.logsigmoid(distance), (1, 0))
-        above = functional.pad(functional.logsigmoid(-distance), (0, 1))
-        between = functional.pad(torch.log(-torch.expm1(-self.log_gaps.exp())), (1, 1))
-        return (below + above + between)[torch.arange(len(grades)), grades]
+        self.temperature.fill_(1.0)
+        if len(grades):
+            logarithm = torch.zeros((), requires_grad=True)
+            optimizer = torch.optim.LBFGS([logarithm], max_iter=50, line_search_fn="strong_wolfe")
+            scores, thresholds, gaps = scores.detach(), self.thresholds().detach(), self.log_gaps.detach()
+
+            def loss() -> float:
+                optimizer.zero_grad()
+                value = -_log_likelihood(scores, grades, thresholds, gaps, logarithm.exp()).mean()
+                value.backward()  # type: ignore[no-untyped-call]
+                return value.item()
+
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
+            self.temperature.copy_(logarithm.detach().exp().clamp(0.05, 20))
+        return float(self.temperature)
 
 
 def expected_grade(distribution: torch.Tensor) -> torch.Tensor:
     """Return f = sum of y Pr(y) [n], in 0..3, for distributions [n, 4]."""
     return distribution @ GRADES
+
+
+def _log_likelihood(
+    scores: torch.Tensor,
+    grades: torch.Tensor,
+    thresholds: torch.Tensor,
+    log_gaps: torch.Tensor,
+    temperature: torch.Tensor,
+) -> torch.Tensor:
+    """``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))``, with a and b the distances to the
+    thresholds below and above the grade.
+    """
+    distance = (scores[:, None] - thresholds) / temperature
+    below = functional.pad(functional.logsigmoid(distance), (1, 0))
+    above = functional.pad(functional.logsigmoid(-distance), (0, 1))
+    between = functional.pad(torch.log(-torch.expm1(-log_gaps.exp() / temperature)), (1, 1))
+    return (below + above + between)[torch.arange(len(grades)), grades]

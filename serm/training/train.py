@@ -16,7 +16,7 @@ from serm.errors import UserError
 from serm.evaluation.measures import ndcg
 from serm.relevance import RelevanceModel
 from serm.relevance.encoder import load_encoder
-from serm.settings import Settings
+from serm.settings import Settings, TrainingSettings
 from serm.step import Figures, step
 from serm.training.examples import Examples, choose, draw, held_out, read
 from serm.training.fit import Targets, fine_tune, fit_cosine, reproducible
@@ -36,8 +36,9 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         judgments: a JUDGMENTS dataset, everything known before this cycle.
         annotated: the annotate step's output; its kept labels are ``annotated/judgments``.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
-        out: becomes ``model/`` (the challenger) and ``train.json``: pairs by source, the loss curve, and the loss and
-            NDCG@10 of both models on held-out seed queries.
+        out: becomes ``model/`` (the challenger) and ``train.json``: pairs by source, the loss curve, the temperature
+            (fitted on half of the held-out seed queries), and on their other half the loss and NDCG@10 of both
+            models.
         settings: uses the sections ``relevance`` and ``training``.
 
     Raises:
@@ -47,13 +48,13 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     documents = validated / "documents"
     earlier = read(judgments, documents, options)
     new = read(annotated / "judgments", documents, options)
-    out_rows = held_out(earlier, options.held_out_share)
+    out_rows, calibrating = _held_out(earlier, options)
     examples = choose(earlier[~out_rows], new, options)
     before = relevance.load(champion)
     with reproducible(options):
         model = RelevanceModel(before.encoder, copy.deepcopy(before.residual))
-        curve, figures = _fit(model, examples, settings)
-        kept = earlier[out_rows]
+        curve, figures = _fit(model, examples, earlier[calibrating], settings)
+        kept = earlier[out_rows & ~calibrating]
         remembered = {"champion": _measure(before, kept), "challenger": _measure(model, kept)}
     with replace_directory(out) as beside:
         model.save(beside / "model")
@@ -62,6 +63,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
             "challenger": model.version,
             "pairs": {"new": len(new), "used": len(examples), "by_source": examples.by_source()},
             "loss": curve,
+            "temperature": figures["temperature"],
             "held_out_seed": {"pairs": len(kept), **remembered},
         }
         write_json(beside / "train.json", summary)
@@ -83,21 +85,26 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
             catalogue.
     """
     options = settings.training
-    examples = read(judgments, documents, options)
-    examples = examples[~held_out(examples, options.held_out_share)]
-    examples = draw(examples, options.max_pairs, np.random.default_rng(options.seed))
+    known = read(judgments, documents, options)
+    out_rows, calibrating = _held_out(known, options)
+    examples = draw(known[~out_rows], options.max_pairs, np.random.default_rng(options.seed))
     with reproducible(options):
         encoder = load_encoder(settings.relevance.base, settings.relevance)
         model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
-        _, figures = _fit(model, examples, settings, fresh=True)
+        _, figures = _fit(model, examples, known[calibrating], settings, fresh=True)
     model.save(out)
     return figures
 
 
+def _held_out(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which rows are held out from training, and which of those, half, are for the temperature."""
+    return held_out(examples, options.held_out_share), held_out(examples, options.held_out_share / 2)
+
+
 def _fit(
-    model: RelevanceModel, examples: Examples, settings: Settings, fresh: bool = False
+    model: RelevanceModel, examples: Examples, calibrating: Examples, settings: Settings, fresh: bool = False
 ) -> tuple[list[float], Figures]:
-    """Train a model, a fresh one with its cosine fitted first; return the loss curve and the figures of the run."""
+    """Train a model, a fresh one with its cosine fitted first, and calibrate it; return the loss curve and figures."""
     if not len(examples):
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
     targets = Targets(
@@ -106,15 +113,19 @@ def _fit(
         groups=torch.from_numpy(examples.groups()),
     )
     pairs = model.pairs(*examples.texts())
+    model.residual.ordinal.temperature.fill_(1.0)
     if fresh:
         fit_cosine(model, pairs, targets)
     start = time.perf_counter()
     curve = fine_tune(model, pairs, targets, settings.training)
     seconds = time.perf_counter() - start
+    scores = model.forward(model.pairs(*calibrating.texts()))
+    temperature = model.residual.ordinal.calibrate(scores.clone(), torch.from_numpy(calibrating.grades))
     figures: Figures = {
         "pairs": len(examples),
         "pairs_per_second": round(len(examples) * settings.training.epochs / seconds, 1),
         "loss": round(curve[-1], 4),
+        "temperature": round(temperature, 4),
     }
     return curve, figures
 

@@ -184,7 +184,7 @@ def test_pickled_weights_and_other_formats_are_refused(champion: Path, tmp_path:
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").unlink()
     (other / "config.json").write_text(json.dumps({**config, "format": 99}))
-    with pytest.raises(UserError, match="format 99, expected 1"):
+    with pytest.raises(UserError, match="format 99, expected 2"):
         relevance.load(other)
     (other / "config.json").write_text(json.dumps(config))
     (other / "base.safetensors").unlink()

@@ -21,9 +21,10 @@ from serm.errors import UserError
 from serm.judging import annotate, annotation
 from serm.judging.agreement import confident, dawid_skene, unanimous
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
-from serm.judging.lexical import LexicalEvidence, words
+from serm.judging.lexical import LexicalEvidence
 from serm.judging.trust import measure
 from serm.settings import CycleSettings, JudgingSettings, Settings
+from serm.tokens import words
 
 NAMES = ("red cat", "cat face", "blue dog", "dog face", "green car", "fast car", "apple tree", "tall tree")
 QUERIES = ("cat", "dog", "car", "tree", "face", "red", "blue", "tall", "apple", "fast", "green", "pet")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,15 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
+from pydantic import ValidationError
 
 from serm import clicks, contracts
-from serm.mining import candidates, click_model, disagreement, feedback, uncertainty
+from serm.mining import candidates, click_model, clusters, disagreement, feedback, hard_negative, scoring, uncertainty
 from serm.mining.agents import AGENTS, ask
 from serm.mining.budget import allocate
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
 from serm.mining.selection import select
-from serm.settings import ClickSettings, MiningSettings
+from serm.settings import ClickSettings, MiningSettings, Threshold
 
 TAU = Thresholds(
     under_scored_below=1.5,
@@ -38,7 +41,7 @@ TAU = Thresholds(
 )
 DULL = {"clicks": 0, "impressions": 9, "engagement": 0.0, "attractiveness": 0.1, "standard_error": 0.05}
 DULL |= {"relevance": 0.05, "score": 1.0, "disagreement": 0.1, "uncertainty": 0.2, "clicks_over_expected": 0.0}
-DULL |= {"negatives": 0, "dislike_rate": 0.0, "novelty": 0.0, "rise": 0.0}
+DULL |= {"negatives": 0, "dislike_rate": 0.0, "novelty": 0.0, "rise": 0.0, "found_by": "nobody"}
 
 
 def pairs(*changes: dict[str, Any]) -> ibis.Table:
@@ -112,7 +115,8 @@ def test_each_agent_says_why() -> None:
     assert reasons == {
         "user rejection": "9 impressions, 0 dislikes, attractiveness 0.02 (standard error 0.01) without position "
         "bias, yet the champion expects grade 2.5",
-        "novelty": "100 % of the query is new to the judgments, and the champion would show the document (grade 2.5)",
+        "novelty": "100 % of the searches for queries like this are new since the reference window, "
+        "and the champion would show the document (grade 2.5)",
     }
 
 
@@ -171,6 +175,7 @@ def test_ties_are_drawn_with_the_seed() -> None:
 
 
 MIDDLE = datetime(2018, 1, 1, tzinfo=UTC)
+EMERGING = pa.schema([("query", pa.string()), ("locale", pa.string()), ("novelty", pa.float64())])
 
 
 def impressions(*rows: dict[str, Any]) -> ibis.Table:
@@ -190,11 +195,15 @@ def judgments(*keys: tuple[str, str, str]) -> ibis.Table:
     return ibis.memtable(pa.Table.from_pylist(rows, schema=contracts.JUDGMENTS))
 
 
-def described(shown: ibis.Table, judged: ibis.Table) -> dict[tuple[str, str, str], dict[str, Any]]:
+def described(
+    shown: ibis.Table, judged: ibis.Table, emerging: dict[tuple[str, str], float] | None = None
+) -> dict[tuple[str, str, str], dict[str, Any]]:
     counts = candidates.count(shown, "v1", MIDDLE)
     numbers = clicks.ClickCounts.read(counts)
     model = clicks.fit(numbers, ClickSettings())
-    rows = candidates.describe(counts, model, numbers.expected_clicks(), judged).to_pyarrow().to_pylist()
+    new = [(*query, novelty) for query, novelty in (emerging or {}).items()]
+    known = pa.Table.from_pylist([dict(zip(EMERGING.names, row, strict=True)) for row in new], EMERGING)
+    rows = candidates.describe(counts, model, numbers.expected_clicks(), judged, known).to_pyarrow().to_pylist()
     return {(row["query"], row["locale"], row["doc_id"]): row for row in rows}
 
 
@@ -236,14 +245,82 @@ def test_the_dislike_rate_needs_more_than_one_dislike() -> None:
     assert rows["cat", "en", "b"]["dislike_rate"] == pytest.approx((4 - 2) / 4)
 
 
-def test_novelty_is_the_share_of_the_querys_trigrams_that_no_judged_query_of_its_locale_has() -> None:
-    shown = impressions({}, {"query": "cats"}, {"locale": "fr"}, {"query": "x"}, {"query": "Cat"})
-    rows = described(shown, judgments(("cat", "en", "zzz")))
-    novelty = {key[:2]: row["novelty"] for key, row in rows.items()}
-    # " cat " has the trigrams " ca", "cat", "at "; " cats " has " ca", "cat", "ats", "ts ".
-    assert novelty == {("cat", "en"): 0, ("cats", "en"): 0.5, ("cat", "fr"): 1, ("x", "en"): 1, ("Cat", "en"): 0}
-    rows = described(impressions({}, {"doc_id": "b"}), judgments(("cat", "en", "a")))
+def test_a_pair_is_known_as_judged_and_its_query_as_new() -> None:
+    shown = impressions({}, {"doc_id": "b"}, {"query": "dog"}, {"locale": "fr"})
+    rows = described(shown, judgments(("cat", "en", "a")), {("cat", "en"): 0.25, ("cat", "fr"): 1.0})
     assert [key for key, row in rows.items() if row["judged"]] == [("cat", "en", "a")]
+    novelty = {key[:2]: row["novelty"] for key, row in rows.items()}
+    assert novelty == {("cat", "en"): 0.25, ("dog", "en"): 0, ("cat", "fr"): 1}
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    """Unit vectors of letters: texts with the same letters mean the same."""
+    vectors = np.array([[text.count(letter) for letter in "abcdefgh"] for text in texts], np.float32).reshape(-1, 8)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def shown_queries(*rows: tuple[str, str, int]) -> ibis.Table:
+    schema = pa.schema([("query", pa.string()), ("locale", pa.string()), ("shown", pa.int64())])
+    return ibis.memtable(pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema))
+
+
+def new_queries(now: ibis.Table, before: ibis.Table, **options: Any) -> dict[tuple[str, str], float]:
+    table = clusters.emerging(now, before, embed, MiningSettings(queries_a_cluster=1, **options))
+    return {(row["query"], row["locale"]): row["novelty"] for row in table.to_pylist()}
+
+
+def test_a_cluster_is_new_as_far_as_the_reference_lacks_its_impressions() -> None:
+    # The windows are as large, so each cluster should have had as many impressions in the reference.
+    now = shown_queries(("aaa", "en", 50), ("bbb", "en", 100), ("ccc", "en", 50), ("aaa", "fr", 100))
+    before = shown_queries(("aa", "en", 200), ("bb", "en", 49), ("eee", "en", 51))
+    assert new_queries(now, before, clustered_queries=9) == {
+        ("aaa", "en"): 0,  # known under other words
+        ("bbb", "en"): 0.5,  # 1 - (49 + 1) / 100
+        ("ccc", "en"): pytest.approx(1 - 1 / 50),
+        ("aaa", "fr"): pytest.approx(1 - 1 / 100),  # the locale is new, whatever the words
+    }
+
+
+def test_too_few_impressions_and_queries_beyond_the_limit_are_not_called_new() -> None:
+    now = shown_queries(("aaa", "en", 99), ("bbb", "en", 1))
+    before = shown_queries(("aaa", "en", 100))
+    assert new_queries(now, before) == {("aaa", "en"): 0, ("bbb", "en"): 0}
+    assert new_queries(now, before, clustered_queries=1) == {("aaa", "en"): 0}
+    assert new_queries(shown_queries(), before) == {}
+    assert new_queries(now, shown_queries()) == {("aaa", "en"): 0, ("bbb", "en"): 0}
+
+
+def test_hard_negatives_are_what_a_search_finds_and_nobody_was_shown() -> None:
+    texts = {"d1": "abc abd", "d2": "abc", "d3": "abd", "d4": "ggg", "d5": "abc abc"}
+    rows = [{"doc_id": doc, "locale": "en", "title": text, "body": ""} for doc, text in texts.items()]
+    rows.append({"doc_id": "fr1", "locale": "fr", "title": "abc", "body": ""})
+    queries = pa.Table.from_pylist([{"query": "abc", "locale": "en"}, {"query": "xyz", "locale": "de"}])
+    known = pa.Table.from_pylist([{"query": "abc", "locale": "en", "doc_id": "d2"}])
+
+    class Champion:
+        class encoder:
+            @staticmethod
+            def embed(texts: Sequence[str], kind: str) -> np.ndarray:
+                return embed(texts)
+
+    def found(**options: Any) -> list[tuple[str, str]]:
+        settings = MiningSettings(**options)
+        table = hard_negative.unseen(queries, known, pa.Table.from_pylist(rows), Champion(), settings)
+        assert set(zip(table["query"].to_pylist(), table["locale"].to_pylist(), strict=True)) <= {("abc", "en")}
+        return [(row["doc_id"], row["found_by"]) for row in table.to_pylist()]
+
+    assert found() == [("d5", "BM25"), ("d1", "encoder")]
+    assert found(hard_negatives=2, hard_negatives_by=["BM25"]) == [("d5", "BM25"), ("d1", "BM25")]
+    # What shares no letter is not found by words; meaning always ranks all.
+    assert found(hard_negatives=9, hard_negatives_by=["BM25"])[-1] == ("d3", "BM25")
+    assert found(hard_negatives=9, hard_negatives_by=["encoder"])[-1] == ("d4", "encoder")
+
+
+def test_hard_negative_takes_what_nobody_was_shown() -> None:
+    unseen = {"impressions": 0, "found_by": "BM25", "attractiveness": None, "relevance": None}
+    table = pairs({}, unseen, {**unseen, "score": 2.5})
+    assert chosen(table, "hard negative") == [1, 2]
+    assert chosen(table, "user rejection") == []
 
 
 def test_a_query_rises_by_standard_errors_above_the_windows_own_growth() -> None:
@@ -330,22 +407,63 @@ class Stub:
         return np.outer(np.arange(samples), [len(document) for document in documents]) / 100
 
 
-def test_the_champion_scores_the_text_and_the_logs_own_score_stands() -> None:
+def test_the_champion_scores_the_text_and_the_logs_own_score_stands(tmp_path: Path) -> None:
     table = pa.table({"query": ["q", "q"], "title": ["ab", "cdef"], "body": ["", ""], "logged": [None, 0.5]})
-    scored = score(table, Stub(), lambda title, body: title, MiningSettings(dropout_samples=3))
+    scored = score(table, Stub(), lambda title, body: title, MiningSettings(dropout_samples=3), tmp_path)
     assert scored["score"].to_pylist() == [2.0, 0.5]
     assert scored["disagreement"].to_pylist() == pytest.approx([0.04, 0.08])
     assert scored["uncertainty"][0].as_py() < scored["uncertainty"][1].as_py()
+
+
+def test_killed_while_it_scores_it_asks_the_champion_only_for_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PART", 2)
+    texts = ["a", "bb", "ccc", "dddd", "eeeee"]
+    table = pa.table({"query": ["q"] * 5, "title": texts, "body": [""] * 5, "logged": pa.nulls(5, pa.float64())})
+    settings = MiningSettings(dropout_samples=2)
+
+    class Dies(Stub):
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+            self.lives = 2
+
+        def score(self, queries: list[str], documents: list[str]) -> Any:
+            if self.lives == 0:
+                raise KeyboardInterrupt
+            self.lives -= 1
+            self.asked.extend(documents)
+            return super().score(queries, documents)
+
+    model = Dies()
+    with pytest.raises(KeyboardInterrupt):
+        score(table, model, lambda title, body: title, settings, tmp_path)
+    model.lives = 9
+    scored = score(table, model, lambda title, body: title, settings, tmp_path)
+    assert model.asked == texts
+    assert scored.equals(score(table, Stub(), lambda title, body: title, settings, tmp_path / "whole"))
+    # Another model or another seed does not take what this one left behind.
+    model.version = "v2"
+    score(table, model, lambda title, body: title, settings, tmp_path)
+    assert model.asked == texts * 2
 
 
 def test_model_thresholds_are_quantiles_over_the_candidates_that_the_scored_stand_for() -> None:
     # One suspect of high MD, and nine others that stand for a hundred: the suspect must not move the quantile.
     columns = {"disagreement": [9.0, *range(9)], "uncertainty": [0.0] * 10, "score": [3.0] + [1.0] * 9}
     scored = pa.table({**columns, "weight": [1.0] + [100.0] * 9})
-    tau = with_model_thresholds(scored, TAU, MiningSettings(disagreement_quantile=0.5))
+    tau = with_model_thresholds(scored, TAU, MiningSettings(disagreement=Threshold(quantile=0.5)))
     assert tau.disagreement == 4.0
     assert tau.over_scored_above == 1.0
     assert with_model_thresholds(scored.slice(0, 0), TAU, MiningSettings()) == TAU
+    absolute = with_model_thresholds(scored, TAU, MiningSettings(disagreement=Threshold(value=0.25)))
+    assert absolute.disagreement == 0.25
+
+
+@pytest.mark.parametrize("wrong", [{}, {"quantile": 0.5, "value": 1.0}, {"quantile": 1.5}])
+def test_a_threshold_is_a_quantile_or_a_value(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        Threshold.model_validate(wrong)
 
 
 def selected(budget: int, **columns: Any) -> list[int]:
@@ -355,7 +473,7 @@ def selected(budget: int, **columns: Any) -> list[int]:
     plain |= {"novelty": [0.0] * size, "pair": list(range(size))}
     strength = np.linspace(1, 0, size)
     named = pa.table({"pair": range(size), "agent": ["user feedback"] * size, "strength": strength})
-    return select(pa.table(plain | columns), named, MiningSettings(budget=budget)).pair.tolist()
+    return select(pa.table(plain | columns), named, 0.5, MiningSettings(budget=budget)).pair.tolist()
 
 
 def test_the_most_shown_of_queries_that_say_the_same_is_kept() -> None:
@@ -382,6 +500,6 @@ def test_new_queries_do_not_starve() -> None:
     assert sum(pair >= 90 for pair in selected(30, query=query, novelty=[0.0] * 90 + [1.0] * 10)) >= 6
 
 
-def test_the_agents_are_the_four_published_ones_and_two_more() -> None:
+def test_the_agents_are_the_four_published_ones_and_three_more() -> None:
     published = ["user feedback", "click model", "model disagreement", "model uncertainty"]
-    assert sorted(AGENTS) == sorted([*published, "user rejection", "novelty"])
+    assert sorted(AGENTS) == sorted([*published, "user rejection", "novelty", "hard negative"])
