@@ -166,6 +166,8 @@ class MiningSettings(Section):
     """Who searches the catalogue for them; the encoder embeds every document of the queries' locales."""
     hard_negative_queries: Count = 300
     """Queries that they are searched for, drawn from those of the scored pairs."""
+    hard_negative_documents: Count = 100_000
+    """Documents that they are searched among, drawn from the catalogue in the queries' locales."""
     seed: int = 13
 
 

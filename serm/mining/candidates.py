@@ -174,7 +174,9 @@ def unseen(
     queries = queries.take(pa.array(np.sort(drawn)))
     wanted = ibis.memtable(queries)
     known = ibis.union(*(table.semi_join(wanted, ["query", "locale"]).select(*PAIR) for table in (pairs, judgments)))
-    catalogue = documents.semi_join(wanted, "locale").select("doc_id", "locale", "title", "body").order_by("doc_id")
+    catalogue = documents.semi_join(wanted, "locale").select("doc_id", "locale", "title", "body")
+    drawn_first = (f"{options.seed}\x1f" + catalogue.doc_id).hexdigest("md5")
+    catalogue = catalogue.order_by(drawn_first, "doc_id").limit(options.hard_negative_documents)
     found = hard_negative.unseen(
         queries, engine.to_pyarrow(known.distinct()), engine.to_pyarrow(catalogue), model, options
     )
