@@ -206,6 +206,10 @@ class TrainingSettings(Section):
     """Fine-tuning on seed, earlier and new judgments."""
 
     epochs: Count = 1
+    """Passes of a challenger, which goes on from the champion."""
+    founding_epochs: Count = 4
+    """Passes of the first champion over the seed. With too few, a challenger wins by the seed's further passes alone,
+    whatever the new labels are worth (benchmarks/evolution.py has that control)."""
     batch_pairs: Count = 40
     listwise_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""

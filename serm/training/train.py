@@ -88,6 +88,8 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     known = read(judgments, documents, options)
     out_rows, calibrating = _held_out(known, options)
     examples = draw(known[~out_rows], options.max_pairs, np.random.default_rng(options.seed))
+    founding = options.model_copy(update={"epochs": options.founding_epochs})
+    settings = settings.model_copy(update={"training": founding})
     with reproducible(options):
         encoder = load_encoder(settings.relevance.base, settings.relevance)
         model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
