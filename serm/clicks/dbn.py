@@ -1,0 +1,306 @@
+"""The dynamic Bayesian network: users read from the top, and stop when they are content or tired.
+
+A user who examines a document clicks it with the chance ``attractiveness``. A click contents them with the chance
+``satisfaction``, and ends the search; otherwise they examine the next position with the chance ``continuation``.
+
+Sources: Chapelle and Zhang, "A dynamic Bayesian network click model for web search ranking", WWW 2009, section 4
+(there ``a``, ``s`` and ``gamma``; relevance is ``a * s``); Chuklin, Markov and de Rijke, "Click Models for Web Search",
+2015, sections 3.8 and 4.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+
+from serm.clicks.chains import Chains
+from serm.clicks.model import FREE, Array, ClickModel, beta_curvature, climbs, sums
+from serm.clicks.pages import Pages
+from serm.settings import ClickSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicBayesianNetwork(ClickModel):
+    """A fitted model.
+
+    Attributes:
+        satisfaction: [pairs], in 0..1: the chance that a click contents the user.
+        satisfaction_error: [pairs], its standard error, with all else taken as known.
+        continuation: the chance that a user who is not content examines the next position.
+    """
+
+    name: ClassVar[str] = "dynamic Bayesian network"
+
+    satisfaction: Array
+    satisfaction_error: Array
+    continuation: float
+
+    @property
+    def relevance(self) -> Array:
+        """[pairs], in 0..1: attractiveness * satisfaction, Chapelle and Zhang's section 4."""
+        return self.attractiveness * self.satisfaction
+
+    @property
+    def relevance_error(self) -> Array:
+        """[pairs], the standard error of ``relevance``, by the delta method; the two are taken as independent."""
+        return np.hypot(self.satisfaction * self.standard_error, self.attractiveness * self.satisfaction_error)
+
+    def examination_of(self, pages: Pages) -> Array:
+        """Return [rows]: the chance that the row was examined, given the clicks above it.
+
+        A position that the page lacks is passed as if nothing was clicked there.
+        """
+        attracts, contents = self.attractiveness[pages.pair], self.satisfaction[pages.pair]
+        examined = np.empty(len(attracts))
+        top, length = pages.start[:-1], np.diff(pages.start)
+        longest_first = np.argsort(-length, kind="stable")
+        top, length = top[longest_first], length[longest_first]
+        examined[top] = self.continuation ** (pages.position[top] - pages.first)
+        for rows in range(1, int(length[0])):
+            row = top[: np.searchsorted(-length, -rows)] + rows  # the pages of more rows
+            above = row - 1
+            skipped = examined[above] * (1 - attracts[above]) / (1 - examined[above] * attracts[above])
+            unsatisfied = np.where(pages.clicked[above], 1 - contents[above], skipped)
+            examined[row] = unsatisfied * self.continuation ** (pages.position[row] - pages.position[above])
+        return examined
+
+    @classmethod
+    def fit(cls, pages: Pages, settings: ClickSettings) -> Self:
+        """Fit the model by EM to its posterior mode; the same pages give the same model.
+
+        As in the position-based model, how users browse (here ``continuation``, with the prior Beta(2, 2)) is fitted
+        first, with the pairs all but free, and then held while the pairs are fitted with their priors:
+        Beta(prior_clicks + 1, prior_skips + 1) for attractiveness, Beta(2, 2), one content and one not, for
+        satisfaction.
+        """
+        evidence = Evidence.of(pages)
+        *_, continuation, trace = _climb(evidence, _FIRST_GUESS, (FREE,) * 4, settings, learn_continuation=True)
+        nothing = np.zeros(0)
+        model = cls(
+            attractiveness=nothing,
+            standard_error=nothing,
+            satisfaction=nothing,
+            satisfaction_error=nothing,
+            continuation=continuation,
+            traces=(trace,),
+            converged=len(trace) <= settings.iterations,
+        )
+        return model._with_pairs(evidence, settings)
+
+    def for_pairs_of(self, pages: Pages, settings: ClickSettings) -> Self:
+        """Return the model whose users browse alike, with the pairs of ``pages`` fitted."""
+        return self._with_pairs(Evidence.of(pages), settings)
+
+    def _with_pairs(self, evidence: Evidence, settings: ClickSettings) -> Self:
+        priors = settings.prior_clicks, settings.prior_skips, *SATISFACTION_PRIOR
+        a, s, _, trace = _climb(evidence, self.continuation, priors, settings, learn_continuation=False)
+        errors = (1 / np.sqrt(information) for information in _information(evidence, a, s, self.continuation, priors))
+        attractiveness_error, satisfaction_error = errors
+        return replace(
+            self,
+            attractiveness=a,
+            standard_error=attractiveness_error,
+            satisfaction=s,
+            satisfaction_error=satisfaction_error,
+            traces=(self.traces[0], trace),
+            converged=self.converged and len(trace) <= settings.iterations,
+        )
+
+
+#: Contented and other clicks that each pair starts with.
+SATISFACTION_PRIOR = (1.0, 1.0)
+_FIRST_GUESS = 0.9
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The sufficient statistics: what is certain, counted by pair, and the chains below the last clicks.
+
+    Attributes:
+        clicks: [pairs].
+        passed: [pairs], impressions skipped above a page's last click, so surely examined.
+        returned: [pairs], clicks with another click below, so surely not content.
+        steps: positions that users surely went down, over all pages.
+        unclicked: [pairs], impressions on pages without a click.
+        chains: all else.
+    """
+
+    clicks: Array
+    passed: Array
+    returned: Array
+    steps: float
+    unclicked: Array
+    chains: Chains
+
+    @classmethod
+    def of(cls, pages: Pages) -> Evidence:
+        """Count ``pages``."""
+        row = np.arange(len(pages.pair))
+        last_click = pages.last_click[pages.page]
+        above, any_click = row < last_click, pages.last_click >= pages.start[:-1]
+
+        def count(rows: np.ndarray) -> Array:
+            return sums(pages.pair[rows], pages.weight[rows], pages.pairs)
+
+        depth = pages.position[pages.last_click[any_click]] - pages.first
+        return cls(
+            clicks=count(pages.clicked),
+            passed=count(above & ~pages.clicked),
+            returned=count(above & pages.clicked),
+            steps=float(depth @ pages.seen[any_click]),
+            unclicked=count(~any_click[pages.page]),
+            chains=Chains.of(pages),
+        )
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What EM expects to have happened below the last clicks, and how likely it is that nothing was clicked there."""
+
+    skipped: Array
+    """[pairs], impressions examined and not clicked."""
+    contented: Array
+    """[pairs], of the last clicks with rows below."""
+    returned: Array
+    """[pairs], of the same clicks, those that did not."""
+    went_on: float
+    stopped: float
+    log_likelihood: float
+
+
+def _likelihoods(chains: Chains, a: Array, continuation: float) -> tuple[Array, Array, Array]:
+    """Return for each remainder the chance that nothing is clicked on it and, for a user who examined its first row
+    without being content, that nothing is clicked below it and that they go on below if so."""
+    goes = (continuation**chains.steps)[chains.step]
+    nothing = 1 - a[chains.pair]
+    below, share = np.ones(len(goes)), np.zeros(len(goes))
+    for low, high in zip(chains.level[1:-1], chains.level[2:], strict=True):
+        here = slice(low, high)
+        on = goes[here] * nothing[chains.below[here]]
+        below[here] = 1 - goes[here] + on
+        share[here] = on / below[here]
+        nothing[here] *= below[here]
+    return nothing, below, share
+
+
+def _descend(chains: Chains, arriving: Array, leaving: Array, share: Array) -> None:
+    """Add to ``arriving`` [N], those who examine each remainder's first row, the ``share`` of them, and of those that
+    leave from its click (``leaving`` [N], to which the arriving are added), that go on below."""
+    level = chains.level
+    for length in range(len(level) - 2, 0, -1):
+        here, there = slice(level[length], level[length + 1]), slice(level[length - 1], level[length])
+        leaving[here] += arriving[here]
+        size, below = level[length] - level[length - 1], chains.below[here] - level[length - 1]
+        arriving[there] += sums(below, leaving[here] * share[here], size)
+
+
+def _expect(evidence: Evidence, a: Array, s: Array, continuation: float) -> _Expected:
+    chains, pairs = evidence.chains, len(a)
+    nothing, below, share = _likelihoods(chains, a, continuation)
+    last = _last_clicks(chains)
+    pair, clicked = chains.pair[last], chains.clicked[last]
+    open_ = (1 - s[pair]) * below[last]
+    quiet = s[pair] + open_
+    returned = clicked * open_ / quiet
+
+    start, late, pages = chains.start
+    comes = (continuation**chains.steps)[late]
+    enters = comes * nothing[start]
+    at_start = 1 - comes + enters
+    arriving, leaving = sums(start, pages * enters / at_start, len(nothing)), np.zeros(len(nothing))
+    leaving[last] = returned
+    _descend(chains, arriving, leaving, share)
+
+    # Of those at a row with another below it, by the step down: who went on, and who stopped on the way.
+    inner = slice(chains.level[1], None)
+    sizes = len(chains.steps)
+    went = sums(chains.step[inner], leaving[inner] * share[inner], sizes)
+    stopped = sums(chains.step[inner], leaving[inner] * (1 - share[inner]), sizes)
+    went += sums(late, pages * enters / at_start, sizes)
+    stopped += sums(late, pages * (1 - comes) / at_start, sizes)
+    return _Expected(
+        skipped=sums(chains.pair, arriving, pairs),
+        contented=sums(pair, clicked - returned, pairs),
+        returned=sums(pair, returned, pairs),
+        went_on=went @ chains.steps + stopped @ _steps_before_stopping(chains.steps, continuation),
+        stopped=float(stopped.sum()),
+        log_likelihood=float(clicked @ np.log(quiet) + pages @ np.log(at_start)),
+    )
+
+
+def _last_clicks(chains: Chains) -> np.ndarray:
+    """Return the remainders that begin with a last click and go on, so that they tell whether it contented."""
+    return np.flatnonzero(chains.clicked[chains.level[1] :]) + chains.level[1]
+
+
+def _steps_before_stopping(steps: np.ndarray, continuation: float) -> Array:
+    """Return for each number of steps how many were taken by those who took some, not all: a cut geometric's mean."""
+    some = np.maximum(steps, 1)
+    power = continuation**some
+    return continuation / (1 - continuation) - some * power / (1 - power)
+
+
+def _climb(
+    evidence: Evidence,
+    continuation: float,
+    priors: tuple[float, float, float, float],
+    settings: ClickSettings,
+    *,
+    learn_continuation: bool,
+) -> tuple[Array, Array, float, tuple[float, ...]]:
+    """Return attractiveness, satisfaction, continuation and the trace of the log posterior, which EM never lowers."""
+    prior_clicks, prior_skips, prior_contented, prior_returned = priors
+    clicks, passed, returned, unclicked = evidence.clicks, evidence.passed, evidence.returned, evidence.unclicked
+
+    def log_posterior() -> float:
+        certain = clicks @ np.log(a) + passed @ np.log1p(-a) + returned @ np.log1p(-s)
+        prior = prior_clicks * np.log(a).sum() + prior_skips * np.log1p(-a).sum()
+        prior += prior_contented * np.log(s).sum() + prior_returned * np.log1p(-s).sum()
+        browsing = (evidence.steps + 1) * np.log(continuation) + np.log1p(-continuation)
+        return float(certain + expected.log_likelihood + prior + browsing)
+
+    # Start at what the simplified model counts, with the settings' priors: see _climb in clicks.examination.
+    a = (clicks + settings.prior_clicks) / (clicks + passed + unclicked + settings.prior_clicks + settings.prior_skips)
+    s = (clicks - returned + 1) / (clicks + 2)
+    expected = _expect(evidence, a, s, continuation)
+    trace = [log_posterior()]
+    while climbs(trace, clicks.sum() + passed.sum() + unclicked.sum(), settings):
+        skips = passed + expected.skipped
+        contented, others = expected.contented + prior_contented, returned + expected.returned + prior_returned
+        a = (clicks + prior_clicks) / (clicks + skips + prior_clicks + prior_skips)
+        s = contented / (contented + others)
+        if learn_continuation:
+            went_on = evidence.steps + expected.went_on + 1
+            continuation = went_on / (went_on + expected.stopped + 1)
+        expected = _expect(evidence, a, s, continuation)
+        trace.append(log_posterior())
+    return a, s, continuation, tuple(trace)
+
+
+def _information(
+    evidence: Evidence, a: Array, s: Array, continuation: float, priors: tuple[float, float, float, float]
+) -> tuple[Array, Array]:
+    """Return minus the second derivative of the log posterior by each pair's attractiveness, and by its satisfaction.
+
+    A page is linear in each, so its own is the square of its first derivative; for a skipped document that is the
+    chance that it was examined, given all clicks, over 1 - a.
+    """
+    chains, pairs = evidence.chains, len(a)
+    nothing, below, share = _likelihoods(chains, a, continuation)
+    last = _last_clicks(chains)
+    pair, clicked = chains.pair[last], chains.clicked[last]
+    quiet = s[pair] + (1 - s[pair]) * below[last]
+    start, late, pages = chains.start
+    comes = (continuation**chains.steps)[late]
+    enters = comes * nothing[start]
+    arriving = sums(start, pages * (enters / (1 - comes + enters)) ** 2, len(nothing))
+    leaving = np.zeros(len(nothing))
+    leaving[last] = clicked * ((1 - s[pair]) * below[last] / quiet) ** 2
+    _descend(chains, arriving, leaving, share**2)
+    examined = evidence.passed + sums(chains.pair, arriving, pairs)
+    attraction = beta_curvature(a, evidence.clicks + priors[0], examined + priors[1])
+    contentment = beta_curvature(s, priors[2], evidence.returned + priors[3])
+    contentment += sums(pair, clicked * ((1 - below[last]) / quiet) ** 2, pairs)
+    return attraction, contentment
