@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.clicks.pages import Pages
+from serm.clicks.pages import Array, Pages, sums
 
 Numbers = NDArray[np.int64]
 
@@ -38,8 +38,8 @@ class Chains:
     step: Numbers
     steps: Numbers
     level: Numbers
-    clicked: NDArray[np.float64]
-    start: tuple[Numbers, Numbers, NDArray[np.float64]]
+    clicked: Array
+    start: tuple[Numbers, Numbers, Array]
 
     @classmethod
     def of(cls, pages: Pages) -> Chains:
@@ -65,12 +65,12 @@ class Chains:
 
         seen = pages.seen[longest_first].astype(np.float64)
         has_click = (pages.last_click >= top)[longest_first]
-        clicked = np.bincount(number[has_click], seen[has_click], len(pair))
+        clicked = sums(number[has_click], seen[has_click], len(pair))
         number, seen = number[~has_click], seen[~has_click]
         late = (pages.position[top] - pages.first)[longest_first][~has_click].astype(np.int64)
         first, group = _groups(number, late)
         steps, index = np.unique(np.concatenate([step, late[first]]), return_inverse=True)
-        start = number[first], index[len(step) :], np.bincount(group, seen, len(first))
+        start = number[first], index[len(step) :], sums(group, seen, len(first))
         return cls(pair, below, index[: len(step)], steps, np.array(level[1:]), clicked, start)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from serm.clicks.counts import ClickCounts
 from serm.clicks.dbn import DynamicBayesianNetwork
-from serm.clicks.model import Array, ClickModel, Tally
-from serm.clicks.pages import Pages, read_parts
+from serm.clicks.model import ClickModel, Tally
+from serm.clicks.pages import Array, Pages, read_parts
 from serm.clicks.pbm import PositionBasedModel
 from serm.clicks.sdbn import SimplifiedDynamicBayesianNetwork
 from serm.clicks.ubm import UserBrowsingModel
@@ -27,6 +27,8 @@ MODELS: dict[str, type[ClickModel]] = {
     "sdbn": SimplifiedDynamicBayesianNetwork,
     "dbn": DynamicBayesianNetwork,
 }
+
+_ESTIMATES = ("attractiveness", "standard_error", "relevance", "relevance_error")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
     """
     first, last = int(counts.position.min()), int(counts.position.max())
     parts = -(-int(counts.impressions.sum()) // settings.max_impressions)
-    estimates = np.full((4, counts.pairs), np.nan)
+    estimates = {name: np.full(counts.pairs, np.nan) for name in _ESTIMATES}
     tallies: list[Tally] = []
     fitted: ClickModel | None = None
     for pages, held_out, log_pair in read_parts(numbered, parts, first, last):
@@ -66,12 +68,8 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         else:
             fitted = learnt.for_pairs_of(pages, settings)
         tallies.append(Tally.of(fitted, pages))
-        estimates[:, log_pair] = (
-            fitted.attractiveness,
-            fitted.standard_error,
-            fitted.relevance,
-            fitted.relevance_error,
-        )
+        for name, values in estimates.items():
+            values[log_pair] = getattr(fitted, name)
     tally = reduce(add, tallies)
     summary = {
         "model": chosen,
@@ -82,7 +80,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         "traces": [list(trace) for trace in learnt.traces],
         "converged": learnt.converged,
     }
-    return Estimates(*estimates, summary)
+    return Estimates(**estimates, summary=summary)
 
 
 def compare(pages: Pages, held_out: NDArray[np.bool_], settings: ClickSettings) -> dict[str, Tally]:

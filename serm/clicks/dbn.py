@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serm.clicks.chains import Chains
-from serm.clicks.model import FREE, Array, ClickModel, beta_curvature, climbs, sums
-from serm.clicks.pages import Pages
+from serm.clicks.chains import Chains, Numbers
+from serm.clicks.model import FREE, ClickModel, beta_curvature, climbs
+from serm.clicks.pages import Array, Pages, sums
 from serm.settings import ClickSettings
 
 
@@ -141,7 +142,7 @@ class Evidence:
         last_click = pages.last_click[pages.page]
         above, any_click = row < last_click, pages.last_click >= pages.start[:-1]
 
-        def count(rows: np.ndarray) -> Array:
+        def count(rows: NDArray[np.bool_]) -> Array:
             return sums(pages.pair[rows], pages.weight[rows], pages.pairs)
 
         depth = pages.position[pages.last_click[any_click]] - pages.first
@@ -224,22 +225,24 @@ def _expect(evidence: Evidence, a: Array, s: Array, continuation: float) -> _Exp
         skipped=sums(chains.pair, arriving, pairs),
         contented=sums(pair, clicked - returned, pairs),
         returned=sums(pair, returned, pairs),
-        went_on=went @ chains.steps + stopped @ _steps_before_stopping(chains.steps, continuation),
+        went_on=float(went @ chains.steps + stopped @ _steps_before_stopping(chains.steps, continuation)),
         stopped=float(stopped.sum()),
         log_likelihood=float(clicked @ np.log(quiet) + pages @ np.log(at_start)),
     )
 
 
-def _last_clicks(chains: Chains) -> np.ndarray:
+def _last_clicks(chains: Chains) -> Numbers:
     """Return the remainders that begin with a last click and go on, so that they tell whether it contented."""
-    return np.flatnonzero(chains.clicked[chains.level[1] :]) + chains.level[1]
+    last: Numbers = np.flatnonzero(chains.clicked[chains.level[1] :]) + chains.level[1]
+    return last
 
 
-def _steps_before_stopping(steps: np.ndarray, continuation: float) -> Array:
+def _steps_before_stopping(steps: Numbers, continuation: float) -> Array:
     """Return for each number of steps how many were taken by those who took some, not all: a cut geometric's mean."""
     some = np.maximum(steps, 1)
     power = continuation**some
-    return continuation / (1 - continuation) - some * power / (1 - power)
+    mean: Array = continuation / (1 - continuation) - some * power / (1 - power)
+    return mean
 
 
 def _climb(

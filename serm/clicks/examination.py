@@ -16,8 +16,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.clicks.model import FREE, Array, ClickModel, beta_curvature, climbs
-from serm.clicks.pages import Pages
+from serm.clicks.model import FREE, ClickModel, beta_curvature, climbs
+from serm.clicks.pages import Array, Pages, sums
 from serm.settings import ClickSettings
 
 
@@ -71,7 +71,7 @@ class ExaminationModel(ClickModel):
         seen, attracts = self.cells[counts.cell], attractiveness[counts.pair]
         skips = counts.impressions - counts.clicks
         curvature = counts.clicks / attracts**2 + skips * (seen / (1 - seen * attracts)) ** 2
-        information = np.bincount(counts.pair, curvature, counts.pairs) + beta_curvature(attractiveness, *priors)
+        information = sums(counts.pair, curvature, counts.pairs) + beta_curvature(attractiveness, *priors)
         return replace(
             self,
             attractiveness=attractiveness,
@@ -96,15 +96,13 @@ class _Counts:
     @classmethod
     def of(cls, pages: Pages, cell: NDArray[np.int64], cells: int, certain: int) -> _Counts:
         key, group = np.unique(pages.pair.astype(np.int64) * cells + cell, return_inverse=True)
-        shown, clicks = (
-            np.bincount(group, weight, len(key)) for weight in (pages.weight, pages.weight * pages.clicked)
-        )
+        shown, clicks = (sums(group, weight, len(key)) for weight in (pages.weight, pages.weight * pages.clicked))
         return cls(key // cells, key % cells, shown, clicks, pages.pairs, cells, certain)
 
 
 def _first_guess(counts: _Counts) -> Array:
     """Return each cell's click rate over the certain one's, short of 1 (from which EM would never leave)."""
-    shown, clicks = (np.bincount(counts.cell, weight, counts.cells) for weight in (counts.impressions, counts.clicks))
+    shown, clicks = (sums(counts.cell, weight, counts.cells) for weight in (counts.impressions, counts.clicks))
     rate = (clicks + 1) / (shown + 2)
     guess: Array = np.clip(rate / rate[counts.certain], 0.05, 0.95)
     guess[counts.certain] = 1.0
@@ -123,8 +121,8 @@ def _climb(
     """Return attractiveness, examination and the trace of the log posterior, which EM never lowers."""
     pair, cell, pairs, cells = counts.pair, counts.cell, counts.pairs, counts.cells
     clicks, skips = counts.clicks, counts.impressions - counts.clicks
-    pair_clicks, pair_shown = np.bincount(pair, clicks, pairs), np.bincount(pair, counts.impressions, pairs)
-    cell_clicks, cell_shown = np.bincount(cell, clicks, cells), np.bincount(cell, counts.impressions, cells)
+    pair_clicks, pair_shown = sums(pair, clicks, pairs), sums(pair, counts.impressions, pairs)
+    cell_clicks, cell_shown = sums(cell, clicks, cells), sums(cell, counts.impressions, cells)
 
     def log_posterior() -> float:
         likelihood = clicks @ np.log(seen * attracts) + skips @ np.log1p(-seen * attracts)
@@ -140,8 +138,8 @@ def _climb(
     while climbs(trace, pair_shown.sum(), settings):
         skipped = skips / (1 - seen * attracts)
         # Of the skips, those in which the document attracted but was not examined, and the reverse.
-        unseen = np.bincount(pair, skipped * attracts * (1 - seen), pairs)
-        declined = np.bincount(cell, skipped * seen * (1 - attracts), cells)
+        unseen = sums(pair, skipped * attracts * (1 - seen), pairs)
+        declined = sums(cell, skipped * seen * (1 - attracts), cells)
         attractiveness = (pair_clicks + unseen + prior_clicks) / (pair_shown + prior_clicks + prior_skips)
         if learn_examination:
             examination = (cell_clicks + declined + 1) / (cell_shown + 2)

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serm.clicks.pages import Pages
+from serm.clicks.pages import Array, Pages, sums
 from serm.settings import ClickSettings
-
-Array = NDArray[np.float64]
 
 #: The clicks and skips of a prior that leaves attractiveness all but free, yet inside 0..1.
 FREE = 1e-3
@@ -91,7 +88,7 @@ class Tally:
         log_likelihood = np.log(np.where(pages.clicked, probability, 1 - probability))
         return cls(
             *(
-                np.bincount(pages.position - 1, pages.weight * value, pages.last)
+                sums(pages.position - 1, pages.weight * value, pages.last)
                 for value in (np.ones(len(probability)), examined, log_likelihood)
             )
         )
@@ -119,7 +116,8 @@ class Tally:
     @property
     def perplexity(self) -> float:
         """The same over all impressions, so that a rank counts as often as it was shown; nan if nothing was."""
-        return float(np.exp(-_ratio(self.log_likelihood.sum(), self.shown.sum())))
+        shown = self.shown.sum()
+        return float(np.exp(-self.log_likelihood.sum() / shown)) if shown else np.nan
 
 
 def climbs(trace: list[float], impressions: float, settings: ClickSettings) -> bool:
@@ -135,11 +133,7 @@ def beta_curvature(mode: Array, ones: Array | float, zeros: Array | float) -> Ar
     return curvature
 
 
-def sums(group: NDArray[np.integer], values: NDArray[np.number], groups: int) -> Array:
-    """Return [groups]: the sum of the values of each group, as floats even if there are none."""
-    return np.bincount(group, values, groups).astype(np.float64, copy=False)
-
-
-def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> Array:
-    shown = np.asarray(denominator) > 0
-    return np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=shown)
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    shown = denominator > 0
+    ratio: Array = np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan), where=shown)
+    return ratio

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from serm.clicks.counts import PAIR
 
+Array = NDArray[np.float64]
+
 #: A row of a page as one integer that sorts by position: position, then 33 bits of pair, then whether it was clicked.
 _PAIR_BITS = 33
 _POSITIONS = 2**29
@@ -141,3 +143,9 @@ def read_parts(
         pages, held_out, log_pair = read(aggregate(numbered.filter(numbered.asked % parts == part)), first, last)
         if len(log_pair):
             yield pages, held_out, log_pair
+
+
+def sums(group: NDArray[np.integer], values: NDArray[np.number], groups: int) -> Array:
+    """Return [groups]: the sum of the values of each group, as floats even if there are none."""
+    total: Array = np.bincount(group, values, groups).astype(np.float64, copy=False)
+    return total

@@ -20,14 +20,14 @@ UBM, DBN, SDBN = MODELS["ubm"], MODELS["dbn"], MODELS["sdbn"]
 def test_ubm_finds_the_one_answer_that_explains_all_counts() -> None:
     # Attractiveness 0.5 and 0.4; the second position is examined by half, after a click above it by nine in ten.
     pages = pages_of(
-        (180, [(0, 1, True), (1, 2, True)]),
-        (320, [(0, 1, True), (1, 2, False)]),
-        (100, [(0, 1, False), (1, 2, True)]),
-        (400, [(0, 1, False), (1, 2, False)]),
-        (180, [(1, 1, True), (0, 2, True)]),
-        (220, [(1, 1, True), (0, 2, False)]),
-        (150, [(1, 1, False), (0, 2, True)]),
-        (450, [(1, 1, False), (0, 2, False)]),
+        (1800, [(0, 1, True), (1, 2, True)]),
+        (3200, [(0, 1, True), (1, 2, False)]),
+        (1000, [(0, 1, False), (1, 2, True)]),
+        (4000, [(0, 1, False), (1, 2, False)]),
+        (1800, [(1, 1, True), (0, 2, True)]),
+        (2200, [(1, 1, True), (0, 2, False)]),
+        (1500, [(1, 1, False), (0, 2, True)]),
+        (4500, [(1, 1, False), (0, 2, False)]),
     )
     model = UBM.fit(pages, WEAK_PRIOR)
     assert model.attractiveness == pytest.approx([0.5, 0.4], abs=0.005)
