@@ -9,6 +9,7 @@ to the next row, and the number of what remains there: there are fewer of them t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,8 @@ class Chains:
         step: [N], how many positions down the next row stands, as an index of ``steps``.
         steps: the different steps, in positions: 0 where there is no next row, 1, and more where rows lack.
         level: [longest + 1], where the remainders of each length begin, and N.
-        clicked: [N], how many pages' last click is the first row.
+        last: the remainders that begin with the last click of a page and go on, so that they tell whether it contented.
+        clicked: how many pages each of ``last`` stands for.
         start: the remainders with which pages without a click begin, as three arrays of equal length: the number, how
             many positions below the log's first (an index of ``steps``), and how many pages.
     """
@@ -38,8 +40,29 @@ class Chains:
     step: Numbers
     steps: Numbers
     level: Numbers
+    last: Numbers
     clicked: Array
     start: tuple[Numbers, Numbers, Array]
+
+    @cached_property
+    def levels(self) -> list[tuple[slice, slice, Numbers]]:
+        """For each length from two rows on: its remainders, those of one row less, and ``below`` as an index of these."""
+        ends = zip(self.level, self.level[1:], self.level[2:], strict=False)
+        return [(slice(mid, high), slice(low, mid), self.below[mid:high] - low) for low, mid, high in ends]
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether every next row stands as far below: no row is missing."""
+        steps = self.step[self.level[1] :]
+        return bool((steps == steps[:1]).all())
+
+    def by_step(self, values: Array) -> Array:
+        """Return the sum of ``values`` [N], which are 0 for those of one row, over the remainders of each step."""
+        if not self.even:
+            return sums(self.step, values, len(self.steps))
+        total = np.zeros(len(self.steps))
+        total[self.step[-1]] = values.sum()
+        return total
 
     @classmethod
     def of(cls, pages: Pages) -> Chains:
@@ -66,12 +89,13 @@ class Chains:
         seen = pages.seen[longest_first].astype(np.float64)
         has_click = (pages.last_click >= top)[longest_first]
         clicked = sums(number[has_click], seen[has_click], len(pair))
+        last = np.flatnonzero(clicked[level[2] :]) + level[2]
         number, seen = number[~has_click], seen[~has_click]
         late = (pages.position[top] - pages.first)[longest_first][~has_click].astype(np.int64)
         first, group = _groups(number, late)
         steps, index = np.unique(np.concatenate([step, late[first]]), return_inverse=True)
         start = number[first], index[len(step) :], sums(group, seen, len(first))
-        return cls(pair, below, index[: len(step)], steps, np.array(level[1:]), clicked, start)
+        return cls(pair, below, index[: len(step)], steps, np.array(level[1:]), last, clicked[last], start)
 
 
 def _groups(*keys: Numbers) -> tuple[Numbers, Numbers]:

@@ -171,70 +171,76 @@ class _Expected:
     log_likelihood: float
 
 
-def _likelihoods(chains: Chains, a: Array, continuation: float) -> tuple[Array, Array, Array]:
-    """Return for each remainder the chance that nothing is clicked on it and, for a user who examined its first row
-    without being content, that nothing is clicked below it and that they go on below if so."""
-    goes = (continuation**chains.steps)[chains.step]
-    nothing = 1 - a[chains.pair]
-    below, share = np.ones(len(goes)), np.zeros(len(goes))
-    for low, high in zip(chains.level[1:-1], chains.level[2:], strict=True):
-        here = slice(low, high)
-        on = goes[here] * nothing[chains.below[here]]
-        below[here] = 1 - goes[here] + on
-        share[here] = on / below[here]
-        nothing[here] *= below[here]
-    return nothing, below, share
+class _Reading:
+    """What users who click no more may have done below: the chances of each remainder (arrays [N], see ``Chains``).
 
+    Attributes:
+        below: that nothing is clicked below, for a user who examined the first row and was not content.
+        share: of those of whom that is true, who went on below.
+        returned: for each of ``chains.last``, who was not content, of those who clicked no more.
+        comes, enters: for each of ``chains.start``, who examined its first row: at all, and of those without a click.
+        log_likelihood: of all that was not clicked below the last clicks.
+    """
 
-def _descend(chains: Chains, arriving: Array, leaving: Array, share: Array) -> None:
-    """Add to ``arriving`` [N], those who examine each remainder's first row, the ``share`` of them, and of those that
-    leave from its click (``leaving`` [N], to which the arriving are added), that go on below."""
-    level = chains.level
-    for length in range(len(level) - 2, 0, -1):
-        here, there = slice(level[length], level[length + 1]), slice(level[length - 1], level[length])
-        leaving[here] += arriving[here]
-        size, below = level[length] - level[length - 1], chains.below[here] - level[length - 1]
-        arriving[there] += sums(below, leaving[here] * share[here], size)
+    def __init__(self, chains: Chains, a: Array, s: Array, continuation: float) -> None:
+        self._chains = chains
+        powers = continuation**chains.steps
+        nothing = np.take(1 - a, chains.pair)  # is clicked from the first row on, once that is examined
+        self.below, self.share = np.ones(len(nothing)), np.zeros(len(nothing))
+        for here, there, index in chains.levels:
+            goes = powers[chains.step[-1]] if chains.even else powers[chains.step[here]]
+            on, below = np.take(nothing[there], index), self.below[here]
+            on *= goes
+            np.add(on, 1 - goes, out=below)
+            np.divide(on, below, out=self.share[here])
+            nothing[here] *= below
+
+        self.satisfied = s[chains.pair[chains.last]]
+        stayed = (1 - self.satisfied) * self.below[chains.last]
+        self.quiet = self.satisfied + stayed
+        self.returned = stayed / self.quiet
+        number, late, pages = chains.start
+        self.comes = powers[late]
+        entered = self.comes * nothing[number]
+        at_start = 1 - self.comes + entered
+        self.enters = entered / at_start
+        self.log_likelihood = float(chains.clicked @ np.log(self.quiet) + pages @ np.log(at_start))
+
+    def descend(self, power: int = 1) -> tuple[Array, Array, Array]:
+        """Sum over all pages, for each remainder, the chance (to the ``power``) that a user who clicks no more
+
+        examined its first row without a click, examined it at all and was not content, and went on below.
+        """
+        chains = self._chains
+        number, _, pages = chains.start
+        arriving = sums(number, pages * self.enters**power, len(self.below))
+        leaving = np.zeros(len(arriving))
+        leaving[chains.last] = chains.clicked * self.returned**power
+        going = self.share**power
+        for here, there, index in reversed(chains.levels):
+            leaving[here] += arriving[here]
+            going[here] *= leaving[here]
+            arriving[there] += np.bincount(index, going[here], there.stop - there.start)
+        return arriving, leaving, going
 
 
 def _expect(evidence: Evidence, a: Array, s: Array, continuation: float) -> _Expected:
     chains, pairs = evidence.chains, len(a)
-    nothing, below, share = _likelihoods(chains, a, continuation)
-    last = _last_clicks(chains)
-    pair, clicked = chains.pair[last], chains.clicked[last]
-    open_ = (1 - s[pair]) * below[last]
-    quiet = s[pair] + open_
-    returned = clicked * open_ / quiet
-
-    start, late, pages = chains.start
-    comes = (continuation**chains.steps)[late]
-    enters = comes * nothing[start]
-    at_start = 1 - comes + enters
-    arriving, leaving = sums(start, pages * enters / at_start, len(nothing)), np.zeros(len(nothing))
-    leaving[last] = returned
-    _descend(chains, arriving, leaving, share)
-
-    # Of those at a row with another below it, by the step down: who went on, and who stopped on the way.
-    inner = slice(chains.level[1], None)
-    sizes = len(chains.steps)
-    went = sums(chains.step[inner], leaving[inner] * share[inner], sizes)
-    stopped = sums(chains.step[inner], leaving[inner] * (1 - share[inner]), sizes)
-    went += sums(late, pages * enters / at_start, sizes)
-    stopped += sums(late, pages * (1 - comes) / at_start, sizes)
+    reading = _Reading(chains, a, s, continuation)
+    arriving, leaving, going = reading.descend()
+    _, late, pages = chains.start
+    # By the step down: who went on, and who stopped on the way.
+    went = chains.by_step(going) + sums(late, pages * reading.enters, len(chains.steps))
+    stopped = chains.by_step(leaving - going) + sums(late, pages * (1 - reading.enters), len(chains.steps))
+    last_pair, returned = chains.pair[chains.last], chains.clicked * reading.returned
     return _Expected(
         skipped=sums(chains.pair, arriving, pairs),
-        contented=sums(pair, clicked - returned, pairs),
-        returned=sums(pair, returned, pairs),
+        contented=sums(last_pair, chains.clicked - returned, pairs),
+        returned=sums(last_pair, returned, pairs),
         went_on=float(went @ chains.steps + stopped @ _steps_before_stopping(chains.steps, continuation)),
-        stopped=float(stopped.sum()),
-        log_likelihood=float(clicked @ np.log(quiet) + pages @ np.log(at_start)),
+        stopped=float(stopped[chains.steps > 0].sum()),
+        log_likelihood=reading.log_likelihood,
     )
-
-
-def _last_clicks(chains: Chains) -> Numbers:
-    """Return the remainders that begin with a last click and go on, so that they tell whether it contented."""
-    last: Numbers = np.flatnonzero(chains.clicked[chains.level[1] :]) + chains.level[1]
-    return last
 
 
 def _steps_before_stopping(steps: Numbers, continuation: float) -> Array:
@@ -291,19 +297,11 @@ def _information(
     chance that it was examined, given all clicks, over 1 - a.
     """
     chains, pairs = evidence.chains, len(a)
-    nothing, below, share = _likelihoods(chains, a, continuation)
-    last = _last_clicks(chains)
-    pair, clicked = chains.pair[last], chains.clicked[last]
-    quiet = s[pair] + (1 - s[pair]) * below[last]
-    start, late, pages = chains.start
-    comes = (continuation**chains.steps)[late]
-    enters = comes * nothing[start]
-    arriving = sums(start, pages * (enters / (1 - comes + enters)) ** 2, len(nothing))
-    leaving = np.zeros(len(nothing))
-    leaving[last] = clicked * ((1 - s[pair]) * below[last] / quiet) ** 2
-    _descend(chains, arriving, leaving, share**2)
+    reading = _Reading(chains, a, s, continuation)
+    arriving, _, _ = reading.descend(power=2)
     examined = evidence.passed + sums(chains.pair, arriving, pairs)
     attraction = beta_curvature(a, evidence.clicks + priors[0], examined + priors[1])
+    slope = (1 - reading.below[chains.last]) / reading.quiet
     contentment = beta_curvature(s, priors[2], evidence.returned + priors[3])
-    contentment += sums(pair, clicked * ((1 - below[last]) / quiet) ** 2, pairs)
+    contentment += sums(chains.pair[chains.last], chains.clicked * slope**2, pairs)
     return attraction, contentment
