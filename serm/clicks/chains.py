@@ -46,7 +46,7 @@ class Chains:
 
     @cached_property
     def levels(self) -> list[tuple[slice, slice, Numbers]]:
-        """For each length from two rows on: its remainders, those of one row less, and ``below`` as an index of these."""
+        """For each length from two rows on: its remainders, those of one row less, and ``below`` within these."""
         ends = zip(self.level, self.level[1:], self.level[2:], strict=False)
         return [(slice(mid, high), slice(low, mid), self.below[mid:high] - low) for low, mid, high in ends]
 

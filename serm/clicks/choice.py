@@ -40,8 +40,8 @@ class Estimates:
     relevance: Array
     relevance_error: Array
     summary: dict[str, Any]
-    """model, name, held_out (the figures of all models tried), examination, log_likelihood, traces, converged; nan is
-    null."""
+    """model, name, held_out (the figures of all models tried), examination (by rank), prior (of attractiveness, as
+    ones and zeros), log_likelihood, traces, converged; nan is null."""
 
 
 def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> Estimates:
@@ -76,6 +76,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         "name": learnt.name,
         "held_out": {name: _figures(candidate) for name, candidate in candidates.items()},
         "examination": _known(tally.examination),
+        "prior": learnt.prior._asdict(),
         "log_likelihood": float(tally.log_likelihood.sum()),
         "traces": [list(trace) for trace in learnt.traces],
         "converged": learnt.converged,

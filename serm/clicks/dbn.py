@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serm.clicks.chains import Chains, Numbers
-from serm.clicks.model import FREE, ClickModel, beta_curvature, climbs
+from serm.clicks.model import ClickModel, beta_curvature, climbs
 from serm.clicks.pages import Array, Pages, sums
+from serm.clicks.prior import CLICKS, FREE, SATISFACTION, Beta, of_clicks, of_satisfaction
 from serm.settings import ClickSettings
 
 
@@ -30,6 +31,7 @@ class DynamicBayesianNetwork(ClickModel):
         satisfaction: [pairs], in 0..1: the chance that a click contents the user.
         satisfaction_error: [pairs], its standard error, with all else taken as known.
         continuation: the chance that a user who is not content examines the next position.
+        satisfaction_prior: as contented and other clicks.
     """
 
     name: ClassVar[str] = "dynamic Bayesian network"
@@ -37,6 +39,7 @@ class DynamicBayesianNetwork(ClickModel):
     satisfaction: Array
     satisfaction_error: Array
     continuation: float
+    satisfaction_prior: Beta
 
     @property
     def relevance(self) -> Array:
@@ -72,12 +75,12 @@ class DynamicBayesianNetwork(ClickModel):
         """Fit the model by EM to its posterior mode; the same pages give the same model.
 
         As in the position-based model, how users browse (here ``continuation``, with the prior Beta(2, 2)) is fitted
-        first, with the pairs all but free, and then held while the pairs are fitted with their priors:
-        Beta(prior_clicks + 1, prior_skips + 1) for attractiveness, Beta(2, 2), one content and one not, for
-        satisfaction.
+        first, with the pairs all but free, and then held while the pairs are fitted with their priors.
         """
         evidence = Evidence.of(pages)
-        *_, continuation, trace = _climb(evidence, _FIRST_GUESS, (FREE,) * 4, settings, learn_continuation=True)
+        a, s, continuation, trace = _climb(evidence, _FIRST_GUESS, (FREE, FREE), settings, learn_continuation=True)
+        expected = _expect(evidence, a, s, continuation)
+        clicked_on = expected.contented + expected.returned + evidence.returned
         nothing = np.zeros(0)
         model = cls(
             attractiveness=nothing,
@@ -87,6 +90,8 @@ class DynamicBayesianNetwork(ClickModel):
             continuation=continuation,
             traces=(trace,),
             converged=len(trace) <= settings.iterations,
+            prior=of_clicks(settings, evidence.clicks, evidence.clicks + evidence.passed + expected.skipped),
+            satisfaction_prior=of_satisfaction(settings, expected.contented, clicked_on),
         )
         return model._with_pairs(evidence, settings)
 
@@ -95,7 +100,7 @@ class DynamicBayesianNetwork(ClickModel):
         return self._with_pairs(Evidence.of(pages), settings)
 
     def _with_pairs(self, evidence: Evidence, settings: ClickSettings) -> Self:
-        priors = settings.prior_clicks, settings.prior_skips, *SATISFACTION_PRIOR
+        priors = self.prior, self.satisfaction_prior
         a, s, _, trace = _climb(evidence, self.continuation, priors, settings, learn_continuation=False)
         errors = (1 / np.sqrt(information) for information in _information(evidence, a, s, self.continuation, priors))
         attractiveness_error, satisfaction_error = errors
@@ -110,8 +115,6 @@ class DynamicBayesianNetwork(ClickModel):
         )
 
 
-#: Contented and other clicks that each pair starts with.
-SATISFACTION_PRIOR = (1.0, 1.0)
 _FIRST_GUESS = 0.9
 
 
@@ -254,32 +257,32 @@ def _steps_before_stopping(steps: Numbers, continuation: float) -> Array:
 def _climb(
     evidence: Evidence,
     continuation: float,
-    priors: tuple[float, float, float, float],
+    priors: tuple[Beta, Beta],
     settings: ClickSettings,
     *,
     learn_continuation: bool,
 ) -> tuple[Array, Array, float, tuple[float, ...]]:
     """Return attractiveness, satisfaction, continuation and the trace of the log posterior, which EM never lowers."""
-    prior_clicks, prior_skips, prior_contented, prior_returned = priors
+    attraction, contentment = priors
     clicks, passed, returned, unclicked = evidence.clicks, evidence.passed, evidence.returned, evidence.unclicked
 
     def log_posterior() -> float:
         certain = clicks @ np.log(a) + passed @ np.log1p(-a) + returned @ np.log1p(-s)
-        prior = prior_clicks * np.log(a).sum() + prior_skips * np.log1p(-a).sum()
-        prior += prior_contented * np.log(s).sum() + prior_returned * np.log1p(-s).sum()
+        prior = attraction.ones * np.log(a).sum() + attraction.zeros * np.log1p(-a).sum()
+        prior += contentment.ones * np.log(s).sum() + contentment.zeros * np.log1p(-s).sum()
         browsing = (evidence.steps + 1) * np.log(continuation) + np.log1p(-continuation)
         return float(certain + expected.log_likelihood + prior + browsing)
 
-    # Start at what the simplified model counts, with the settings' priors: see _climb in clicks.examination.
-    a = (clicks + settings.prior_clicks) / (clicks + passed + unclicked + settings.prior_clicks + settings.prior_skips)
-    s = (clicks - returned + 1) / (clicks + 2)
+    # Start at what the simplified model counts: see _climb in clicks.examination.
+    a = (clicks + CLICKS.ones) / (clicks + passed + unclicked + sum(CLICKS))
+    s = (clicks - returned + SATISFACTION.ones) / (clicks + sum(SATISFACTION))
     expected = _expect(evidence, a, s, continuation)
     trace = [log_posterior()]
     while climbs(trace, clicks.sum() + passed.sum() + unclicked.sum(), settings):
         skips = passed + expected.skipped
-        contented, others = expected.contented + prior_contented, returned + expected.returned + prior_returned
-        a = (clicks + prior_clicks) / (clicks + skips + prior_clicks + prior_skips)
-        s = contented / (contented + others)
+        a = (clicks + attraction.ones) / (clicks + skips + sum(attraction))
+        contented = expected.contented + contentment.ones
+        s = contented / (contented + returned + expected.returned + contentment.zeros)
         if learn_continuation:
             went_on = evidence.steps + expected.went_on + 1
             continuation = went_on / (went_on + expected.stopped + 1)
@@ -289,7 +292,7 @@ def _climb(
 
 
 def _information(
-    evidence: Evidence, a: Array, s: Array, continuation: float, priors: tuple[float, float, float, float]
+    evidence: Evidence, a: Array, s: Array, continuation: float, priors: tuple[Beta, Beta]
 ) -> tuple[Array, Array]:
     """Return minus the second derivative of the log posterior by each pair's attractiveness, and by its satisfaction.
 
@@ -300,8 +303,8 @@ def _information(
     reading = _Reading(chains, a, s, continuation)
     arriving, _, _ = reading.descend(power=2)
     examined = evidence.passed + sums(chains.pair, arriving, pairs)
-    attraction = beta_curvature(a, evidence.clicks + priors[0], examined + priors[1])
+    attraction = beta_curvature(a, evidence.clicks + priors[0].ones, examined + priors[0].zeros)
     slope = (1 - reading.below[chains.last]) / reading.quiet
-    contentment = beta_curvature(s, priors[2], evidence.returned + priors[3])
+    contentment = beta_curvature(s, priors[1].ones, evidence.returned + priors[1].zeros)
     contentment += sums(chains.pair[chains.last], chains.clicked * slope**2, pairs)
     return attraction, contentment

@@ -16,8 +16,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.clicks.model import FREE, ClickModel, beta_curvature, climbs
+from serm.clicks.model import ClickModel, beta_curvature, climbs
 from serm.clicks.pages import Array, Pages, sums
+from serm.clicks.prior import CLICKS, FREE, Beta, of_clicks
 from serm.settings import ClickSettings
 
 
@@ -46,19 +47,27 @@ class ExaminationModel(ClickModel):
         """Fit the model by EM to its posterior mode; the same pages give the same model.
 
         Each cell has the prior Beta(2, 2), one seen and one unseen, so one that the log lacks has one half.
-        Attractiveness has the prior Beta(prior_clicks + 1, prior_skips + 1), as if so many clicks and skips of each
-        pair had been seen at the first position, so a rare pair stays near the mean of the prior. But that prior
-        would bias examination: it pulls down the attractive pairs, which stand at the top, and the ranks below look
+        Attractiveness has a prior as if some clicks and skips of each pair had been seen at the first position, so a
+        rare pair stays near the mean of the prior (see ``prior.of_clicks`` for how many). But that prior would bias
+        examination: it pulls down the attractive pairs, which stand at the top, and the ranks below look
         the more examined. So examination is fitted first, with attractiveness all but free, and then held while
         attractiveness is fitted with its prior.
 
         Each fit ends when an iteration gains less than ``tolerance`` nats an impression, or after ``iterations``.
         """
         counts = _Counts.of(pages, *cls.cell_of(pages))
-        _, cells, trace = _climb(counts, _first_guess(counts), FREE, FREE, settings, learn_examination=True)
+        freely, cells, trace = _climb(counts, _first_guess(counts), FREE, settings, learn_examination=True)
+        prior = of_clicks(settings, *counts.examined(freely, cells))
         nothing = np.zeros(0)
         converged = len(trace) <= settings.iterations
-        model = cls(attractiveness=nothing, standard_error=nothing, traces=(trace,), converged=converged, cells=cells)
+        model = cls(
+            attractiveness=nothing,
+            standard_error=nothing,
+            traces=(trace,),
+            converged=converged,
+            cells=cells,
+            prior=prior,
+        )
         return model._with_pairs(counts, settings)
 
     def for_pairs_of(self, pages: Pages, settings: ClickSettings) -> Self:
@@ -66,12 +75,11 @@ class ExaminationModel(ClickModel):
         return self._with_pairs(_Counts.of(pages, *self.cell_of(pages)), settings)
 
     def _with_pairs(self, counts: _Counts, settings: ClickSettings) -> Self:
-        priors = settings.prior_clicks, settings.prior_skips
-        attractiveness, _, trace = _climb(counts, self.cells, *priors, settings, learn_examination=False)
+        attractiveness, _, trace = _climb(counts, self.cells, self.prior, settings, learn_examination=False)
         seen, attracts = self.cells[counts.cell], attractiveness[counts.pair]
         skips = counts.impressions - counts.clicks
         curvature = counts.clicks / attracts**2 + skips * (seen / (1 - seen * attracts)) ** 2
-        information = sums(counts.pair, curvature, counts.pairs) + beta_curvature(attractiveness, *priors)
+        information = sums(counts.pair, curvature, counts.pairs) + beta_curvature(attractiveness, *self.prior)
         return replace(
             self,
             attractiveness=attractiveness,
@@ -99,6 +107,13 @@ class _Counts:
         shown, clicks = (sums(group, weight, len(key)) for weight in (pages.weight, pages.weight * pages.clicked))
         return cls(key // cells, key % cells, shown, clicks, pages.pairs, cells, certain)
 
+    def examined(self, attractiveness: Array, examination: Array) -> tuple[Array, Array]:
+        """Return [pairs]: the clicks, and the expected number of impressions that were examined."""
+        seen, attracts = examination[self.cell], attractiveness[self.pair]
+        unseen = (self.impressions - self.clicks) * (1 - seen) / (1 - seen * attracts)
+        examined = self.impressions - unseen
+        return sums(self.pair, self.clicks, self.pairs), sums(self.pair, examined, self.pairs)
+
 
 def _first_guess(counts: _Counts) -> Array:
     """Return each cell's click rate over the certain one's, short of 1 (from which EM would never leave)."""
@@ -112,8 +127,7 @@ def _first_guess(counts: _Counts) -> Array:
 def _climb(
     counts: _Counts,
     examination: Array,
-    prior_clicks: float,
-    prior_skips: float,
+    prior: Beta,
     settings: ClickSettings,
     *,
     learn_examination: bool,
@@ -126,13 +140,12 @@ def _climb(
 
     def log_posterior() -> float:
         likelihood = clicks @ np.log(seen * attracts) + skips @ np.log1p(-seen * attracts)
-        prior = prior_clicks * np.log(attractiveness).sum() + prior_skips * np.log1p(-attractiveness).sum()
+        belief = prior.ones * np.log(attractiveness).sum() + prior.zeros * np.log1p(-attractiveness).sum()
         others = np.delete(examination, counts.certain)
-        return float(likelihood + prior + np.log(others * (1 - others)).sum())
+        return float(likelihood + belief + np.log(others * (1 - others)).sum())
 
-    # Start at the mean of the settings' prior: from an all but free one, an unclicked pair would start at 0.
-    weight = settings.prior_clicks + settings.prior_skips
-    attractiveness = (pair_clicks + settings.prior_clicks) / (pair_shown + weight)
+    # Not at the mean of an all but free prior: an unclicked pair would start at 0.
+    attractiveness = (pair_clicks + CLICKS.ones) / (pair_shown + sum(CLICKS))
     seen, attracts = examination[cell], attractiveness[pair]
     trace = [log_posterior()]
     while climbs(trace, pair_shown.sum(), settings):
@@ -140,7 +153,7 @@ def _climb(
         # Of the skips, those in which the document attracted but was not examined, and the reverse.
         unseen = sums(pair, skipped * attracts * (1 - seen), pairs)
         declined = sums(cell, skipped * seen * (1 - attracts), cells)
-        attractiveness = (pair_clicks + unseen + prior_clicks) / (pair_shown + prior_clicks + prior_skips)
+        attractiveness = (pair_clicks + unseen + prior.ones) / (pair_shown + sum(prior))
         if learn_examination:
             examination = (cell_clicks + declined + 1) / (cell_shown + 2)
             examination[counts.certain] = 1.0

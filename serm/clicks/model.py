@@ -9,10 +9,8 @@ from typing import ClassVar, Self
 import numpy as np
 
 from serm.clicks.pages import Array, Pages, sums
+from serm.clicks.prior import Beta
 from serm.settings import ClickSettings
-
-#: The clicks and skips of a prior that leaves attractiveness all but free, yet inside 0..1.
-FREE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +24,7 @@ class ClickModel(ABC):
         traces: the log posterior (in nats, up to a constant) before the first and after each iteration, of the fit of
             how users browse and of that of the pairs; empty where nothing iterates.
         converged: whether both fits ended before the last iteration that they were allowed.
+        prior: of attractiveness, as clicks and skips.
     """
 
     name: ClassVar[str]
@@ -34,6 +33,7 @@ class ClickModel(ABC):
     standard_error: Array
     traces: tuple[tuple[float, ...], ...]
     converged: bool
+    prior: Beta
 
     @property
     def relevance(self) -> Array:
@@ -128,7 +128,7 @@ def climbs(trace: list[float], impressions: float, settings: ClickSettings) -> b
 
 
 def beta_curvature(mode: Array, ones: Array | float, zeros: Array | float) -> Array:
-    """Return minus the second derivative at ``mode`` of a log density with so many ones and zeros."""
+    """Return minus the second derivative at ``mode`` of the log likelihood of so many ones and zeros."""
     curvature: Array = ones / mode**2 + zeros / (1 - mode) ** 2
     return curvature
 

@@ -13,9 +13,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from serm.clicks.dbn import SATISFACTION_PRIOR, DynamicBayesianNetwork, Evidence
+from serm.clicks.dbn import DynamicBayesianNetwork, Evidence
 from serm.clicks.model import beta_curvature
 from serm.clicks.pages import Pages
+from serm.clicks.prior import Beta, of_clicks, of_satisfaction
 from serm.settings import ClickSettings
 
 
@@ -26,12 +27,22 @@ class SimplifiedDynamicBayesianNetwork(DynamicBayesianNetwork):
 
     @classmethod
     def fit(cls, pages: Pages, settings: ClickSettings) -> Self:
-        """Count, with the priors of the full model."""
+        """Count; the same pages give the same model."""
         evidence = Evidence.of(pages)
-        clicks = evidence.clicks + settings.prior_clicks
-        skips = evidence.passed + evidence.unclicked + settings.prior_skips
-        contented = evidence.clicks - evidence.returned + SATISFACTION_PRIOR[0]
-        returned = evidence.returned + SATISFACTION_PRIOR[1]
+        clicks, skips = evidence.clicks, evidence.passed + evidence.unclicked
+        prior = of_clicks(settings, clicks, clicks + skips)
+        contentment = of_satisfaction(settings, clicks - evidence.returned, clicks)
+        return cls._counted(evidence, prior, contentment)
+
+    def for_pairs_of(self, pages: Pages, settings: ClickSettings) -> Self:
+        """Return the model with the pairs of ``pages`` counted."""
+        return self._counted(Evidence.of(pages), self.prior, self.satisfaction_prior)
+
+    @classmethod
+    def _counted(cls, evidence: Evidence, prior: Beta, contentment: Beta) -> Self:
+        clicks, skips = evidence.clicks + prior.ones, evidence.passed + evidence.unclicked + prior.zeros
+        contented = evidence.clicks - evidence.returned + contentment.ones
+        returned = evidence.returned + contentment.zeros
         attractiveness, satisfaction = clicks / (clicks + skips), contented / (contented + returned)
         return cls(
             attractiveness=attractiveness,
@@ -41,8 +52,6 @@ class SimplifiedDynamicBayesianNetwork(DynamicBayesianNetwork):
             continuation=1.0,
             traces=(),
             converged=True,
+            prior=prior,
+            satisfaction_prior=contentment,
         )
-
-    def for_pairs_of(self, pages: Pages, settings: ClickSettings) -> Self:
-        """Return the model of ``pages``: all its users browse alike."""
-        return self.fit(pages, settings)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from serm.clicks import MODELS
 from serm.clicks.chains import Chains
-from serm.clicks.dbn import SATISFACTION_PRIOR, DynamicBayesianNetwork
+from serm.clicks.dbn import DynamicBayesianNetwork
 from serm.clicks.model import Tally
 from serm.clicks.pages import Pages
 from serm.settings import ClickSettings
@@ -89,13 +89,12 @@ def test_sdbn_counts() -> None:
         (40, [(0, 1, True), (1, 2, True)]),
         (50, [(0, 1, False), (1, 2, False)]),
     )
-    chosen = ClickSettings(prior_clicks=1, prior_skips=4)
-    model = SDBN.fit(pages, chosen)
+    model = SDBN.fit(pages, ClickSettings(prior_clicks=2, prior_skips=3))
     assert isinstance(model, DynamicBayesianNetwork)
-    assert model.attractiveness == pytest.approx([(100 + 1) / (150 + 5), (40 + 1) / (90 + 5)])
+    assert model.attractiveness == pytest.approx([(100 + 2) / (150 + 5), (40 + 2) / (90 + 5)])
     assert model.satisfaction == pytest.approx([(60 + 1) / (100 + 2), (40 + 1) / (40 + 2)])
     assert model.relevance == pytest.approx(model.attractiveness * model.satisfaction)
-    mode = (100 + 1) / (150 + 5)
+    mode = (100 + 2) / (150 + 5)
     assert model.standard_error[0] == pytest.approx(np.sqrt(mode * (1 - mode) / 155))
 
 
@@ -165,8 +164,7 @@ def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
     model = DBN.fit(pages, chosen)
     assert isinstance(model, DynamicBayesianNetwork)
     a, s = model.attractiveness, model.satisfaction
-    prior = chosen.prior_clicks * np.log(a).sum() + chosen.prior_skips * np.log1p(-a).sum()
-    prior += SATISFACTION_PRIOR[0] * np.log(s).sum() + SATISFACTION_PRIOR[1] * np.log1p(-s).sum()
+    prior = np.log(a).sum() + 4 * np.log1p(-a).sum() + np.log(s).sum() + np.log1p(-s).sum()
     prior += np.log(model.continuation) + np.log1p(-model.continuation)
     assert model.traces[-1][-1] == pytest.approx(Tally.of(model, pages).log_likelihood.sum() + prior, rel=1e-9)
 
@@ -183,8 +181,7 @@ def test_dbn_ends_where_the_posterior_is_flat(pages: Pages) -> None:
         at, content = model.attractiveness.copy(), model.satisfaction.copy()
         at[pair], content[pair] = a, s
         moved = DynamicBayesianNetwork(**{**vars(model), "attractiveness": at, "satisfaction": content})
-        prior = chosen.prior_clicks * np.log(at).sum() + chosen.prior_skips * np.log1p(-at).sum()
-        prior += np.log(content * (1 - content)).sum()
+        prior = np.log(at).sum() + 4 * np.log1p(-at).sum() + np.log(content * (1 - content)).sum()
         return float(Tally.of(moved, pages).log_likelihood.sum() + prior)
 
     for pair in range(pages.pairs):
