@@ -99,10 +99,15 @@ class Chains:
 
 
 def _groups(*keys: Numbers) -> tuple[Numbers, Numbers]:
-    """Return where each different tuple stands first, in sorted order, and [n] the group of each tuple."""
+    """Return for each different tuple, in sorted order, where one of it stands, and [n] the group of each tuple."""
     key = np.zeros(len(keys[0]), dtype=np.int64)
     for column in keys:
         low, high = column.min(initial=0), column.max(initial=0)
         key = key * (high - low + 1) + (column - low)
-    _, first, group = np.unique(key, return_index=True, return_inverse=True)
-    return first, group
+    # Not np.unique: it sorts stably, which takes three times as long.
+    order = np.argsort(key)
+    ordered = key[order]
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(key)]
+    group = np.empty_like(key)
+    group[order] = np.cumsum(new) - 1
+    return order[new], group
