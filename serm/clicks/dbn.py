@@ -180,8 +180,9 @@ class _Reading:
     Attributes:
         below: that nothing is clicked below, for a user who examined the first row and was not content.
         share: of those of whom that is true, who went on below.
-        returned: for each of ``chains.last``, who was not content, of those who clicked no more.
-        comes, enters: for each of ``chains.start``, who examined its first row: at all, and of those without a click.
+        quiet: for each of ``chains.last``, that nothing is clicked below, for a user who clicked its first row.
+        returned: of those, who were not content.
+        enters: for each of ``chains.start``, who examined its first row, of those who clicked nothing.
         log_likelihood: of all that was not clicked below the last clicks.
     """
 
@@ -198,21 +199,19 @@ class _Reading:
             np.divide(on, below, out=self.share[here])
             nothing[here] *= below
 
-        self.satisfied = s[chains.pair[chains.last]]
-        stayed = (1 - self.satisfied) * self.below[chains.last]
-        self.quiet = self.satisfied + stayed
+        contents = s[chains.pair[chains.last]]
+        stayed = (1 - contents) * self.below[chains.last]
+        self.quiet = contents + stayed
         self.returned = stayed / self.quiet
         number, late, pages = chains.start
-        self.comes = powers[late]
-        entered = self.comes * nothing[number]
-        at_start = 1 - self.comes + entered
+        entered = powers[late] * nothing[number]
+        at_start = 1 - powers[late] + entered
         self.enters = entered / at_start
         self.log_likelihood = float(chains.clicked @ np.log(self.quiet) + pages @ np.log(at_start))
 
     def descend(self, power: int = 1) -> tuple[Array, Array, Array]:
-        """Sum over all pages, for each remainder, the chance (to the ``power``) that a user who clicks no more
-
-        examined its first row without a click, examined it at all and was not content, and went on below.
+        """Return three arrays [N], summed over all pages: the chances (each to the ``power``) that a user who clicks no
+        more came to the remainder's first row from above; examined it and was not content; and went on below.
         """
         chains = self._chains
         number, _, pages = chains.start

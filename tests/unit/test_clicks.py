@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from serm.clicks import MODELS, ClickCounts, count
 from serm.clicks.model import Tally
 from serm.clicks.pages import Pages
+from serm.clicks.prior import CLICKS, learn
 from serm.errors import UserError
 from serm.settings import ClickSettings
 
@@ -107,6 +108,31 @@ def test_the_fit_explains_held_out_clicks_better_than_click_rates_by_rank() -> N
     rate = clicked[::2].mean(axis=0)
     by_rank = np.exp(-rate * np.log(rate) - (1 - rate) * np.log1p(-rate))
     assert (Tally.of(model, pages_from(pair[1::2], clicked[1::2])).perplexity_by_rank < by_rank).all()
+
+
+def test_the_prior_is_learnt_from_the_log() -> None:
+    rng = np.random.default_rng(13)
+    shown = rng.integers(1, 30, 4000)
+    clicks = rng.binomial(shown, rng.beta(0.8, 2.4, 4000))
+    prior = learn(clicks.astype(float), shown.astype(float), CLICKS)
+    # 4,000 pairs tell the mean to 0.01 and the weight of the prior to about a tenth.
+    assert prior.ones / sum(prior) == pytest.approx(0.25, abs=0.02)
+    assert sum(prior) == pytest.approx(3.2, rel=0.25)
+
+
+def test_a_few_pairs_teach_no_prior() -> None:
+    assert learn(np.ones(29), np.ones(29), CLICKS) == CLICKS
+    for ones in (np.zeros(500), np.full(500, 9.0)):
+        prior = learn(ones, np.full(500, 9.0), CLICKS)
+        assert 0 < min(prior) <= max(prior) < np.inf
+
+
+def test_the_settings_prior_is_whole_and_comes_first() -> None:
+    pages, *_ = drawn(pairs=40, ranks=2, shown=20, seed=3)
+    assert PBM.fit(pages, ClickSettings(prior_clicks=2, prior_skips=7)).prior == (2, 7)
+    assert PBM.fit(pages, ClickSettings()).prior != CLICKS
+    with pytest.raises(ValueError, match="together"):
+        ClickSettings(prior_clicks=2)
 
 
 @pytest.mark.parametrize("name", MODELS)

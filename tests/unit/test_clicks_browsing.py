@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from click_logs import WEAK_PRIOR, dbn_clicks, logs, pages_from, pages_of, rankings, ubm_clicks
@@ -192,6 +194,25 @@ def test_dbn_ends_where_the_posterior_is_flat(pages: Pages) -> None:
             (posterior(pair, a, s + step), posterior(pair, a, s - step), model.satisfaction_error[pair]),
         ):
             assert (up - down) / (2 * step) * error == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("name", ["pbm", "ubm", "dbn"])
+def test_the_standard_error_is_the_posteriors_curvature(name: str) -> None:
+    rng = np.random.default_rng(26)
+    pair = rankings(queries=2, pages=60, ranks=4, rng=rng)
+    pages = pages_from(pair, dbn_clicks(pair, rng.beta(2, 2, 8), rng.beta(2, 2, 8), 0.8, rng))
+    model = MODELS[name].fit(pages, ClickSettings(prior_clicks=1, prior_skips=4, iterations=2000, tolerance=1e-12))
+
+    def posterior(pair: int, a: float) -> float:
+        attractiveness = model.attractiveness.copy()
+        attractiveness[pair] = a
+        likelihood = Tally.of(replace(model, attractiveness=attractiveness), pages).log_likelihood.sum()
+        return float(likelihood + np.log(a) + 4 * np.log1p(-a))
+
+    for one, (a, error) in enumerate(zip(model.attractiveness, model.standard_error, strict=True)):
+        step = 0.02 * error
+        curvature = (2 * posterior(one, a) - posterior(one, a - step) - posterior(one, a + step)) / step**2
+        assert error == pytest.approx(1 / np.sqrt(curvature), rel=1e-3)
 
 
 def test_a_step_over_a_gap_costs_patience_once_a_position() -> None:
