@@ -13,8 +13,8 @@ Python, which needs
 
 An iteration here is one of EM over the whole log, one there an epoch over the whole log. clax gets its batches as ready
 slices of arrays, not from its data loader; compiling and the first epoch do not count. It runs until eight epochs have
-gained less than 1e-6 (on the sixth itself, where that is held out), which is later than its trainer would stop by default
-(one, 1e-5), or for 3,000 steps.
+gained less than 1e-6 (on the sixth itself, where that is held out, so that it is stopped where it is best there), which
+is later than its trainer would stop by default (one, 1e-5), or for 3,000 steps.
 """
 
 from __future__ import annotations
