@@ -172,7 +172,7 @@ def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
 
 
 @given(pages=logs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_dbn_ends_where_the_posterior_is_flat(pages: Pages) -> None:
     """A numerical check of EM's update and of the errors: no small step of a parameter gains."""
     chosen = ClickSettings(iterations=4000, tolerance=1e-15)
