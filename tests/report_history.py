@@ -172,11 +172,21 @@ def _mining(rng: np.random.Generator) -> dict[str, Any]:
             "uncertainty": 1.1,
         },
         "click_model": {
-            "name": "position-based model",
+            "model": "dbn",
+            "name": "dynamic Bayesian network",
+            "held_out": {
+                name: {
+                    "impressions": 37500,
+                    "log_likelihood": -9000.0,
+                    "perplexity": perplexity,
+                    "perplexity_by_rank": [perplexity + 0.2, *[perplexity] * 8, perplexity - 0.1],
+                }
+                for name, perplexity in (("pbm", 1.31), ("ubm", 1.29), ("sdbn", 1.32), ("dbn", 1.2712))
+            },
             "examination": [1.0, 0.81, 0.66, 0.54, 0.45, 0.38, 0.32, 0.28, 0.24, 0.21],
-            "perplexity": [1.4] * 10,
+            "prior": {"ones": 0.6, "zeros": 2.1},
             "log_likelihood": -12345.6,
-            "trace": [-13000.0, -12345.6],
+            "traces": [[-13000.0, -12345.6], [-12900.0, -12500.1]],
             "converged": True,
         },
         "champion": "c00000000001",

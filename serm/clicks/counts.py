@@ -1,4 +1,4 @@
-"""The sufficient statistics of position-based clicks, aggregated by the engine."""
+"""How often each pair was shown and clicked at each position, counted by the engine."""
 
 from __future__ import annotations
 

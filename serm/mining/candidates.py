@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from serm import clicks
-from serm.clicks import PAIR, PositionBasedModel
+from serm.clicks import PAIR, Estimates
 from serm.mining import click_model, feedback, hard_negative, novelty, rejection
 from serm.mining.opinion import Thresholds
 from serm.settings import MiningSettings
@@ -52,7 +52,7 @@ def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table
 
 def describe(
     counts: ibis.Table,
-    model: PositionBasedModel,
+    model: Estimates,
     expected_clicks: NDArray[np.float64],
     judgments: ibis.Table,
     emerging: pa.Table,
@@ -67,7 +67,8 @@ def describe(
       average document would have had at the same positions (``expected_clicks`` [pairs]; COEC of Zhang and Jones,
       "Comparing click logs and editorial labels for training query rewriting", WWW 2007 workshop);
     - dislike_rate, 0 to 1: negative feedbacks less their standard error, over impressions;
-    - attractiveness and its standard_error, and relevance (R_cm: the one less the other), 0 to 1;
+    - attractiveness and its standard_error, and relevance (R_cm: the click model's relevance less its standard
+      error), 0 to 1;
     - of the query: novelty (of ``emerging``, 0 where that lacks it), rise (see ``mining.novelty``), and segment, by
       popularity: ``head`` is the queries with the first third of all impressions, then ``torso``, then ``tail``.
     """
@@ -85,7 +86,7 @@ def describe(
             "expected_clicks": expected_clicks,
             "attractiveness": model.attractiveness,
             "standard_error": model.standard_error,
-            "relevance": model.attractiveness - model.standard_error,
+            "relevance": model.relevance - model.relevance_error,
         }
     )
     judged = judgments.select(*PAIR).distinct().mutate(judged=True)

@@ -16,8 +16,9 @@ def attracts(pairs: ibis.Table, thresholds: Thresholds) -> BooleanValue:
 def opinion(pairs: ibis.Table, thresholds: Thresholds) -> Opinion:
     """Choose where R_cm > tau_cm and f < tau_c; the stronger the higher R_cm.
 
-    Reads relevance (R_cm: attractiveness less one standard error, so that a lucky click does not pass for
-    relevance), attractiveness, standard_error and score (f, 0 to 3). Source: SERM, click model agent.
+    Reads relevance (R_cm: what the click model says of the document, less one standard error, so that a lucky click
+    does not pass for relevance; see ``serm.clicks``), attractiveness, standard_error and score (f, 0 to 3). Source:
+    SERM, click model agent.
     """
     attractiveness = pairs.attractiveness.round(2).cast("string")
     error = pairs.standard_error.round(2).cast("string")

@@ -18,7 +18,6 @@ from ibis.backends import BaseBackend
 from serm import clicks, contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, write_json
-from serm.clicks import PositionBasedModel
 from serm.errors import UserError
 from serm.mining import candidates as cascade
 from serm.mining import clusters, rejection
@@ -123,7 +122,8 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     counted = cascade.count(inputs.impressions, model.version, settings.cycle.middle)
     counts = engine.create_table("click_counts", counted, temp=True)
     numbers = clicks.ClickCounts.read(counts)
-    fitted = clicks.fit(numbers, settings.clicks)
+    numbered = engines.hold(engine, "page_rows", clicks.number(inputs.impressions, counts))
+    fitted = clicks.fit(numbered, numbers, settings.clicks)
     now = counts.group_by("query", "locale").aggregate(shown=counts.impressions.sum())
     before = inputs.reference.group_by("query", "locale").aggregate(shown=inputs.reference.count())
     emerging = clusters.emerging(now, before, lambda texts: model.encoder.embed(texts, "query"), options)
@@ -153,7 +153,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
         },
         "scored": {**kinds, "unseen": unseen.num_rows},
         "thresholds": asdict(thresholds),
-        "click_model": _click_model(fitted, numbers),
+        "click_model": fitted.summary,
         "champion": model.version,
     }
     return Evidence(scored, opinions, summary)
@@ -212,16 +212,3 @@ def _by_agent(opinions: pa.Table, mined: pa.Table) -> dict[str, dict[str, int]]:
     candidates = Counter(opinions["agent"].to_pylist())
     taken = Counter(one["agent"] for agents in mined["agents"].to_pylist() for one in agents)
     return {agent: {"candidates": candidates[agent], "mined": taken[agent]} for agent in AGENTS}
-
-
-def _click_model(model: PositionBasedModel, counts: clicks.ClickCounts) -> dict[str, Any]:
-    """Return what the report shows of the click model; a rank that the window lacks has a null perplexity."""
-    perplexity = model.perplexity(counts)
-    return {
-        "name": "position-based model",
-        "examination": model.examination.tolist(),
-        "perplexity": [None if np.isnan(rank) else float(rank) for rank in perplexity],
-        "log_likelihood": model.log_likelihood(counts),
-        "traces": [list(trace) for trace in model.traces],
-        "converged": model.converged,
-    }

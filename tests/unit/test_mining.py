@@ -200,7 +200,7 @@ def described(
 ) -> dict[tuple[str, str, str], dict[str, Any]]:
     counts = candidates.count(shown, "v1", MIDDLE)
     numbers = clicks.ClickCounts.read(counts)
-    model = clicks.fit(numbers, ClickSettings())
+    model = clicks.fit(clicks.number(shown, counts), numbers, ClickSettings())
     new = [(*query, novelty) for query, novelty in (emerging or {}).items()]
     known = pa.Table.from_pylist([dict(zip(EMERGING.names, row, strict=True)) for row in new], EMERGING)
     rows = candidates.describe(counts, model, numbers.expected_clicks(), judged, known).to_pyarrow().to_pylist()

@@ -1,0 +1,112 @@
+"""Which click model a log calls for: the one that best foretells pages which it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import ibis
+import numpy as np
+from numpy.typing import NDArray
+
+from serm.clicks.counts import ClickCounts
+from serm.clicks.dbn import DynamicBayesianNetwork
+from serm.clicks.model import ClickModel, Tally
+from serm.clicks.pages import Array, Pages, read_parts
+from serm.clicks.pbm import PositionBasedModel
+from serm.clicks.sdbn import SimplifiedDynamicBayesianNetwork
+from serm.clicks.ubm import UserBrowsingModel
+from serm.settings import ClickSettings
+
+#: Simplest first: of two that foretell alike, the first is chosen.
+MODELS: dict[str, type[ClickModel]] = {
+    "pbm": PositionBasedModel,
+    "ubm": UserBrowsingModel,
+    "sdbn": SimplifiedDynamicBayesianNetwork,
+    "dbn": DynamicBayesianNetwork,
+}
+
+_ESTIMATES = ("attractiveness", "standard_error", "relevance", "relevance_error")
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the chosen model says of each pair (arrays [pairs], see ``ClickModel``), and what the report shows."""
+
+    attractiveness: Array
+    standard_error: Array
+    relevance: Array
+    relevance_error: Array
+    summary: dict[str, Any]
+    """model, name, held_out (the figures of all models tried), examination (by rank), prior (of attractiveness, as
+    ones and zeros), log_likelihood, traces, converged; nan is null."""
+
+
+def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> Estimates:
+    """Choose the click model of a log by its held-out perplexity, and fit it to all of the log.
+
+    A log of more than ``max_impressions`` is read in parts of whole queries. Its models are compared, and how its
+    users browse is learnt, on the first part; then each part's pairs are fitted to it.
+
+    Args:
+        numbered: the rows of ``pages.number``; held by the engine, if they are read in parts.
+        counts: of the same log.
+        settings: the section clicks.
+    """
+    first, last = int(counts.position.min()), int(counts.position.max())
+    parts = -(-int(counts.impressions.sum()) // settings.max_impressions)
+    estimates = {name: np.full(counts.pairs, np.nan) for name in _ESTIMATES}
+    tallies: list[Tally] = []
+    fitted: ClickModel | None = None
+    for pages, held_out, log_pair in read_parts(numbered, parts, first, last):
+        if fitted is None:
+            candidates = compare(pages, held_out, settings)
+            chosen = choose(candidates)
+            learnt = fitted = MODELS[chosen].fit(pages, settings)
+        else:
+            fitted = learnt.for_pairs_of(pages, settings)
+        tallies.append(Tally.of(fitted, pages))
+        for name, values in estimates.items():
+            values[log_pair] = getattr(fitted, name)
+    tally = reduce(add, tallies)
+    summary = {
+        "model": chosen,
+        "name": learnt.name,
+        "held_out": {name: _figures(candidate) for name, candidate in candidates.items()},
+        "examination": _known(tally.examination),
+        "prior": learnt.prior._asdict(),
+        "log_likelihood": float(tally.log_likelihood.sum()),
+        "traces": [list(trace) for trace in learnt.traces],
+        "converged": learnt.converged,
+    }
+    return Estimates(**estimates, summary=summary)
+
+
+def compare(pages: Pages, held_out: NDArray[np.bool_], settings: ClickSettings) -> dict[str, Tally]:
+    """Fit the models that the settings allow without the ``held_out`` pages, and let each foretell those."""
+    names = MODELS if settings.model == "auto" else [settings.model]
+    if held_out.all() or not held_out.any():
+        nothing = np.zeros(pages.last)
+        return {name: Tally(nothing, nothing, nothing) for name in names}
+    seen, unseen = pages.select(~held_out), pages.select(held_out)
+    return {name: Tally.of(MODELS[name].fit(seen, settings), unseen) for name in names}
+
+
+def choose(candidates: dict[str, Tally]) -> str:
+    """Return the model with the lowest perplexity; the first of equals."""
+    return max(candidates, key=lambda name: candidates[name].log_likelihood.sum())
+
+
+def _figures(tally: Tally) -> dict[str, Any]:
+    return {
+        "impressions": int(tally.shown.sum()),
+        "log_likelihood": float(tally.log_likelihood.sum()),
+        "perplexity": _known(np.array([tally.perplexity]))[0],
+        "perplexity_by_rank": _known(tally.perplexity_by_rank),
+    }
+
+
+def _known(values: Array) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
