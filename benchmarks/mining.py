@@ -5,7 +5,7 @@
 Founds the emoji world in WORKSPACE if it is not there (simulated users; a few minutes), opens window 1, scores as the
 mine step does, and selects with all agents, each alone, all but each, and at random from the shown candidates. A pair
 is wrong when the champion's expected grade is off by a grade or more. With ``--learn BUDGET`` (about two minutes a
-selection) a challenger is then trained on the true grades of each selection of that budget, beside the seed, and
+selection) a challenger is then trained on the true grades of each agent's own selection, of all and of random ones, and
 ``ndcg_per_1000`` is what NDCG@10 on the test sets gains for 1,000 labels; ``replay``, which has no new label, says how
 much of a gain is not the labels'. Writes benchmarks/results/mining.json.
 """
@@ -204,6 +204,7 @@ def main() -> None:
     write_json(RESULTS, results)
     if arguments.learn:
         chosen = selections(evidence, candidates, settings, arguments.learn)
+        chosen = {name: pairs for name, pairs in chosen.items() if not name.startswith("without ")}
         results["learnt"] = {"budget": arguments.learn}
         for name, found in learn(emoji, chosen, candidates, settings):
             results["learnt"][name] = found

@@ -31,7 +31,8 @@ class UserEvidence:
             counted = clicks.count(log, satisfied=satisfied.sum(), disliked=log.negative_feedback.sum())
             counts = engine.create_table("user_counts", counted, temp=True)
             numbers = clicks.ClickCounts.read(counts)
-            model = clicks.fit(numbers, settings.clicks)
+            numbered = engines.hold(engine, "user_rows", clicks.number(log, counts))
+            model = clicks.fit(numbered, numbers, settings.clicks)
             sums = {name: counts[name].sum() for name in ("impressions", "clicks", "satisfied", "disliked")}
             pairs = counts.group_by("pair", *clicks.PAIR).aggregate(**sums).order_by("pair").to_pyarrow()
         keys = zip(*(pairs[name].to_pylist() for name in clicks.PAIR), strict=True)
@@ -47,6 +48,7 @@ class UserEvidence:
                 np.log(model.attractiveness / (1 - model.attractiveness)),
                 model.attractiveness - model.standard_error,
                 model.attractiveness + model.standard_error,
+                model.relevance,
                 (satisfied_clicks + 0.5) / (clicked + 1),
                 (dislikes + 0.5) / (shown + 1),
                 np.log1p(shown),
@@ -55,7 +57,7 @@ class UserEvidence:
         )
 
     def look_up(self, pairs: Pairs) -> Found:
-        """Features: attractiveness (log odds), its bounds, satisfied clicks, dislikes and how often it was shown."""
+        """Features: attractiveness (log odds) and its bounds, relevance, satisfied clicks, dislikes, impressions."""
         keys = zip(pairs.queries, pairs.locales, pairs.doc_ids, strict=True)
         rows = np.array([self._rows.get(key, -1) for key in keys], np.int64)
         abstains = (rows < 0) | (self._shown[rows] < MIN_IMPRESSIONS)
