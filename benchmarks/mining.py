@@ -47,7 +47,9 @@ def window(emoji: EmojiStream) -> Settings:
     settings, cycle = emoji.settings(), emoji.path / "cycle"
     if not (cycle / "validate").exists():
         stream.ingest(emoji.path / "log", cycle / "ingest", settings)
-        validation.validate(cycle / "ingest", emoji.path / "documents", cycle / "validate", settings)
+        state = emoji.path / "state"
+        inputs = (cycle / "ingest", emoji.path / "documents", state / "judgments", state / "profiles")
+        validation.validate(*inputs, cycle / "validate", settings)
     return settings
 
 

@@ -27,6 +27,7 @@ def evolve(
     champion: str,
     judgments: str,
     reference: str,
+    profiles: str,
     repository: str,
     force: bool = False,
 ):
@@ -41,6 +42,7 @@ def evolve(
         champion: URI of the model that serves now.
         judgments: URI of all judgments so far.
         reference: URI of the impressions that the window is compared with.
+        profiles: URI of what the validation of earlier cycles counted.
         repository: path of the git and DVC workspace that the cycle is published to.
         force: run the cycle though nothing drifted.
     """
@@ -52,6 +54,8 @@ def evolve(
     validated = validate(
         window=ingested.outputs["window"],
         documents=_given(documents, dsl.Dataset, "documents").output,
+        judgments=given_judgments,
+        profiles=_given(profiles, dsl.Dataset, "profiles").output,
         settings=settings,
     ).outputs["validated"]
     compared = drift(

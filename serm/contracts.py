@@ -164,6 +164,18 @@ PER_QUERY = pa.schema(
 #: Rows that broke a rule: the row as JSON, and why.
 QUARANTINE = pa.schema([_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())])
 
+#: How many rows ``dataset`` (documents, impressions, judgments) had in a locale when a cycle's window passed validation.
+PROFILES = pa.schema(
+    [
+        _field("cycle", pa.int32()),
+        _field("start", _TIME),
+        _field("end", _TIME),
+        _field("dataset", pa.string()),
+        _field("locale", pa.string()),
+        _field("rows", pa.int64()),
+    ]
+)
+
 #: Lines of a log's files that could not be read or broke the contract. ``line`` counts from 1; the text, which
 #: may hold anything, stays in the file.
 BAD_LINES = pa.schema([_field("file", pa.string()), _field("line", pa.int64()), _field("reason", pa.string())])
@@ -231,7 +243,13 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
     for name, kind in wanted.items():
         if not _same_kind(table[name].type(), kind):
             raise UserError(f"{path}: column {name!r} is {table[name].type()}; its contract says {kind}.")
-    return table.select(schema.names).cast(wanted)
+    # A whole number that its type cannot hold becomes null, for validation to quarantine.
+    return table.select(
+        **{
+            name: table[name].try_cast(kind) if kind.is_integer() else table[name].cast(kind)
+            for name, kind in wanted.items()
+        }
+    )
 
 
 def _same_kind(found: dt.DataType, wanted: dt.DataType) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from serm.contracts import DOCUMENTS, IMPRESSIONS
+from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings
 
 START, END = datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
@@ -46,10 +46,25 @@ def make_documents() -> Callable[[], pa.Table]:
             "locale": [LOCALES[n % len(LOCALES)] for n in numbers],
             "title": [f"title {n}" for n in numbers],
             "body": [""] * DOCUMENT_COUNT,
-            "published_at": [datetime(2017, 1, 1, tzinfo=UTC)] * DOCUMENT_COUNT,
+            "published_at": [datetime(2017, 12, 31, tzinfo=UTC)] * DOCUMENT_COUNT,
             "attributes": [[("emoji", str(n))] for n in numbers],
         }
         return pa.table(columns, schema=DOCUMENTS)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_judgments() -> Callable[[], pa.Table]:
+    """Seed judgments of the catalogue's documents, which break no rule."""
+
+    def make() -> pa.Table:
+        rows = [
+            {"query": f"word{n % 7}", "locale": LOCALES[n % len(LOCALES)], "doc_id": f"d{n}", "grade": n % 4}
+            | {"rationale": None, "source": "seed", "cycle": 0, "panel_version": None, "agreement": None}
+            for n in range(DOCUMENT_COUNT)
+        ]
+        return pa.Table.from_pylist(rows, JUDGMENTS)
 
     return make
 

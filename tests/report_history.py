@@ -106,13 +106,29 @@ def _validation(number: int) -> dict[str, Any]:
                 "dataset": "impressions",
                 "rule": rule,
                 "severity": "warning",
-                "rows": 270580,
                 "violations": rows * number,
-                "limit": 0.0,
-                "share": rows * number / 270580,
+                "value": rows * number / 270580,
+                "finding": f"{rows * number} of 270,580",
+                "low": None,
+                "high": 0.0,
+                "setting": "",
                 "passed": rows == 0,
             }
             for rule, rows in broken.items()
+        ]
+        + [
+            {
+                "dataset": "impressions",
+                "rule": "volume",
+                "severity": "error",
+                "violations": None,
+                "value": None if number == 1 else 0.9,
+                "finding": "no earlier window" if number == 1 else "370.0 impressions a day, 0.90 times the median",
+                "low": 0.25,
+                "high": None,
+                "setting": "min_volume_ratio",
+                "passed": None if number == 1 else True,
+            }
         ],
     }
 

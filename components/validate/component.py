@@ -1,4 +1,4 @@
-"""Check a window and the catalogue against their contracts; bad rows go to quarantine."""
+"""Check window, catalogue and judgments: bad rows go to quarantine, too many of them stop the run."""
 
 from kfp import dsl
 
@@ -9,17 +9,18 @@ from components import images
 def validate(
     window: dsl.Input[dsl.Dataset],
     documents: dsl.Input[dsl.Dataset],
+    judgments: dsl.Input[dsl.Dataset],
+    profiles: dsl.Input[dsl.Dataset],
     settings: str,
     validated: dsl.Output[dsl.Dataset],
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Check a window and the catalogue against their contracts; bad rows go to quarantine."""
+    """Check window, catalogue and judgments: bad rows go to quarantine, too many of them stop the run."""
     from pathlib import Path
 
     from serm import settings as params
     from serm import validation
 
-    figures.metadata.update(
-        validation.validate(Path(window.path), Path(documents.path), Path(validated.path), params.parse(settings))
-    )
+    inputs = (Path(given.path) for given in (window, documents, judgments, profiles))
+    figures.metadata.update(validation.validate(*inputs, Path(validated.path), params.parse(settings)))
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

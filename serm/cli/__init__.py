@@ -19,6 +19,7 @@ from serm.cli import (
     evaluate,
     evolve,
     ingest,
+    judgments,
     mine,
     publish,
     report,
@@ -39,6 +40,7 @@ app.command(rich_help_panel=LOOP)(advance.advance)
 app.command(rich_help_panel=LOOP)(report.report)
 app.command(rich_help_panel=LOOP)(demo.demo)
 app.command(rich_help_panel=LOOP)(doctor.doctor)
+app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.command(rich_help_panel=STEPS)(ingest.ingest)
 app.command(rich_help_panel=STEPS)(validate.validate)
 app.command(rich_help_panel=STEPS)(drift.drift)

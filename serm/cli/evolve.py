@@ -23,7 +23,7 @@ Force = Annotated[bool, typer.Option("--force", help="Run the whole cycle though
 
 STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
 _INPUTS = ("log", "documents", "knowledge", "tests")
-_STATE = ("champion", "judgments", "reference")
+_STATE = ("champion", "judgments", "reference", "profiles")
 
 
 def evolve(workspace: WorkspacePath = HERE, force: Force = False, json: Json = False) -> None:
@@ -47,13 +47,15 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
     from kfp import components, local
 
     from pipelines.compile import COMPILED
-    from serm import versioning
+    from serm import contracts, versioning
     from serm.atomic import write_json
     from serm.cli.kfplog import StepLog
     from serm.versioning.workspace import place
 
     repository = versioning.Workspace(workspace)
     root = repository.path
+    if not (root / "state" / "profiles").exists():  # the first cycle of a workspace: DVC wants all inputs there
+        contracts.write(contracts.PROFILES.empty_table(), root / "state" / "profiles", contracts.PROFILES)
     repository.track(*_INPUTS, *(f"state/{name}" for name in _STATE))
     settings = (root / "params.yaml").read_text(encoding="utf-8")
     pipeline_file = COMPILED / "evolve.yaml"

@@ -22,6 +22,7 @@ Knowledge = Annotated[Path, typer.Option(help="The judges' outside knowledge (Pa
 Tests = Annotated[Path, typer.Option(help="The directory of the test sets frozen/ and rolling/.")]
 Champion = Annotated[Path, typer.Option(help="The model that serves now.")]
 Judgments = Annotated[Path, typer.Option(help="All judgments so far (Parquet).")]
+Profiles = Annotated[Path, typer.Option(help="What earlier cycles' validation counted (Parquet).")]
 Reference = Annotated[Path, typer.Option(help="Impressions to compare the window with (Parquet).")]
 Window = Annotated[Path, typer.Option(help="What `serm ingest` wrote.")]
 Validated = Annotated[Path, typer.Option(help="What `serm validate` wrote.")]
@@ -35,6 +36,7 @@ PARAMS = Path("params.yaml")
 CHAMPION = Path("state/champion")
 JUDGMENTS = Path("state/judgments")
 REFERENCE = Path("state/reference")
+PROFILES = Path("state/profiles")
 HERE = Path()
 CYCLE = Path("cycle")
 """Where each step writes: ``cycle/<step>``."""

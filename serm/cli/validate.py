@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serm.cli.options import CYCLE, PARAMS, Documents, Json, Out, Params, Window, show
+from serm.cli.options import (
+    CYCLE,
+    JUDGMENTS,
+    PARAMS,
+    PROFILES,
+    Documents,
+    Json,
+    Judgments,
+    Out,
+    Params,
+    Profiles,
+    Window,
+    show,
+)
 
 
 def validate(
     window: Window = CYCLE / "ingest",
     documents: Documents = Path("documents"),
+    judgments: Judgments = JUDGMENTS,
+    profiles: Profiles = PROFILES,
     out: Out = CYCLE / "validate",
     params: Params = PARAMS,
     json: Json = False,
 ) -> None:
-    """Check a window and the catalogue against their contracts; bad rows go to quarantine."""
+    """Check window, catalogue and judgments: bad rows go to quarantine, too many of them stop the run."""
     from serm import settings, validation
 
-    figures = validation.validate(window, documents, out, settings.load(params))
+    figures = validation.validate(window, documents, judgments, profiles, out, settings.load(params))
     show("validate", figures, json)

@@ -67,10 +67,10 @@ def _cut(engine: BaseBackend, log: Path, rows: ibis.Table, out: Path, settings: 
     kept = held.filter(~held.late & ~held.withheld)
     rows_kept = engines.write(engine, kept, out / "impressions", contracts.IMPRESSIONS, ORDER)
     if settings.stream.allowed_lateness_hours is not None:
-        engines.write(engine, held.filter(held.late), out / "late", contracts.IMPRESSIONS, ORDER)
+        engines.write(engine, held.filter(held.late & ~held.withheld), out / "late", contracts.IMPRESSIONS, ORDER)
     sums = {
         "rows_duplicate": (held.copies - 1).sum(),
-        "rows_late": held.late.sum(),
+        "rows_late": (held.late & ~held.withheld).sum(),
         "rows_withheld": held.withheld.sum(),
         **{kind: held[kind].sum() for kind in privacy.KINDS},
     }
@@ -114,7 +114,7 @@ def windowed(rows: ibis.Table, settings: Settings) -> ibis.Table:
     """Return the distinct rows inside the window: IMPRESSIONS with masked queries, and what is to know of each.
 
     ``copies`` is how often the row came, ``late`` whether all of them came late, ``withheld`` whether too few users
-    typed its query; for each of ``privacy.KINDS``, a column says whether the query had it.
+    typed its query in time; for each of ``privacy.KINDS``, a column says whether the query had it.
     """
     timely = with_lateness(rows, settings.stream.allowed_lateness_hours)
     inside = timely.filter(in_window(timely.event_time, settings.cycle))

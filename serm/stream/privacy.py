@@ -81,15 +81,17 @@ def has_mask(query: StringValue, kind: str) -> ibis.ir.BooleanValue:
 def with_withheld(rows: ibis.Table, min_users: int) -> ibis.Table:
     """Return ``rows`` with ``withheld``: fewer than ``min_users`` users typed the query in the rows in time.
 
-    Such a query may tell who typed it (k-anonymity). ``rows`` has locale, query, user_id and ``late``.
+    Such a query may tell who typed it (k-anonymity), whether its row came in time or late. ``rows`` has locale,
+    query, user_id and ``late``.
     """
     if min_users == 1:
         return rows.mutate(withheld=False)
     in_time = rows.filter(~rows.late)
     users = in_time.group_by("locale", "query").aggregate(users=in_time.user_id.nunique())
-    rare = users.filter(users.users < min_users).select(rare_locale="locale", rare_query="query")
-    joined = rows.left_join(rare, [rows.locale == rare.rare_locale, rows.query == rare.rare_query])
-    return joined.mutate(withheld=joined.rare_query.notnull() & ~joined.late).drop("rare_locale", "rare_query")
+    common = users.filter(users.users >= min_users).select(common_locale="locale", common_query="query")
+    joined = rows.left_join(common, [rows.locale == common.common_locale, rows.query == common.common_query])
+    withheld = joined.query.notnull() & joined.common_query.isnull()
+    return joined.mutate(withheld=withheld).drop("common_locale", "common_query")
 
 
 def _luhn(digits: StringValue) -> ibis.ir.BooleanValue:

@@ -6,16 +6,19 @@ records on, all is ibis. Source: the UBI 1.x query and event schemas, https://o1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 
 import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from serm import contracts
 from serm import engine as engines
 from serm.settings import Settings
-from serm.stream.lines import read_lines
+from serm.stream.lines import LINES, read_lines
 from serm.stream.sessions import seconds, with_sessions
 
 RECORDS = (
@@ -29,13 +32,15 @@ def read(log: Path, files: Sequence[Path], records: Path, bad_lines: Path, setti
     """Read the records of ``files`` in ``log`` to the Parquet file ``records``; what breaks the contract to a dataset.
 
     Returns how many records there are of each role, ``duplicate`` and ``quarantined``. ``bad_lines`` is a BAD_LINES
-    dataset: every line that does not parse, and every record that lacks what its role needs.
+    dataset: every line that does not parse, and every record that lacks what its role needs. OpenSearch's action
+    lines are no records and not counted; that every other line has one fate is asserted.
     """
     stream = settings.stream
     sql = (package_files("serm.stream") / "ubi.sql").read_text(encoding="utf-8")
+    seen: Counter[str] = Counter()
     names = [str(file.relative_to(log)) if file != log else file.name for file in files]
     with engines.duckdb(settings.engine) as engine:
-        engine.con.register("lines", read_lines(files))
+        engine.con.register("lines", pa.RecordBatchReader.from_batches(LINES, _counted(read_lines(files), seen)))
         parameters = stream.model_dump(mode="json", include={"shown", "clicked", "disliked", "locale"})
         engine.con.execute(sql, parameters)
         parsed = engine.table("parsed")
@@ -44,9 +49,20 @@ def read(log: Path, files: Sequence[Path], records: Path, bad_lines: Path, setti
         engine.to_parquet(good.select(RECORDS), records, compression="zstd")
         bad = parsed.filter(parsed.fate == "quarantined")
         named = ibis.memtable({"delivery": range(len(names)), "file": names}).join(bad, "delivery")
-        engines.write(engine, named.select(contracts.BAD_LINES.names), bad_lines, contracts.BAD_LINES, ("file", "line"))
+        lines = named.select(contracts.BAD_LINES.names)
+        written = engines.write(engine, lines, bad_lines, contracts.BAD_LINES, ("file", "line"))
     counts = {row["fate"]: row["rows"] for row in fates}
-    return {fate: counts.get(fate, 0) for fate in (*ROLES, "duplicate", "quarantined")}
+    told = {fate: counts.get(fate, 0) for fate in (*ROLES, "duplicate", "quarantined")}
+    used = pq.read_metadata(records).num_rows
+    if (seen["lines"], used, written) != (sum(counts.values()), sum(told[role] for role in ROLES), told["quarantined"]):
+        raise RuntimeError(f"lines lost: {dict(seen)} read, {counts}, {used} used, {written} bad")
+    return told
+
+
+def _counted(batches: Iterable[pa.RecordBatch], seen: Counter[str]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        seen["lines"] += batch.num_rows
+        yield batch
 
 
 def impressions(records: ibis.Table, session_gap_minutes: float) -> ibis.Table:

@@ -1,5 +1,5 @@
 -- Lines of UBI 1.x logs -> one row a record, each with the role it plays or the reason why it is in quarantine.
--- Bulk action lines are no records. A record delivered again, byte for byte, is a duplicate.
+-- Bulk action lines are no records: their fate is 'action'. A record delivered again, byte for byte, is a duplicate.
 CREATE TEMP TABLE parsed AS
 WITH checked AS (
     SELECT delivery, line, text, CASE
@@ -35,6 +35,7 @@ WITH checked AS (
     FROM opened
 ), roles AS (
     SELECT *, CASE WHEN regexp_full_match(ordinal, '\d{1,6}') THEN try_cast(ordinal AS INTEGER) + 1 END AS position, CASE
+        WHEN is_action AND action IS NULL AND query IS NULL THEN 'action'
         WHEN action IS NULL THEN CASE WHEN query IS NOT NULL THEN 'query' END
         WHEN list_contains($shown, action) THEN 'shown'
         WHEN list_contains($clicked, action) THEN 'clicked'
@@ -42,10 +43,10 @@ WITH checked AS (
         ELSE 'other'
     END AS role
     FROM fields
-    WHERE NOT (coalesce(is_action, false) AND action IS NULL AND query IS NULL)
 ), broken AS (
     SELECT *, CASE
         WHEN unreadable IS NOT NULL THEN unreadable
+        WHEN role = 'action' THEN NULL
         WHEN role IS NULL THEN 'neither a query (user_query) nor an event (action_name)'
         WHEN event_time IS NULL THEN 'timestamp is missing or no time'
         WHEN role = 'query' AND query_id IS NULL THEN 'query_id is missing'
@@ -62,9 +63,9 @@ WITH checked AS (
     WHERE flaw IS NULL AND query_id IS NOT NULL AND query IS NOT NULL
     GROUP BY query_id
 ), judged AS (
-    SELECT *, CASE WHEN flaw IS NULL AND role NOT IN ('query', 'other') AND known_query IS NULL
+    SELECT *, CASE WHEN flaw IS NULL AND role NOT IN ('query', 'other', 'action') AND known_query IS NULL
                    THEN 'no query text is known for its query_id' ELSE flaw END AS reason,
-        content IS NOT NULL AND row_number() OVER (PARTITION BY content ORDER BY delivery, line) > 1 AS again
+        content IS NOT NULL AND role IS DISTINCT FROM 'action' AND row_number() OVER (PARTITION BY content ORDER BY delivery, line) > 1 AS again
     FROM broken LEFT JOIN queries USING (query_id)
 )
 SELECT delivery, line, role, event_time, query_id, session_id, user_id, coalesce(known_locale, $locale) AS locale,

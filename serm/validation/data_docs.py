@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -33,23 +34,33 @@ def write_page(path: Path, result: ExpectationSuiteValidationResult) -> None:
     path.write_text("\n".join(line for line in lines if line) + "\n", encoding="utf-8")
 
 
-def write_index(path: Path, cycle: CycleSettings, verdicts: dict[str, bool]) -> None:
-    """Write the page that links to the page of each dataset, with the verdict of its suite."""
+def write_index(
+    path: Path, cycle: CycleSettings, verdicts: dict[str, bool], unchecked: Sequence[tuple[str, str, str]]
+) -> None:
+    """Write the page that links to the page of each dataset, with the verdict of its suite.
+
+    ``unchecked`` are (dataset, rule, why) of what could not be checked.
+    """
     rows = "\n".join(
         f'<tr><td><a href="{escape(dataset)}.html">{escape(dataset)}</a></td>'
         f"<td>{'passed' if passed else 'failed'}</td></tr>"
         for dataset, passed in verdicts.items()
     )
+    items = "\n".join(
+        f"<li>{escape(dataset)}: {escape(rule)} ({escape(why)})</li>" for dataset, rule, why in unchecked
+    )
+    missed = f"<h2>Not checked</h2>\n<ul>\n{items}\n</ul>" if unchecked else ""
     path.write_text(
         f"""<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>Data Docs, {cycle.name}</title><style>{_style()}</style></head>
 <body><div class="container-fluid"><h1>Data Docs, {cycle.name}</h1>
-<p>Impressions from {cycle.start:%Y-%m-%d %H:%M} to {cycle.end:%Y-%m-%d %H:%M}, and the catalogue.</p>
+<p>Impressions from {cycle.start:%Y-%m-%d %H:%M} to {cycle.end:%Y-%m-%d %H:%M}, catalogue and judgments.</p>
 <table class="table"><thead><tr><th>Suite</th><th>All expectations</th></tr></thead>
 <tbody>
 {rows}
-</tbody></table></div></body>
+</tbody></table>
+{missed}</div></body>
 </html>
 """,
         encoding="utf-8",

@@ -2,55 +2,120 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import ibis
 import pyarrow as pa
+from ibis.backends import BaseBackend
 from ibis.expr.types import BooleanValue
 
-from serm.contracts import DOCUMENTS, IMPRESSIONS
+from serm import engine as engines
+from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS, Grade
 from serm.settings import CycleSettings
 
 #: Reason -> whether a row broke the rule. A null says that the rule has nothing to look at: not broken.
 Rules = dict[str, BooleanValue]
+#: Who may have given a judgment.
+SOURCES = ("seed", "panel", "human")
 
 
-def flag_documents(documents: ibis.Table, cycle: CycleSettings) -> tuple[ibis.Table, list[str]]:
-    """Return the DOCUMENTS ``documents`` with a column ``reasons``, the rules that a row broke, and all rules."""
+@dataclass(frozen=True)
+class Flagged:
+    """The rows of ``dataset`` with a boolean column for each rule, which says whether the row broke it."""
+
+    dataset: str
+    schema: pa.Schema
+    table: ibis.Table
+    columns: dict[str, str]
+    """Rule -> its column."""
+
+    @property
+    def kept(self) -> ibis.Table:
+        """The rows that broke no rule."""
+        return self.table.filter(~self._broken).select(self.schema.names)
+
+    @property
+    def quarantined(self) -> ibis.Table:
+        """The others, as QUARANTINE."""
+        rows = self.table.filter(self._broken)
+        reasons = ibis.array([rows[name].ifelse(rule, ibis.null(str)) for rule, name in self.columns.items()])
+        row = ibis.struct({name: rows[name] for name in self.schema.names}).cast("json").cast("string")
+        reason = reasons.filter(lambda rule: rule.notnull()).join("; ")
+        return rows.select(dataset=ibis.literal(self.dataset), reason=reason, row=row)
+
+    def held(self, engine: BaseBackend) -> Flagged:
+        """Return the same, computed once for several readers."""
+        return replace(self, table=engines.hold(engine, f"flagged_{self.dataset}", self.table))
+
+    @property
+    def _broken(self) -> BooleanValue:
+        return ibis.or_(*(self.table[name] for name in self.columns.values()))
+
+
+def flag_documents(documents: ibis.Table, cycle: CycleSettings) -> Flagged:
+    """Return the DOCUMENTS ``documents``, flagged."""
     rules = {
         **_missing(documents, DOCUMENTS),
         "doc_id is repeated": _repeated(documents, ["doc_id"]),
         "title is blank": documents.title.strip() == "",
         "published_at is after the window": documents.published_at >= _time(cycle.end),
     }
-    return _flag(documents, rules), list(rules)
+    return _flag("documents", DOCUMENTS, documents, rules)
 
 
-def flag_impressions(
-    impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings
-) -> tuple[ibis.Table, list[str]]:
-    """Return the IMPRESSIONS ``impressions`` with a column ``reasons``, and all rules.
+def flag_impressions(impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
+    """Return the IMPRESSIONS ``impressions``, flagged.
 
     ``documents`` is the catalogue after its own quarantine: an impression of a document that was quarantined
     goes there too, so that all that is kept joins.
     """
-    locales = documents.select("locale").distinct().order_by("locale").to_pyarrow()["locale"].to_pylist()
-    catalogue = documents.select(known_doc_id="doc_id")
-    table = impressions.left_join(catalogue, impressions.doc_id == catalogue.known_doc_id)
+    table = _with_known_documents(impressions, documents)
     time = table.event_time
     rules = {
         **_missing(table, IMPRESSIONS),
         "event_time is outside the window": (time < _time(cycle.start)) | (time >= _time(cycle.end)),
         "query is blank": table.query.strip() == "",
-        "locale is not in the catalogue": table.locale.notin(locales),
-        "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
+        **_unknown(table, documents),
         "position is below 1": table.position < 1,
         "dwell_seconds is negative or not a number": (table.dwell_seconds < 0) | table.dwell_seconds.isnan(),
         "dwell_seconds without a click": table.dwell_seconds.notnull() & ~table.clicked,
         "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
         "query_id, doc_id and position are repeated": _repeated(table, ["query_id", "doc_id", "position"]),
     }
-    return _flag(table, rules), list(rules)
+    return _flag("impressions", IMPRESSIONS, table, rules)
+
+
+def flag_judgments(judgments: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
+    """Return the JUDGMENTS ``judgments``, flagged; ``documents`` as for impressions."""
+    table = _with_known_documents(judgments, documents)
+    pair = ["query", "locale", "doc_id"]
+    lowest, highest = table.grade.min().over(group_by=pair), table.grade.max().over(group_by=pair)
+    rules = {
+        **_missing(table, JUDGMENTS),
+        "query is blank": table.query.strip() == "",
+        **_unknown(table, documents),
+        "grade is outside 0 to 3": ~table.grade.between(int(min(Grade)), int(max(Grade))),
+        "source is not seed, panel or human": table.source.notin(SOURCES),
+        "cycle is below 0 or after this one": ~table.cycle.between(0, cycle.number),
+        "agreement is outside 0 to 1": ~table.agreement.between(0, 1) | table.agreement.isnan(),
+        "grades of the pair contradict each other": lowest != highest,
+        "query, locale and doc_id are repeated": _repeated(table, pair),
+    }
+    return _flag("judgments", JUDGMENTS, table, rules)
+
+
+def _with_known_documents(table: ibis.Table, documents: ibis.Table) -> ibis.Table:
+    catalogue = documents.select(known_doc_id="doc_id")
+    return table.left_join(catalogue, table.doc_id == catalogue.known_doc_id)
+
+
+def _unknown(table: ibis.Table, documents: ibis.Table) -> Rules:
+    locales = documents.select("locale").distinct().order_by("locale").to_pyarrow()["locale"].to_pylist()
+    return {
+        "locale is not in the catalogue": table.locale.notin(locales),
+        "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
+    }
 
 
 def _time(value: datetime) -> ibis.ir.TimestampScalar:
@@ -68,6 +133,7 @@ def _repeated(table: ibis.Table, key: list[str]) -> BooleanValue:
     return further & ibis.and_(*(table[name].notnull() for name in key))
 
 
-def _flag(table: ibis.Table, rules: Rules) -> ibis.Table:
-    found = [broken.fill_null(False).ifelse(rule, ibis.null(str)) for rule, broken in rules.items()]
-    return table.mutate(reasons=ibis.array(found).filter(lambda rule: rule.notnull()))
+def _flag(dataset: str, schema: pa.Schema, table: ibis.Table, rules: Rules) -> Flagged:
+    columns = {rule: f"rule_{number}" for number, rule in enumerate(rules)}
+    flags = {columns[rule]: broken.fill_null(False) for rule, broken in rules.items()}
+    return Flagged(dataset, schema, table.select(*schema.names, **flags), columns)

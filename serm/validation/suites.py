@@ -1,8 +1,8 @@
 """Great Expectations suites that judge the profile of a window, and their pages (Data Docs).
 
 GX 1.24 cannot read DuckDB (it fetches a result after it has closed the connection), and a log does not fit in
-pandas. So the engine counts the violations of each rule, and the suites judge the counts: one suite a dataset,
-over a table of one row with a column a rule, which holds the share of rows that break it.
+pandas. So the engine measures, and the suites judge the measurements: one suite a dataset, over a table of one row
+with a column a check.
 """
 
 from __future__ import annotations
@@ -34,29 +34,39 @@ from serm.validation.data_docs import write_index, write_page
 
 @dataclass(frozen=True)
 class Check:
-    """A line of the profile: ``violations`` of ``rule`` among ``rows``; it passes up to the share ``limit``.
-
-    A failed check of severity ``error`` stops the run; a ``warning`` reports.
-    """
+    """What the engine measured of a dataset, and what is allowed."""
 
     dataset: str
     rule: str
     severity: Literal["error", "warning"]
-    rows: int
-    violations: int
-    limit: float
+    """A failed check of severity ``error`` stops the run; a ``warning`` reports."""
+    value: float | None
+    """The measurement; None where there was nothing to measure it by, and then the check is neither passed nor failed."""
+    finding: str
+    """The measurement in words."""
+    low: float | None = None
+    """The least that passes; None: no bound."""
+    high: float | None = None
+    """The most that passes; None: no bound."""
+    setting: str = ""
+    """The field of ``validation`` in params.yaml that gives the bound."""
+    violations: int | None = None
+    """Rows that broke the rule, where it is one of rows: then ``value`` is their share."""
 
     @property
-    def share(self) -> float:
-        """Violations in rows, 0 to 1."""
-        return self.violations / self.rows if self.rows else 0.0
+    def allowed(self) -> str:
+        """The bound in words."""
+        return f"at most {self.high:g}" if self.high is not None else f"at least {self.low:g}"
 
 
 _SEVERITY = {"error": FailureSeverity.CRITICAL, "warning": FailureSeverity.WARNING}
 
 
 def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Check]:
-    """Return the checks that fail, errors first, and write ``docs``: index.html and a page a dataset."""
+    """Return the checks that fail, errors first, and write ``docs``: index.html and a page a dataset.
+
+    Checks without a value are in no suite; index.html lists them as not checked.
+    """
     context = gx.get_context(
         mode="ephemeral",
         project_config=DataContextConfig(
@@ -68,7 +78,8 @@ def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Che
     docs.mkdir()
     failed: list[Check] = []
     verdicts: dict[str, bool] = {}
-    for dataset, group in groupby(checks, key=lambda check: check.dataset):
+    measured = [check for check in checks if check.value is not None]
+    for dataset, group in groupby(measured, key=lambda check: check.dataset):
         profile = list(group)
         result = _run(context, dataset, profile, cycle)
 
@@ -78,7 +89,8 @@ def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Che
         failed += [check for check in profile if not passed[check.rule]]
         verdicts[dataset] = bool(result.success)
         write_page(docs / f"{dataset}.html", result)
-    write_index(docs / "index.html", cycle, verdicts)
+    unchecked = [(check.dataset, check.rule, check.finding) for check in checks if check.value is None]
+    write_index(docs / "index.html", cycle, verdicts, unchecked)
     return sorted(failed, key=lambda check: check.severity)
 
 
@@ -89,10 +101,10 @@ def _run(
     expectations = [
         ExpectColumnMaxToBeBetween(
             column=check.rule,
-            max_value=check.limit,
+            min_value=check.low,
+            max_value=check.high,
             severity=_SEVERITY[check.severity],
-            description=f"{check.severity}: {check.violations:,} of {check.rows:,}; "
-            f"the share may be {check.limit:g} at most",
+            description=f"{check.severity}: {check.finding}; allowed: {check.allowed}",
         )
         for check in profile
     ]
@@ -100,9 +112,9 @@ def _run(
     assets = context.data_sources.add_pandas(dataset)
     batch = assets.add_dataframe_asset(dataset).add_batch_definition_whole_dataframe("window")
     definition = gx.ValidationDefinition(name=dataset, data=batch, suite=suite)
-    # Shares as Python objects: GX 1.24 cannot print numpy 2's floats.
-    shares = pd.DataFrame([{check.rule: check.share for check in profile}], dtype=object)
+    # Values as Python objects: GX 1.24 cannot print numpy 2's floats.
+    values = pd.DataFrame([{check.rule: check.value for check in profile}], dtype=object)
     return context.validation_definitions.add(definition).run(
-        batch_parameters={"dataframe": shares},
+        batch_parameters={"dataframe": values},
         run_id=gx.RunIdentifier(run_name=cycle.name, run_time=cycle.end),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.validation.rules import flag_documents, flag_impressions
+from serm.validation import profile
+from serm.validation.rules import Flagged, flag_documents, flag_impressions, flag_judgments
 from serm.validation.suites import Check, judge
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,93 +40,126 @@ class Split:
 
 
 @step
-def validate(window: Path, documents: Path, out: Path, settings: Settings) -> Figures:
+def validate(
+    window: Path, documents: Path, judgments: Path, profiles: Path, out: Path, settings: Settings
+) -> Figures:
     """Write the rows that keep every rule to ``out/impressions`` and ``out/documents``, the rest to quarantine.
 
-    ``window`` is what ingest wrote; ``documents`` is a DOCUMENTS dataset. ``out/quarantine`` holds the other
-    rows as JSON, each with all its reasons; ``out/validation.json`` the profile (violations by rule);
-    ``out/data_docs`` the verdict of the Great Expectations suites on it.
+    ``window`` is what ingest wrote; ``documents`` is a DOCUMENTS dataset, ``judgments`` a JUDGMENTS one: it is
+    checked and not copied. ``profiles`` is what earlier cycles wrote to ``out/profiles`` (PROFILES); where there is
+    no such directory, as before the first cycle, volume and locale mix are reported as not checked.
+    ``out/quarantine`` holds the other rows as JSON, each with all its reasons; ``out/validation.json`` every check;
+    ``out/data_docs`` the verdict of the Great Expectations suites on them.
 
     Raises:
-        UserError: more than ``validation.max_quarantined_share`` of a dataset is in quarantine, or fewer than
-            ``validation.min_impressions`` impressions are left. ``out`` is written before.
+        UserError: a check of severity ``error`` failed (see ``ValidationSettings``). ``out`` is written before.
     """
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
-        checked, rules = flag_documents(contracts.scan(engine, documents, contracts.DOCUMENTS), settings.cycle)
-        all_documents = engines.hold(engine, "checked_documents", checked)
-        impressions = contracts.scan(engine, window / "impressions", contracts.IMPRESSIONS)
-        checked, impression_rules = flag_impressions(impressions, _kept(all_documents), settings.cycle)
-        all_impressions = engines.hold(engine, "checked_impressions", checked)
-        splits = [
-            _split(engine, all_documents, rules, beside / "documents", contracts.DOCUMENTS),
-            _split(engine, all_impressions, impression_rules, beside / "impressions", contracts.IMPRESSIONS),
-        ]
-        quarantine = ibis.union(
-            _quarantined(all_documents, "documents", contracts.DOCUMENTS),
-            _quarantined(all_impressions, "impressions", contracts.IMPRESSIONS),
-        )
+        flagged = _flag(engine, window, documents, judgments, settings)
+        splits = [_split(engine, one, beside) for one in flagged]
+        quarantine = ibis.union(*(one.quarantined for one in flagged))
         quarantined = engines.write(
             engine, quarantine, beside / "quarantine", contracts.QUARANTINE, contracts.QUARANTINE.names
         )
         if quarantined != sum(split.rows_quarantined for split in splits):
             raise RuntimeError(f"rows lost: {splits} and {quarantined} rows in quarantine")
+        kept = {one.dataset: one.kept for one in flagged}
+        now, earlier = profile.count(kept, settings.cycle), _earlier(profiles, settings)
+        contracts.write(pa.concat_tables([earlier, now]), beside / "profiles", contracts.PROFILES)
         checks = [check for split in splits for check in _checks(split, settings)]
+        checks += [*profile.freshness(kept, settings), *profile.beside_earlier(now, earlier, settings)]
+        checks.append(profile.unjudged(now, settings))
+        checks.sort(key=lambda check: check.dataset)
         failed = judge(checks, settings.cycle, beside / "data_docs")
         write_json(beside / "validation.json", _summary(splits, checks, failed))
-    stopping = [check for check in failed if check.severity == "error"]
-    if stopping:
-        raise UserError(_explain(stopping[0], splits, out, settings))
+    _tell(failed, checks, out)
     return {
+        **{f"{split.dataset}_in": split.rows_in for split in splits},
         **{f"{split.dataset}_kept": split.rows_kept for split in splits},
         **{f"{split.dataset}_quarantined": split.rows_quarantined for split in splits},
         "rules_broken": sum(count > 0 for split in splits for count in split.violations.values()),
+        "warnings": len(failed),
+        "not_checked": sum(check.value is None for check in checks),
     }
 
 
-def _split(engine: BaseBackend, flagged: ibis.Table, rules: Sequence[str], path: Path, schema: pa.Schema) -> Split:
-    """Write the rows of ``flagged`` that broke no rule to ``path``, and count the others by rule."""
-    sums = {rule: flagged.reasons.contains(rule).sum().fill_null(0) for rule in rules}
-    counts = flagged.aggregate(rows=flagged.count(), **sums).to_pyarrow().to_pylist()[0]
-    rows_in = counts.pop("rows")
-    rows_kept = engines.write(engine, _kept(flagged), path, schema, _ORDER[path.name])
-    return Split(path.name, rows_in, rows_kept, counts)
+def _flag(engine: BaseBackend, window: Path, documents: Path, judgments: Path, settings: Settings) -> list[Flagged]:
+    cycle = settings.cycle
+    catalogue = flag_documents(contracts.scan(engine, documents, contracts.DOCUMENTS), cycle).held(engine)
+    impressions = contracts.scan(engine, window / "impressions", contracts.IMPRESSIONS)
+    judged = contracts.scan(engine, judgments, contracts.JUDGMENTS)
+    return [
+        catalogue,
+        flag_impressions(impressions, catalogue.kept, cycle).held(engine),
+        flag_judgments(judged, catalogue.kept, cycle).held(engine),
+    ]
 
 
-#: Within a dataset, rows are sorted by these columns.
+#: Within a dataset that is written, rows are sorted by these columns.
 _ORDER = {"documents": ("doc_id",), "impressions": ("event_time", "session_id", "position")}
 
 
-def _kept(flagged: ibis.Table) -> ibis.Table:
-    return flagged.filter(flagged.reasons.length() == 0)
+def _split(engine: BaseBackend, flagged: Flagged, out: Path) -> Split:
+    """Write the rows of ``flagged`` that broke no rule, and count the others by rule."""
+    table, dataset = flagged.table, flagged.dataset
+    sums = {rule: table[name].sum().fill_null(0) for rule, name in flagged.columns.items()}
+    counts = table.aggregate(rows=table.count(), **sums).to_pyarrow().to_pylist()[0]
+    rows_in = counts.pop("rows")
+    if dataset in _ORDER:
+        rows_kept = engines.write(engine, flagged.kept, out / dataset, flagged.schema, _ORDER[dataset])
+    else:
+        rows_kept = flagged.kept.count().to_pyarrow().as_py()
+    return Split(dataset, rows_in, rows_kept, counts)
 
 
-def _quarantined(flagged: ibis.Table, dataset: str, schema: pa.Schema) -> ibis.Table:
-    broken = flagged.filter(flagged.reasons.length() > 0)
-    row = ibis.struct({name: broken[name] for name in schema.names}).cast("json").cast("string")
-    return broken.select(dataset=ibis.literal(dataset), reason=broken.reasons.join("; "), row=row)
+def _earlier(profiles: Path, settings: Settings) -> pa.Table:
+    if not profiles.exists():
+        return contracts.PROFILES.empty_table()
+    return profile.before(contracts.read(profiles, contracts.PROFILES), settings.cycle)
 
 
 def _checks(split: Split, settings: Settings) -> list[Check]:
-    """The profile of a dataset: rules of rows only warn, their sum and the volume can stop the run."""
-    limits = settings.validation
+    """Rules of rows only warn; their sum can stop the run."""
+    dataset, rows_in, limits = split.dataset, split.rows_in, settings.validation
     checks = [
-        Check(split.dataset, rule, "warning", split.rows_in, violations, limit=0.0)
+        Check(
+            dataset=dataset,
+            rule=rule,
+            severity="warning",
+            value=violations / rows_in if rows_in else 0.0,
+            finding=f"{violations:,} of {rows_in:,}",
+            high=0.0,
+            violations=violations,
+        )
         for rule, violations in split.violations.items()
     ]
+    worst = max(split.violations, key=lambda rule: split.violations[rule])
+    most = f", most by {worst!r} ({split.violations[worst]:,} rows)" if split.violations[worst] else ""
+    share = split.rows_quarantined / rows_in if rows_in else 0.0
     checks.append(
         Check(
-            split.dataset,
-            "rows in quarantine",
-            "error",
-            split.rows_in,
-            split.rows_quarantined,
-            limits.max_quarantined_share,
+            dataset=dataset,
+            rule="rows in quarantine",
+            severity="error",
+            value=share,
+            finding=f"{split.rows_quarantined:,} of {rows_in:,} {dataset} ({share:.1%}) broke a rule{most}",
+            high=0.0 if dataset == "judgments" else limits.max_quarantined_share,
+            setting="" if dataset == "judgments" else "max_quarantined_share",
+            violations=split.rows_quarantined,
         )
     )
-    if split.dataset == "impressions":
-        wanted = limits.min_impressions
-        lacking = max(0, wanted - split.rows_kept)
-        checks.append(Check(split.dataset, "impressions lacking", "error", wanted, lacking, limit=0.0))
+    if dataset == "impressions":
+        checks.append(
+            Check(
+                dataset=dataset,
+                rule="impressions kept",
+                severity="error",
+                value=split.rows_kept,
+                finding=f"{split.rows_kept:,} of {rows_in:,} impressions are left{most}",
+                low=limits.min_impressions,
+                setting="min_impressions",
+            )
+        )
     return checks
 
 
@@ -136,23 +173,24 @@ def _summary(splits: Sequence[Split], checks: Sequence[Check], failed: Sequence[
             }
             for split in splits
         },
-        "profile": [{**asdict(check), "share": check.share, "passed": check not in failed} for check in checks],
+        "profile": [
+            {**asdict(check), "passed": None if check.value is None else check not in failed} for check in checks
+        ],
     }
 
 
-def _explain(check: Check, splits: Sequence[Split], out: Path, settings: Settings) -> str:
-    """One sentence on the hard failure ``check``: what, where and the fix."""
-    split = next(split for split in splits if split.dataset == check.dataset)
-    worst = max(split.violations, key=lambda rule: split.violations[rule])
-    broken = f"most by {worst!r} ({split.violations[worst]:,} rows)" if split.violations[worst] else "none broke a rule"
-    if check.rule == "impressions lacking":
-        what = (
-            f"{split.rows_kept:,} of {split.rows_in:,} impressions are left, fewer than "
-            f"validation.min_impressions = {settings.validation.min_impressions:,} ({broken})"
-        )
-    else:
-        what = (
-            f"{check.violations:,} of {check.rows:,} {check.dataset} ({check.share:.1%}) broke a rule, more than "
-            f"validation.max_quarantined_share = {check.limit:.1%}, {broken}"
-        )
-    return f"{what}; see {out / 'quarantine'} and {out / 'data_docs' / 'index.html'}, mend the log or the limit."
+def _tell(failed: Sequence[Check], checks: Sequence[Check], out: Path) -> None:
+    """Log what warns and what could not be checked; raise what stops."""
+    for check in checks:
+        if check.value is None:
+            _LOG.warning("serm: %s: %s is not checked: %s", check.dataset, check.rule, check.finding)
+    for check in failed:
+        if check.severity == "error":
+            limit, fix = f"{check.allowed} may", f"mend the {check.dataset}"
+            if check.setting:
+                limit, fix = f"validation.{check.setting} allows {check.allowed}", f"{fix} or the limit"
+            raise UserError(
+                f"{check.dataset}, {check.rule}: {check.finding}; {limit}; "
+                f"see {out / 'quarantine'} and {out / 'data_docs' / 'index.html'}, and {fix}."
+            )
+        _LOG.warning("serm: %s, %s: %s", check.dataset, check.rule, check.finding)

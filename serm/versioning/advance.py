@@ -23,7 +23,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
     """Move the world's state past a published cycle; a second call changes nothing.
 
     A challenger that passed the gate becomes the champion. The panel's judgments join the earlier ones in any
-    case: they were earned, whatever the model made of them. The window becomes the reference.
+    case: they were earned, whatever the model made of them. The window becomes the reference, and its profile
+    joins those of the windows before.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
@@ -45,7 +46,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
     )
     contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
-    workspace.track("state/champion", "state/judgments", "state/reference")
+    place(root / "cycle" / "validate" / "profiles", root / "state" / "profiles")
+    workspace.track("state/champion", "state/judgments", "state/reference", "state/profiles")
     write_json(root / "state.json", {"after": tag, "champion": "promoted" if promoted else "kept"})
     recorded = [path for path in ("history", "cycle/deploy") if (root / path).exists()]
     workspace.git("add", "state.json", *recorded)

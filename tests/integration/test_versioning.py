@@ -50,6 +50,13 @@ SUMMARIES = {
 }
 
 
+PROFILES = pa.Table.from_pylist(
+    [{"cycle": 1, "start": datetime(2017, 1, 1, tzinfo=UTC), "end": datetime(2018, 1, 1, tzinfo=UTC)}
+     | {"dataset": "impressions", "locale": "en", "rows": 1}],
+    contracts.PROFILES,
+)
+
+
 def run_steps(root, result="passed", weights=b"challenger"):
     """Stand in for the steps: their directories, as the contracts say, without the work."""
     for step, (name, summary) in SUMMARIES.items():
@@ -58,6 +65,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
         directory.mkdir(parents=True)
         (directory / name).write_text(json.dumps(summary))
     contracts.write(impressions("fox"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
+    contracts.write(PROFILES, root / "cycle/validate/profiles", contracts.PROFILES)
     contracts.write(judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS)
     (root / "cycle/train/model").mkdir()
     (root / "cycle/train/model/model.safetensors").write_bytes(weights)
@@ -124,6 +132,7 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     assert (root / "state/champion/model.safetensors").read_bytes() == b"challenger"
     assert contracts.read(root / "state/judgments", contracts.JUDGMENTS)["query"].to_pylist() == ["cat", "fox"]
     assert contracts.read(root / "state/reference", contracts.IMPRESSIONS)["query"].to_pylist() == ["fox"]
+    assert contracts.read(root / "state/profiles", contracts.PROFILES) == PROFILES
     assert workspace.git("status", "--porcelain") == ""
 
     workspace.git("checkout", "--quiet", "cycle-0001")

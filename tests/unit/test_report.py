@@ -98,6 +98,8 @@ def test_a_complete_history_is_shown_whole(html: str, page: Page) -> None:
     for shown in (
         "270,580",  # ingest
         "position is below 1",  # a broken rule
+        "370.0 impressions a day",  # the window beside earlier ones
+        "no earlier window",  # and the first, which has none
         "12.3% of searches are for queries that the reference lacks",  # a drift reason
         "疫苗",  # a new query
         "41,230",  # candidates

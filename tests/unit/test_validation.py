@@ -64,7 +64,14 @@ def run(folder: Path, impressions: pa.Table, documents: pa.Table, params: Settin
     (folder / "documents").mkdir()
     pq.write_table(impressions, folder / "window/impressions/part.parquet")
     pq.write_table(documents, folder / "documents/part.parquet")
-    validation.validate(folder / "window", folder / "documents", folder / "out", params)
+    seed = {"query": "word1", "locale": "en", "doc_id": "d50", "grade": 3, "source": "seed", "cycle": 0}
+    contracts.write(
+        pa.Table.from_pylist([{**dict.fromkeys(contracts.JUDGMENTS.names), **seed}], contracts.JUDGMENTS),
+        folder / "judgments",
+        contracts.JUDGMENTS,
+    )
+    inputs = (folder / name for name in ("window", "documents", "judgments", "profiles"))
+    validation.validate(*inputs, folder / "out", params)
     return json.loads((folder / "out/validation.json").read_text())
 
 
@@ -82,7 +89,8 @@ def test_clean_input_is_kept_whole(
     assert sorted(kept.to_pylist(), key=repr) == sorted(impressions.to_pylist(), key=repr)
     assert contracts.read(tmp_path / "out/documents", contracts.DOCUMENTS) == documents.sort_by("doc_id")
     assert contracts.read(tmp_path / "out/quarantine", contracts.QUARANTINE).num_rows == 0
-    assert all(line["passed"] for line in summary["profile"])
+    told = {line["rule"] for line in summary["profile"] if line["passed"] is False}
+    assert told == {"impressions in locales without a judgment"}
 
 
 def test_every_rule_of_impressions_finds_its_rows(
@@ -102,7 +110,7 @@ def test_every_rule_of_impressions_finds_its_rows(
     counted = {
         line["rule"]: line["violations"]
         for line in summary["profile"]
-        if line["dataset"] == "impressions" and line["severity"] == "warning" and not line["passed"]
+        if line["dataset"] == "impressions" and line["severity"] == "warning" and line["violations"]
     }
     assert counted == Counter(rule for _, rules in BAD_IMPRESSIONS for rule in rules)
 
@@ -174,11 +182,11 @@ def test_rows_in_are_rows_kept_and_rows_quarantined(
     [
         (
             {"max_quarantined_share": 0.005, "min_impressions": 1},
-            ["14 of 1,500 impressions (0.9%)", "max_quarantined_share = 0.5%", "'query is blank' (2 rows)"],
+            ["14 of 1,500 impressions (0.9%)", "max_quarantined_share allows at most 0.005", "'query is blank' (2 rows)"],
         ),
         (
             {"max_quarantined_share": 1.0, "min_impressions": 1487},
-            ["1,486 of 1,500 impressions are left", "min_impressions = 1,487"],
+            ["1,486 of 1,500 impressions are left", "min_impressions allows at least 1487"],
         ),
     ],
 )
@@ -212,7 +220,8 @@ def test_data_docs_link_to_each_other_and_to_nothing_remote(
 ) -> None:
     run(tmp_path, make_impressions(), make_documents(), make_settings())
     docs = tmp_path / "out/data_docs"
-    assert {page.name for page in docs.iterdir()} == {"documents.html", "impressions.html", "index.html"}
+    suites = {"documents.html", "impressions.html", "judgments.html"}
+    assert {page.name for page in docs.iterdir()} == {*suites, "index.html"}
     for page in docs.iterdir():
         html = page.read_text()
         assert not re.search(r"<(script|link|img)\b|src=|@import", html)
@@ -239,5 +248,6 @@ def test_the_same_input_gives_the_same_bytes(
 def test_a_missing_window_is_explained(make_documents: Make, make_settings: MakeSettings, tmp_path: Path) -> None:
     contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
     with pytest.raises(UserError, match=r"window/impressions: no Parquet files"):
-        validation.validate(tmp_path / "window", tmp_path / "documents", tmp_path / "out", make_settings())
+        inputs = (tmp_path / name for name in ("window", "documents", "judgments", "profiles"))
+        validation.validate(*inputs, tmp_path / "out", make_settings())
     assert not (tmp_path / "out").exists()
