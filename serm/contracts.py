@@ -164,7 +164,7 @@ PER_QUERY = pa.schema(
 #: Rows that broke a rule: the row as JSON, and why.
 QUARANTINE = pa.schema([_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())])
 
-#: How many rows ``dataset`` (documents, impressions, judgments) had in a locale when a cycle's window passed validation.
+#: How many rows ``dataset`` (documents, impressions, judgments) had in a locale after a cycle's validation.
 PROFILES = pa.schema(
     [
         _field("cycle", pa.int32()),
@@ -229,11 +229,15 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
     Raises:
         UserError: there is no such dataset, or a column of ``schema`` is missing or of another kind.
     """
-    import ibis
-
     from serm.engine import read_parquet
 
-    table = read_parquet(engine, parquet_files(path))
+    return typed(read_parquet(engine, parquet_files(path)), path, schema)
+
+
+def typed(table: ibis.Table, path: Path, schema: pa.Schema) -> ibis.Table:
+    """Return ``table`` with exactly the columns and types of ``schema``; ``path`` names it in errors. As ``scan``."""
+    import ibis
+
     missing = [name for name in schema.names if name not in table.columns]
     if missing:
         raise UserError(

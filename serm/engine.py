@@ -43,7 +43,9 @@ def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
 
 @contextmanager
 def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
-    """Yield a Spark session in this process; a session that is there already is used and left open.
+    """Yield a Spark session: of the Connect server that the settings name, or in this process.
+
+    A session that is there already is used and left open.
 
     Raises:
         ModuleNotFoundError: pyspark is not installed.
@@ -51,16 +53,20 @@ def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession()
-    session = running or (
-        SparkSession.builder.master(f"local[{settings.threads}]")
-        .appName("serm")
-        .config("spark.driver.memory", f"{round(settings.memory_gb * 1024)}m")
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.shuffle.partitions", str(settings.threads))
-        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
-        .config("spark.ui.enabled", "false")
-        .getOrCreate()
+    builder = SparkSession.builder.appName("serm").config(
+        map={"spark.sql.session.timeZone": "UTC", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
     )
+    if settings.remote:
+        builder = builder.remote(settings.remote)
+    else:
+        builder = builder.master(f"local[{settings.threads}]").config(
+            map={
+                "spark.driver.memory": f"{round(settings.memory_gb * 1024)}m",
+                "spark.sql.shuffle.partitions": str(settings.threads),
+                "spark.ui.enabled": "false",
+            }
+        )
+    session = running or builder.getOrCreate()
     try:
         yield ibis.pyspark.connect(session)
     finally:
@@ -68,15 +74,18 @@ def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
             session.stop()
 
 
-def read_parquet(engine: BaseBackend, files: Sequence[Path]) -> ibis.Table:
-    """Open Parquet files of one schema as one lazy table."""
+def read_parquet(engine: BaseBackend, files: Sequence[Path], merge: bool = False) -> ibis.Table:
+    """Open Parquet files as one lazy table.
+
+    Columns that stand in the files' paths (``.../locale=de/``) count too. With ``merge`` they do not, and a file may
+    lack columns that others have; without, all have the columns of the first.
+    """
     paths = [str(file) for file in files]
     if engine.name != "pyspark":
-        return engine.read_parquet(paths)
-    from pyspark.sql import SparkSession
-
+        return engine.read_parquet(paths, **({"union_by_name": True, "hive_partitioning": False} if merge else {}))
     name = ibis.util.gen_name("parquet")  # ibis' own read_parquet takes one path on Spark
-    SparkSession.active().read.parquet(*paths).createOrReplaceTempView(name)
+    read = engine._session.read.option("mergeSchema", merge).parquet(*paths)
+    read.createOrReplaceTempView(name)
     return engine.table(name)
 
 

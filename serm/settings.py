@@ -53,6 +53,8 @@ class EngineSettings(Section):
 
     kind: Literal["duckdb", "spark"] = "duckdb"
     """``spark`` starts Spark in this process, or takes the session that runs there."""
+    remote: str | None = None
+    """Of Spark: a Spark Connect server (``sc://host:15002``) that runs the plan, on the same paths as here."""
     threads: Count = 2
     memory_gb: Annotated[float, Field(gt=0)] = 2.0
     """What the engine may hold in memory; the rest spills to the temporary directory."""

@@ -20,8 +20,9 @@ _NEEDS = {
     "serve": ("kserve", "httpx"),
     "pipelines": ("kfp",),
     "spark": ("pyspark",),
+    "tables": ("deltalake", "pyiceberg"),
 }
-_OPTIONAL = ("spark",)
+_OPTIONAL = ("spark", "tables")
 _PROGRAMS = {"git": "apt-get install git", "java": "apt-get install openjdk-17-jre-headless (for Spark only)"}
 
 

@@ -15,7 +15,7 @@ from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.stream import privacy
-from serm.stream.source import open_log
+from serm.stream.source import Log, open_log
 from serm.stream.windows import in_window, with_lateness
 
 ORDER = ("event_time", "session_id", "position")
@@ -26,20 +26,22 @@ def ingest(log: Path, out: Path, settings: Settings) -> Figures:
     """Write the impressions of the cycle's window to ``out/impressions`` and count all rows in ``out/ingest.json``.
 
     ``log`` is a file or a directory of them: Parquet as in IMPRESSIONS, hive partitions included, or UBI 1.x as
-    JSON lines or OpenSearch bulk, plain or gzip. Each row is kept, a duplicate of a row that is, late (then it is
-    in ``out/late``), withheld because too few users typed its query, or outside the window; each line of a UBI log
-    is a record that was used, a duplicate, or in ``out/bad_lines``. A row without a time cannot be said to lie
-    outside the window: it is kept, for validation to quarantine. Personal data in queries is masked in all rows.
+    JSON lines or OpenSearch bulk, plain or gzip; or it is a Delta or Iceberg table. Each row is kept, a duplicate
+    of a row that is, late (then it is in ``out/late``), withheld because too few users typed its query, or outside
+    the window; each line of a UBI log is a record that was used, a duplicate, or in ``out/bad_lines``: that none is
+    lost is asserted. A row without a time cannot be said to lie outside the window: it is kept, for validation to
+    quarantine. Personal data in queries is masked in all rows.
 
     Raises:
         UserError: no log, a column missing or of the wrong kind, no key for the users of a UBI log, no impression
             in the window, or more bad lines than ``stream.max_quarantined_share``: then ``out/bad_lines`` is there.
     """
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
-        with open_log(engine, log, beside / "bad_lines", settings) as (rows, lines):
+        with open_log(engine, log, beside / "bad_lines", settings) as opened:
+            lines = opened.lines
             lines_in, bad = sum(lines.values()), lines.get("quarantined", 0)
             too_bad = bad > settings.stream.max_quarantined_share * lines_in
-            summary: dict[str, Any] = {} if too_bad else _cut(engine, log, rows, beside, settings)
+            summary: dict[str, Any] = {} if too_bad else _cut(engine, log, opened, beside, settings)
         if lines:
             summary["lines"] = {"rows_in": lines_in, **lines}
         write_json(beside / "ingest.json", summary)
@@ -54,13 +56,16 @@ def ingest(log: Path, out: Path, settings: Settings) -> Figures:
     return {**figures, "rows_masked": sum(summary["masked"].values()), "locales": len(summary["locales"])}
 
 
-def _cut(engine: BaseBackend, log: Path, rows: ibis.Table, out: Path, settings: Settings) -> dict[str, Any]:
-    """Write the window of ``rows`` to ``out`` and return the counts, which add up to the rows that came in."""
+def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Settings) -> dict[str, Any]:
+    """Write the window of ``log`` to ``out`` and return the counts, which add up to the rows that came in."""
+    rows = log.rows
     counts = _count(rows, settings)
+    if log.stored not in (None, counts["rows_in"]):
+        raise RuntimeError(f"rows lost: {log.stored} in the files of {path}, {counts['rows_in']} read")
     if counts["rows_in"] == counts["rows_outside_window"]:
         span = f"it spans {counts['first']} to {counts['last']}" if counts["rows_in"] else "it has no rows"
         raise UserError(
-            f"{log}: no impressions from {settings.cycle.start} to {settings.cycle.end}; {span}: "
+            f"{path}: no impressions from {settings.cycle.start} to {settings.cycle.end}; {span}: "
             "set cycle.start and cycle.end in params.yaml."
         )
     held = engines.hold(engine, "window_rows", windowed(rows, settings))

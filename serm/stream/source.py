@@ -5,47 +5,61 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
+import pyarrow.parquet as pq
 from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
-from serm.stream import ubi
+from serm.stream import tables, ubi
 from serm.stream.privacy import keyed_hash, user_key
 from serm.stream.sessions import with_sessions
 
 TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 
 
-@contextmanager
-def open_log(
-    engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
-) -> Iterator[tuple[ibis.Table, dict[str, int]]]:
-    """Yield the rows of ``log`` (IMPRESSIONS and ``delivery``), and what became of its lines where it is of text.
+@dataclass(frozen=True)
+class Log:
+    """An open log."""
 
-    ``log`` is a file or a directory of them, Parquet as in IMPRESSIONS or UBI; ``delivery`` numbers the files in
-    the order of their paths. A text log's lines that are no good go to the dataset ``bad_lines``.
+    rows: ibis.Table
+    """IMPRESSIONS and ``delivery``, which numbers the files in the order of their paths."""
+    lines: dict[str, int]
+    """What became of its lines; empty where it is not of text."""
+    stored: int | None = None
+    """Its rows as the Parquet files' footers count them; None where it is of text."""
+
+
+@contextmanager
+def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings) -> Iterator[Log]:
+    """Open ``log``: a file or a directory of them, Parquet as in IMPRESSIONS or UBI, or a Delta or Iceberg table.
+
+    A text log's lines that are no good go to the dataset ``bad_lines``.
 
     Raises:
-        UserError: no log, both formats in one directory, a column missing or of the wrong kind, or no user key.
+        UserError: no log, both formats in one directory, a column missing or of the wrong kind, no user key, or a
+            table whose rows its files alone do not tell.
     """
-    texts = _text_files(log)
     gap = settings.stream.session_gap_minutes
+    is_table = tables.is_table(log)
+    texts = [] if is_table else _text_files(log)
     if not texts:
-        rows = _deliveries(engine, log, settings)
+        rows, files = (_table if is_table else _deliveries)(engine, log, settings)
         lacking = bool(rows.session_id.isnull().any().to_pyarrow().as_py())
-        yield (with_sessions(rows, gap) if lacking else rows), {}
+        stored = sum(int(pq.read_metadata(file).num_rows) for file in files)
+        yield Log(with_sessions(rows, gap) if lacking else rows, {}, stored)
         return
     key = user_key()
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed])
-        yield ubi.impressions(records.mutate(user_id=keyed_hash(records.user_id, key)), gap), lines
+        yield Log(ubi.impressions(records.mutate(user_id=keyed_hash(records.user_id, key)), gap), lines)
 
 
 def _text_files(log: Path) -> Sequence[Path]:
@@ -60,12 +74,18 @@ def _text_files(log: Path) -> Sequence[Path]:
     return texts
 
 
-def _deliveries(engine: BaseBackend, log: Path, settings: Settings) -> ibis.Table:
+def _deliveries(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[Path]]:
+    files = contracts.parquet_files(log)
     if settings.stream.allowed_lateness_hours is None:
-        return contracts.scan(engine, log, contracts.IMPRESSIONS).mutate(delivery=0)
-    return ibis.union(
-        *(
-            contracts.scan(engine, file, contracts.IMPRESSIONS).mutate(delivery=number)
-            for number, file in enumerate(contracts.parquet_files(log))
+        return contracts.scan(engine, log, contracts.IMPRESSIONS).mutate(delivery=0), files
+    scanned = (contracts.scan(engine, file, contracts.IMPRESSIONS) for file in files)
+    return ibis.union(*(rows.mutate(delivery=number) for number, rows in enumerate(scanned))), files
+
+
+def _table(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[Path]]:
+    if settings.stream.allowed_lateness_hours is not None:
+        raise UserError(
+            f"{log}: a table does not tell in which order its rows came; leave stream.allowed_lateness_hours out."
         )
-    )
+    table = tables.snapshot(log)
+    return tables.rows(engine, log, table).mutate(delivery=0), [file.path for file in table.files]

@@ -46,9 +46,7 @@ def write_index(
         f"<td>{'passed' if passed else 'failed'}</td></tr>"
         for dataset, passed in verdicts.items()
     )
-    items = "\n".join(
-        f"<li>{escape(dataset)}: {escape(rule)} ({escape(why)})</li>" for dataset, rule, why in unchecked
-    )
+    items = "\n".join(f"<li>{escape(dataset)}: {escape(rule)} ({escape(why)})</li>" for dataset, rule, why in unchecked)
     missed = f"<h2>Not checked</h2>\n<ul>\n{items}\n</ul>" if unchecked else ""
     path.write_text(
         f"""<!DOCTYPE html>

@@ -69,8 +69,9 @@ def freshness(kept: Mapping[str, ibis.Table], settings: Settings) -> list[Check]
             rule="silence before the window's end",
             severity="error",
             value=silent,
-            finding=_NO_ROWS if silent is None else f"the newest event is of {event:%Y-%m-%d %H:%M}, {silent:.1%} "
-            f"of the window before its end",
+            finding=_NO_ROWS
+            if silent is None
+            else f"the newest event is of {event:%Y-%m-%d %H:%M}, {silent:.1%} of the window before its end",
             high=limits.max_silent_share,
             setting="max_silent_share",
         ),
@@ -79,8 +80,9 @@ def freshness(kept: Mapping[str, ibis.Table], settings: Settings) -> list[Check]
             rule="age of the newest document",
             severity="warning",
             value=age,
-            finding=_NO_ROWS if age is None else f"the newest document is of {document:%Y-%m-%d}, {age:,.0f} days "
-            f"before the window's end",
+            finding=_NO_ROWS
+            if age is None
+            else f"the newest document is of {document:%Y-%m-%d}, {age:,.0f} days before the window's end",
             high=limits.max_catalogue_age_days,
             setting="max_catalogue_age_days",
         ),
@@ -113,9 +115,7 @@ def unjudged(now: pa.Table, settings: Settings) -> Check:
     )
 
 
-def _volume(
-    dataset: str, mix: Mix, days: float, trailing: list[tuple[Mix, float]], settings: Settings
-) -> list[Check]:
+def _volume(dataset: str, mix: Mix, days: float, trailing: list[tuple[Mix, float]], settings: Settings) -> list[Check]:
     """Impressions are events and count by the day; a catalogue and judgments are what there is at one time."""
     by_day = dataset == "impressions"
     rows = sum(mix.values()) / (days if by_day else 1)

@@ -41,7 +41,7 @@ class Check:
     severity: Literal["error", "warning"]
     """A failed check of severity ``error`` stops the run; a ``warning`` reports."""
     value: float | None
-    """The measurement; None where there was nothing to measure it by, and then the check is neither passed nor failed."""
+    """The measurement; None where there was nothing to measure it by: then it has neither passed nor failed."""
     finding: str
     """The measurement in words."""
     low: float | None = None

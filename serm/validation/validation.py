@@ -40,9 +40,7 @@ class Split:
 
 
 @step
-def validate(
-    window: Path, documents: Path, judgments: Path, profiles: Path, out: Path, settings: Settings
-) -> Figures:
+def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out: Path, settings: Settings) -> Figures:
     """Write the rows that keep every rule to ``out/impressions`` and ``out/documents``, the rest to quarantine.
 
     ``window`` is what ingest wrote; ``documents`` is a DOCUMENTS dataset, ``judgments`` a JUDGMENTS one: it is
@@ -181,9 +179,8 @@ def _summary(splits: Sequence[Split], checks: Sequence[Check], failed: Sequence[
 
 def _tell(failed: Sequence[Check], checks: Sequence[Check], out: Path) -> None:
     """Log what warns and what could not be checked; raise what stops."""
-    for check in checks:
-        if check.value is None:
-            _LOG.warning("serm: %s: %s is not checked: %s", check.dataset, check.rule, check.finding)
+    if unchecked := [f"{check.dataset}: {check.rule} ({check.finding})" for check in checks if check.value is None]:
+        _LOG.warning("serm: not checked: %s", ", ".join(unchecked))
     for check in failed:
         if check.severity == "error":
             limit, fix = f"{check.allowed} may", f"mend the {check.dataset}"

@@ -51,8 +51,10 @@ SUMMARIES = {
 
 
 PROFILES = pa.Table.from_pylist(
-    [{"cycle": 1, "start": datetime(2017, 1, 1, tzinfo=UTC), "end": datetime(2018, 1, 1, tzinfo=UTC)}
-     | {"dataset": "impressions", "locale": "en", "rows": 1}],
+    [
+        {"cycle": 1, "start": datetime(2017, 1, 1, tzinfo=UTC), "end": datetime(2018, 1, 1, tzinfo=UTC)}
+        | {"dataset": "impressions", "locale": "en", "rows": 1}
+    ],
     contracts.PROFILES,
 )
 
@@ -91,7 +93,9 @@ def workspace(tmp_path):
     (root / "state/champion/model.safetensors").write_bytes(b"champion")
     contracts.write(judgments([("cat", "d", 2)]), root / "state/judgments", contracts.JUDGMENTS)
     contracts.write(impressions("cat"), root / "state/reference", contracts.IMPRESSIONS)
-    made.track("log", "documents", "knowledge", "tests", "state/champion", "state/judgments", "state/reference")
+    contracts.write(contracts.PROFILES.empty_table(), root / "state/profiles", contracts.PROFILES)
+    state = (f"state/{name}" for name in ("champion", "judgments", "reference", "profiles"))
+    made.track("log", "documents", "knowledge", "tests", *state)
     made.git("add", ".")
     made.commit("A workspace")
     return made

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -103,3 +105,48 @@ def test_what_the_formats_cannot_hold_is_told(tmp_path: Path) -> None:
     one = table({("a", "d"): 1}).to_pylist()[0]
     with pytest.raises(UserError, match="have de, en"):
         judgments.write(pa.Table.from_pylist([one, {**one, "locale": "de"}], contracts.JUDGMENTS), tmp_path / "x.json")
+
+
+def cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    program = "import sys; sys.argv[0] = 'serm'; from serm.cli import main; main()"
+    command = [sys.executable, "-c", program, "judgments", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_command_line_adds_judgments_and_gives_them_back(tmp_path: Path) -> None:
+    contracts.write(table({("lamp", "d1"): 3}), tmp_path / "state/judgments", contracts.JUDGMENTS)
+    judgments.write(table({("lamp", "d1"): 0, ("rug", "d2"): 2}), tmp_path / "new.json")
+    done = cli("import", "new.json", "--locale", "en", "--json", folder=tmp_path)
+    assert json.loads(done.stdout) == {"read": 2, "added": 1, "judged_before": 1, "judgments": 2}
+    german = cli("import", "new.json", "--locale", "de", "--json", folder=tmp_path)
+    assert json.loads(german.stdout)["judgments"] == 4
+    done = cli("export", "out.qrels", "--locale", "en", "--json", folder=tmp_path)
+    assert json.loads(done.stdout) == {"written": 2, "queries": 2, "of_other_locales": 2}
+    assert judgments.read(tmp_path / "out.qrels", "en") == table({("lamp", "d1"): 3, ("rug", "d2"): 2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("import", "nowhere.json", "--locale", "en"), "nowhere.json: not an OpenSearch judgment list"),
+        (("import", "nowhere.json", "--locale", "en", "--ratings", "1,2,3"), "expected four different numbers"),
+        (("export", "x.json", "--locale", "en"), "state/judgments: no Parquet files"),
+    ],
+)
+def test_the_command_line_explains_a_mistake(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    done = cli(*arguments, folder=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert words in done.stderr
+
+
+def test_a_locale_without_judgments_is_told(tmp_path: Path) -> None:
+    contracts.write(table({("lamp", "d1"): 3}), tmp_path / "state/judgments", contracts.JUDGMENTS)
+    done = cli("export", "x.json", "--locale", "fr", folder=tmp_path)
+    assert "no judgments of locale 'fr'; it has en." in done.stderr
+
+
+@pytest.mark.skipif(not ESCI.is_file(), reason=f"{ESCI} is not there")
+def test_esci_is_imported_from_the_command_line(tmp_path: Path) -> None:
+    done = cli("import", str(ESCI), "--locale", "en", "--ratings", "0,1,10,100", "--json", folder=tmp_path)
+    assert json.loads(done.stdout)["added"] == 1086 + 305 + 1898 + 3389
+    assert contracts.read(tmp_path / "state/judgments", contracts.JUDGMENTS) == judgments.read(ESCI, "en", ESCI_RATINGS)

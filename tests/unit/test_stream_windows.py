@@ -92,3 +92,20 @@ def test_rows_of_one_time_are_in_one_session(
     kept = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)
     session_of = set(zip(kept["event_time"].to_pylist(), kept["session_id"].to_pylist(), strict=True))
     assert len(session_of) == len({time for time, _ in session_of}) > 300
+
+
+def test_a_late_row_of_a_rare_query_is_withheld_too(
+    make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """Three users typed ``common`` in time; the users that came late do not make ``secret`` common."""
+    hour_of = [10, 10, 10, 0, 0, 0, 0]
+    queries = ["common"] * 4 + ["secret"] * 3
+    table = with_hours(make_impressions(), hour_of)
+    for name, values in (("query", queries), ("locale", ["en"] * 7), ("user_id", [f"u{n}" for n in range(7)])):
+        index = table.column_names.index(name)
+        table = table.set_column(index, table.schema.field(name), pa.array(values))
+    params = make_settings(stream={"allowed_lateness_hours": 2, "min_query_users": 3})
+    summary = run(tmp_path, [table[:3], table[3:]], params)
+    late = contracts.read(tmp_path / "out/late", contracts.IMPRESSIONS)
+    assert late["query"].to_pylist() == ["common"]
+    assert (summary["rows_kept"], summary["rows_late"], summary["rows_withheld"]) == (3, 1, 3)

@@ -182,7 +182,11 @@ def test_rows_in_are_rows_kept_and_rows_quarantined(
     [
         (
             {"max_quarantined_share": 0.005, "min_impressions": 1},
-            ["14 of 1,500 impressions (0.9%)", "max_quarantined_share allows at most 0.005", "'query is blank' (2 rows)"],
+            [
+                "14 of 1,500 impressions (0.9%)",
+                "max_quarantined_share allows at most 0.005",
+                "'query is blank' (2 rows)",
+            ],
         ),
         (
             {"max_quarantined_share": 1.0, "min_impressions": 1487},
@@ -247,7 +251,7 @@ def test_the_same_input_gives_the_same_bytes(
 
 def test_a_missing_window_is_explained(make_documents: Make, make_settings: MakeSettings, tmp_path: Path) -> None:
     contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
+    inputs = (tmp_path / name for name in ("window", "documents", "judgments", "profiles"))
     with pytest.raises(UserError, match=r"window/impressions: no Parquet files"):
-        inputs = (tmp_path / name for name in ("window", "documents", "judgments", "profiles"))
         validation.validate(*inputs, tmp_path / "out", make_settings())
     assert not (tmp_path / "out").exists()

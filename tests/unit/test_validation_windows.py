@@ -23,7 +23,10 @@ from serm.validation import profile
 Make = Callable[..., pa.Table]
 MakeSettings = Callable[..., Settings]
 Run = Callable[..., dict[str, Any]]
-YEARS = {number: (datetime(2017 + number, 1, 1, tzinfo=UTC), datetime(2018 + number, 1, 1, tzinfo=UTC)) for number in range(9)}
+YEARS = {
+    number: (datetime(2017 + number, 1, 1, tzinfo=UTC), datetime(2018 + number, 1, 1, tzinfo=UTC))
+    for number in range(9)
+}
 
 
 @pytest.fixture
@@ -77,18 +80,27 @@ BAD_JUDGMENTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "rule"), BAD_JUDGMENTS)
-def test_one_bad_judgment_stops_the_run_and_is_named(
-    change: dict[str, Any], rule: str, run: Run, make_judgments: Make, tmp_path: Path
+def test_every_rule_of_judgments_finds_its_rows_and_stops_the_run(
+    run: Run, make_judgments: Make, tmp_path: Path
 ) -> None:
     rows = make_judgments().to_pylist()
-    rows[7] |= change
-    loose = pa.schema([pa.field(f.name, pa.int64() if pa.types.is_integer(f.type) else f.type) for f in contracts.JUDGMENTS])
-    with pytest.raises(UserError, match=rf"judgments.* 1 of 60 judgments .* '{rule}' \(1 rows\)"):
-        run(judgments=pa.Table.from_pylist(rows, loose))
-    (line,) = contracts.read(tmp_path / "out/quarantine", contracts.QUARANTINE).to_pylist()
-    assert (line["dataset"], line["reason"]) == ("judgments", rule)
+    for row, (change, _) in zip(rows, BAD_JUDGMENTS, strict=False):
+        row |= {"rationale": row["doc_id"], **change}
+    fields = [pa.field(f.name, pa.int64() if pa.types.is_integer(f.type) else f.type) for f in contracts.JUDGMENTS]
+    with pytest.raises(UserError, match=r"11 of 60 judgments \(18.3%\) .* at most 0 may; see .* mend the judgments\."):
+        run(judgments=pa.Table.from_pylist(rows, pa.schema(fields)))
+    lines = contracts.read(tmp_path / "out/quarantine", contracts.QUARANTINE).to_pylist()
+    assert {line["dataset"] for line in lines} == {"judgments"}
+    found = {json.loads(line["row"])["rationale"]: line["reason"] for line in lines}
+    assert found == {f"d{n}": rule for n, (_, rule) in enumerate(BAD_JUDGMENTS)}
     assert "failed" in (tmp_path / "out/data_docs/index.html").read_text()
+
+
+def test_one_bad_judgment_is_enough(run: Run, make_judgments: Make) -> None:
+    rows = make_judgments().to_pylist()
+    rows[7]["grade"] = 4
+    with pytest.raises(UserError, match=r"1 of 60 judgments .*, most by 'grade is outside 0 to 3' \(1 rows\)"):
+        run(judgments=pa.Table.from_pylist(rows, contracts.JUDGMENTS))
 
 
 def test_two_grades_of_a_pair_contradict_each_other(run: Run, make_judgments: Make, tmp_path: Path) -> None:
@@ -135,7 +147,7 @@ def test_the_profile_of_a_window_is_what_the_next_is_compared_with(
 def test_a_log_that_breaks_off_stops_the_run(run: Run, make_impressions: Make, make_settings: MakeSettings) -> None:
     table = make_impressions(searches=600)
     early = table.filter(pc.less(table["event_time"], pa.scalar(datetime(2018, 9, 1, tzinfo=UTC))))
-    with pytest.raises(UserError, match=r"the newest event is of 2018-08-31 .* validation.max_silent_share allows at"):
+    with pytest.raises(UserError, match=r"the newest event is of 2018-08-30 .* validation.max_silent_share allows at"):
         run(impressions=early)
     checks = run(make_settings(validation={"max_silent_share": 0.4}), impressions=early)
     assert checks["impressions", "silence before the window's end"]["value"] == pytest.approx(122 / 365, abs=0.01)
@@ -164,7 +176,7 @@ def test_a_volume_far_below_the_trailing_windows_stops_the_run(run: Run, make_se
     later = make_settings(cycle={"number": 5, "start": "2018-01-01T00:00:00Z", "end": "2019-01-01T00:00:00Z"})
     # The oldest is beyond the four trailing windows, and a median does not follow one that stands out.
     profiles = history("impressions", {0: {"en": 10**9}, 1: usual, 2: {"en": 10}, 3: usual, 4: usual})
-    with pytest.raises(UserError, match=r"impressions a day, 0\.20 times the median of 4 earlier .* min_volume_ratio"):
+    with pytest.raises(UserError, match=r"a day, 0\.20 times the median of 4 earlier .*\.min_volume_ratio allows"):
         run(later, profiles)
 
 
@@ -186,8 +198,11 @@ def test_volume_and_mix_keep_their_ranges(now: dict[str, int], earlier: list[dic
         {"cycle": {"number": 8, "start": YEARS[8][0].isoformat(), "end": YEARS[8][1].isoformat()}}
     )
     profiles = history("documents", dict(enumerate(earlier, start=1)))
-    checks = {check.rule: check for check in profile.beside_earlier(history("documents", {8: now}), profiles, params)
-              if check.dataset == "documents"}
+    checks = {
+        check.rule: check
+        for check in profile.beside_earlier(history("documents", {8: now}), profiles, params)
+        if check.dataset == "documents"
+    }
     assert 0 <= checks["locale mix"].value <= 1
     totals = sorted(sum(mix.values()) for mix in earlier[-4:])
     assert sum(now.values()) / totals[-1] <= checks["volume"].value * 1.000001

@@ -1,0 +1,178 @@
+"""Delta Lake and Iceberg tables: which Parquet files hold the current snapshot, read by the engine like any others.
+
+What only the table's own reader would get right (rows deleted without a rewrite, renamed columns) is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ibis.backends import BaseBackend
+
+from serm import contracts
+from serm import engine as engines
+from serm.errors import UserError
+
+#: Delta reader features that leave a snapshot's rows what its files say; the first two are looked at on their own.
+_DELTA_FEATURES = {"deletionVectors", "columnMapping", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+_METADATA = ".metadata.json"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a snapshot."""
+
+    path: Path
+    constants: dict[str, Any] = field(default_factory=dict)
+    """Column -> the value of all rows, which the file itself need not have (a partition's)."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A table as it is now."""
+
+    columns: set[str]
+    files: list[DataFile]
+
+
+def is_table(log: Path) -> bool:
+    """Whether ``log`` is a Delta table, an Iceberg table, or the metadata file of one."""
+    return (log / "_delta_log").is_dir() or log.name.endswith(_METADATA) or any(_metadata_files(log))
+
+
+def snapshot(log: Path) -> Snapshot:
+    """Return the current snapshot of the table ``log``.
+
+    Raises:
+        UserError: its Parquet files alone do not tell its rows, or are not on this machine.
+    """
+    found = _delta(log) if (log / "_delta_log").is_dir() else _iceberg(log)
+    if not found.files:
+        raise UserError(f"{log}: the table has no data files; write the log to it first.")
+    for file in found.files:
+        if not file.path.is_file():
+            raise UserError(f"{log}: its data file {file.path} is not there; bring the table here with all its files.")
+    return found
+
+
+def rows(engine: BaseBackend, log: Path, table: Snapshot) -> ibis.Table:
+    """Return the rows of ``table``, the snapshot of ``log``, as IMPRESSIONS."""
+    groups: dict[tuple[tuple[str, Any], ...], list[Path]] = {}
+    for file in table.files:
+        inside = set(pq.read_schema(file.path).names)
+        absent = tuple(sorted((name, value) for name, value in file.constants.items() if name not in inside))
+        groups.setdefault(absent, []).append(file.path)
+    return ibis.union(*(_group(engine, log, table, files, absent) for absent, files in groups.items()))
+
+
+def _group(
+    engine: BaseBackend, log: Path, table: Snapshot, files: list[Path], constants: tuple[tuple[str, Any], ...]
+) -> ibis.Table:
+    """Files with the same ``constants``; a column that the table got after them is null there."""
+    read = engines.read_parquet(engine, files, merge=True)
+    kinds = ibis.Schema.from_pyarrow(contracts.IMPRESSIONS)
+    filled = {name: ibis.literal(value, kinds[name].copy(nullable=True)) for name, value in constants if name in kinds}
+    later = [name for name in kinds if name in table.columns and name not in read.columns and name not in filled]
+    filled |= {name: ibis.null(kinds[name].copy(nullable=True)) for name in later}
+    return contracts.typed(read.mutate(**filled), log, contracts.IMPRESSIONS)
+
+
+def _delta(log: Path) -> Snapshot:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        table = DeltaTable(str(log))
+    except DeltaError as error:
+        raise UserError(f"{log}: not a readable Delta table ({error}).") from error
+    features = set(table.protocol().reader_features or ())
+    if unknown := features - _DELTA_FEATURES:
+        raise UserError(f"{log}: the Delta table needs {', '.join(sorted(unknown))}; copy the log to plain Parquet.")
+    if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
+        raise UserError(f"{log}: the Delta table maps its columns' names; copy the log to plain Parquet.")
+    if "deletionVectors" in features and any(len(batch["filepath"]) for batch in table.deletion_vectors()):
+        raise UserError(f"{log}: the Delta table has deletion vectors; run REORG TABLE ... APPLY (PURGE) on it.")
+    actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    partitions = table.metadata().partition_columns
+    files = [
+        DataFile(_local(log, log / unquote(action["path"])), {name: action[f"partition.{name}"] for name in partitions})
+        for action in sorted(actions, key=lambda action: str(action["path"]))
+    ]
+    return Snapshot({one.name for one in table.schema().fields}, files)
+
+
+def _iceberg(log: Path) -> Snapshot:
+    from pyiceberg.table import StaticTable
+
+    metadata = log if log.name.endswith(_METADATA) else _current_metadata(log)
+    try:
+        table = StaticTable.from_metadata(str(metadata))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{metadata}: not Iceberg metadata ({' '.join(str(error).split())}).") from error
+    ids = {one.name: one.field_id for one in table.schema().fields}
+    files = []
+    for task in sorted(table.scan().plan_files(), key=lambda task: task.file.file_path):
+        if task.delete_files:
+            raise UserError(f"{log}: the Iceberg table has delete files; rewrite its data files (rewrite_data_files).")
+        if task.file.file_format != "PARQUET":
+            raise UserError(f"{log}: the Iceberg table has {task.file.file_format} files; rewrite them as Parquet.")
+        path = _local(log, Path(re.sub(r"^file:(//)?", "", task.file.file_path)))
+        files.append(DataFile(path, dict(_identities(table, task.file))))
+        _require_names(log, path, ids)
+    return Snapshot(set(ids), files)
+
+
+def _identities(table: Any, file: Any) -> Iterator[tuple[str, Any]]:
+    """The columns that the partition of ``file`` gives as they are."""
+    from pyiceberg.transforms import IdentityTransform
+
+    for place, part in enumerate(table.specs()[file.spec_id].fields):
+        column = table.schema().find_column_name(part.source_id)
+        if isinstance(part.transform, IdentityTransform) and column:
+            yield column, file.partition[place]
+
+
+def _require_names(log: Path, path: Path, ids: dict[str, int]) -> None:
+    """Iceberg knows a column by its number: one that was renamed, or made anew, has another name in older files."""
+    if not path.is_file():
+        return  # told by ``snapshot``
+    for column in pq.read_schema(path):
+        number = int((column.metadata or {}).get(b"PARQUET:field_id", -1))
+        name = next((name for name, one in ids.items() if one == number), None)
+        wrong = {column.name, name} & set(contracts.IMPRESSIONS.names)
+        if number >= 0 and wrong and name != column.name:
+            raise UserError(
+                f"{log}: column {wrong.pop()!r} was renamed or made anew after {path.name} was written; "
+                "rewrite the table's data files."
+            )
+
+
+def _metadata_files(log: Path) -> Iterator[Path]:
+    return (log / "metadata").glob(f"*{_METADATA}")
+
+
+def _current_metadata(log: Path) -> Path:
+    """The metadata of the newest version: what the version hint says, or the highest number."""
+    hint = log / "metadata" / "version-hint.text"
+    if hint.is_file():
+        version = hint.read_text(encoding="utf-8").strip()
+        return log / "metadata" / f"{'v' if version.isdecimal() else ''}{version.removesuffix(_METADATA)}{_METADATA}"
+    numbered = {path: int(number[1]) for path in _metadata_files(log) if (number := re.match(r"v?(\d+)", path.name))}
+    newest = [path for path, number in numbered.items() if number == max(numbered.values())]
+    if len(newest) != 1:
+        raise UserError(f"{log}: {len(newest)} metadata files may be current; give the right one as the log.")
+    return newest[0]
+
+
+def _local(log: Path, path: Path) -> Path:
+    if ":/" in str(path):
+        raise UserError(f"{log}: its data file {path} is not on a local path; copy the table here.")
+    return path
