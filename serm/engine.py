@@ -54,7 +54,11 @@ def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
 
     running = SparkSession.getActiveSession()
     builder = SparkSession.builder.appName("serm").config(
-        map={"spark.sql.session.timeZone": "UTC", "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS"}
+        map={
+            "spark.sql.session.timeZone": "UTC",
+            "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+            "spark.sql.jsonGenerator.ignoreNullFields": "false",  # as DuckDB writes JSON
+        }
     )
     if settings.remote:
         builder = builder.remote(settings.remote)

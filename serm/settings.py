@@ -93,7 +93,7 @@ class ValidationSettings(Section):
     max_silent_share: Share = 0.25
     """(stops) Freshness: the time from the newest event to the window's end, as a share of the window; more says
     that the log broke off."""
-    max_catalogue_age_days: Annotated[float, Field(gt=0)] = 400
+    max_catalogue_age_days: Annotated[float, Field(gt=0)] = 400.0
     """(warns) Freshness: days from the newest published_at to the window's end."""
     max_judgments_age_cycles: Count = 3
     """(warns) Freshness: cycles since the newest judgment."""

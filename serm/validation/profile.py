@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from statistics import fmean, median
 from typing import Any
 
@@ -168,4 +168,6 @@ def _shares(mix: Mix) -> dict[str, float]:
 
 def _newest(column: ibis.ir.Column) -> Any:
     value: datetime | int | None = column.max().to_pyarrow().as_py()
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=UTC)  # Spark hands times over without their zone
     return value

@@ -33,14 +33,17 @@ class Flagged:
     @property
     def kept(self) -> ibis.Table:
         """The rows that broke no rule."""
-        return self.table.filter(~self._broken).select(self.schema.names)
+        return self.table.filter(~self.broken).select(self.schema.names)
 
     @property
     def quarantined(self) -> ibis.Table:
         """The others, as QUARANTINE."""
-        rows = self.table.filter(self._broken)
+        rows = self.table.filter(self.broken)
         reasons = ibis.array([rows[name].ifelse(rule, ibis.null(str)) for rule, name in self.columns.items()])
-        row = ibis.struct({name: rows[name] for name in self.schema.names}).cast("json").cast("string")
+        # Times as text: engines write them in forms of their own.
+        values = {name: rows[name] for name in self.schema.names}
+        texts = {name: v.strftime("%Y-%m-%d %H:%M:%S.%f") for name, v in values.items() if v.type().is_timestamp()}
+        row = ibis.struct({**values, **texts}).cast("json").cast("string")
         reason = reasons.filter(lambda rule: rule.notnull()).join("; ")
         return rows.select(dataset=ibis.literal(self.dataset), reason=reason, row=row)
 
@@ -49,7 +52,8 @@ class Flagged:
         return replace(self, table=engines.hold(engine, f"flagged_{self.dataset}", self.table))
 
     @property
-    def _broken(self) -> BooleanValue:
+    def broken(self) -> BooleanValue:
+        """Whether a row broke any rule."""
         return ibis.or_(*(self.table[name] for name in self.columns.values()))
 
 

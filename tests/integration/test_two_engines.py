@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +18,6 @@ from serm import contracts, stream, validation
 from serm import engine as engines
 from serm.settings import EngineSettings, Settings
 
-pytest.importorskip("pyspark")
 QUERIES = [
     "lamp",
     "Größe 42",
@@ -25,6 +27,20 @@ QUERIES = [
     "978030640615700",
     None,
 ]
+VALIDATED = {
+    "documents": contracts.DOCUMENTS,
+    "impressions": contracts.IMPRESSIONS,
+    "quarantine": contracts.QUARANTINE,
+    "profiles": contracts.PROFILES,
+}
+EARLIER = pa.Table.from_pylist(
+    [
+        {"cycle": 0, "start": datetime(2017, 1, 1, tzinfo=UTC), "end": datetime(2018, 1, 1, tzinfo=UTC)}
+        | {"dataset": dataset, "locale": "en", "rows": 100}
+        for dataset in ("documents", "impressions", "judgments")
+    ],
+    contracts.PROFILES,
+)
 LOG = {"stream": {"allowed_lateness_hours": 24 * 30, "min_query_users": 3}}
 
 
@@ -88,30 +104,85 @@ def test_both_engines_give_the_same_rows(
     one, two = ((tmp_path / kind / "ingest.json").read_text() for kind in ("duckdb", "spark"))
     assert one == two
     for name, schema in datasets.items():
-        nullable = pa.schema([field.with_nullable(True) for field in schema])
-        rows, others = (
-            pa.concat_tables(
-                pq.read_table(file).cast(nullable) for file in contracts.parquet_files(tmp_path / kind / name)
-            )
-            for kind in ("duckdb", "spark")
-        )
-        assert rows.num_rows > 0
-        assert rows.to_pylist() == others.to_pylist()
+        rows, others = (rows_of(tmp_path / kind / name, schema) for kind in ("duckdb", "spark"))
+        assert len(rows) > 0
+        assert rows == others
+
+
+def rows_of(dataset: Path, schema: pa.Schema) -> list[dict]:
+    nullable = pa.schema([field.with_nullable(True) for field in schema])
+    return pa.concat_tables(pq.read_table(file).cast(nullable) for file in contracts.parquet_files(dataset)).to_pylist()
 
 
 @pytest.mark.usefixtures("_spark")
 def test_both_engines_validate_alike(
     parquet_log: Path,
     make_documents: Callable[[], pa.Table],
+    make_judgments: Callable[[], pa.Table],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+) -> None:
+    """Rows, profiles and all statistics: the rules' counts, freshness, volume and locale mix."""
+    contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
+    contracts.write(make_judgments(), tmp_path / "judgments", contracts.JUDGMENTS)
+    lenient = {"max_quarantined_share": 1.0, "min_impressions": 1}
+    stream.ingest(parquet_log, tmp_path / "window", make_settings())
+    contracts.write(EARLIER, tmp_path / "profiles", contracts.PROFILES)
+    inputs = [tmp_path / name for name in ("window", "documents", "judgments", "profiles")]
+    for kind in ("duckdb", "spark"):
+        params = make_settings(engine={"kind": kind, "threads": 1}, validation=lenient)
+        validation.validate(*inputs, tmp_path / kind, params)
+    one, two = (json.loads((tmp_path / kind / "validation.json").read_text()) for kind in ("duckdb", "spark"))
+    assert one["datasets"]["impressions"]["rows_quarantined"] > 0
+    assert all(check["value"] is not None for check in one["profile"])
+    assert one == two
+    for name, schema in VALIDATED.items():
+        rows, others = (rows_of(tmp_path / kind / name, schema) for kind in ("duckdb", "spark"))
+        assert len(rows) > 0
+        assert rows == others
+
+
+#: A process of its own: a Spark Connect session and a local one cannot be in one.
+PROGRAM = """
+import sys
+from pathlib import Path
+from serm import settings, stream, validation
+
+folder, params = Path(sys.argv[1]), settings.load(Path(sys.argv[2]))
+stream.ingest(folder / "log", folder / "connect/ingest", params)
+inputs = (folder / name for name in ("connect/ingest", "documents", "judgments", "profiles"))
+validation.validate(*inputs, folder / "connect/validate", params)
+"""
+
+
+def test_a_spark_connect_server_gives_the_same_rows(
+    parquet_log: Path,
+    make_documents: Callable[[], pa.Table],
+    make_judgments: Callable[[], pa.Table],
     make_settings: Callable[..., Settings],
     tmp_path: Path,
 ) -> None:
     contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
-    lenient = {"max_quarantined_share": 1.0, "min_impressions": 1}
-    stream.ingest(parquet_log, tmp_path / "window", make_settings())
-    for kind in ("duckdb", "spark"):
-        params = make_settings(engine={"kind": kind, "threads": 1}, validation=lenient)
-        validation.validate(tmp_path / "window", tmp_path / "documents", tmp_path / kind, params)
-    one, two = (json.loads((tmp_path / kind / "validation.json").read_text()) for kind in ("duckdb", "spark"))
-    assert one["datasets"]["impressions"]["rows_quarantined"] > 0
-    assert one == two
+    contracts.write(make_judgments(), tmp_path / "judgments", contracts.JUDGMENTS)
+    params = make_settings(validation={"max_quarantined_share": 1.0, "min_impressions": 1})
+    stream.ingest(parquet_log, tmp_path / "duckdb/ingest", params)
+    inputs = (tmp_path / name for name in ("duckdb/ingest", "documents", "judgments", "profiles"))
+    validation.validate(*inputs, tmp_path / "duckdb/validate", params)
+    # local[1] in the place of sc://...: pyspark starts the server itself, with these settings.
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/spark-defaults.conf").write_text(
+        "spark.sql.shuffle.partitions 1\nspark.ui.enabled false\nspark.driver.memory 1g\n"
+    )
+    remote = params.model_copy(update={"engine": EngineSettings(kind="spark", remote="local[1]")})
+    (tmp_path / "params.yaml").write_text(remote.model_dump_json())
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(tmp_path / "params.yaml")]
+    environment = os.environ | {"SPARK_CONF_DIR": str(tmp_path / "conf")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for file in ("ingest/ingest.json", "validate/validation.json"):
+        one, two = (json.loads((tmp_path / kind / file).read_text()) for kind in ("duckdb", "connect"))
+        assert one == two
+    for name, schema in VALIDATED.items():
+        rows, others = (rows_of(tmp_path / kind / "validate" / name, schema) for kind in ("duckdb", "connect"))
+        assert len(rows) > 0
+        assert rows == others
