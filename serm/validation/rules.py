@@ -61,7 +61,7 @@ def flag_documents(documents: ibis.Table, cycle: CycleSettings) -> Flagged:
     """Return the DOCUMENTS ``documents``, flagged."""
     rules = {
         **_missing(documents, DOCUMENTS),
-        "doc_id is repeated": _repeated(documents, ["doc_id"]),
+        "doc_id is repeated": _repeated(documents, DOCUMENTS, ["doc_id"]),
         "title is blank": documents.title.strip() == "",
         "published_at is after the window": documents.published_at >= _time(cycle.end),
     }
@@ -85,7 +85,7 @@ def flag_impressions(impressions: ibis.Table, documents: ibis.Table, cycle: Cycl
         "dwell_seconds is negative or not a number": (table.dwell_seconds < 0) | table.dwell_seconds.isnan(),
         "dwell_seconds without a click": table.dwell_seconds.notnull() & ~table.clicked,
         "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
-        "query_id, doc_id and position are repeated": _repeated(table, ["query_id", "doc_id", "position"]),
+        "query_id, doc_id and position are repeated": _repeated(table, IMPRESSIONS, ["query_id", "doc_id", "position"]),
     }
     return _flag("impressions", IMPRESSIONS, table, rules)
 
@@ -104,7 +104,7 @@ def flag_judgments(judgments: ibis.Table, documents: ibis.Table, cycle: CycleSet
         "cycle is below 0 or after this one": ~table.cycle.between(0, cycle.number),
         "agreement is outside 0 to 1": ~table.agreement.between(0, 1) | table.agreement.isnan(),
         "grades of the pair contradict each other": lowest != highest,
-        "query, locale and doc_id are repeated": _repeated(table, pair),
+        "query, locale and doc_id are repeated": _repeated(table, JUDGMENTS, pair),
     }
     return _flag("judgments", JUDGMENTS, table, rules)
 
@@ -130,9 +130,9 @@ def _missing(table: ibis.Table, schema: pa.Schema) -> Rules:
     return {f"{field.name} is missing": table[field.name].isnull() for field in schema if not field.nullable}
 
 
-def _repeated(table: ibis.Table, key: list[str]) -> BooleanValue:
+def _repeated(table: ibis.Table, schema: pa.Schema, key: list[str]) -> BooleanValue:
     """Whether a row is a further one of its key; the first in the order of all columns is the one to keep."""
-    order = [name for name, kind in table.schema().items() if name not in key and not kind.is_map()]
+    order = [name for name in schema.names if name not in key and not table[name].type().is_map()]
     further = ibis.row_number().over(group_by=key, order_by=order) > 0
     return further & ibis.and_(*(table[name].notnull() for name in key))
 
