@@ -88,14 +88,14 @@ def run_serm(log: Path, documents: Path, out: Path, kind: str = "duckdb") -> Non
     from serm import engine as engines
     from serm.settings import Settings
     from serm.stream.ingestion import windowed
-    from serm.stream.privacy import keyed_hash
+    from serm.stream.privacy import with_hashed_users
     from serm.validation.rules import flag_documents, flag_impressions
 
     settings = Settings.model_validate({"cycle": CYCLE, "engine": {**ENGINE, "kind": kind}})
     with engines.connect(settings.engine) as engine:
         catalogue = flag_documents(contracts.scan(engine, documents, contracts.DOCUMENTS), settings.cycle).held(engine)
         rows = contracts.scan(engine, log, contracts.IMPRESSIONS).mutate(delivery=0)
-        window = windowed(rows.mutate(user_id=keyed_hash(rows.user_id, KEY)), settings)
+        window = windowed(with_hashed_users(engine, rows, KEY), settings)
         flagged = flag_impressions(window, catalogue.kept, settings.cycle)
         table, kept = flagged.table, ~flagged.broken
         counts = table.group_by("locale", "query", "doc_id", "position").aggregate(
@@ -151,12 +151,14 @@ def run_sql(log: Path, documents: Path, out: Path) -> None:
         engine.con.execute(f"CREATE TEMP TABLE documents AS SELECT * FROM read_parquet('{documents}/*.parquet')")
         engine.con.execute(
             rf"""COPY (
-            WITH unique_rows AS (
-                SELECT DISTINCT event_time, query_id, session_id,
-                    left(sha256(unhex('{outer}' || sha256(unhex('{inner}' || hex(user_id))))), 32) AS user_id,
-                    locale, query, doc_id, position, clicked, dwell_seconds, negative_feedback, score, model_version,
-                    variant
-                FROM read_parquet('{log}/*.parquet')
+            WITH users AS (
+                SELECT user_id AS raw,
+                    left(sha256(unhex('{outer}' || sha256(unhex('{inner}' || hex(user_id))))), 32) AS user_id
+                FROM (SELECT DISTINCT user_id FROM read_parquet('{log}/*.parquet'))
+            ), unique_rows AS (
+                SELECT DISTINCT event_time, query_id, session_id, users.user_id, locale, query, doc_id, position,
+                    clicked, dwell_seconds, negative_feedback, score, model_version, variant
+                FROM read_parquet('{log}/*.parquet') AS log LEFT JOIN users ON log.user_id = users.raw
                 WHERE event_time >= '{CYCLE["start"]}'::TIMESTAMPTZ AND event_time < '{CYCLE["end"]}'::TIMESTAMPTZ
             ), mailless AS (
                 SELECT * REPLACE (regexp_replace(query, '[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+', '<email>', 'g') AS query)

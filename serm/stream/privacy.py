@@ -9,8 +9,10 @@ import hashlib
 import os
 
 import ibis
+from ibis.backends import BaseBackend
 from ibis.expr.types import StringValue
 
+from serm import engine as engines
 from serm.errors import UserError
 
 USER_KEY = "SERM_USER_KEY"
@@ -54,6 +56,14 @@ def keyed_hash(value: StringValue, key: bytes) -> StringValue:
     inner, outer = (bytes(byte ^ pad for byte in padded).hex() for pad in (0x36, 0x5C))
     digest = _unhex(ibis.literal(inner) + _hex(value)).hexdigest("sha256")
     return _unhex(ibis.literal(outer) + digest).hexdigest("sha256").left(32)
+
+
+def with_hashed_users(engine: BaseBackend, rows: ibis.Table, key: bytes) -> ibis.Table:
+    """Return ``rows`` with user_id as its keyed hash; each user is hashed once, however many rows are its."""
+    users = rows.select(raw_user_id="user_id").distinct()
+    users = engines.hold(engine, "users", users.mutate(hashed_user_id=keyed_hash(users.raw_user_id, key)))
+    joined = rows.left_join(users, rows.user_id == users.raw_user_id)
+    return joined.mutate(user_id=joined.hashed_user_id).select(rows.columns)
 
 
 def masked(query: StringValue) -> StringValue:

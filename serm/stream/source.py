@@ -17,7 +17,7 @@ from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.stream import tables, ubi
-from serm.stream.privacy import keyed_hash, user_key
+from serm.stream.privacy import user_key, with_hashed_users
 from serm.stream.sessions import with_sessions
 
 TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
@@ -59,7 +59,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         parsed = Path(scratch) / "records.parquet"
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed])
-        yield Log(ubi.impressions(records.mutate(user_id=keyed_hash(records.user_id, key)), gap), lines)
+        yield Log(ubi.impressions(with_hashed_users(engine, records, key), gap), lines)
 
 
 def _text_files(log: Path) -> Sequence[Path]:
