@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import ibis
@@ -100,6 +101,24 @@ def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
         return engine.table(name)
     # Not cache(): ibis 12 cannot drop it again.
     return engine.create_table(name, table, temp=True)
+
+
+@ibis.udf.scalar.builtin(name="hash", signature=(("string",), "uint64"))  # type: ignore[untyped-decorator]
+def _hash(text: str) -> int: ...  # type: ignore[empty-body]  # of 64 bits on DuckDB, of 32 on Spark
+
+
+def split_repeated(engine: BaseBackend, table: ibis.Table, key: Sequence[str]) -> tuple[ibis.Table, ibis.Table]:
+    """Return the rows of ``table`` that no other row can share ``key`` with, and the few others.
+
+    The first pass counts a hash of the key, so that what must be sorted or grouped whole is the few others only:
+    over a log of 100 million rows that is the difference between memory and disk. ``table`` is computed twice.
+    """
+    first, *others = (table[name].cast("string").fill_null("") for name in key)
+    fingerprint = _hash(reduce(lambda text, value: text + "|" + value, others, first))
+    counts = table.select(fingerprint=fingerprint).group_by("fingerprint").aggregate(rows=ibis._.count())
+    several = hold(engine, ibis.util.gen_name("several"), counts.filter(counts.rows > 1).select("fingerprint"))
+    same = fingerprint == several.fingerprint
+    return table.anti_join(several, same), table.semi_join(several, same)
 
 
 def write(engine: BaseBackend, table: ibis.Table, path: Path, schema: pa.Schema, order_by: Sequence[str]) -> int:

@@ -68,7 +68,7 @@ def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Setting
             f"{path}: no impressions from {settings.cycle.start} to {settings.cycle.end}; {span}: "
             "set cycle.start and cycle.end in params.yaml."
         )
-    held = engines.hold(engine, "window_rows", windowed(rows, settings))
+    held = engines.hold(engine, "window_rows", windowed(engine, rows, settings))
     kept = held.filter(~held.late & ~held.withheld)
     rows_kept = engines.write(engine, kept, out / "impressions", contracts.IMPRESSIONS, ORDER)
     if settings.stream.allowed_lateness_hours is not None:
@@ -115,7 +115,7 @@ def _one_row(table: ibis.Table) -> dict[str, Any]:
     return row
 
 
-def windowed(rows: ibis.Table, settings: Settings) -> ibis.Table:
+def windowed(engine: BaseBackend, rows: ibis.Table, settings: Settings) -> ibis.Table:
     """Return the distinct rows inside the window: IMPRESSIONS with masked queries, and what is to know of each.
 
     ``copies`` is how often the row came, ``late`` whether all of them came late, ``withheld`` whether too few users
@@ -123,7 +123,12 @@ def windowed(rows: ibis.Table, settings: Settings) -> ibis.Table:
     """
     timely = with_lateness(rows, settings.stream.allowed_lateness_hours)
     inside = timely.filter(in_window(timely.event_time, settings.cycle))
-    unique = inside.group_by(contracts.IMPRESSIONS.names).aggregate(late=inside.late.all(), copies=inside.count())
+    names = contracts.IMPRESSIONS.names
+    single, several = engines.split_repeated(engine, inside, ("query_id", "doc_id", "position"))
+    unique = ibis.union(
+        single.select(*names, "late", copies=ibis.literal(1, "int64")),
+        several.group_by(names).aggregate(late=several.late.all(), copies=several.count()),
+    )
     masked = unique.mutate(typed=unique.query, query=privacy.masked(unique.query))
     found = {
         kind: privacy.has_mask(masked.query, kind) & ~privacy.has_mask(masked.typed, kind) for kind in privacy.KINDS

@@ -108,9 +108,13 @@ def with_withheld(rows: ibis.Table, min_users: int) -> ibis.Table:
 def _luhn(digits: StringValue) -> ibis.ir.BooleanValue:
     """Whether the last of up to 19 digits is the check digit of the others (ISO/IEC 7812-1, annex B)."""
     # A digit's value is its place in the string: every second one counts double, 10 to 18 by their digit sum.
-    values = digits.reverse().split("").map(
-        lambda digit, place: (place % 2 == 0).ifelse(
-            ibis.literal("0123456789").find(digit), ibis.literal("0516273849").find(digit)
+    values = (
+        digits.reverse()
+        .split("")
+        .map(
+            lambda digit, place: (place % 2 == 0).ifelse(
+                ibis.literal("0123456789").find(digit), ibis.literal("0516273849").find(digit)
+            )
         )
     )
     return values.sums() % 10 == 0

@@ -52,14 +52,15 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         rows, files = (_table if is_table else _deliveries)(engine, log, settings)
         lacking = bool(rows.session_id.isnull().any().to_pyarrow().as_py())
         stored = sum(int(pq.read_metadata(file).num_rows) for file in files)
-        yield Log(with_sessions(rows, gap) if lacking else rows, {}, stored)
+        yield Log(engines.hold(engine, "log_rows", with_sessions(rows, gap)) if lacking else rows, {}, stored)
         return
     key = user_key()
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed])
-        yield Log(ubi.impressions(with_hashed_users(engine, records, key), gap), lines)
+        rows = ubi.impressions(with_hashed_users(engine, records, key), gap)
+        yield Log(engines.hold(engine, "log_rows", rows), lines)
 
 
 def _text_files(log: Path) -> Sequence[Path]:

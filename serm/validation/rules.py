@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -57,24 +58,28 @@ class Flagged:
         return ibis.or_(*(self.table[name] for name in self.columns.values()))
 
 
-def flag_documents(documents: ibis.Table, cycle: CycleSettings) -> Flagged:
+def flag_documents(engine: BaseBackend, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
     """Return the DOCUMENTS ``documents``, flagged."""
+    table = _with_repeated(engine, documents, DOCUMENTS, ("doc_id",))
     rules = {
-        **_missing(documents, DOCUMENTS),
-        "doc_id is repeated": _repeated(documents, DOCUMENTS, ["doc_id"]),
-        "title is blank": documents.title.strip() == "",
-        "published_at is after the window": documents.published_at >= _time(cycle.end),
+        **_missing(table, DOCUMENTS),
+        "doc_id is repeated": table.repeated,
+        "title is blank": table.title.strip() == "",
+        "published_at is after the window": table.published_at >= _time(cycle.end),
     }
-    return _flag("documents", DOCUMENTS, documents, rules)
+    return _flag("documents", DOCUMENTS, table, rules)
 
 
-def flag_impressions(impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
+def flag_impressions(
+    engine: BaseBackend, impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings
+) -> Flagged:
     """Return the IMPRESSIONS ``impressions``, flagged.
 
     ``documents`` is the catalogue after its own quarantine: an impression of a document that was quarantined
     goes there too, so that all that is kept joins.
     """
-    table = _with_known_documents(impressions, documents)
+    table = _with_repeated(engine, impressions, IMPRESSIONS, ("query_id", "doc_id", "position"))
+    table = _with_known_documents(table, documents)
     time = table.event_time
     rules = {
         **_missing(table, IMPRESSIONS),
@@ -85,15 +90,15 @@ def flag_impressions(impressions: ibis.Table, documents: ibis.Table, cycle: Cycl
         "dwell_seconds is negative or not a number": (table.dwell_seconds < 0) | table.dwell_seconds.isnan(),
         "dwell_seconds without a click": table.dwell_seconds.notnull() & ~table.clicked,
         "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
-        "query_id, doc_id and position are repeated": _repeated(table, IMPRESSIONS, ["query_id", "doc_id", "position"]),
+        "query_id, doc_id and position are repeated": table.repeated,
     }
     return _flag("impressions", IMPRESSIONS, table, rules)
 
 
-def flag_judgments(judgments: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
+def flag_judgments(engine: BaseBackend, judgments: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
     """Return the JUDGMENTS ``judgments``, flagged; ``documents`` as for impressions."""
-    table = _with_known_documents(judgments, documents)
-    pair = ["query", "locale", "doc_id"]
+    pair = ("query", "locale", "doc_id")
+    table = _with_known_documents(_with_repeated(engine, judgments, JUDGMENTS, pair), documents)
     lowest, highest = table.grade.min().over(group_by=pair), table.grade.max().over(group_by=pair)
     rules = {
         **_missing(table, JUDGMENTS),
@@ -104,7 +109,7 @@ def flag_judgments(judgments: ibis.Table, documents: ibis.Table, cycle: CycleSet
         "cycle is below 0 or after this one": ~table.cycle.between(0, cycle.number),
         "agreement is outside 0 to 1": ~table.agreement.between(0, 1) | table.agreement.isnan(),
         "grades of the pair contradict each other": lowest != highest,
-        "query, locale and doc_id are repeated": _repeated(table, JUDGMENTS, pair),
+        "query, locale and doc_id are repeated": table.repeated,
     }
     return _flag("judgments", JUDGMENTS, table, rules)
 
@@ -130,11 +135,16 @@ def _missing(table: ibis.Table, schema: pa.Schema) -> Rules:
     return {f"{field.name} is missing": table[field.name].isnull() for field in schema if not field.nullable}
 
 
-def _repeated(table: ibis.Table, schema: pa.Schema, key: list[str]) -> BooleanValue:
-    """Whether a row is a further one of its key; the first in the order of all columns is the one to keep."""
+def _with_repeated(engine: BaseBackend, table: ibis.Table, schema: pa.Schema, key: Sequence[str]) -> ibis.Table:
+    """Return ``table`` with ``repeated``: whether a row is a further one of its key.
+
+    The first in the order of all columns is the one to keep.
+    """
+    single, several = engines.split_repeated(engine, table, key)
     order = [name for name in schema.names if name not in key and not table[name].type().is_map()]
     further = ibis.row_number().over(group_by=key, order_by=order) > 0
-    return further & ibis.and_(*(table[name].notnull() for name in key))
+    has_key = ibis.and_(*(several[name].notnull() for name in key))
+    return ibis.union(single.mutate(repeated=False), several.mutate(repeated=further & has_key))
 
 
 def _flag(dataset: str, schema: pa.Schema, table: ibis.Table, rules: Rules) -> Flagged:

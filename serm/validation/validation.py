@@ -83,13 +83,13 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
 
 def _flag(engine: BaseBackend, window: Path, documents: Path, judgments: Path, settings: Settings) -> list[Flagged]:
     cycle = settings.cycle
-    catalogue = flag_documents(contracts.scan(engine, documents, contracts.DOCUMENTS), cycle).held(engine)
+    catalogue = flag_documents(engine, contracts.scan(engine, documents, contracts.DOCUMENTS), cycle).held(engine)
     impressions = contracts.scan(engine, window / "impressions", contracts.IMPRESSIONS)
     judged = contracts.scan(engine, judgments, contracts.JUDGMENTS)
     return [
         catalogue,
-        flag_impressions(impressions, catalogue.kept, cycle).held(engine),
-        flag_judgments(judged, catalogue.kept, cycle).held(engine),
+        flag_impressions(engine, impressions, catalogue.kept, cycle).held(engine),
+        flag_judgments(engine, judged, catalogue.kept, cycle).held(engine),
     ]
 
 
