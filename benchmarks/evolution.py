@@ -72,7 +72,8 @@ def cycle(path: Path, settings: Settings, emoji: EmojiWorld) -> dict[str, Any]:
     state, here = path / "state", path / "cycle"
     champion, judgments, validated = state / "champion", state / "judgments", here / "validate"
     stream.ingest(path / "log", here / "ingest", settings)
-    validation.validate(here / "ingest", path / "documents", validated, settings)
+    inputs = (here / "ingest", path / "documents", judgments, state / "profiles")
+    validation.validate(*inputs, validated, settings)
     mining.mine(validated, state / "reference", champion, judgments, here / "mine", settings)
     annotated = judging.annotate(here / "mine", validated, judgments, path / "knowledge", here / "annotate", settings)
     labels = contracts.read(here / "annotate" / "judgments", contracts.JUDGMENTS)
@@ -98,6 +99,7 @@ def cycle(path: Path, settings: Settings, emoji: EmojiWorld) -> dict[str, Any]:
     contracts.write(
         contracts.read(validated / "impressions", contracts.IMPRESSIONS), state / "reference", contracts.IMPRESSIONS
     )
+    contracts.write(contracts.read(validated / "profiles", contracts.PROFILES), state / "profiles", contracts.PROFILES)
     return found
 
 
