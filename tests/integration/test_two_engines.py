@@ -18,7 +18,6 @@ from serm import contracts, stream, validation
 from serm import engine as engines
 from serm.settings import EngineSettings, Settings
 
-pytestmark = pytest.mark.xdist_group("spark")  # one process, so that the session is started once
 QUERIES = [
     "lamp",
     "Größe 42",
