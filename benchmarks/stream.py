@@ -256,8 +256,9 @@ RUNS = {"serm": run_serm, "sql": run_sql, "pandas": run_pandas, "spark": run_spa
 
 
 def child(name: str, log: Path, documents: Path, out: Path) -> None:
-    """Run ``name`` in this process and print its seconds and its peak memory; the imports are not timed."""
+    """Run ``name`` in this process and print its seconds and its peak memory, Spark's too; the imports are not timed."""
     import pandas  # noqa: F401
+    import psutil
 
     import serm.stream.ingestion
     import serm.validation.rules  # noqa: F401
@@ -266,6 +267,9 @@ def child(name: str, log: Path, documents: Path, out: Path) -> None:
     RUNS[name](log, documents, out)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for java in psutil.Process().children(recursive=True):
+        status = Path(f"/proc/{java.pid}/status").read_text(encoding="utf-8")
+        peak += sum(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     print(json.dumps({"seconds": round(seconds, 2), "peak_memory_mb": round(peak)}))
 
 

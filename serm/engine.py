@@ -103,8 +103,14 @@ def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
     return engine.create_table(name, table, temp=True)
 
 
-@ibis.udf.scalar.builtin(name="hash", signature=(("string",), "uint64"))  # type: ignore[untyped-decorator]
-def _hash(text: str) -> int: ...  # type: ignore[empty-body]  # of 64 bits on DuckDB, of 32 on Spark
+def _hash(text: str) -> int: ...  # type: ignore[empty-body]
+
+
+#: Engine -> its function ``hash`` of a text; only DuckDB's has 64 bits and no sign.
+_HASH = {
+    name: ibis.udf.scalar.builtin(_hash, name="hash", signature=(("string",), kind))
+    for name, kind in (("duckdb", "uint64"), ("pyspark", "int32"))
+}
 
 
 def split_repeated(engine: BaseBackend, table: ibis.Table, key: Sequence[str]) -> tuple[ibis.Table, ibis.Table]:
@@ -114,7 +120,7 @@ def split_repeated(engine: BaseBackend, table: ibis.Table, key: Sequence[str]) -
     over a log of 100 million rows that is the difference between memory and disk. ``table`` is computed twice.
     """
     first, *others = (table[name].cast("string").fill_null("") for name in key)
-    fingerprint = _hash(reduce(lambda text, value: text + "|" + value, others, first))
+    fingerprint = _HASH[engine.name](reduce(lambda text, value: text + "|" + value, others, first))
     counts = table.select(fingerprint=fingerprint).group_by("fingerprint").aggregate(rows=ibis._.count())
     several = hold(engine, ibis.util.gen_name("several"), counts.filter(counts.rows > 1).select("fingerprint"))
     same = fingerprint == several.fingerprint
