@@ -256,7 +256,7 @@ RUNS = {"serm": run_serm, "sql": run_sql, "pandas": run_pandas, "spark": run_spa
 
 
 def child(name: str, log: Path, documents: Path, out: Path) -> None:
-    """Run ``name`` in this process and print its seconds and its peak memory, Spark's too; the imports are not timed."""
+    """Run ``name`` in this process and print its seconds and peak memory, Spark's too; imports are not timed."""
     import pandas  # noqa: F401
     import psutil
 
