@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hmac
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,8 @@ def test_shown_documents_become_impressions_with_positions_from_1(make_settings:
         "d2": (2, True, "lamp", "en"),
     }
     assert rows["d1"]["event_time"].isoformat() == "2018-03-04T10:00:01+00:00"
+    hashed = hmac.new(b"a secret of the tests", b"ann", "sha256").hexdigest()[:32]
+    assert {row["user_id"] for row in rows.values()} == {hashed}
 
 
 @pytest.mark.parametrize("action", ["click", "add_to_cart", "purchase"])
