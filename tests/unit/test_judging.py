@@ -18,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from serm import contracts
 from serm.errors import UserError
-from serm.judging import annotate, annotation
+from serm.judging import annotate, seating
 from serm.judging.agreement import confident, dawid_skene, unanimous
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
 from serm.judging.lexical import LexicalEvidence
@@ -44,7 +44,7 @@ class LetterEncoder:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny workspace: 8 documents, 12 queries, all judged as seed but the last three, which are mined."""
-    monkeypatch.setattr(annotation, "load_encoder", lambda base, settings: LetterEncoder())
+    monkeypatch.setattr(seating, "load_encoder", lambda base, settings: LetterEncoder())
     ids = [f"en-{number}" for number in range(len(NAMES))]
     documents = {
         "doc_id": ids,
