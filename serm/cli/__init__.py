@@ -68,6 +68,9 @@ def main() -> None:
 _EXTRA_OF = {
     "bm25s": "judge",
     "crowdkit": "judge",
+    "httpx": "judge",
+    "openai": "judge",
+    "tenacity": "judge",
     "dvc": "train",
     "evidently": "data",
     "great_expectations": "data",

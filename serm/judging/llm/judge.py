@@ -40,6 +40,13 @@ class Session:
     prompter: Prompter
     retrieval: Retrieval
 
+    async def question(self, pairs: Pairs, row: int) -> Question:
+        """Return the question about one pair, its evidence looked up."""
+        evidence = await self.retrieval.pieces(
+            pairs.queries[row], pairs.locales[row], pairs.doc_ids[row], pairs.keys[row]
+        )
+        return Question(pairs.queries[row], pairs.locales[row], pairs.texts[row], evidence)
+
 
 class LLMJudge:
     """A judge behind an endpoint."""
@@ -72,10 +79,8 @@ class LLMJudge:
 
         async def work() -> None:
             for row in rows:
-                evidence[row] = await self._session.retrieval.pieces(
-                    pairs.queries[row], pairs.locales[row], pairs.doc_ids[row], pairs.keys[row]
-                )
-                question = Question(pairs.queries[row], pairs.locales[row], pairs.texts[row], evidence[row])
+                question = await self._session.question(pairs, row)
+                evidence[row] = list(question.evidence)
                 opinions[row] = await self._opinion(question, first_path[row])
 
         # Twice as many workers as places: while some wait for an answer, others write prompts and commit.

@@ -7,6 +7,7 @@ killed pays for no finished call twice, and counts what it had in flight as spen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import queue
@@ -172,7 +173,8 @@ class Ledger:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
             for _, done in work:
-                done.get_loop().call_soon_threadsafe(_resolve, done, failure)
+                with contextlib.suppress(RuntimeError):  # a run that failed has closed its loop, and waits no more
+                    done.get_loop().call_soon_threadsafe(_resolve, done, failure)
         connection.close()
 
 

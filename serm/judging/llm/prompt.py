@@ -94,10 +94,11 @@ class Prompter:
 def plain(text: str, max_chars: int) -> str:
     """Put ``text`` on one line without control and format characters, at most ``max_chars`` long.
 
-    Lone surrogates, which UTF-8 cannot hold, and private characters go too. A zero-width joiner stays where it
-    stands in a word or an emoji: it is spelling in Indic and Persian.
+    Lone surrogates, which UTF-8 cannot hold, and private characters go too. Zero-width joiners stay: they spell words
+    in Indic scripts and Persian, and emoji. So do characters newer than this Python's Unicode.
     """
-    kept = (c if c in "\u200c\u200d" or unicodedata.category(c)[0] != "C" else " " for c in text[: 2 * max_chars])
+    unwanted = ("Cc", "Cf", "Cs", "Co")
+    kept = (c if c in "\u200c\u200d" or unicodedata.category(c) not in unwanted else " " for c in text[: 2 * max_chars])
     return " ".join("".join(kept).split())[:max_chars]
 
 

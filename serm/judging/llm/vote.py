@@ -24,7 +24,8 @@ class Tally:
     def decided(self) -> bool:
         """Whether the paths that are left can no longer change the majority."""
         second, first = sorted(self._counts())[-2:]
-        return first - second > self.paths - len(self.grades)
+        left = self.paths - len(self.grades)
+        return not left or first - second > left
 
     def add(self, grade: int, distribution: list[float], rationale: str) -> None:
         """Count one path."""
