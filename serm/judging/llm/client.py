@@ -89,7 +89,13 @@ class Client:
         """
         try:
             async with asyncio.timeout(min(self._llm.timeout_seconds, max(seconds_left, 0.0))):
-                answer = await self._openai.chat.completions.create(**request, extra_headers={"Idempotency-Key": key})
+                # Not chat.completions.create: it walks through each message again, a fifth of a call's CPU time.
+                answer = await self._openai.post(
+                    "/chat/completions",
+                    cast_to=ChatCompletion,
+                    body=request,
+                    options={"headers": {"Idempotency-Key": key}},
+                )
         except openai.APIStatusError as error:
             raise self._of_status(error) from error
         except (TimeoutError, openai.APITimeoutError) as error:
