@@ -22,6 +22,7 @@ from serm.cli import (
     mine,
     publish,
     report,
+    review,
     train,
     validate,
 )
@@ -37,6 +38,7 @@ LOOP, STEPS = "The loop", "The steps of a cycle, in order"
 app.command(rich_help_panel=LOOP)(evolve.evolve)
 app.command(rich_help_panel=LOOP)(advance.advance)
 app.command(rich_help_panel=LOOP)(report.report)
+app.command(rich_help_panel=LOOP)(review.review)
 app.command(rich_help_panel=LOOP)(demo.demo)
 app.command(rich_help_panel=LOOP)(doctor.doctor)
 app.command(rich_help_panel=STEPS)(ingest.ingest)
@@ -70,7 +72,9 @@ _EXTRA_OF = {
     "crowdkit": "judge",
     "httpx": "judge",
     "openai": "judge",
+    "starlette": "judge",
     "tenacity": "judge",
+    "uvicorn": "judge",
     "dvc": "train",
     "evidently": "data",
     "great_expectations": "data",

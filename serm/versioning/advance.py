@@ -23,7 +23,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
     """Move the world's state past a published cycle; a second call changes nothing.
 
     A challenger that passed the gate becomes the champion. The panel's judgments join the earlier ones in any
-    case: they were earned, whatever the model made of them. The window becomes the reference.
+    case: they were earned, whatever the model made of them. So do the human judgments of ``serm review``, if there
+    are any (``reviewed/``). The window becomes the reference.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
@@ -43,6 +44,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
         contracts.read(root / "state" / "judgments", contracts.JUDGMENTS),
         contracts.read(root / "cycle" / "annotate" / "judgments", contracts.JUDGMENTS),
     )
+    if (root / "reviewed").exists():
+        judgments = merged(judgments, contracts.read(root / "reviewed", contracts.JUDGMENTS))
     contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
     workspace.track("state/champion", "state/judgments", "state/reference")
