@@ -25,7 +25,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Revi
     """A queue of two judges who differ by one grade, served."""
     world = build(tmp_path, monkeypatch)
     with FakeLLM(true_grade) as one, FakeLLM(lambda q, d: min(true_grade(q, d) + 1, 3)) as other:
-        run_llms(world, llm(one.url, "one"), llm(other.url, "other"), agreement="unanimous")
+        run_llms(
+            world, llm(one.url, "one"), llm(other.url, "other"), agreement="unanimous", trust={"min_gold_pairs": 1}
+        )
     reviews = Reviews(world / "out", world / "validated", world / "reviewed")
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application(reviews), log_level="critical"))
@@ -79,8 +81,10 @@ def test_a_person_grades_by_the_keyboard(browser: Browser, desk: tuple[Reviews, 
     press(browser, "u")
     until(lambda: f"0 of {total} graded" in browser.tell(text))
     assert browser.tell("document.querySelector('#judged').hidden")
+    shown = "document.querySelector('#doc').textContent"
+    press(browser, "s")
+    until(lambda: browser.tell(shown) != first.key[2])
     for done in range(total):
-        press(browser, "s") if done == 0 else None
         press(browser, str(done % 4))
         until(lambda done=done: f"{done + 1} of {total} graded" in browser.tell(text))
     until(lambda: "Nothing is left to grade" in browser.tell(text))

@@ -41,6 +41,8 @@ def estimate(mined: Path, validated: Path, judgments: Path, knowledge: Path, set
     Raises:
         UserError: as ``annotate``.
     """
+    if not settings.judging.llms:
+        return {}
     batch = Batch.read(mined, validated, judgments, knowledge, settings)
     ledger = Ledger(settings.judging.ledger)
     try:
