@@ -84,6 +84,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     if asked:
         summary["llms"] = asked.figures
         summary["unpaid"] = int(asked.unpaid.sum())
+        summary["failed_look_ups"] = asked.failed_look_ups
     labels = judgments_table(batch.pairs, panel.votes, decision, batch.cycle, version)
     review = review_table(batch.pairs, panel.votes, decision, batch.priority, batch.cycle, version)
     if labels.num_rows + review.num_rows != len(batch.pairs):

@@ -49,6 +49,11 @@ class Retrieval:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = sources
 
+    @property
+    def failures(self) -> int:
+        """Look-ups that failed so far."""
+        return sum(source.failures for source in self._sources if isinstance(source, SearchSource))
+
     async def pieces(self, query: str, locale: str, doc_id: str, key: str | None) -> list[Piece]:
         """Return what every source finds, in the order of the sources."""
         return [

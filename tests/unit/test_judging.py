@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from serm import contracts
 from serm.errors import UserError
-from serm.judging.agreement import confident, dawid_skene, unanimous
+from serm.judging.agreement import confident, dawid_skene, mace, unanimous
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
 from serm.judging.lexical import LexicalEvidence
 from serm.judging.trust import measure
@@ -101,13 +102,13 @@ def test_confident_keeps_at_least_the_threshold() -> None:
     assert decision.reasons == ["", "the label model gives its best grade only 0.69 of 0.70: judge 0 0, judge 1 1."]
 
 
-@pytest.mark.parametrize("golden", [0, 400])
-def test_dawid_skene_beats_every_judge(golden: int) -> None:
+@pytest.mark.parametrize(("model", "golden"), [(dawid_skene, 0), (dawid_skene, 400), (mace, 0), (mace, 400)])
+def test_a_label_model_beats_every_judge(model: Callable[..., np.ndarray], golden: int) -> None:
     random = np.random.default_rng(3)
     truth = random.choice(GRADES, size=2000, p=[0.4, 0.2, 0.2, 0.2])
     grades = np.stack([simulate(judge_of_skill(s, b), truth, random) for s, b in ((0.8, 0), (0.7, 3), (0.6, 1))])
     known = np.where(np.arange(2000) < golden, truth, ABSTAINED)
-    posterior = dawid_skene(grades, known)
+    posterior = model(grades, known)
     accuracy = (posterior.argmax(axis=1) == truth)[golden:].mean()
     assert accuracy > (grades == truth).mean(axis=1).max() + 0.02
     assert np.allclose(posterior.sum(axis=1), 1)
@@ -132,6 +133,15 @@ def test_dawid_skene_knows_grades_that_no_judge_gave_and_pairs_that_none_judged(
     assert posterior[2] == pytest.approx([0, 0, 0, 1], abs=1e-6)
     assert posterior[5].argmax() == 0
     assert posterior[6] == pytest.approx(posterior[:6].mean(axis=0))
+
+
+def test_mace_knows_pairs_that_none_judged_and_grades_that_do_not_occur() -> None:
+    grades = np.array([[3, 3, 1, 1, 3, ABSTAINED], [3, 3, 1, 3, ABSTAINED, ABSTAINED]])
+    posterior = mace(grades, np.array([3, ABSTAINED, 1, 1, ABSTAINED, ABSTAINED]))
+    assert posterior[:, [0, 2]].max() == 0
+    assert posterior[:5].argmax(axis=1).tolist() == [3, 3, 1, 1, 3]
+    assert posterior[5] == pytest.approx(posterior[:5].mean(axis=0))
+    assert np.allclose(posterior.sum(axis=1), 1)
 
 
 # Evidence
@@ -179,7 +189,7 @@ def test_measure_agrees_with_scikit_learn_and_knows_the_base_rate() -> None:
 # The step
 
 
-@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene"])
+@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene", "mace"])
 def test_every_mined_pair_is_kept_or_in_review(world: Path, agreement: str) -> None:
     out = run(world, agreement=agreement)
     key = ["query", "locale", "doc_id"]

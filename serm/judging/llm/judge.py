@@ -63,11 +63,14 @@ class LLMJudge:
 
     def judge(self, pairs: Pairs) -> Votes:
         """Vote on each pair, in the order of ``pairs``."""
-        opinions, _ = asyncio.run(self.opinions(pairs, [0] * len(pairs)))
+        # Connections, locks and places belong to one event loop.
+        sitting = LLMJudge(self._llm, self._session, Breaker(self._llm.patience_seconds))
+        opinions, _ = asyncio.run(sitting.opinions(pairs, [0] * len(pairs)))
+        self.counts.update(sitting.counts)
         return votes(opinions, self._llm.paths)
 
     async def opinions(self, pairs: Pairs, first_path: Sequence[int]) -> tuple[list[Opinion], list[list[Piece]]]:
-        """Judge the pairs, those in front first; return an opinion and the evidence for each.
+        """Judge the pairs, those in front first; return an opinion and the evidence for each. Once a judge.
 
         Args:
             pairs: n pairs.
@@ -133,7 +136,8 @@ class LLMJudge:
             return ABSTAINED, [], f"the endpoint refused: {refusal}."
         grades = distribution(answer, reply.of_tokens)
         grade = answer.label if reply.of_tokens is None else int(np.argmax(grades))
-        return grade, grades, answer.rationale
+        used = ", ".join(map(str, answer.evidence_used))
+        return grade, grades, f"{answer.rationale} [evidence {used}]" if used else answer.rationale
 
     async def _ask(self, messages: list[Message], path: int) -> Reply:
         request = body(self._llm, messages, path)

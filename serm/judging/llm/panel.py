@@ -38,6 +38,8 @@ class Asked:
     """[n], what the judges were shown with each mined pair."""
     unpaid: NDArray[np.bool_]
     """[n], the pairs that a cap kept from some judge."""
+    failed_look_ups: int
+    """Look-ups at the search endpoint that failed: those judges went without."""
     figures: Mapping[str, dict[str, Any]]
     """By judge: gold, canaries, repeats, and its calls in this run and over all runs of the cycle."""
 
@@ -123,6 +125,7 @@ async def _ask(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> Asked
         known=known,
         evidence=evidence,
         unpaid=unpaid,
+        failed_look_ups=shared.retrieval.failures,
         figures={n: of.figures | {"cycle": spent.get(n, {})} for n, of in heard.items()},
     )
 
