@@ -10,8 +10,8 @@ import bm25s
 import httpx
 import numpy as np
 
-from serm.judging.lexical import tokens
 from serm.settings import SearchSettings
+from serm.tokens import tokens
 
 
 class Piece(NamedTuple):
