@@ -13,7 +13,8 @@ from serm.judging.llm.judge import Session, request_key
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.panel import session
 from serm.judging.llm.plan import Checks, Plan
-from serm.settings import LLMSettings, Settings, TrustSettings
+from serm.settings import Settings
+from serm.settings_judging import LLMSettings, TrustSettings
 
 Estimate = dict[str, int | float]
 LIKELY_OUTPUT = 0.5
