@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from judging_world import NAMES, build, run
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from serm import contracts
+from serm.cli import app
 from serm.errors import UserError
 from serm.judging.review import Reviews, application, read_grades, write_tasks
 
@@ -120,6 +122,19 @@ def test_argilla_there_and_back(made: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps(records))
     assert of.take(read_grades(path, "argilla")) == 1
     assert list(of.graded.values()) == [(2, "")]
+
+
+def test_the_command_line_writes_and_reads_another_tools_file(made: Path) -> None:
+    paths = ["--annotated", made / "out", "--validated", made / "validated", "--out", made / "reviewed"]
+    command, file = ["review", *map(str, paths), "--tool", "argilla"], made / "records.json"
+    written = CliRunner().invoke(app, [*command, "--export", str(file)])
+    records = json.loads(file.read_text())
+    assert f"{len(records)} pairs written" in written.output.replace("\n", " ")
+    records[0]["responses"] = {"grade": [{"value": 1, "user_id": "u", "status": "submitted"}]}
+    file.write_text(json.dumps(records))
+    read = CliRunner().invoke(app, [*command, "--import", str(file)])
+    assert read.output.startswith("1 judgments taken")
+    assert contracts.read(made / "reviewed", contracts.JUDGMENTS)["grade"].to_pylist() == [1]
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "not json", '[{"data": {}}]'])
