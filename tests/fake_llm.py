@@ -131,7 +131,7 @@ class FakeLLM:
         users = [m["content"] for m in request["messages"] if m["role"] == "user"]
         query, document = (html.unescape(_between(users[0], tag)) for tag in ("query", "document"))
         label = self.grade(query, document)
-        answer = {"rationale": f"{document[:40]} for {query[:40]}", "evidence_used": [], "label": label}
+        answer = {"rationale": f"{document[:40]} for {query[:40]}", "evidence_used": [1], "label": label}
         content = json.dumps(answer | {"confidence": 0.9}, ensure_ascii=False)
         if fault == "truncated":
             content = content[: len(content) // 2]

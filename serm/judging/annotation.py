@@ -49,7 +49,9 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     asked = ask(batch, settings.judging) if settings.judging.llms else None
     panel, rows = seat(batch, asked, settings)
     decided = panel.decide(settings.judging)
-    without = panel.without(OutsideEvidence.name).decide(settings.judging)
+    panels = {"all judges": decided.figures}
+    if OutsideEvidence.name in panel.votes:
+        panels["without outside knowledge"] = panel.without(OutsideEvidence.name).decide(settings.judging).figures
     held = panel.held_out
     of_gold = gold.ratings(
         decided.gold.grades, panel.known_grades[held], decided.gold.kept, batch.known.take(rows[held]).locales
@@ -73,7 +75,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
             name: trust.measure_judge(votes.take(np.flatnonzero(held)), panel.known_grades[held])
             for name, votes in panel.known_votes.items()
         },
-        "panels": {"all judges": decided.figures, "without outside knowledge": without.figures},
+        "panels": panels,
         "gold": of_gold,
         "held": failures,
         "mined": len(batch.pairs),

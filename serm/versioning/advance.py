@@ -44,11 +44,12 @@ def advance(repository: Path, settings: Settings) -> Figures:
         contracts.read(root / "state" / "judgments", contracts.JUDGMENTS),
         contracts.read(root / "cycle" / "annotate" / "judgments", contracts.JUDGMENTS),
     )
-    if (root / "reviewed").exists():
+    reviewed = ["reviewed"] if (root / "reviewed").exists() else []
+    if reviewed:
         judgments = merged(judgments, contracts.read(root / "reviewed", contracts.JUDGMENTS))
     contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
-    workspace.track("state/champion", "state/judgments", "state/reference")
+    workspace.track("state/champion", "state/judgments", "state/reference", *reviewed)
     write_json(root / "state.json", {"after": tag, "champion": "promoted" if promoted else "kept"})
     recorded = [path for path in ("history", "cycle/deploy") if (root / path).exists()]
     workspace.git("add", "state.json", *recorded)

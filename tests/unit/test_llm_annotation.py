@@ -71,6 +71,7 @@ def test_a_judge_grades_with_evidence_and_stops_when_decided(world: Path) -> Non
     assert grades(out) == truth()
     votes = contracts.read(out / "votes", contracts.VOTES).to_pylist()
     assert all(row["distribution"][row["grade"]] == pytest.approx(0.7) for row in votes)
+    assert all(row["rationale"].endswith(f"for {row['query']} [evidence 1]") for row in votes)
     shown = {(p["source"], p["text"]) for row in votes if row["doc_id"] == "en-4" for p in row["evidence"]}
     assert {("knowledge", "green"), ("catalogue", "fast car")} <= shown
     assert ("catalogue", "green car") not in shown

@@ -18,7 +18,7 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rationale: str = Field(max_length=4000)
+    rationale: str
     evidence_used: list[int]
     label: Literal[0, 1, 2, 3]
     confidence: float = Field(ge=0, le=1)

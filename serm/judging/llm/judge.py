@@ -136,8 +136,8 @@ class LLMJudge:
             return ABSTAINED, [], f"the endpoint refused: {refusal}."
         grades = distribution(answer, reply.of_tokens)
         grade = answer.label if reply.of_tokens is None else int(np.argmax(grades))
-        used = ", ".join(map(str, answer.evidence_used))
-        return grade, grades, f"{answer.rationale} [evidence {used}]" if used else answer.rationale
+        used = f" [evidence {', '.join(map(str, answer.evidence_used))}]" if answer.evidence_used else ""
+        return grade, grades, answer.rationale + used
 
     async def _ask(self, messages: list[Message], path: int) -> Reply:
         request = body(self._llm, messages, path)
