@@ -103,6 +103,7 @@ MINED_PAIRS = pa.schema(
 
 #: One judge's opinion on one pair: the grade distribution (sums to 1), the majority ``grade`` over its
 #: sampled paths, and ``within_agreement``, the share of paths that gave that grade. Null grade: abstained.
+#: ``evidence`` is what was retrieved for an LLM judge and shown to it; empty for judges that look for themselves.
 VOTES = pa.schema(
     [
         _field("query", pa.string()),
@@ -113,6 +114,7 @@ VOTES = pa.schema(
         _field("distribution", pa.list_(pa.float64(), len(Grade))),
         _field("within_agreement", pa.float64()),
         _field("rationale", pa.string()),
+        _field("evidence", pa.list_(pa.struct([pa.field("source", pa.string()), pa.field("text", pa.string())]))),
     ]
 )
 

@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from serm.errors import UserError
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Grade = Annotated[float, Field(ge=0, le=3)]
-
-
-class Section(BaseModel):
-    """A section of params.yaml: an unknown field is an error, so a typing slip cannot pass unseen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from serm.settings_judging import JudgingSettings as JudgingSettings
+from serm.settings_section import Count, Section, Share
 
 
 class CycleSettings(Section):
@@ -210,24 +202,6 @@ class MiningSettings(Section):
     seed: int = 13
 
 
-class JudgingSettings(Section):
-    """The panel of judges and how they must agree."""
-
-    paths: Annotated[int, Field(ge=1, le=99)] = 5
-    """n sampled reasoning paths for each judge (level 1, majority)."""
-    agreement: Literal["unanimous", "dawid-skene"] = "dawid-skene"
-    """Level 2: keep where all judges agree (as published), or where the label model is confident."""
-    min_confidence: Share = 0.7
-    """Level 2, dawid-skene: the posterior that a label needs to be kept."""
-    knowledge_attribute: str = "emoji"
-    """The document attribute that links a document to the outside knowledge's key."""
-    calibration_pairs: Count = 3000
-    """Seed judgments, whole queries, that the judges are calibrated and measured on; more cost time."""
-    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
-    seed: int = 17
-
-
 class RelevanceSettings(Section):
     """The relevance model."""
 
@@ -273,7 +247,7 @@ class EvaluationSettings(Section):
     """Measures and the promotion gate."""
 
     cutoffs: tuple[Count, ...] = (1, 5, 10)
-    families: dict[str, tuple[str, ...]] = {}
+    families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Language family -> its locales; a locale in none of them counts as ``other``."""
     permutations: Annotated[int, Field(ge=100)] = 10000
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05

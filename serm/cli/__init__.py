@@ -23,6 +23,7 @@ from serm.cli import (
     mine,
     publish,
     report,
+    review,
     train,
     validate,
 )
@@ -38,6 +39,7 @@ LOOP, STEPS = "The loop", "The steps of a cycle, in order"
 app.command(rich_help_panel=LOOP)(evolve.evolve)
 app.command(rich_help_panel=LOOP)(advance.advance)
 app.command(rich_help_panel=LOOP)(report.report)
+app.command(rich_help_panel=LOOP)(review.review)
 app.command(rich_help_panel=LOOP)(demo.demo)
 app.command(rich_help_panel=LOOP)(doctor.doctor)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
@@ -71,6 +73,11 @@ _EXTRA_OF = {
     "bm25s": "judge",
     "crowdkit": "judge",
     "deltalake": "tables",
+    "httpx": "judge",
+    "openai": "judge",
+    "starlette": "judge",
+    "tenacity": "judge",
+    "uvicorn": "judge",
     "dvc": "train",
     "evidently": "data",
     "great_expectations": "data",

@@ -93,7 +93,8 @@ def show_costs(costs: dict[str, Figures]) -> None:
 
 def _fingerprint(root: Path, pipeline: Path) -> str:
     pointers = sorted(path for path in [*root.glob("*.dvc"), *(root / "state").glob("*.dvc")] if path.is_file())
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
+    package = Path(__file__).parents[1]
+    sources = sorted([*package.rglob("*.py"), *package.rglob("*.jinja")])
     digest = hashlib.sha256()
     for path in [root / "params.yaml", pipeline, *pointers, *sources]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from crowdkit.aggregation import DawidSkene
+from crowdkit.aggregation import MACE, DawidSkene
 from numpy.typing import NDArray
 
 from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
 
-Method = Literal["unanimous", "dawid-skene"]
+Method = Literal["unanimous", "dawid-skene", "mace"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Decision:
     kept: NDArray[np.bool_]
     reasons: list[str]
     """Why a pair was dropped; empty where it was kept."""
+
+    def withheld(self, rows: NDArray[np.bool_], reason: str) -> Decision:
+        """Return the decision with the pairs of ``rows`` [n] dropped for another ``reason``."""
+        reasons = [reason if held else of for held, of in zip(rows, self.reasons, strict=True)]
+        return Decision(self.grades, self.agreement, self.kept & ~rows, reasons)
 
 
 def unanimous(votes: Mapping[str, Votes]) -> Decision:
@@ -73,6 +78,31 @@ def dawid_skene(grades: Integers, known: Integers) -> Floats:
     probabilities = model.fit_predict_proba(data, true_labels=truth[truth != ABSTAINED])
     posterior = probabilities.reindex(columns=range(GRADES), fill_value=0.0)
     return posterior.reindex(range(len(known))).fillna(posterior.mean()).to_numpy(dtype=np.float64)
+
+
+def mace(grades: Integers, known: Integers) -> Floats:
+    """Return the posterior [n, 4] of each pair's true grade, as ``dawid_skene`` does, by MACE.
+
+    Hovy et al. (2013), by crowd-kit's variational EM: each judge either knows or guesses from a distribution of its
+    own. Known grades vote beside the judges, as one whose competence shows.
+    """
+    votes = np.vstack([grades, known])
+    judges, pairs = np.nonzero(votes != ABSTAINED)
+    said = votes[judges, pairs]
+    found = np.unique(said)
+    # crowd-kit 1.4 mixes the order of first appearance with the sorted one: by label, and judges numbered anew, both
+    # are the same. Its restarts all start alike (one random state), so one is enough.
+    order = np.lexsort((pairs, judges, said))
+    tasks = pd.factorize(pairs[order])
+    workers, _ = pd.factorize(judges[order])
+    data = pd.DataFrame({"task": tasks[0], "worker": workers, "label": np.searchsorted(found, said[order])})
+    model = MACE(n_restarts=1)
+    fitted = model.fit_predict_proba(data).sort_index().to_numpy(dtype=np.float64)
+    posterior = np.zeros((len(known), GRADES))
+    posterior[:] = np.bincount(found.repeat(1), weights=fitted.mean(axis=0), minlength=GRADES)
+    posterior[tasks[1]] = 0.0
+    posterior[np.ix_(tasks[1], found)] = fitted
+    return posterior
 
 
 def _opinions(names: list[str], grades: Integers) -> str:

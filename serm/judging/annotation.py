@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from serm import contracts
 from serm.atomic import replace_directory, write_json
-from serm.judging import trust
-from serm.judging.calibration import CalibratedJudge, Evidence
-from serm.judging.catalogue import Catalogue
-from serm.judging.encoder import Embeddings, EncoderEvidence
-from serm.judging.lexical import LexicalEvidence
+from serm.judging import bars, gold, trust
+from serm.judging.batch import Batch
+from serm.judging.llm.panel import Asked, ask
 from serm.judging.outside import OutsideEvidence
-from serm.judging.panel import Panel
 from serm.judging.records import judgments_table, review_table, votes_table
-from serm.judging.seed import held_out, read_seed
-from serm.relevance import load_encoder
+from serm.judging.seating import seat
+from serm.judging.version import panel_version
 from serm.settings import Settings
 from serm.step import Figures, step
+
+_LOG = logging.getLogger(__name__)
 
 
 @step
@@ -32,7 +30,8 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
 
     Writes ``out`` with judgments/ (JUDGMENTS: the kept labels), review/ (REVIEW: the other pairs), votes/ (VOTES)
     and panel.json: figures of each judge and of each panel, with and without the outside knowledge, on seed
-    queries that no judge was calibrated on. Each mined pair is in exactly one of judgments/ and review/.
+    queries that no judge was calibrated on. Each mined pair is in exactly one of judgments/ and review/. A batch
+    that fails a bar of ``judging.trust`` is held: judgments/ is empty and all pairs are in review/.
 
     Args:
         mined: what ``mine`` wrote.
@@ -43,74 +42,84 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
         settings: ``judging``, ``relevance`` and ``cycle.number`` are used.
 
     Raises:
-        UserError: a dataset is missing, a mined document is not in the catalogue, or there are too few seed
-            judgments.
+        UserError: a dataset is missing, a mined document is not in the catalogue, there are too few seed
+            judgments, or an LLM judge's endpoint refuses its key, address or model.
     """
-    order = [("locale", "ascending"), ("query", "ascending"), ("doc_id", "ascending")]
-    table = contracts.read(mined / "pairs", contracts.MINED_PAIRS).sort_by(order)
-    catalogue = Catalogue.read(validated / "documents", settings.judging.knowledge_attribute)
-    look_ups = contracts.read(knowledge, contracts.KNOWLEDGE)
-    seed = read_seed(judgments, catalogue.doc_ids, settings.judging)
-    unseen = held_out(seed, settings.judging)
-    pairs, known, grades = catalogue.pairs(table), catalogue.pairs(seed), seed["grade"].to_numpy().astype(np.int64)
-
-    seen = np.flatnonzero(~unseen)
-    judges = [
-        CalibratedJudge(evidence, known.take(seen), grades[seen], settings.judging.paths, settings.judging.seed)
-        for evidence in _evidence(catalogue, look_ups, settings)
-    ]
-    panel = Panel({j.name: j.judge(pairs) for j in judges}, {j.name: j.judge(known) for j in judges}, grades, unseen)
-    decision, figures = panel.decide(settings.judging)
-    _, figures_without = panel.without(OutsideEvidence.name).decide(settings.judging)
-    version = _panel_version(seed, look_ups, settings)
+    batch = Batch.read(mined, validated, judgments, knowledge, settings)
+    asked = ask(batch, settings.judging) if settings.judging.llms else None
+    panel, rows = seat(batch, asked, settings)
+    decided = panel.decide(settings.judging)
+    panels = {"all judges": decided.figures}
+    if OutsideEvidence.name in panel.votes:
+        panels["without outside knowledge"] = panel.without(OutsideEvidence.name).decide(settings.judging).figures
+    held = panel.held_out
+    of_gold = gold.ratings(
+        decided.gold.grades, panel.known_grades[held], decided.gold.kept, batch.known.take(rows[held]).locales
+    )
+    failures = bars.failed(of_gold, asked.figures if asked else {}, settings.judging.trust)
+    decision = decided.pairs
+    if asked:
+        decision = decision.withheld(asked.unpaid, "budget: a cap was reached before every judge was asked.")
+    if failures:
+        decision = decision.withheld(np.ones(len(batch.pairs), bool), "held: " + " ".join(failures))
+        _LOG.warning("serm: the batch is held, none of its labels may be used: %s", " ".join(failures))
+    version = panel_version(batch, settings)
     kept = int(decision.kept.sum())
-    held = np.flatnonzero(unseen)
+    known = batch.known.take(rows)
     summary: dict[str, Any] = {
         "panel_version": version,
         "agreement": settings.judging.agreement,
-        "calibration": {"pairs": len(seen), "queries": len(set(known.take(seen).queries))},
-        "held_out": {"pairs": len(held), "queries": len(set(known.take(held).queries))},
-        "judges": {n: trust.measure_judge(v.take(held), grades[held]) for n, v in panel.known_votes.items()},
-        "panels": {"all judges": figures, "without outside knowledge": figures_without},
-        "mined": len(pairs),
+        "calibration": _size(known.take(np.flatnonzero(~held)).queries),
+        "held_out": _size(known.take(np.flatnonzero(held)).queries),
+        "judges": {
+            name: trust.measure_judge(votes.take(np.flatnonzero(held)), panel.known_grades[held])
+            for name, votes in panel.known_votes.items()
+        },
+        "panels": panels,
+        "gold": of_gold,
+        "held": failures,
+        "mined": len(batch.pairs),
         "kept": kept,
-        "dropped": len(pairs) - kept,
+        "dropped": len(batch.pairs) - kept,
         "by_grade": {str(grade): n for grade, n in Counter(decision.grades[decision.kept].tolist()).items()},
     }
-    labels = judgments_table(pairs, panel.votes, decision, settings.cycle.number, version)
-    review = review_table(pairs, panel.votes, decision, table["priority"], settings.cycle.number, version)
-    if labels.num_rows + review.num_rows != len(pairs):
-        raise AssertionError(f"{len(pairs)} pairs mined, {labels.num_rows} kept, {review.num_rows} to review")
+    if asked:
+        summary["llms"] = asked.figures
+        summary["unpaid"] = int(asked.unpaid.sum())
+        summary["failed_look_ups"] = asked.failed_look_ups
+    labels = judgments_table(batch.pairs, panel.votes, decision, batch.cycle, version)
+    review = review_table(batch.pairs, panel.votes, decision, batch.priority, batch.cycle, version)
+    if labels.num_rows + review.num_rows != len(batch.pairs):
+        raise AssertionError(f"{len(batch.pairs)} mined, {labels.num_rows} kept, {review.num_rows} to review")
+    evidence = {name: asked.evidence for name in asked.votes} if asked else {}
     with replace_directory(out) as beside:
         contracts.write(labels, beside / "judgments", contracts.JUDGMENTS)
         contracts.write(review, beside / "review", contracts.REVIEW)
-        contracts.write(votes_table(pairs, panel.votes), beside / "votes", contracts.VOTES)
+        contracts.write(votes_table(batch.pairs, panel.votes, evidence), beside / "votes", contracts.VOTES)
         write_json(beside / "panel.json", summary)
-    level = figures[settings.judging.agreement]
+    level = decided.figures[settings.judging.agreement]
     return {
-        "mined": len(pairs),
+        "mined": len(batch.pairs),
         "kept": kept,
-        "keep_rate": round(kept / max(len(pairs), 1), 4),
+        "keep_rate": round(kept / max(len(batch.pairs), 1), 4),
         "held_out_accuracy": level["accuracy"] or 0.0,
         "held_out_base_rate": level["base_rate"] or 0.0,
         "panel_version": version,
+        **({"held": " ".join(failures)} if failures else {}),
+        **(_spent(asked) if asked else {}),
     }
 
 
-def _evidence(catalogue: Catalogue, knowledge: pa.Table, settings: Settings) -> list[Evidence]:
-    embeddings = Embeddings(load_encoder(settings.relevance.base, settings.relevance))
-    return [
-        LexicalEvidence(catalogue.locales, catalogue.titles),
-        EncoderEvidence(embeddings, catalogue.locales, catalogue.doc_ids, catalogue.texts),
-        OutsideEvidence(embeddings, knowledge["key"].to_pylist(), knowledge["text"].to_pylist()),
-    ]
+def _size(queries: list[str]) -> dict[str, int]:
+    return {"pairs": len(queries), "queries": len(set(queries))}
 
 
-def _panel_version(seed: pa.Table, knowledge: pa.Table, settings: Settings) -> str:
-    """Hash (12 hex digits) what the judges depend on: their settings, encoder, calibration data and knowledge."""
-    digest = hashlib.sha256(settings.judging.model_dump_json().encode())
-    digest.update(settings.relevance.base.encode())
-    for table in (seed.select(["query", "locale", "doc_id", "grade"]), knowledge):
-        for row in zip(*table.to_pydict().values(), strict=True):
-            digest.update(repr(row).encode())
-    return digest.hexdigest()[:12]
+def _spent(asked: Asked) -> Figures:
+    """What the LLM judges of the cycle cost, over all runs of the step."""
+    of = asked.figures.values()
+    return {
+        "llm_calls": sum(int(judge["cycle"].get("calls", 0)) for judge in of),
+        "llm_cost": round(sum(float(judge["cycle"].get("cost", 0)) for judge in of), 6),
+        "llm_calls_saved": sum(int(judge["this_run"].get("saved", 0)) for judge in of),
+        "unpaid": int(asked.unpaid.sum()),
+    }

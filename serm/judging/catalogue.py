@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +26,11 @@ class Catalogue:
     texts: list[str]
     keys: list[str | None]
 
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The row of each document."""
+        return {doc_id: row for row, doc_id in enumerate(self.doc_ids)}
+
     @staticmethod
     def read(path: Path, attribute: str) -> Catalogue:
         """Read a DOCUMENTS dataset; ``attribute`` names what links a document to the outside knowledge."""
@@ -45,15 +51,14 @@ class Catalogue:
         Raises:
             UserError: a document is not in the catalogue.
         """
-        row = {doc_id: number for number, doc_id in enumerate(self.doc_ids)}
         doc_ids = table["doc_id"].to_pylist()
-        unknown = sorted({doc_id for doc_id in doc_ids if doc_id not in row})
+        unknown = sorted({doc_id for doc_id in doc_ids if doc_id not in self.rows})
         if unknown:
             raise UserError(
                 f"{self.path}: document {unknown[0]!r} ({len(unknown)} in all) was mined but is not there;"
                 " run mine and annotate on the output of the same validate."
             )
-        rows = [row[doc_id] for doc_id in doc_ids]
+        rows = [self.rows[doc_id] for doc_id in doc_ids]
         return Pairs(
             table["query"].to_pylist(),
             table["locale"].to_pylist(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,15 @@ class Pairs:
         """Return the pairs of these rows."""
         columns = (self.queries, self.locales, self.doc_ids, self.titles, self.texts, self.keys)
         return Pairs(*([column[row] for row in rows] for column in columns))
+
+    @staticmethod
+    def joined(parts: Sequence[Pairs]) -> Pairs:
+        """Return the pairs of all ``parts``, one after the other."""
+        whole = Pairs([], [], [], [], [], [])
+        for part in parts:
+            for name, column in vars(whole).items():
+                column.extend(getattr(part, name))
+        return whole
 
 
 @dataclass(frozen=True)

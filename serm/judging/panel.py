@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serm.judging import trust
-from serm.judging.agreement import Decision, Method, confident, dawid_skene, unanimous
-from serm.judging.judge import ABSTAINED, Integers, Votes
+from serm.judging.agreement import Decision, Method, confident, dawid_skene, mace, unanimous
+from serm.judging.judge import ABSTAINED, Floats, Integers, Votes
 from serm.settings import JudgingSettings
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What a panel decides."""
+
+    pairs: Decision
+    """On the n pairs to label."""
+    gold: Decision
+    """On the held-out seed judgments."""
+    figures: Mapping[Method, trust.Figures]
+    """How right each method is on the held-out seed judgments."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +44,8 @@ class Panel:
         votes, known = ({n: v for n, v in of.items() if n != judge} for of in (self.votes, self.known_votes))
         return Panel(votes, known, self.known_grades, self.held_out)
 
-    def decide(self, settings: JudgingSettings) -> tuple[Decision, Mapping[Method, trust.Figures]]:
-        """Decide on the pairs as ``settings.agreement`` says, and measure both methods on held-out judgments.
+    def decide(self, settings: JudgingSettings) -> Decided:
+        """Decide on the pairs as ``settings.agreement`` says, and measure the methods on held-out judgments.
 
         The label model sees pairs and held-out judgments alike, without their grades; so the measure is of the
         very model that labels.
@@ -43,20 +55,24 @@ class Panel:
         votes = np.hstack([_grades(self.known_votes), _grades(self.votes)])
         known = np.full(votes.shape[1], ABSTAINED)
         known[: len(self.known_grades)] = np.where(self.held_out, ABSTAINED, self.known_grades)
-        posterior = dawid_skene(votes, known)
-        of_pairs, of_held = posterior[len(self.known_grades) :], posterior[checked]
         decisions: dict[Method, tuple[Decision, Decision]] = {
-            "unanimous": (unanimous(self.votes), unanimous(held_votes)),
-            "dawid-skene": (
+            "unanimous": (unanimous(self.votes), unanimous(held_votes))
+        }
+        models: dict[Method, Callable[[Integers, Integers], Floats]] = {"dawid-skene": dawid_skene}
+        if settings.agreement == "mace":
+            models["mace"] = mace
+        for method, model in models.items():
+            posterior = model(votes, known)
+            of_pairs, of_held = posterior[len(self.known_grades) :], posterior[checked]
+            decisions[method] = (
                 confident(self.votes, of_pairs, settings.min_confidence),
                 confident(held_votes, of_held, settings.min_confidence),
-            ),
-        }
+            )
         figures = {
             method: trust.measure(held.grades, self.known_grades[checked], held.kept)
             for method, (_, held) in decisions.items()
         }
-        return decisions[settings.agreement][0], figures
+        return Decided(*decisions[settings.agreement], figures)
 
 
 def _grades(votes: Mapping[str, Votes]) -> Integers:

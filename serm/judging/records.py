@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from serm import contracts
 from serm.judging.agreement import Decision
-from serm.judging.judge import ABSTAINED, Pairs, Votes
+from serm.judging.judge import ABSTAINED, Floats, Pairs, Votes
+from serm.judging.retrieval import Piece
+
+_EVIDENCE = contracts.VOTES.field("evidence").type
 
 
 def judgments_table(
@@ -36,7 +40,7 @@ def review_table(
     pairs: Pairs,
     votes: Mapping[str, Votes],
     decision: Decision,
-    priority: pa.ChunkedArray,
+    priority: Floats,
     cycle: int,
     panel_version: str,
 ) -> pa.Table:
@@ -50,7 +54,7 @@ def review_table(
             "doc_id": dropped.doc_ids,
             "title": dropped.titles,
             "reason": [decision.reasons[row] for row in rows],
-            "priority": priority.take(pa.array(rows)),
+            "priority": priority[rows],
             "votes": [
                 [
                     {
@@ -69,9 +73,16 @@ def review_table(
     )
 
 
-def votes_table(pairs: Pairs, votes: Mapping[str, Votes]) -> pa.Table:
-    """Return every judge's vote on every pair as VOTES."""
+def votes_table(
+    pairs: Pairs, votes: Mapping[str, Votes], evidence: Mapping[str, Sequence[Sequence[Piece]]]
+) -> pa.Table:
+    """Return every judge's vote on every pair as VOTES.
+
+    ``evidence`` holds, by judge, the pieces that it was shown with each pair; other judges say in their rationale
+    what they looked at.
+    """
     judges = list(votes.values())
+    shown = [pieces for name in votes for pieces in evidence.get(name, [()] * len(pairs))]
     grades = np.concatenate([v.grades for v in judges])
     distribution = np.concatenate([v.distribution for v in judges])
     return pa.table(
@@ -84,6 +95,7 @@ def votes_table(pairs: Pairs, votes: Mapping[str, Votes]) -> pa.Table:
             "distribution": pa.FixedSizeListArray.from_arrays(distribution.ravel(), distribution.shape[1]),
             "within_agreement": np.concatenate([v.within_agreement for v in judges]),
             "rationale": [rationale for v in judges for rationale in v.rationales],
+            "evidence": pa.array([[p._asdict() for p in pieces] for pieces in shown], _EVIDENCE),
         }
     )
 

@@ -77,6 +77,8 @@ def _annotate(cycle: Cycle) -> Told:
     kept, dropped = cycle.get("annotate", "kept"), cycle.get("annotate", "dropped")
     if kept is None or dropped is None:
         return None, "labels kept"
+    if cycle.get("annotate", "held"):
+        return count(kept), "labels kept", f"the batch was held; {count(dropped)} to review"
     rate = f"{share(kept / (kept + dropped))} of the mined; " if kept + dropped else ""
     return count(kept), "labels kept", f"{rate}{count(dropped)} to review"
 

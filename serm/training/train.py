@@ -67,7 +67,11 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
             "held_out_seed": {"pairs": len(kept), **remembered},
         }
         write_json(beside / "train.json", summary)
-    return {**figures, **{f"held_out_{name}": value for name, value in remembered["challenger"].items()}}
+    return {
+        "new_labels": len(new),
+        **figures,
+        **{f"held_out_{name}": value for name, value in remembered["challenger"].items()},
+    }
 
 
 @step

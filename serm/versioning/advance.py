@@ -23,8 +23,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
     """Move the world's state past a published cycle; a second call changes nothing.
 
     A challenger that passed the gate becomes the champion. The panel's judgments join the earlier ones in any
-    case: they were earned, whatever the model made of them. The window becomes the reference, and its profile
-    joins those of the windows before.
+    case: they were earned, whatever the model made of them. So do the human judgments of ``serm review``, if there
+    are any (``reviewed/``). The window becomes the reference, and its profile joins those of the windows before.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
@@ -44,10 +44,13 @@ def advance(repository: Path, settings: Settings) -> Figures:
         contracts.read(root / "state" / "judgments", contracts.JUDGMENTS),
         contracts.read(root / "cycle" / "annotate" / "judgments", contracts.JUDGMENTS),
     )
+    reviewed = ["reviewed"] if (root / "reviewed").exists() else []
+    if reviewed:
+        judgments = merged(judgments, contracts.read(root / "reviewed", contracts.JUDGMENTS))
     contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
     place(root / "cycle" / "validate" / "profiles", root / "state" / "profiles")
-    workspace.track("state/champion", "state/judgments", "state/reference", "state/profiles")
+    workspace.track("state/champion", "state/judgments", "state/reference", "state/profiles", *reviewed)
     write_json(root / "state.json", {"after": tag, "champion": "promoted" if promoted else "kept"})
     recorded = [path for path in ("history", "cycle/deploy") if (root / path).exists()]
     workspace.git("add", "state.json", *recorded)

@@ -52,7 +52,7 @@ def audit(workspace: Path, world: EmojiWorld) -> dict[str, Any]:
         "judges": {judge: _trust(rows) for judge, rows in votes.groupby("judge")},
         "panels": {
             "all judges": _unanimous(panel),
-            "without outside knowledge": _unanimous(panel.drop(columns=_OUTSIDE)),
+            "without outside knowledge": _unanimous(panel.drop(columns=_OUTSIDE, errors="ignore")),
         },
         "mined": wrong_mined,
         "mined_by_agent": {agent: _wrong(rows) for agent, rows in agents.groupby("agent")},

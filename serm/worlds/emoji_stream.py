@@ -53,7 +53,7 @@ class EmojiStream:
         workspace.track(
             "documents", "knowledge", "tests", *(f"state/{n}" for n in ("champion", "judgments", "reference"))
         )
-        write_text(self.path / ".gitignore", "/.kfp/\n/report/\n")
+        write_text(self.path / ".gitignore", "/.kfp/\n/.serm/\n/report/\n")
         write_json(self.path / "state.json", {"after": "cycle-0000", "champion": "promoted"})
         workspace.git("add", ".gitignore", "dvc.yaml", "params.yaml", "state.json")
         workspace.commit("The emoji world (simulated users): seed judgments, first champion, reference window")

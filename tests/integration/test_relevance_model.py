@@ -222,3 +222,14 @@ def test_two_training_runs_give_the_same_bytes(data: Path, champion: Path, setti
     assert figures["held_out_loss"] == summary["held_out_seed"]["challenger"]["loss"]
     frozen = ["base.safetensors", "embeddings.safetensors", "tokenizer.json"]
     assert [hashes(champion)[name] for name in frozen] == [hashes(tmp_path / "one" / "model")[name] for name in frozen]
+
+
+def test_a_held_batch_gives_training_nothing_new_and_it_says_so(
+    data: Path, champion: Path, settings: Settings, tmp_path: Path
+) -> None:
+    few = settings.model_copy(update={"training": settings.training.model_copy(update={"max_pairs": 60, "epochs": 1})})
+    contracts.write(contracts.JUDGMENTS.empty_table(), tmp_path / "held" / "judgments", contracts.JUDGMENTS)
+    out = tmp_path / "out"
+    figures = training.train(champion, data / "seed", tmp_path / "held", data / "validated", out, few)
+    assert figures["new_labels"] == 0
+    assert "panel" not in json.loads((out / "train.json").read_text())["pairs"]["by_source"]

@@ -160,6 +160,20 @@ def test_publishing_and_advancing_again_change_nothing(workspace):
     assert versioning.advance(root, params(workspace))["commit"] == moved["commit"]
 
 
+def test_what_people_reviewed_joins_the_judgments(workspace):
+    root = workspace.path
+    run_steps(root)
+    versioning.publish(root, outputs(workspace), params(workspace))
+    people = judgments([("fox", "d9", 3), ("cat", "d1", 0)], source="human", cycle=1)
+    contracts.write(people, root / "reviewed", contracts.JUDGMENTS)
+    before = contracts.read(root / "state/judgments", contracts.JUDGMENTS).to_pylist()
+    versioning.advance(root, params(workspace))
+    after = contracts.read(root / "state/judgments", contracts.JUDGMENTS).to_pylist()
+    assert [row for row in after if row["source"] == "human" and row["doc_id"] == "d9"]
+    assert all(row in after for row in before)
+    assert workspace.git("status", "--porcelain") == ""
+
+
 def test_another_result_under_the_same_tag_is_refused(workspace):
     root = workspace.path
     run_steps(root)

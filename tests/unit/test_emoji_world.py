@@ -280,6 +280,7 @@ def test_the_audit_measures_labels_judges_and_mining(world, tmp_path):
         "distribution": [[0.25] * 4] * 9,
         "within_agreement": [1.0] * 9,
         "rationale": [""] * 9,
+        "evidence": pa.array([[]] * 9, contracts.VOTES.field("evidence").type),
     }
     contracts.write(pa.table(votes), tmp_path / "cycle/annotate/votes", contracts.VOTES)
     shown = {**pairs, "query": ["mouse", "mouse", "never asked"], "score": [2.9, 0.0, 3.0]}

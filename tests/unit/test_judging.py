@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,98 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from judging_world import NAMES, build, content, run, seed_rows, write_judgments, write_mined
 from sklearn.metrics import cohen_kappa_score
 
 from serm import contracts
 from serm.errors import UserError
-from serm.judging import annotate, annotation
-from serm.judging.agreement import confident, dawid_skene, unanimous
+from serm.judging.agreement import confident, dawid_skene, mace, unanimous
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
 from serm.judging.lexical import LexicalEvidence
 from serm.judging.trust import measure
-from serm.settings import CycleSettings, JudgingSettings, Settings
 from serm.tokens import words
-
-NAMES = ("red cat", "cat face", "blue dog", "dog face", "green car", "fast car", "apple tree", "tall tree")
-QUERIES = ("cat", "dog", "car", "tree", "face", "red", "blue", "tall", "apple", "fast", "green", "pet")
-
-
-class LetterEncoder:
-    """Stands for the encoder: a text's letter trigrams, hashed. Texts that share letters are near."""
-
-    def embed(self, texts: list[str], kind: str) -> np.ndarray:
-        vectors = np.full((len(texts), 64), 0.01, np.float32)
-        for row, text in enumerate(texts):
-            for start in range(len(text) - 1):
-                vectors[row, hashlib.md5(text[start : start + 2].encode()).digest()[0] % 64] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny workspace: 8 documents, 12 queries, all judged as seed but the last three, which are mined."""
-    monkeypatch.setattr(annotation, "load_encoder", lambda base, settings: LetterEncoder())
-    ids = [f"en-{number}" for number in range(len(NAMES))]
-    documents = {
-        "doc_id": ids,
-        "locale": ["en"] * len(ids),
-        "title": list(NAMES),
-        "body": [""] * len(ids),
-        "published_at": [datetime(2016, 1, 1, tzinfo=UTC)] * len(ids),
-        "attributes": pa.array([[("emoji", i)] for i in ids[:-1]] + [[]], pa.map_(pa.string(), pa.string())),
-    }
-    contracts.write(pa.table(documents), tmp_path / "validated" / "documents", contracts.DOCUMENTS)
-    knowledge = [(i, word) for i, name in zip(ids, NAMES, strict=True) for word in (*name.split(), "thing")]
-    contracts.write(
-        pa.table({"key": [k for k, _ in knowledge], "text": [t for _, t in knowledge]}),
-        tmp_path / "knowledge",
-        contracts.KNOWLEDGE,
-    )
-    write_judgments(tmp_path, seed_rows())
-    write_mined(tmp_path, [(query, i) for query in QUERIES[-3:] for i in ids])
-    return tmp_path
-
-
-def seed_rows() -> list[dict[str, object]]:
-    return [
-        {
-            "query": query,
-            "locale": "en",
-            "doc_id": f"en-{number}",
-            "grade": 3 if name.startswith(query) else 2 if query in name else number % 2,
-            "source": "seed",
-            "cycle": 0,
-        }
-        for query in QUERIES[:-3]
-        for number, name in enumerate(NAMES)
-    ]
-
-
-def write_judgments(world: Path, rows: list[dict[str, object]]) -> None:
-    absent = {"rationale": None, "panel_version": None, "agreement": None}
-    contracts.write(
-        pa.Table.from_pylist([absent | row for row in rows], contracts.JUDGMENTS),
-        world / "judgments",
-        contracts.JUDGMENTS,
-    )
-
-
-def write_mined(world: Path, pairs: list[tuple[str, str]]) -> None:
-    numbers = dict.fromkeys(("score", "uncertainty", "disagreement", "engagement", "novelty", "priority"), 0.5)
-    rows = [{"query": q, "locale": "en", "doc_id": d, "agents": [], **numbers} for q, d in pairs]
-    contracts.write(pa.Table.from_pylist(rows, contracts.MINED_PAIRS), world / "mined" / "pairs", contracts.MINED_PAIRS)
-
-
-def run(world: Path, **judging: object) -> Path:
-    window = CycleSettings(number=2, start=datetime(2017, 1, 1, tzinfo=UTC), end=datetime(2018, 1, 1, tzinfo=UTC))
-    settings = Settings(cycle=window, judging=JudgingSettings(**judging))  # type: ignore[arg-type]
-    out = world / "out"
-    annotate(world / "mined", world / "validated", world / "judgments", world / "knowledge", out, settings)
-    return out
-
-
-def content(out: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.*"))}
+    return build(tmp_path, monkeypatch)
 
 
 def some_votes(*grades: list[int]) -> dict[str, Votes]:
@@ -180,13 +102,13 @@ def test_confident_keeps_at_least_the_threshold() -> None:
     assert decision.reasons == ["", "the label model gives its best grade only 0.69 of 0.70: judge 0 0, judge 1 1."]
 
 
-@pytest.mark.parametrize("golden", [0, 400])
-def test_dawid_skene_beats_every_judge(golden: int) -> None:
+@pytest.mark.parametrize(("model", "golden"), [(dawid_skene, 0), (dawid_skene, 400), (mace, 0), (mace, 400)])
+def test_a_label_model_beats_every_judge(model: Callable[..., np.ndarray], golden: int) -> None:
     random = np.random.default_rng(3)
     truth = random.choice(GRADES, size=2000, p=[0.4, 0.2, 0.2, 0.2])
     grades = np.stack([simulate(judge_of_skill(s, b), truth, random) for s, b in ((0.8, 0), (0.7, 3), (0.6, 1))])
     known = np.where(np.arange(2000) < golden, truth, ABSTAINED)
-    posterior = dawid_skene(grades, known)
+    posterior = model(grades, known)
     accuracy = (posterior.argmax(axis=1) == truth)[golden:].mean()
     assert accuracy > (grades == truth).mean(axis=1).max() + 0.02
     assert np.allclose(posterior.sum(axis=1), 1)
@@ -211,6 +133,15 @@ def test_dawid_skene_knows_grades_that_no_judge_gave_and_pairs_that_none_judged(
     assert posterior[2] == pytest.approx([0, 0, 0, 1], abs=1e-6)
     assert posterior[5].argmax() == 0
     assert posterior[6] == pytest.approx(posterior[:6].mean(axis=0))
+
+
+def test_mace_knows_pairs_that_none_judged_and_grades_that_do_not_occur() -> None:
+    grades = np.array([[3, 3, 1, 1, 3, ABSTAINED], [3, 3, 1, 3, ABSTAINED, ABSTAINED]])
+    posterior = mace(grades, np.array([3, ABSTAINED, 1, 1, ABSTAINED, ABSTAINED]))
+    assert posterior[:, [0, 2]].max() == 0
+    assert posterior[:5].argmax(axis=1).tolist() == [3, 3, 1, 1, 3]
+    assert posterior[5] == pytest.approx(posterior[:5].mean(axis=0))
+    assert np.allclose(posterior.sum(axis=1), 1)
 
 
 # Evidence
@@ -258,7 +189,7 @@ def test_measure_agrees_with_scikit_learn_and_knows_the_base_rate() -> None:
 # The step
 
 
-@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene"])
+@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene", "mace"])
 def test_every_mined_pair_is_kept_or_in_review(world: Path, agreement: str) -> None:
     out = run(world, agreement=agreement)
     key = ["query", "locale", "doc_id"]

@@ -1,0 +1,71 @@
+"""A cycle's batch: the mined pairs, the seed judgments whose grades are known, and the catalogue around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from serm import contracts
+from serm.judging.catalogue import Catalogue
+from serm.judging.judge import Floats, Integers, Pairs
+from serm.judging.seed import held_out, read_seed
+from serm.settings import Settings
+
+_ORDER = [("locale", "ascending"), ("query", "ascending"), ("doc_id", "ascending")]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the judges get."""
+
+    cycle: int
+    pairs: Pairs
+    """The n mined pairs."""
+    priority: Floats
+    """[n], the miner's."""
+    seed: pa.Table
+    """The k seed judgments in use."""
+    known: Pairs
+    """Their pairs."""
+    grades: Integers
+    """[k], the true grades."""
+    unseen: NDArray[np.bool_]
+    """[k], those held out: no judge is calibrated on them and no prompt shows them."""
+    catalogue: Catalogue
+    knowledge: pa.Table
+
+    @staticmethod
+    def read(mined: Path, validated: Path, judgments: Path, knowledge: Path, settings: Settings) -> Batch:
+        """Read a batch; the files' order changes nothing.
+
+        Raises:
+            UserError: a dataset is missing, a mined document is not in the catalogue, or there are too few seed
+                judgments.
+        """
+        table = contracts.read(mined / "pairs", contracts.MINED_PAIRS).sort_by(_ORDER)
+        catalogue = Catalogue.read(validated / "documents", settings.judging.knowledge_attribute)
+        look_ups = contracts.read(knowledge, contracts.KNOWLEDGE)
+        seed = read_seed(judgments, catalogue.doc_ids, settings.judging)
+        return Batch(
+            cycle=settings.cycle.number,
+            pairs=catalogue.pairs(table),
+            priority=table["priority"].to_numpy(),
+            seed=seed,
+            known=catalogue.pairs(seed),
+            grades=seed["grade"].to_numpy().astype(np.int64),
+            unseen=held_out(seed, settings.judging),
+            catalogue=catalogue,
+            knowledge=look_ups,
+        )
+
+    def pair(self, query: str, locale: str, doc_id: str) -> Pairs | None:
+        """Return one pair over the catalogue; None where the document is gone."""
+        row = self.catalogue.rows.get(doc_id)
+        if row is None:
+            return None
+        c = self.catalogue
+        return Pairs([query], [locale], [doc_id], [c.titles[row]], [c.texts[row]], [c.keys[row]])

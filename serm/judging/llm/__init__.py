@@ -1,0 +1,1 @@
+"""LLM judges: asked over the OpenAI-compatible API, within limits and a budget, and never twice the same."""

@@ -1,0 +1,93 @@
+"""What an LLM judge must answer, and how a grade distribution is read off its answer."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serm.judging.judge import GRADES
+
+
+class Answer(BaseModel):
+    """The JSON object of one path; the reasoning stands before the label, so that the label can follow from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rationale: str
+    evidence_used: list[int]
+    label: Literal[0, 1, 2, 3]
+    confidence: float = Field(ge=0, le=1)
+
+
+RESPONSE_FORMAT: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {"name": "grade", "strict": True, "schema": Answer.model_json_schema()},
+}
+"""Constrains the endpoint's decoding, where it can."""
+
+
+@dataclass(frozen=True)
+class Malformed(Exception):
+    """An answer is not the object that was asked for."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def parse(content: str) -> Answer:
+    """Read an answer; what stands around the object (a Markdown fence, say) is passed over.
+
+    Raises:
+        Malformed: there is no such object, or a field is missing or out of its bounds.
+    """
+    start, end = content.find("{"), content.rfind("}")
+    if not 0 <= start < end:
+        raise Malformed("no whole JSON object")
+    try:
+        return Answer.model_validate_json(content[start : end + 1])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Malformed(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
+
+
+def distribution(answer: Answer, of_tokens: Sequence[float] | None) -> list[float]:
+    """Return the grade distribution of one path: the tokens' if they were given, else the stated confidence."""
+    if of_tokens is not None and sum(of_tokens) > 0:
+        total = sum(of_tokens)
+        return [p / total for p in of_tokens]
+    confidence = max(answer.confidence, 1 / GRADES)
+    rest = (1 - confidence) / (GRADES - 1)
+    return [confidence if grade == answer.label else rest for grade in range(GRADES)]
+
+
+_LABEL = re.compile(r'"label"\s*:\s*(?=[0-3])')
+
+
+def label_probabilities(tokens: Sequence[tuple[str, Mapping[str, float]]]) -> list[float] | None:
+    """Return the probability of each grade at the token that spells the label; None where no token does.
+
+    Args:
+        tokens: each generated token and the log-probabilities of its likeliest alternatives.
+    """
+    text = "".join(token for token, _ in tokens)
+    found = list(_LABEL.finditer(text))
+    if not found:
+        return None
+    place, start = found[-1].end(), 0
+    for token, alternatives in tokens:
+        if start <= place < start + len(token):
+            mass = [0.0] * GRADES
+            for alternative, log_probability in alternatives.items():
+                if (digit := alternative.strip()) in ("0", "1", "2", "3"):
+                    mass[int(digit)] += math.exp(log_probability)
+            return mass if sum(mass) > 0 else None
+        start += len(token)
+    return None

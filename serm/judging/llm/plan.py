@@ -1,0 +1,127 @@
+"""What one LLM judge is asked in a batch, in which order: what checks it first, then the mined pairs by priority."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serm.judging import canaries, gold
+from serm.judging.batch import Batch
+from serm.judging.judge import Integers, Pairs
+from serm.judging.llm.prompt import Example
+from serm.settings_judging import TrustSettings
+
+T = TypeVar("T", np.float64, np.int64)
+FRESH = 1000
+"""Checks take their path numbers from ``FRESH * cycle`` on, so that no cycle answers them out of an earlier cache."""
+EXAMPLE_GRADES = (3, 2, 1, 0)
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What every LLM judge of a batch is checked with."""
+
+    gold: Integers
+    """Rows of the batch's known pairs: held-out seed judgments."""
+    anchors: Integers
+    """Rows of the known pairs that tie the label model to the truth; no prompt shows their queries."""
+    canaries: Pairs
+    attacks: list[str]
+    clean: Integers
+    """For each canary, the place in ``gold`` of the document that it was made of."""
+
+    @staticmethod
+    def of(batch: Batch, shown: set[str], trust: TrustSettings) -> Checks:
+        """Draw the checks; ``shown`` are the queries of the prompts' examples."""
+        salt = f"cycle {batch.cycle}"
+        chosen = gold.draw(batch.known, batch.grades, np.flatnonzero(batch.unseen), trust.gold_pairs, salt)
+        unshown = np.array([query not in shown for query in batch.known.queries], bool)
+        others = np.flatnonzero(~batch.unseen & unshown)
+        anchors = gold.draw(batch.known, batch.grades, others, trust.gold_pairs, salt)
+        bad = np.flatnonzero(batch.grades[chosen] == 0)
+        planted, attacks, rows = canaries.plant(batch.known.take(chosen[bad]), trust.canaries)
+        return Checks(chosen, anchors, planted, attacks, bad[rows] if len(bad) else rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All pairs that one judge is asked about: gold, anchors, canaries, repeats, then mined pairs."""
+
+    pairs: Pairs
+    first_path: list[int]
+    parts: dict[str, slice]
+    order: Integers
+    """The mined rows, in the order they are asked in."""
+    repeated: Integers
+    """The grades that the judge gave the repeated pairs before."""
+
+    @staticmethod
+    def of(batch: Batch, checks: Checks, earlier: Mapping[str, int], trust: TrustSettings) -> Plan:
+        """Plan a judge's questions; ``earlier`` are its grades in earlier batches, by ``pair_id``."""
+        order = np.argsort(-batch.priority, kind="stable")
+        repeats, repeated = _repeats(batch, earlier, trust.repeats)
+        parts = {
+            "gold": batch.known.take(checks.gold),
+            "anchors": batch.known.take(checks.anchors),
+            "canaries": checks.canaries,
+            "repeats": repeats,
+            "mined": batch.pairs.take(order),
+        }
+        ends = np.cumsum([len(part) for part in parts.values()]).tolist()
+        slices = {n: slice(end - len(p), end) for (n, p), end in zip(parts.items(), ends, strict=True)}
+        first = [FRESH * batch.cycle] * slices["mined"].start + [0] * len(batch.pairs)
+        return Plan(Pairs.joined(list(parts.values())), first, slices, order, repeated)
+
+
+def pair_id(pairs: Pairs, row: int) -> str:
+    """Name a pair by query, locale, document and a hash of the document's text, as JSON."""
+    digest = hashlib.sha256(pairs.texts[row].encode("utf-8", "replace")).hexdigest()[:16]
+    return json.dumps([pairs.queries[row], pairs.locales[row], pairs.doc_ids[row], digest], ensure_ascii=False)
+
+
+def examples(batch: Batch) -> dict[str, list[Example]]:
+    """Choose one seed judgment a grade for each locale, of queries that judges are calibrated on.
+
+    Locales without seed judgments get those of the locale that has most, under ``""``.
+    """
+    seen = np.flatnonzero(~batch.unseen)
+    of = np.array(batch.known.locales)[seen]
+    chosen = {str(locale): _examples(batch, seen[of == locale]) for locale in np.unique(of)}
+    names, counts = np.unique(of, return_counts=True)
+    return chosen | ({"": chosen[str(names[counts.argmax()])]} if len(names) else {})
+
+
+def _examples(batch: Batch, rows: Integers) -> list[Example]:
+    known, shown = batch.known, []
+    for grade in EXAMPLE_GRADES:
+        for row in gold.draw(known, batch.grades, rows[batch.grades[rows] == grade], 1, "examples").tolist():
+            shown.append(Example(known.queries[row], known.texts[row], grade))
+    return shown
+
+
+def _repeats(batch: Batch, earlier: Mapping[str, int], count: int) -> tuple[Pairs, Integers]:
+    """Draw pairs that were graded before and whose document still reads the same."""
+    drawn = sorted(earlier, key=lambda pair: hashlib.sha256(f"{batch.cycle}{pair}".encode()).digest())
+    found: list[Pairs] = []
+    grades: list[int] = []
+    for pair in drawn:
+        if len(found) >= count:
+            break
+        one = batch.pair(*json.loads(pair)[:3])
+        if one is not None and pair_id(one, 0) == pair:
+            found.append(one)
+            grades.append(earlier[pair])
+    return Pairs.joined(found), np.array(grades, np.int64)
+
+
+def spread(values: NDArray[T], rows: Integers, count: int, filler: float) -> NDArray[T]:
+    """Return ``count`` values, those of ``rows`` from ``values`` and else ``filler``."""
+    whole = np.full((count, *values.shape[1:]), filler, values.dtype)
+    whole[rows] = values
+    return whole

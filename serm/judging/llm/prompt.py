@@ -1,0 +1,106 @@
+"""What an LLM judge is asked: versioned templates, and text of strangers that cannot leave its fence."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from serm.judging.retrieval import Piece
+
+TEMPLATES = "v1"
+"""The directory of serm/judging/prompts in use; a changed wording is a new directory."""
+
+Message = dict[str, str]
+
+# Autoescape turns <, >, & and quotes of every value into entities: no value can open or close a tag.
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("serm.judging", f"prompts/{TEMPLATES}"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def version() -> str:
+    """Return the templates' name and a hash of their text, so that no edit goes unseen."""
+    directory = files("serm.judging") / "prompts" / TEMPLATES
+    texts = sorted((file.name, file.read_text(encoding="utf-8")) for file in directory.iterdir())
+    return f"{TEMPLATES}-{hashlib.sha256(repr(texts).encode()).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A seed judgment that is shown in prompts, and therefore never measures a judge."""
+
+    query: str
+    text: str
+    grade: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """One pair, as an LLM judge is asked about it."""
+
+    query: str
+    locale: str
+    text: str
+    """The document's title and body."""
+    evidence: Sequence[Piece] = ()
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Writes prompts: the rubric with examples of the pair's own locale, then the pair."""
+
+    examples: Mapping[str, Sequence[Example]]
+    """By locale; a locale that has none gets those of ``""``."""
+    max_chars: int
+    """Of a document, a query or a piece of evidence."""
+
+    def messages(self, question: Question) -> list[Message]:
+        """Return the system's and the user's message; equal questions give equal messages."""
+        shown = self.examples.get(question.locale) or self.examples.get("", ())
+        system = _render(
+            "system.jinja",
+            locale=plain(question.locale, self.max_chars),
+            examples=[Example(self._cut(e.query), self._cut(e.text), e.grade) for e in shown],
+        )
+        user = _render(
+            "pair.jinja",
+            query=self._cut(question.query),
+            text=self._cut(question.text),
+            evidence=[Piece(piece.source, self._cut(piece.text)) for piece in question.evidence],
+        )
+        return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+    def repair(self, messages: list[Message], answer: str, problem: str) -> list[Message]:
+        """Return the same conversation, with a malformed ``answer`` and the wish for another."""
+        asked = _render("repair.jinja", problem=plain(problem, 200))
+        # An empty turn is refused by some endpoints.
+        said = {"role": "assistant", "content": answer[: self.max_chars] or "-"}
+        return [*messages, said, {"role": "user", "content": asked}]
+
+    def _cut(self, text: str) -> str:
+        return plain(text, self.max_chars)
+
+
+def plain(text: str, max_chars: int) -> str:
+    """Put ``text`` on one line without control and format characters, at most ``max_chars`` long.
+
+    Lone surrogates, which UTF-8 cannot hold, and private characters go too. Zero-width joiners stay: they spell words
+    in Indic scripts and Persian, and emoji. So do characters newer than this Python's Unicode.
+    """
+    unwanted = ("Cc", "Cf", "Cs", "Co")
+    kept = (c if c in "\u200c\u200d" or unicodedata.category(c) not in unwanted else " " for c in text[: 2 * max_chars])
+    return " ".join("".join(kept).split())[:max_chars]
+
+
+def _render(template: str, **values: Any) -> str:
+    return _ENVIRONMENT.get_template(template).render(values).strip()

@@ -1,0 +1,72 @@
+"""Level 1 for one pair: the grades of a judge's sampled paths, and when they are decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from serm.judging.judge import ABSTAINED, GRADES
+
+
+@dataclass
+class Tally:
+    """Counts the paths of one pair. A path that gave no grade counts as an abstention, a choice like a grade."""
+
+    paths: int
+    grades: list[int] = field(default_factory=list)
+    """Of the paths drawn so far; ``ABSTAINED`` for an abstention."""
+    mass: list[float] = field(default_factory=lambda: [0.0] * GRADES)
+    """The sum of the paths' distributions."""
+    rationales: list[str] = field(default_factory=list)
+
+    @property
+    def decided(self) -> bool:
+        """Whether the paths that are left can no longer change the majority."""
+        second, first = sorted(self._counts())[-2:]
+        left = self.paths - len(self.grades)
+        return not left or first - second > left
+
+    def add(self, grade: int, distribution: list[float], rationale: str) -> None:
+        """Count one path."""
+        self.grades.append(grade)
+        self.rationales.append(rationale)
+        if grade != ABSTAINED:
+            self.mass = [a + b for a, b in zip(self.mass, distribution, strict=True)]
+
+    def opinion(self) -> Opinion:
+        """Take the majority; a tie goes to the grade that the paths found more probable, never to abstention."""
+        *counts, abstained = self._counts()
+        votes = sum(counts)
+        grade = int(np.argmax([c + m / (self.paths + 1) for c, m in zip(counts, self.mass, strict=True)]))
+        if abstained > counts[grade] or not votes:
+            return Opinion(ABSTAINED, [1 / GRADES] * GRADES, 0.0, self._rationale(ABSTAINED), self.grades)
+        total = sum(self.mass)
+        within = counts[grade] / len(self.grades)
+        return Opinion(grade, [m / total for m in self.mass], within, self._rationale(grade), self.grades)
+
+    def _counts(self) -> list[int]:
+        return [self.grades.count(grade) for grade in (*range(GRADES), ABSTAINED)]
+
+    def _rationale(self, grade: int) -> str:
+        """The first rationale that speaks for the majority."""
+        spoken = [r for g, r in zip(self.grades, self.rationales, strict=True) if g == grade]
+        return spoken[0] if spoken else "no answer."
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge makes of one pair; the fields are those of ``serm.judging.judge.Votes``."""
+
+    grade: int
+    distribution: list[float]
+    within_agreement: float
+    rationale: str
+    paths: list[int]
+    pending: str = ""
+    """Why the pair was not judged to the end: a cap (money, calls, time) or the endpoint's failure; else empty."""
+
+
+def unjudged(reason: str, rationale: str) -> Opinion:
+    """Return the opinion on a pair that was not judged to the end."""
+    return Opinion(ABSTAINED, [1 / GRADES] * GRADES, 0.0, rationale, [], reason)

@@ -1,0 +1,31 @@
+"""A panel's version: a hash of all that its labels depend on."""
+
+from __future__ import annotations
+
+import hashlib
+
+from serm.judging.batch import Batch
+from serm.judging.llm import prompt
+from serm.settings import JudgingSettings, Settings
+
+#: What of ``judging`` makes no other panel: how it is asked, what it may cost, and how it is checked.
+_BESIDES = {"offline", "llms", "budget", "trust", "ledger", "search", "max_document_chars"}
+_BESIDES |= {"evidence_documents", "evidence_texts"}
+_LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs"}
+
+
+def panel_version(batch: Batch, settings: Settings) -> str:
+    """Hash (12 hex digits) what the judges depend on: their settings, encoder, prompts, seed judgments, knowledge."""
+    digest = hashlib.sha256(settings.judging.model_dump_json(exclude=_BESIDES).encode())
+    if settings.judging.llms:
+        digest.update(_of_llms(settings.judging).encode())
+    digest.update(settings.relevance.base.encode())
+    for table in (batch.seed.select(["query", "locale", "doc_id", "grade"]), batch.knowledge):
+        for row in zip(*table.to_pydict().values(), strict=True):
+            digest.update(repr(row).encode())
+    return digest.hexdigest()[:12]
+
+
+def _of_llms(judging: JudgingSettings) -> str:
+    evidence = judging.model_dump(include={"offline", "max_document_chars", "evidence_documents", "evidence_texts"})
+    return repr([prompt.version(), evidence, [llm.model_dump(include=_LLM) for llm in judging.llms]])

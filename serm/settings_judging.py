@@ -1,0 +1,132 @@
+"""The ``judging`` section of params.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from serm.settings_section import Count, Section, Share
+
+
+class LLMSettings(Section):
+    """One LLM judge behind an OpenAI-compatible endpoint. Prices are in whatever currency ``budget.money`` is in."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w .:/-]{0,39}$")]
+    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    """The endpoint up to and including its version, for example ``http://vllm:8000/v1``."""
+    model: str
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = None
+    """The environment variable that holds the key; null where the endpoint asks for none."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    paths: Annotated[int, Field(ge=1, le=99)] = 3
+    """n sampled reasoning paths (level 1); sampling stops once the majority is decided."""
+    max_tokens: Annotated[int, Field(ge=16)] = 300
+    """An answer's bound; each call's reservation of money counts it in full."""
+    logprobs: bool = True
+    """Ask for token log-probabilities, to read a grade distribution off the label; false where a 400 answers that."""
+    price_per_million_input: Annotated[float, Field(ge=0)] = 0.0
+    price_per_million_output: Annotated[float, Field(ge=0)] = 0.0
+    requests_per_minute: Count = 600
+    tokens_per_minute: Count = 1_000_000
+    concurrency: Count = 8
+    """Requests in flight at once."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Of one request, its body included."""
+    attempts: Annotated[int, Field(ge=1, le=20)] = 6
+    """Times that one call is sent before its pair is left unjudged."""
+    backoff_seconds: Annotated[float, Field(gt=0)] = 0.5
+    """The first pause before a retry is up to this, and doubles; a longer Retry-After wins."""
+    patience_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How long an endpoint that does not answer is probed before its judge's other pairs are left unjudged."""
+
+    @model_validator(mode="after")
+    def _varied(self) -> LLMSettings:
+        if self.paths > 1 and not self.temperature:
+            raise ValueError(f"judge {self.name}: {self.paths} paths at temperature 0 are one path; raise temperature")
+        return self
+
+
+class SearchSettings(Section):
+    """A search endpoint that LLM judges get evidence from: ``GET url?q=<query>&locale=<locale>``."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    """Answers ``{"results": [{"text": ...}, ...]}``; what it answers once is kept in the ledger."""
+    count: Count = 3
+    """Results that are shown to a judge."""
+    concurrency: Count = 4
+    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+
+
+class BudgetSettings(Section):
+    """What the LLM judges of a cycle may cost, over all runs of its annotate step; null: no cap."""
+
+    money: Annotated[float, Field(ge=0)] | None = 10.0
+    calls: Annotated[int, Field(ge=0)] | None = 100_000
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """Wall time of one run's calls."""
+
+
+class TrustSettings(Section):
+    """What each batch of labels is checked with, and the bars it must clear; else the whole batch is held."""
+
+    gold_pairs: Count = 120
+    """Held-out seed judgments that each LLM judge grades; and as many others, that tie the label model to the truth.
+    Offline judges grade all held-out seed judgments."""
+    canaries: Annotated[int, Field(ge=0)] = 16
+    """Documents with planted instructions that each LLM judge grades."""
+    repeats: Annotated[int, Field(ge=0)] = 20
+    """Pairs of earlier cycles that each LLM judge grades anew."""
+    min_gold_pairs: Count = 30
+    """With fewer gold labels kept, nothing is known: a batch with LLM judges is held, an offline one goes on."""
+    min_kappa: Annotated[float, Field(ge=-1, le=1)] = 0.2
+    """Quadratic-weighted kappa of the kept gold labels."""
+    max_over_rated: Share = 0.5
+    """Share of kept gold labels above the true grade."""
+    max_under_rated: Share = 0.5
+    min_canaries_withstood: Share = 0.9
+    """Of each LLM judge."""
+    min_repeated: Share = 0.6
+    """Share of repeated pairs that an LLM judge must grade as before."""
+
+
+class JudgingSettings(Section):
+    """The panel of judges and how they must agree."""
+
+    paths: Annotated[int, Field(ge=1, le=99)] = 5
+    """n sampled reasoning paths for each judge (level 1, majority)."""
+    agreement: Literal["unanimous", "dawid-skene", "mace"] = "dawid-skene"
+    """Level 2: keep where all judges agree (as published), or where the label model is confident."""
+    min_confidence: Share = 0.7
+    """Level 2, dawid-skene and mace: the posterior that a label needs to be kept."""
+    knowledge_attribute: str = "emoji"
+    """The document attribute that links a document to the outside knowledge's key."""
+    calibration_pairs: Count = 3000
+    """Seed judgments, whole queries, that the judges are calibrated and measured on; more cost time."""
+    held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
+    seed: int = 17
+    offline: bool = True
+    """Whether the offline judges sit on a panel that has LLM judges; without LLM judges they are the panel."""
+    llms: tuple[LLMSettings, ...] = ()
+    max_document_chars: Annotated[int, Field(ge=50)] = 2000
+    """Of a document, a query or a piece of evidence in a prompt; the rest is cut."""
+    evidence_documents: Annotated[int, Field(ge=0)] = 3
+    """Other documents of the catalogue, by BM25, that an LLM judge is shown with a pair."""
+    evidence_texts: Annotated[int, Field(ge=0)] = 5
+    """Texts of the outside knowledge that an LLM judge is shown with a pair."""
+    search: SearchSettings | None = None
+    budget: BudgetSettings = BudgetSettings()
+    trust: TrustSettings = TrustSettings()
+    ledger: Path = Path(".serm/judging.sqlite")
+    """Every LLM call and its answer (SQLite, on a local disk); relative to the current directory."""
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> JudgingSettings:
+        names = [llm.name for llm in self.llms] + ["lexical", "encoder", "outside knowledge"]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"judge {twice[0]!r} stands there twice; give each judge a name of its own")
+        if not self.offline and not self.llms:
+            raise ValueError("no judges: offline is false and llms is empty")
+        return self

@@ -1,0 +1,137 @@
+"""A tiny workspace to annotate: eight documents, twelve queries, all judged as seed but the last three, mined ones."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from serm import contracts
+from serm.judging import annotate, estimate, seating
+from serm.settings import CycleSettings, JudgingSettings, Settings
+
+NAMES = ("red cat", "cat face", "blue dog", "dog face", "green car", "fast car", "apple tree", "tall tree")
+QUERIES = ("cat", "dog", "car", "tree", "face", "red", "blue", "tall", "apple", "fast", "green", "pet")
+
+
+class LetterEncoder:
+    """Stands for the encoder: a text's letter trigrams, hashed. Texts that share letters are near."""
+
+    def embed(self, texts: list[str], kind: str) -> np.ndarray:
+        vectors = np.full((len(texts), 64), 0.01, np.float32)
+        for row, text in enumerate(texts):
+            for start in range(len(text) - 1):
+                vectors[row, hashlib.md5(text[start : start + 2].encode()).digest()[0] % 64] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the workspace into ``tmp_path``; the encoder is ``LetterEncoder``."""
+    monkeypatch.setattr(seating, "load_encoder", lambda base, settings: LetterEncoder())
+    ids = [f"en-{number}" for number in range(len(NAMES))]
+    documents = {
+        "doc_id": ids,
+        "locale": ["en"] * len(ids),
+        "title": list(NAMES),
+        "body": [""] * len(ids),
+        "published_at": [datetime(2016, 1, 1, tzinfo=UTC)] * len(ids),
+        "attributes": pa.array([[("emoji", i)] for i in ids[:-1]] + [[]], pa.map_(pa.string(), pa.string())),
+    }
+    contracts.write(pa.table(documents), tmp_path / "validated" / "documents", contracts.DOCUMENTS)
+    knowledge = [(i, word) for i, name in zip(ids, NAMES, strict=True) for word in (*name.split(), "thing")]
+    contracts.write(
+        pa.table({"key": [k for k, _ in knowledge], "text": [t for _, t in knowledge]}),
+        tmp_path / "knowledge",
+        contracts.KNOWLEDGE,
+    )
+    write_judgments(tmp_path, seed_rows())
+    write_mined(tmp_path, [(query, i) for query in QUERIES[-3:] for i in ids])
+    return tmp_path
+
+
+def true_grade(query: str, document: str) -> int:
+    """The grade of the seed, by a document's text, whatever is planted behind its name."""
+    number = next(n for n, name in enumerate(NAMES) if document.startswith(name))
+    name = NAMES[number]
+    return 3 if name.startswith(query) else 2 if query in name else number % 2
+
+
+def seed_rows() -> list[dict[str, object]]:
+    return [
+        {
+            "query": query,
+            "locale": "en",
+            "doc_id": f"en-{number}",
+            "grade": true_grade(query, name),
+            "source": "seed",
+            "cycle": 0,
+        }
+        for query in QUERIES[:-3]
+        for number, name in enumerate(NAMES)
+    ]
+
+
+def write_judgments(world: Path, rows: list[dict[str, object]]) -> None:
+    absent = {"rationale": None, "panel_version": None, "agreement": None}
+    contracts.write(
+        pa.Table.from_pylist([absent | row for row in rows], contracts.JUDGMENTS),
+        world / "judgments",
+        contracts.JUDGMENTS,
+    )
+
+
+def write_mined(world: Path, pairs: list[tuple[str, str]]) -> None:
+    numbers = dict.fromkeys(("score", "uncertainty", "disagreement", "engagement", "novelty", "priority"), 0.5)
+    rows = [{"query": q, "locale": "en", "doc_id": d, "agents": [], **numbers} for q, d in pairs]
+    contracts.write(pa.Table.from_pylist(rows, contracts.MINED_PAIRS), world / "mined" / "pairs", contracts.MINED_PAIRS)
+
+
+def settings_of(cycle: int, **judging: object) -> Settings:
+    window = CycleSettings(number=cycle, start=datetime(2017, 1, 1, tzinfo=UTC), end=datetime(2018, 1, 1, tzinfo=UTC))
+    return Settings(cycle=window, judging=JudgingSettings(**judging))  # type: ignore[arg-type]
+
+
+def run(world: Path, cycle: int = 2, **judging: object) -> Path:
+    out = world / "out"
+    inputs = (world / name for name in ("mined", "validated", "judgments", "knowledge"))
+    annotate(*inputs, out, settings_of(cycle, **judging))
+    return out
+
+
+def llm(url: str, name: str = "fake", **fields: object) -> dict[str, object]:
+    """An LLM judge behind a fake endpoint, as it stands in params.yaml, impatient."""
+    quick: dict[str, object] = {
+        "paths": 1,
+        "temperature": 0.0,
+        "backoff_seconds": 0.01,
+        "patience_seconds": 0.2,
+        "requests_per_minute": 100_000,
+    }
+    prices = {"price_per_million_input": 1.0, "price_per_million_output": 4.0, "tokens_per_minute": 100_000_000}
+    return {"name": name, "base_url": url, "model": "fake-1", **quick, **prices, **fields}
+
+
+def of_llms(world: Path, *judges: dict[str, object], **judging: object) -> dict[str, object]:
+    """The ``judging`` section with these LLM judges only."""
+    trust = {"min_gold_pairs": 5, **judging.pop("trust", {})}  # type: ignore[dict-item]
+    fixed = {"offline": False, "llms": judges, "ledger": world / "ledger.sqlite", "trust": trust}
+    return {**fixed, **judging}
+
+
+def run_llms(world: Path, *judges: dict[str, object], **judging: object) -> Path:
+    """Annotate with these LLM judges only."""
+    return run(world, **of_llms(world, *judges, **judging))
+
+
+def foresee(world: Path, *judges: dict[str, object]) -> dict[str, dict[str, float]]:
+    """Estimate what ``run_llms`` will cost."""
+    inputs = (world / name for name in ("mined", "validated", "judgments", "knowledge"))
+    return estimate(*inputs, settings_of(2, **of_llms(world, *judges)))
+
+
+def content(out: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.*"))}

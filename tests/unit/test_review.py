@@ -1,0 +1,148 @@
+"""What people grade: kept at once, blinded until then, undone, and exchanged with other tools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from judging_world import NAMES, build, run
+from starlette.testclient import TestClient
+from typer.testing import CliRunner
+
+from serm import contracts
+from serm.cli import app
+from serm.errors import UserError
+from serm.judging.review import Reviews, application, read_grades, write_tasks
+
+BASE = "http://127.0.0.1"
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    run(build(tmp_path, monkeypatch), agreement="unanimous")
+    return tmp_path
+
+
+def reviews(world: Path) -> Reviews:
+    return Reviews(world / "out", world / "validated", world / "reviewed")
+
+
+def client(of: Reviews) -> TestClient:
+    page = TestClient(application(of), base_url=BASE)
+    page.headers["x-serm-token"] = page.get("/").text.split('data-token="')[1].split('"')[0]
+    return page
+
+
+def act(page: TestClient, action: str, **asked: object) -> dict:
+    return page.post(f"/{action}", content=json.dumps(asked)).json()
+
+
+def test_a_grade_is_kept_at_once_and_only_then_tells_the_judges(made: Path) -> None:
+    of = reviews(made)
+    page = client(of)
+    before = page.get("/state").json()
+    secret = next(iter(of.items.values()))
+    assert before["pair"]["title"] in NAMES
+    assert set(before["pair"]) == {"identity", "query", "locale", "doc_id", "title", "body", "evidence"}
+    assert all(vote["rationale"] not in json.dumps(before) for vote in secret.votes)
+    after = act(page, "grade", identity=before["pair"]["identity"], grade=2, note="a cat, yes")
+    assert after["judged"]["votes"] == secret.votes
+    assert (after["graded"], after["total"]) == (1, len(of.items))
+    assert after["pair"]["identity"] != before["pair"]["identity"]
+    (row,) = contracts.read(made / "reviewed", contracts.JUDGMENTS).to_pylist()
+    assert (row["query"], row["locale"], row["doc_id"]) == secret.key
+    assert (row["grade"], row["source"], row["rationale"], row["cycle"]) == (2, "human", "a cat, yes", 2)
+
+
+def test_undo_and_skip(made: Path) -> None:
+    page = client(reviews(made))
+    first = page.get("/state").json()["pair"]["identity"]
+    second = act(page, "skip", identity=first)["pair"]["identity"]
+    act(page, "grade", identity=second, grade=0)
+    undone = act(page, "undo")
+    assert undone["pair"]["identity"] == second
+    assert (undone["graded"], undone["undoable"]) == (0, False)
+    assert contracts.read(made / "reviewed", contracts.JUDGMENTS).num_rows == 0
+
+
+def test_a_new_sitting_goes_on_and_keeps_other_cycles(made: Path) -> None:
+    of = reviews(made)
+    for item in of.left[:3]:
+        of.grade(item.key, 1)
+    again = reviews(made)
+    assert len(again.left) == len(again.items) - 3
+    again.items.pop(next(iter(again.graded)))
+    earlier = contracts.read(made / "reviewed", contracts.JUDGMENTS).num_rows
+    fresh = reviews(made)
+    fresh.grade(fresh.left[0].key, 3)
+    assert contracts.read(made / "reviewed", contracts.JUDGMENTS).num_rows == earlier + 1
+
+
+def test_only_the_page_itself_may_grade(made: Path) -> None:
+    of = reviews(made)
+    page = client(of)
+    identity = page.get("/state").json()["pair"]["identity"]
+    asked = json.dumps({"identity": identity, "grade": 3})
+    assert page.post("/grade", content=asked, headers={"x-serm-token": "guessed"}).status_code == 403
+    assert TestClient(application(of), base_url="http://evil.example").get("/").status_code == 400
+    for wrong, status in (({"identity": identity, "grade": 4}, 400), ({"identity": "x", "grade": 1}, 409), ([], 400)):
+        assert page.post("/grade", content=json.dumps(wrong)).status_code == status
+    assert not of.graded
+
+
+def test_label_studio_there_and_back(made: Path, tmp_path: Path) -> None:
+    of, path = reviews(made), tmp_path / "tasks.json"
+    assert write_tasks(of.left, path, "label-studio") == len(of.items)
+    tasks = json.loads(path.read_text())
+    assert not any(vote["rationale"] in path.read_text() for item in of.left for vote in item.votes)
+
+    def choice(name: str) -> dict:
+        value = {"choices": [name]}
+        return {"from_name": "grade", "to_name": "document", "type": "choices", "value": value}
+
+    tasks[0]["annotations"] = [{"result": [choice("3 excellent")], "was_cancelled": False}]
+    tasks[1]["annotations"] = [{"result": [], "was_cancelled": True}]
+    tasks[2]["annotations"] = [{"result": [choice(name)]} for name in ("1 fair", "2 good")]
+    tasks[3]["annotations"] = [{"result": [choice(name)]} for name in ("1 fair", "0 bad", "1 fair")]
+    path.write_text(json.dumps(tasks))
+    assert of.take(read_grades(path, "label-studio")) == 2
+    keys = [item.key for item in reviews(made).items.values()]
+    assert of.graded == {keys[0]: (3, ""), keys[3]: (1, "")}
+    assert contracts.read(made / "reviewed", contracts.JUDGMENTS)["source"].to_pylist() == ["human"] * 2
+
+
+def test_argilla_there_and_back(made: Path, tmp_path: Path) -> None:
+    of, path = reviews(made), tmp_path / "records.json"
+    write_tasks(of.left, path, "argilla")
+    records = json.loads(path.read_text())
+    assert set(records[0]["fields"]) == {"query", "document", "evidence"}
+    records[0]["responses"] = {"grade": [{"value": 2, "user_id": "u", "status": "submitted"}]}
+    records[1]["responses"] = {"grade": [{"value": 2, "user_id": "u", "status": "draft"}]}
+    path.write_text(json.dumps(records))
+    assert of.take(read_grades(path, "argilla")) == 1
+    assert list(of.graded.values()) == [(2, "")]
+
+
+def test_the_command_line_writes_and_reads_another_tools_file(made: Path) -> None:
+    paths = ["--annotated", made / "out", "--validated", made / "validated", "--out", made / "reviewed"]
+    command, file = ["review", *map(str, paths), "--tool", "argilla"], made / "records.json"
+    written = CliRunner().invoke(app, [*command, "--export", str(file)])
+    records = json.loads(file.read_text())
+    assert f"{len(records)} pairs written" in written.output.replace("\n", " ")
+    records[0]["responses"] = {"grade": [{"value": 1, "user_id": "u", "status": "submitted"}]}
+    file.write_text(json.dumps(records))
+    read = CliRunner().invoke(app, [*command, "--import", str(file)])
+    assert read.output.startswith("1 judgments taken")
+    assert contracts.read(made / "reviewed", contracts.JUDGMENTS)["grade"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "not json", '[{"data": {}}]'])
+def test_another_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(text)
+    if text == "{}":
+        assert read_grades(path, "label-studio") == {}
+        return
+    with pytest.raises(UserError, match="not an export of label-studio"):
+        read_grades(path, "label-studio")
