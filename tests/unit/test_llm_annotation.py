@@ -153,6 +153,14 @@ def test_a_dead_endpoint_stalls_no_other_judge(world: Path) -> None:
     assert all("does not answer" in r["rationale"] or "attempts failed" in r["rationale"] for r in votes)
 
 
+@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene", "mace"])
+def test_a_panel_that_is_dead_labels_nothing_and_loses_nothing(world: Path, agreement: str) -> None:
+    with FakeLLM(fault=lambda key, attempt: "503") as dead:
+        out = run_llms(world, llm(dead.url), agreement=agreement)
+    assert contracts.read(out / "judgments", contracts.JUDGMENTS).num_rows == 0
+    assert contracts.read(out / "review", contracts.REVIEW).num_rows == PAIRS
+
+
 def test_a_wrong_key_is_the_users_mistake(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeLLM(fault=lambda key, attempt: "401") as fake:
         with pytest.raises(UserError, match="judge fake: SERM_TEST_KEY is not set"):
