@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def settings_of(cycle: int, **judging: object) -> Settings:
 def run(world: Path, cycle: int = 2, **judging: object) -> Path:
     out = world / "out"
     inputs = (world / name for name in ("mined", "validated", "judgments", "knowledge"))
-    annotate(*inputs, out, settings_of(cycle, **judging))
+    figures = annotate(*inputs, out, settings_of(cycle, **judging))
+    (world / "figures.json").write_text(json.dumps(figures))
     return out
 
 

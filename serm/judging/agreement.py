@@ -47,17 +47,21 @@ def unanimous(votes: Mapping[str, Votes]) -> Decision:
 
 
 def confident(votes: Mapping[str, Votes], posterior: Floats, min_confidence: float) -> Decision:
-    """Keep the pairs whose most probable label has at least ``min_confidence`` of the ``posterior`` [n, 4]."""
+    """Keep the pairs whose most probable label has at least ``min_confidence`` of the ``posterior`` [n, 4].
+
+    A pair on which every judge abstained is not kept, however common its grade.
+    """
     grades = posterior.argmax(axis=1)
     confidence = posterior.max(axis=1)
-    kept = confidence >= min_confidence
     opinions = np.stack([v.grades for v in votes.values()]).T
+    judged = (opinions != ABSTAINED).any(axis=1)
+    kept = judged & (confidence >= min_confidence)
+    unsure = "the label model gives its best grade only {:.2f} of {:.2f}: "
     reasons = [
         ""
         if keep
-        else f"the label model gives its best grade only {p:.2f} of {min_confidence:.2f}: "
-        + _opinions(list(votes), column)
-        for keep, p, column in zip(kept, confidence, opinions, strict=True)
+        else (unsure.format(p, min_confidence) if known else "nobody judged it: ") + _opinions(list(votes), of)
+        for keep, p, known, of in zip(kept, confidence, judged, opinions, strict=True)
     ]
     return Decision(grades, confidence, kept, reasons)
 

@@ -102,6 +102,12 @@ def test_confident_keeps_at_least_the_threshold() -> None:
     assert decision.reasons == ["", "the label model gives its best grade only 0.69 of 0.70: judge 0 0, judge 1 1."]
 
 
+def test_a_pair_that_nobody_judged_is_not_kept() -> None:
+    decision = confident(some_votes([ABSTAINED, 0], [ABSTAINED, ABSTAINED]), np.tile([0.9, 0.1, 0, 0], (2, 1)), 0.7)
+    assert decision.kept.tolist() == [False, True]
+    assert decision.reasons[0] == "nobody judged it: judge 0 abstained, judge 1 abstained."
+
+
 @pytest.mark.parametrize(("model", "golden"), [(dawid_skene, 0), (dawid_skene, 400), (mace, 0), (mace, 400)])
 def test_a_label_model_beats_every_judge(model: Callable[..., np.ndarray], golden: int) -> None:
     random = np.random.default_rng(3)

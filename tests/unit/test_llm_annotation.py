@@ -153,6 +153,14 @@ def test_a_dead_endpoint_stalls_no_other_judge(world: Path) -> None:
     assert all("does not answer" in r["rationale"] or "attempts failed" in r["rationale"] for r in votes)
 
 
+@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene", "mace"])
+def test_a_panel_that_is_dead_labels_nothing_and_loses_nothing(world: Path, agreement: str) -> None:
+    with FakeLLM(fault=lambda key, attempt: "503") as dead:
+        out = run_llms(world, llm(dead.url), agreement=agreement)
+    assert contracts.read(out / "judgments", contracts.JUDGMENTS).num_rows == 0
+    assert contracts.read(out / "review", contracts.REVIEW).num_rows == PAIRS
+
+
 def test_a_wrong_key_is_the_users_mistake(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeLLM(fault=lambda key, attempt: "401") as fake:
         with pytest.raises(UserError, match="judge fake: SERM_TEST_KEY is not set"):
@@ -239,7 +247,7 @@ def test_no_cap_is_overrun_and_the_rest_goes_to_review(world: Path, cap: str) ->
     spent = len(fake.log) * (200 * 1 + 40 * 4) / 1e6
     assert 0 < {"money": spent, "calls": len(fake.log)}[cap] <= caps[cap]
     summary = panel(out)
-    assert summary["unpaid"] > 0
+    assert summary["unpaid"] == json.loads((world / "figures.json").read_text())["unpaid"] > 0
     review = contracts.read(again / "review", contracts.REVIEW).to_pylist()
     assert any(row["reason"].startswith("budget: ") for row in review)
     assert contracts.read(out / "judgments", contracts.JUDGMENTS).num_rows + len(review) == PAIRS
@@ -310,6 +318,9 @@ def test_too_little_gold_holds_the_batch(world: Path) -> None:
     with FakeLLM(true_grade) as fake:
         out = run_llms(world, llm(fake.url), trust={"min_gold_pairs": 100})
     assert "gold pairs of at least 100" in panel(out)["held"][0]
+    figures = json.loads((world / "figures.json").read_text())
+    assert "gold pairs of at least 100" in figures["held"]
+    assert figures["kept"] == 0
 
 
 def test_an_offline_batch_has_gold_bars_too(world: Path) -> None:

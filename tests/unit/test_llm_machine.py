@@ -166,7 +166,7 @@ def test_a_finished_call_is_on_disk_and_a_lost_one_stays_paid_for(tmp_path: Path
     assert again.answer("k2") is None
     assert again.spent("cycle-0001") == (120, 2)
     assert again.spent("cycle-0002") == (0, 0)
-    with pytest.raises(UserError, match="another `serm annotate` is using it"):
+    with pytest.raises(UserError, match="another serm annotate is using it"):
         Ledger(path)
     again.close()
 

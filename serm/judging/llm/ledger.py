@@ -68,7 +68,7 @@ class Ledger:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._lock.close()
-            raise UserError(f"{path}: another `serm annotate` is using it; wait for it to end.") from error
+            raise UserError(f"{path}: another serm annotate is using it; wait for it to end.") from error
         try:
             self._reader = _connect(path)
             self._reader.executescript(_TABLES)
