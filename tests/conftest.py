@@ -18,6 +18,7 @@ LOCALES = ("de", "en", "fr")
 DOCUMENT_COUNT, PAGE = 60, 5
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers share the files; all end-to-end tests go to one, because they look at the same run."""
     for item in items:
