@@ -18,14 +18,6 @@ LOCALES = ("de", "en", "fr")
 DOCUMENT_COUNT, PAGE = 60, 5
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers share the files; all end-to-end tests go to one, because they look at the same run."""
-    for item in items:
-        room = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(room if room == "e2e" else item.path.name))
-
-
 @pytest.fixture(scope="session")
 def make_settings() -> Callable[..., Settings]:
     """Settings for the window 2018, with the sections given."""
