@@ -17,7 +17,7 @@ demo: install
 	$(BIN)/serm demo --workspace runs/demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from serm.worlds.emoji import TRUTH, TRUTH_SUBGROUPS, EmojiWorld
 
 SMALL = {
     "mining": {"budget": 120, "max_scored": 240},
-    "training": {"max_pairs": 700, "founding_epochs": 1},
+    "training": {"max_pairs": 700, "founding_epochs": 1, "threads": 1},
     "evaluation": {"permutations": 1000},
     "serving": {"requests": 20},
 }

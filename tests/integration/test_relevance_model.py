@@ -39,7 +39,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def settings(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(training={"held_out_share": HELD_OUT, "epochs": 2})
+    return make_settings(training={"held_out_share": HELD_OUT, "epochs": 2, "founding_epochs": 2, "threads": 1})
 
 
 class RandomEngine:
