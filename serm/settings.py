@@ -198,8 +198,8 @@ class MiningSettings(Section):
     hard_negative_queries: Count = 300
     """Queries that they are searched for, drawn from those of the scored pairs."""
     hard_negative_documents: Count = 10_000
-    """Documents that they are searched among, drawn from the catalogue in the queries' locales; the encoder takes about
-    two seconds for a thousand on two cores."""
+    """Documents that they are searched among, drawn from the catalogue in the queries' locales; the encoder embeds
+    each of them, in every cycle."""
     seed: int = 13
 
 

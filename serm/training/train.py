@@ -27,9 +27,8 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     """Fine-tune a challenger on this cycle's judgments, earlier ones and the seed.
 
     It continues from the champion, with earlier and seed judgments replayed beside the new ones (arXiv 2601.09515
-    retrains on new, all earlier and original data each round). On the emoji world's first window this measured better
-    at the same cost than to start from the base encoder again: NDCG@10 0.692 and 0.676 on the rolling set, 0.732 and
-    0.731 on the frozen one (125 queries each, one seed, true grades with a quarter spoilt as the panel's labels).
+    retrains on new, all earlier and original data each round). So it also passes over old judgments once more: what a
+    challenger gains is not the new labels' alone (benchmarks/evolution.py has the control without them).
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
