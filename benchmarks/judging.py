@@ -46,7 +46,7 @@ from serm.judging.llm.limits import Breaker
 from serm.judging.llm.prompt import Prompter
 from serm.judging.retrieval import Retrieval
 from serm.judging.seating import seat
-from serm.settings_judging import BudgetSettings, LLMSettings
+from serm.settings.judging import BudgetSettings, LLMSettings
 
 RESULTS = Path(__file__).parent / "results" / "judging.json"
 TESTS = Path(__file__).parents[1] / "tests"

@@ -293,7 +293,8 @@ def measure(rows: int, names: list[str], repeat: int, folder: Path) -> dict[str,
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for name in names * repeat:  # in turns: what else runs on the machine hits all alike
         out = folder / f"{name}.parquet"
-        shutil.rmtree(out, ignore_errors=True)
+        for earlier in (out, out.with_suffix(".window")):
+            shutil.rmtree(earlier, ignore_errors=True)
         command = [sys.executable, __file__, "--child", name, str(log), str(documents), str(out)]
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         runs[name].append(json.loads(told))

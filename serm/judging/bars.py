@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from serm.settings_judging import TrustSettings
+from serm.settings.judging import TrustSettings
 
 
 def failed(panel: Mapping[str, Any], llms: Mapping[str, Mapping[str, Any]], trust: TrustSettings) -> list[str]:

@@ -10,7 +10,7 @@ import bm25s
 import httpx
 import numpy as np
 
-from serm.settings_judging import SearchSettings
+from serm.settings.judging import SearchSettings
 from serm.tokens import tokens
 
 

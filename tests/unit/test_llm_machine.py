@@ -20,7 +20,7 @@ from serm.judging.llm.budget import NANO, Budget, Exhausted, likely_input_tokens
 from serm.judging.llm.client import retry_after
 from serm.judging.llm.ledger import Ledger, Reply
 from serm.judging.llm.limits import Breaker, Dead, Limits, Window
-from serm.settings_judging import BudgetSettings
+from serm.settings.judging import BudgetSettings
 
 
 @given(st.lists(st.tuples(st.integers(1, 15), st.floats(0, 40)), min_size=1, max_size=60))

@@ -15,7 +15,7 @@ import pytest
 
 from serm.judging.llm.ledger import Ledger
 from serm.judging.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, TableSource
-from serm.settings_judging import SearchSettings
+from serm.settings.judging import SearchSettings
 
 TEXTS = ["red cat", "cat face", "blue dog", "rote Katze"]
 IDS = ["a", "b", "c", "d"]

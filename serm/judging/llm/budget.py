@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from serm.settings_judging import BudgetSettings, LLMSettings
+from serm.settings.judging import BudgetSettings, LLMSettings
 
 NANO = 1_000_000_000
 """Money is counted in whole billionths, so that sums are exact."""

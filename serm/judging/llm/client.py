@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion
 from serm.errors import UserError
 from serm.judging.llm.answer import RESPONSE_FORMAT, label_probabilities
 from serm.judging.llm.ledger import Reply
-from serm.settings_judging import LLMSettings
+from serm.settings.judging import LLMSettings
 
 Body = dict[str, Any]
 LONGEST_RETRY_AFTER = 300.0

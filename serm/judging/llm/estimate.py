@@ -14,7 +14,7 @@ from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.panel import session
 from serm.judging.llm.plan import Checks, Plan
 from serm.settings import Settings
-from serm.settings_judging import LLMSettings, TrustSettings
+from serm.settings.judging import LLMSettings, TrustSettings
 
 Estimate = dict[str, int | float]
 LIKELY_OUTPUT = 0.5

@@ -24,7 +24,7 @@ from serm.judging.llm.limits import Breaker, Dead, Limits
 from serm.judging.llm.prompt import Message, Prompter, Question
 from serm.judging.llm.vote import Opinion, Tally, unjudged
 from serm.judging.retrieval import Piece, Retrieval
-from serm.settings_judging import LLMSettings
+from serm.settings.judging import LLMSettings
 
 LONGEST_BACKOFF = 60.0
 

@@ -15,7 +15,7 @@ from serm.judging import canaries, gold
 from serm.judging.batch import Batch
 from serm.judging.judge import Integers, Pairs
 from serm.judging.llm.prompt import Example
-from serm.settings_judging import TrustSettings
+from serm.settings.judging import TrustSettings
 
 T = TypeVar("T", np.float64, np.int64)
 FRESH = 1000

