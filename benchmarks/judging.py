@@ -175,7 +175,7 @@ def labels(workspace: Path) -> dict[str, Any]:
     counts = np.stack([(grades == grade).sum(axis=0) for grade in range(GRADES)])
     most = np.sort(counts, axis=0)[-1]
     rules = {name: (votes.grades, votes.grades != ABSTAINED) for name, votes in panel.votes.items()}
-    rules["majority (2 of 3)"] = (counts.argmax(axis=0), most >= 2)
+    rules["majority"] = (counts.argmax(axis=0), 2 * most > counts.sum(axis=0))
     decided = unanimous(panel.votes)
     rules["unanimous"] = (decided.grades, decided.kept)
     for name, model in (("dawid-skene", dawid_skene), ("mace", mace)):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +52,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         contracts.KNOWLEDGE,
     )
     write_judgments(tmp_path, seed_rows())
+    write_impressions(tmp_path, QUERIES, searches=1)
     write_mined(tmp_path, [(query, i) for query in QUERIES[-3:] for i in ids])
     return tmp_path
 
@@ -74,6 +77,31 @@ def seed_rows() -> list[dict[str, object]]:
         for query in QUERIES[:-3]
         for number, name in enumerate(NAMES)
     ]
+
+
+def write_impressions(world: Path, queries: Sequence[str], searches: int) -> None:
+    """Each query is searched so often: all documents in a random order, clicked the more often the better they are."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for number, (query, _) in enumerate(itertools.product(queries, range(searches))):
+        for position, document in enumerate(rng.permutation(len(NAMES)), start=1):
+            clicked = rng.random() < (0.05, 0.2, 0.5, 0.9)[true_grade(query, NAMES[document])] / position**0.5
+            rows.append(
+                {
+                    "event_time": datetime(2017, 3, 1, tzinfo=UTC),
+                    **dict.fromkeys(("query_id", "session_id", "user_id"), str(number)),
+                    "locale": "en",
+                    "query": query,
+                    "doc_id": f"en-{document}",
+                    "position": position,
+                    "clicked": clicked,
+                    "dwell_seconds": 60.0 if clicked else None,
+                    "negative_feedback": False,
+                    **dict.fromkeys(("score", "model_version", "variant")),
+                }
+            )
+    log = pa.Table.from_pylist(rows, contracts.IMPRESSIONS)
+    contracts.write(log, world / "validated" / "impressions", contracts.IMPRESSIONS)
 
 
 def write_judgments(world: Path, rows: list[dict[str, object]]) -> None:

@@ -35,15 +35,22 @@ class Decision:
 
 
 def unanimous(votes: Mapping[str, Votes]) -> Decision:
-    """Keep the pairs on which every judge gives the same grade, as published (SERM, level 2)."""
+    """Keep the pairs on which every judge gives the same grade, as published (SERM, level 2).
+
+    A judge whose evidence says nothing of a pair does not sit on it; two at least must, or all of a smaller panel.
+    """
     grades = np.stack([v.grades for v in votes.values()])
+    sits = ~np.stack([v.silent for v in votes.values()])
     within = np.stack([v.within_agreement for v in votes.values()])
-    kept = (grades == grades[0]).all(axis=0) & (grades[0] != ABSTAINED)
+    highest = grades.max(axis=0)
+    enough = sits.sum(axis=0) >= min(2, len(votes))
+    kept = ((grades == highest) | ~sits).all(axis=0) & enough & (highest != ABSTAINED)
     reasons = [
         "" if keep else "the judges differ: " + _opinions(list(votes), column)
         for keep, column in zip(kept, grades.T, strict=True)
     ]
-    return Decision(grades[0], within.mean(axis=0), kept, reasons)
+    agreement = (within * sits).sum(axis=0) / np.maximum(sits.sum(axis=0), 1)
+    return Decision(highest, agreement, kept, reasons)
 
 
 def confident(votes: Mapping[str, Votes], posterior: Floats, min_confidence: float) -> Decision:

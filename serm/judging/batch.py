@@ -37,6 +37,8 @@ class Batch:
     """[k], those held out: no judge is calibrated on them and no prompt shows them."""
     catalogue: Catalogue
     knowledge: pa.Table
+    impressions: Path
+    """What users saw and did in the window (IMPRESSIONS)."""
 
     @staticmethod
     def read(mined: Path, validated: Path, judgments: Path, knowledge: Path, settings: Settings) -> Batch:
@@ -60,6 +62,7 @@ class Batch:
             unseen=held_out(seed, settings.judging),
             catalogue=catalogue,
             knowledge=look_ups,
+            impressions=validated / "impressions",
         )
 
     def pair(self, query: str, locale: str, doc_id: str) -> Pairs | None:

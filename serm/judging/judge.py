@@ -63,6 +63,9 @@ class Votes:
     rationales: list[str]
     paths: Integers
     """[paths, n], the grade of each path; ``ABSTAINED`` where it was not drawn."""
+    silent: NDArray[np.bool_]
+    """[n], true where the judge abstained because its kind of evidence says nothing of the pair. A judge that was asked
+    and gave no valid answer abstained too, but is not silent."""
 
     def take(self, rows: Integers) -> Votes:
         """Return the votes on these rows."""
@@ -72,6 +75,7 @@ class Votes:
             self.within_agreement[rows],
             [self.rationales[row] for row in rows],
             self.paths[:, rows],
+            self.silent[rows],
         )
 
 
@@ -113,4 +117,5 @@ def majority_vote(
         within_agreement=counts[np.arange(count), majority] / drawn[:, 0],
         rationales=rationales,
         paths=grades,
+        silent=abstains,
     )

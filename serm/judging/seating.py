@@ -7,13 +7,17 @@ import numpy as np
 from serm.judging.batch import Batch
 from serm.judging.calibration import CalibratedJudge, Evidence
 from serm.judging.encoder import Embeddings, EncoderEvidence
-from serm.judging.judge import Integers, Votes
+from serm.judging.judge import Integers, Pairs, Votes
 from serm.judging.lexical import LexicalEvidence
 from serm.judging.llm.panel import Asked
 from serm.judging.outside import OutsideEvidence
 from serm.judging.panel import Panel
+from serm.judging.users import UserEvidence
 from serm.relevance import load_encoder
 from serm.settings import Settings
+
+FEWEST_SEEN = 50
+"""Seed judgments of pairs that users of the window saw, without which what users do cannot be read as a grade."""
 
 
 def seat(batch: Batch, asked: Asked | None, settings: Settings) -> tuple[Panel, Integers]:
@@ -49,4 +53,8 @@ def _offline(batch: Batch, settings: Settings) -> list[CalibratedJudge]:
     ]
     seen = np.flatnonzero(~batch.unseen)
     known, grades = batch.known.take(seen), batch.grades[seen]
+    users = UserEvidence(batch.impressions, Pairs.joined([batch.known, batch.pairs]), settings)
+    told = ~users.look_up(known).abstains
+    if told.sum() >= FEWEST_SEEN and len(np.unique(grades[told])) > 1:
+        evidence.append(users)
     return [CalibratedJudge(of, known, grades, settings.judging.paths, settings.judging.seed) for of in evidence]

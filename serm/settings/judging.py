@@ -124,7 +124,7 @@ class JudgingSettings(Section):
 
     @model_validator(mode="after")
     def _named_apart(self) -> JudgingSettings:
-        names = [llm.name for llm in self.llms] + ["lexical", "encoder", "outside knowledge"]
+        names = [llm.name for llm in self.llms] + ["lexical", "encoder", "outside knowledge", "users"]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"judge {twice[0]!r} stands there twice; give each judge a name of its own")
         if not self.offline and not self.llms:

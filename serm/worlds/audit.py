@@ -85,10 +85,11 @@ def _trust(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _unanimous(panel: pd.DataFrame) -> dict[str, Any]:
-    """Measure the grade of all judges (columns) on the pairs (rows) where they give the same."""
+    """Measure the grade of the judges (columns) on the pairs (rows) where all who vote, two at least, give the same."""
     grades = panel.fillna(-1).to_numpy(np.int64)
-    agree = (grades == grades[:, :1]).all(axis=1) & (grades[:, 0] >= 0)
-    return _measure(grades[:, 0], panel.index.get_level_values("truth").to_numpy(np.int64), agree)
+    highest, voted = grades.max(axis=1), grades >= 0
+    agree = ((grades == highest[:, None]) | ~voted).all(axis=1) & (voted.sum(axis=1) > 1)
+    return _measure(highest, panel.index.get_level_values("truth").to_numpy(np.int64), agree)
 
 
 def _measure(grades: Array, truth: Array, kept: Array) -> dict[str, Any]:

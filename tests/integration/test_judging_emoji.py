@@ -32,6 +32,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     documents = contracts.read(path / "documents", contracts.DOCUMENTS)
     here = documents.filter(pc.is_in(documents["locale"], pa.array(LOCALES)))
     contracts.write(here, path / "validated" / "documents", contracts.DOCUMENTS)
+    contracts.write(one_search(documents), path / "validated" / "impressions", contracts.IMPRESSIONS)
     seed = contracts.read(path / "state" / "judgments", contracts.JUDGMENTS)
     live = world.live_queries(0, "train")
     others = live[np.isin(world.truth.locales[live], LOCALES)][::150][:6]
@@ -47,6 +48,15 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     for out in ("first", "second"):
         annotate(path / "mined", path / "validated", path / "judgments", path / "few", path / out, settings)
     return path / "first", path / "second", settings
+
+
+def one_search(documents: pa.Table) -> pa.Table:
+    """A log in which users saw too little to say anything."""
+    named = dict.fromkeys(("query_id", "session_id", "user_id", "query"), "one")
+    when = {"event_time": datetime(2017, 1, 1, tzinfo=UTC), "position": 1, "clicked": True, "negative_feedback": False}
+    absent = dict.fromkeys(("dwell_seconds", "score", "model_version", "variant"))
+    row = {**named, **when, **absent, **documents.select(["doc_id", "locale"]).slice(0, 1).to_pylist()[0]}
+    return pa.Table.from_pylist([row], contracts.IMPRESSIONS)
 
 
 def test_two_runs_give_the_same_bytes(annotated: tuple[Path, Path, Settings]) -> None:

@@ -302,7 +302,7 @@ def test_the_audit_measures_labels_judges_and_mining(world, tmp_path):
     assert found["labels_by_agent"]["b"]["accuracy"] == 0.0
     assert found["judges"]["encoder"]["quadratic_kappa"] == 1.0
     assert found["judges"]["outside knowledge"]["keep_rate"] == pytest.approx(2 / 3, abs=1e-4)
-    assert found["panels"]["all judges"]["keep_rate"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["panels"]["all judges"]["keep_rate"] == pytest.approx(1 / 3, abs=1e-4)  # an abstention is silence
     assert found["panels"]["without outside knowledge"]["keep_rate"] == pytest.approx(2 / 3, abs=1e-4)
     assert found["mined"] == {"pairs": 3, "wrong": pytest.approx(1 / 3, abs=1e-4)}
     assert found["mined_by_agent"]["a"] == {"pairs": 2, "wrong": 0.5}

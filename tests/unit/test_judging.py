@@ -13,7 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from judging_world import NAMES, build, content, run, seed_rows, write_judgments, write_mined
+from judging_world import (
+    NAMES,
+    QUERIES,
+    build,
+    content,
+    run,
+    seed_rows,
+    write_impressions,
+    write_judgments,
+    write_mined,
+)
 from sklearn.metrics import cohen_kappa_score
 
 from serm import contracts
@@ -38,6 +48,7 @@ def some_votes(*grades: list[int]) -> dict[str, Votes]:
             np.full(len(of), 0.8),
             ["because."] * len(of),
             np.array([of]),
+            np.zeros(len(of), bool),
         )
         for number, of in enumerate(grades)
     }
@@ -177,6 +188,30 @@ def test_words_keep_their_marks(word: str) -> None:
 def pairs(query: str, titles: list[str]) -> Pairs:
     count = len(titles)
     return Pairs([query] * count, ["en"] * count, titles, titles, titles, [None] * count)
+
+
+def test_what_users_did_is_a_judge_of_the_pairs_that_they_saw(world: Path) -> None:
+    assert "users" not in json.loads((run(world) / "panel.json").read_text())["judges"]  # each pair was seen once
+    shown = [*QUERIES[:9], "green"]
+    write_impressions(world, shown, searches=200)
+    out = run(world)
+    panel = json.loads((out / "panel.json").read_text())
+    votes = contracts.read(out / "votes", contracts.VOTES).to_pandas()
+    of_users = votes[votes["judge"] == "users"].set_index(["query", "doc_id"])
+    assert panel["judges"]["users"]["accuracy"] > panel["judges"]["users"]["base_rate"]
+    assert of_users.loc["green"]["grade"].notna().all()
+    assert of_users.loc["pet"]["grade"].isna().all()
+    assert of_users.loc["green"]["grade"].idxmax() == "en-4"  # the green car, for one who asks for green
+    assert "clicks in 200 impressions" in of_users.loc["green"]["rationale"].iloc[0]
+
+
+def test_a_judge_without_evidence_is_silent_and_one_that_fails_is_not() -> None:
+    votes = some_votes([3, 3, 3, ABSTAINED], [3, 3, ABSTAINED, ABSTAINED], [ABSTAINED] * 4)
+    votes["judge 1"].silent[2:] = True
+    votes["judge 2"].silent[[0, 2]] = True
+    decision = unanimous(votes)
+    assert decision.kept.tolist() == [True, False, False, False]  # the second failed, the third is one judge's alone
+    assert decision.agreement[0] == pytest.approx(0.8)
 
 
 # Trust

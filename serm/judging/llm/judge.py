@@ -215,6 +215,7 @@ def votes(opinions: Sequence[Opinion], paths: int) -> Votes:
         within_agreement=np.array([o.within_agreement for o in opinions], np.float64),
         rationales=[o.rationale for o in opinions],
         paths=drawn,
+        silent=np.zeros(len(opinions), bool),
     )
 
 

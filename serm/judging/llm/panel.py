@@ -196,6 +196,7 @@ def _placed(of: Votes, rows: Integers, count: int) -> Votes:
         spread(of.within_agreement, rows, count, 0.0),
         [said.get(row, "not asked.") for row in range(count)],
         spread(of.paths.T, rows, count, ABSTAINED).T,
+        np.zeros(count, bool),
     )
 
 
