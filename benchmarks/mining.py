@@ -116,7 +116,8 @@ def measure(chosen: dict[str, np.ndarray], candidates: pa.Table, above: np.ndarr
     """Return what each selection holds; ``above`` is ``excess`` of the ``candidates``.
 
     ``too_high`` and ``too_low`` are shares of what is mined; ``found`` and ``found_too_low`` of what is wrong among all
-    candidates; ``lift`` is over the share that is wrong among shown ones. The pairs with the highest scores are a
+    candidates; ``lift`` is over the share that is wrong among shown ones, and ``most_lift`` what no choice of so many pairs
+    can exceed, because there are no more wrong ones. The pairs with the highest scores are a
     control: a champion that over-scores is wrong about many of them.
     """
     every, shown = candidates["pair"].to_numpy(), candidates["impressions"].to_numpy() > 0
@@ -130,6 +131,7 @@ def measure(chosen: dict[str, np.ndarray], candidates: pa.Table, above: np.ndarr
             "too_high": share - too_low,
             "too_low": too_low,
             "lift": share / float(wrong[shown].mean()),
+            "most_lift": min(1.0, float(wrong.sum()) / max(len(pairs), 1)) / float(wrong[shown].mean()),
             "found": float(wrong[mined].sum() / wrong.sum()),
             "found_too_low": float(low[mined].sum() / low.sum()),
         }
