@@ -89,23 +89,24 @@ def pairs(count: int) -> Pairs:
     return Pairs(queries, ["en"] * count, [str(n) for n in range(count)], texts, texts, [None] * count)
 
 
-def throughput(calls: int) -> dict[str, Any]:
-    """Calls a second beside the ideal, which is ``CONCURRENCY`` calls each ``LATENCY`` seconds."""
-    rates = []
-    for _ in range(3):
+def throughput(sizes: list[int]) -> dict[str, Any]:
+    """Calls a second beside the ideal, which is ``CONCURRENCY`` calls each ``LATENCY`` seconds, by size of the batch.
+
+    The start and the end count too: 32 connections are opened one after the other, and the last answers wait for none.
+    """
+    rates: dict[int, list[float]] = {calls: [] for calls in sizes}
+    for calls in sizes * 3:
         with endpoint(LATENCY) as url, judge(url) as of:
             start = time.perf_counter()
             opinions, _ = asyncio.run(of.opinions(pairs(calls), [0] * calls))
-            rates.append(calls / (time.perf_counter() - start))
+            rates[calls].append(calls / (time.perf_counter() - start))
             assert all(opinion.grade != ABSTAINED for opinion in opinions)
     ideal = CONCURRENCY / LATENCY
     return {
         "latency_seconds": LATENCY,
         "concurrency": CONCURRENCY,
-        "calls": calls,
         "ideal_per_second": ideal,
-        "per_second": [round(rate, 1) for rate in rates],
-        "of_ideal": [round(rate / ideal, 4) for rate in rates],
+        "of_ideal_by_calls": {str(calls): [round(rate / ideal, 4) for rate in of] for calls, of in rates.items()},
         "load_average": os.getloadavg()[0],
     }
 
@@ -217,7 +218,7 @@ def main() -> None:
     """Measure one part and write it into the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("throughput").add_argument("--calls", type=int, default=3200)
+    parts.add_parser("throughput").add_argument("--calls", type=int, nargs="+", default=[800, 3200, 12800])
     parts.add_parser("memory").add_argument("--pairs", type=int, default=100_000)
     parts.add_parser("canaries")
     parts.add_parser("labels").add_argument("workspace", type=Path)

@@ -116,9 +116,9 @@ def measure(chosen: dict[str, np.ndarray], candidates: pa.Table, above: np.ndarr
     """Return what each selection holds; ``above`` is ``excess`` of the ``candidates``.
 
     ``too_high`` and ``too_low`` are shares of what is mined; ``found`` and ``found_too_low`` of what is wrong among all
-    candidates; ``lift`` is over the share that is wrong among shown ones, and ``most_lift`` what no choice of so many pairs
-    can exceed, because there are no more wrong ones. The pairs with the highest scores are a
-    control: a champion that over-scores is wrong about many of them.
+    candidates; ``lift`` is over the share that is wrong among shown ones, and ``most_lift`` what no choice of so many
+    pairs can exceed, because there are no more wrong ones. The pairs with the highest scores are a control: a champion
+    that over-scores is wrong about many of them.
     """
     every, shown = candidates["pair"].to_numpy(), candidates["impressions"].to_numpy() > 0
     wrong, low = np.abs(above) >= 1, above <= -1
