@@ -92,6 +92,7 @@ def evolve(
             trained=trained,
             tests=_given(tests, dsl.Dataset, "tests").output,
             validated=validated,
+            reference=given_reference,
             settings=settings,
         ).outputs["evaluated"]
         published = publish(

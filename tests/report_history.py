@@ -257,7 +257,8 @@ def _training(number: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _slices(number: int, base: float, gain: float, rng: np.random.Generator) -> dict[str, Any]:
-    sizes = {"all": 512} | {name: 30 * len(locales) for name, locales in FAMILIES.items()} | dict.fromkeys(LOCALES, 29)
+    sizes = {"all": 512} | {f"family:{name}": 30 * len(locales) for name, locales in FAMILIES.items()}
+    sizes |= {f"locale:{name}": 29 for name in LOCALES}
     return {name: {"n": n, "measures": _measures(number, n, base, gain, rng)} for name, n in sizes.items()}
 
 

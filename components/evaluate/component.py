@@ -11,6 +11,7 @@ def evaluate(
     trained: dsl.Input[dsl.Model],
     tests: dsl.Input[dsl.Dataset],
     validated: dsl.Input[dsl.Dataset],
+    reference: dsl.Input[dsl.Dataset],
     settings: str,
     evaluated: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
@@ -27,6 +28,7 @@ def evaluate(
             Path(trained.path),
             Path(tests.path),
             Path(validated.path),
+            Path(reference.path),
             Path(evaluated.path),
             params.parse(settings),
         )

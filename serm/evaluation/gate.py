@@ -6,30 +6,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from serm.evaluation.compare import Comparison
 from serm.settings import EvaluationSettings
 
 Result = Literal["passed", "failed", "inconclusive"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Means of one measure over the ``n`` queries of a slice, champion against challenger.
-
-    ``low`` and ``high`` bound the ``difference`` (challenger - champion) at confidence 1 - alpha; the ends of both
-    models' own intervals follow. ``p`` is that of the paired randomisation test, two-sided.
-    """
-
-    n: int
-    champion: float
-    challenger: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    champion_low: float
-    champion_high: float
-    challenger_low: float
-    challenger_high: float
 
 
 @dataclass(frozen=True)
@@ -41,7 +21,7 @@ class Verdict:
 
 
 def decide(rolling: Comparison | None, frozen: Comparison | None, settings: EvaluationSettings) -> Verdict:
-    """Decide on the challenger from NDCG@``gate_cutoff`` over all pairs of both test sets.
+    """Decide on the challenger from NDCG@``gate.cutoff`` over all pairs of both test sets.
 
     It passes when it is significantly better on the rolling set, by more than ``min_gain``, and when its loss on
     the frozen set is within ``max_frozen_loss`` even at the unlucky end of the interval (non-inferiority). It fails
@@ -65,15 +45,15 @@ def _gain(rolling: Comparison | None, settings: EvaluationSettings) -> tuple[Res
         return "inconclusive", f"{found}, not below {settings.alpha:g}: no evidence of a difference."
     if rolling.difference < 0:
         return "failed", f"{found}: significantly worse."
-    if rolling.difference <= settings.min_gain:
-        return "inconclusive", f"{found}: better, but not by more than min_gain {settings.min_gain:g}."
-    return "passed", f"{found}: significantly better, by more than min_gain {settings.min_gain:g}."
+    if rolling.difference <= settings.gate.min_gain:
+        return "inconclusive", f"{found}: better, but not by more than min_gain {settings.gate.min_gain:g}."
+    return "passed", f"{found}: significantly better, by more than min_gain {settings.gate.min_gain:g}."
 
 
 def _loss(frozen: Comparison | None, settings: EvaluationSettings) -> tuple[Result, str]:
     if frozen is None or (lack := _lack(frozen, settings)):
         return "inconclusive", f"Frozen set: {'no data' if frozen is None else lack}."
-    margin = settings.max_frozen_loss
+    margin = settings.gate.max_frozen_loss
     found = f"Frozen set: {_change(frozen, settings)}"
     if frozen.high < -margin:
         return "failed", f"{found}: the loss is confidently above max_frozen_loss {margin:g}."
@@ -84,8 +64,8 @@ def _loss(frozen: Comparison | None, settings: EvaluationSettings) -> tuple[Resu
 
 def _lack(comparison: Comparison, settings: EvaluationSettings) -> str:
     """Say what is missing for a decision, or return an empty string."""
-    if comparison.n < settings.min_queries:
-        return f"{comparison.n} queries, fewer than min_queries {settings.min_queries}"
+    if comparison.n < settings.gate.min_queries:
+        return f"{comparison.n} queries, fewer than min_queries {settings.gate.min_queries}"
     if not all(map(isfinite, (comparison.difference, comparison.low, comparison.high, comparison.p))):
         return "the measures are not finite numbers"
     return ""
@@ -93,7 +73,7 @@ def _lack(comparison: Comparison, settings: EvaluationSettings) -> str:
 
 def _change(comparison: Comparison, settings: EvaluationSettings) -> str:
     return (
-        f"NDCG@{settings.gate_cutoff} {comparison.champion:.4f} -> {comparison.challenger:.4f} "
+        f"{settings.gate_measure} {comparison.champion:.4f} -> {comparison.challenger:.4f} "
         f"over {comparison.n} queries ({comparison.difference:+.4f}, "
         f"{1 - settings.alpha:.0%} interval {comparison.low:+.4f} to {comparison.high:+.4f})"
     )
