@@ -167,7 +167,14 @@ def learn(
         training.train(
             state / "champion", state / "judgments", there / "annotate", validated, there / "train", settings
         )
-        inputs = (state / "champion", there / "train", path / "tests", validated, state / "reference")
+        inputs = (
+            state / "champion",
+            there / "train",
+            there / "annotate",
+            path / "tests",
+            validated,
+            state / "reference",
+        )
         gains = evaluation.evaluate(*inputs, there / "evaluate", settings)
         found: dict[str, Any] = {"labels": len(rows)}
         for test in ("frozen", "rolling"):

@@ -9,6 +9,7 @@ from serm.cli.options import (
     CYCLE,
     PARAMS,
     REFERENCE,
+    Annotated_,
     Champion,
     Json,
     Out,
@@ -24,6 +25,7 @@ from serm.cli.options import (
 def evaluate(
     champion: Champion = CHAMPION,
     trained: Trained = CYCLE / "train",
+    annotated: Annotated_ = CYCLE / "annotate",
     tests: Tests = Path("tests"),
     validated: Validated = CYCLE / "validate",
     reference: Reference = REFERENCE,
@@ -34,5 +36,5 @@ def evaluate(
     """Measure champion and challenger on both test sets, and pass or fail the challenger."""
     from serm import evaluation, settings
 
-    figures = evaluation.evaluate(champion, trained, tests, validated, reference, out, settings.load(params))
+    figures = evaluation.evaluate(champion, trained, annotated, tests, validated, reference, out, settings.load(params))
     show("evaluate", figures, json)

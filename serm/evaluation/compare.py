@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -44,6 +44,24 @@ class Comparison:
     champion_high: float
     challenger_low: float
     challenger_high: float
+
+
+@dataclass(frozen=True)
+class SliceTest:
+    """The gate measure on a slice of a test set: is it worse than its margin?
+
+    ``p_worse`` is the one-sided p of the paired randomisation test that the loss exceeds ``margin``, not adjusted for
+    the number of slices; NaN where the slice is not ``tested``.
+    """
+
+    set: str
+    slice: str
+    n: int
+    tested: bool
+    difference: float
+    margin: float
+    p_worse: float
+    detectable: float
 
 
 Compared = dict[str, dict[str, Comparison]]
@@ -133,6 +151,39 @@ def slices(measured: pa.Table, settings: EvaluationSettings) -> Compared:
         if rows.any()
     }
     return _adjusted(compared, settings)
+
+
+def slice_tests(
+    measured: Mapping[str, pa.Table], compared: Mapping[str, Compared], name: str, settings: EvaluationSettings
+) -> list[SliceTest]:
+    """Test each slice of the test set ``name``; a cut of the pairs counts as a slice too.
+
+    Args:
+        measured: choice of pairs -> rows of ``per_query``.
+        compared: choice of pairs -> what ``slices`` made of them.
+        name: the test set.
+        settings: gate measure, margins, permutations and seed.
+    """
+    found = []
+    for pairs, table in measured.items():
+        rows = table.filter(pc.equal(table["measure"], settings.gate_measure))
+        difference = rows["challenger"].to_numpy() - rows["champion"].to_numpy()
+        large = tested(compared[pairs], settings)
+        for part, chosen in _rows_of_slices(rows):
+            if (part == "all") == (pairs == ALL) or not chosen.any():
+                continue
+            called = f"pairs:{pairs}" if part == "all" else part
+            margin = settings.gate.slice_losses.get(called, settings.gate.max_slice_loss)
+            one = compared[pairs][part][settings.gate_measure]
+            is_tested = part in large or (part == "all" and one.n >= settings.gate.min_slice_queries)
+            shifted = (difference[chosen] + margin)[:, None]
+            p = (
+                float(randomisation_p(shifted, settings.permutations, settings.seed, "less")[0])
+                if is_tested
+                else np.nan
+            )
+            found.append(SliceTest(name, called, one.n, is_tested, one.difference, margin, p, one.detectable))
+    return found
 
 
 def as_json(compared: Compared) -> dict[str, Any]:

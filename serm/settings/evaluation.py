@@ -24,6 +24,20 @@ class GateSettings(Section):
     """Loss in mean NDCG on the frozen set that still passes."""
     min_slice_queries: Count = 30
     """Queries that a slice needs to be tested; below, intervals are too narrow and a test finds next to nothing."""
+    max_slice_loss: Margin = 0.03
+    """Loss in mean NDCG on a slice of either set that still passes; only a confidently greater one fails."""
+    slice_losses: dict[str, Margin] = Field(default_factory=dict)
+    """Slice -> its own margin instead, for example ``locale:de: 0.01``."""
+    max_calibration_loss: Margin = 0.02
+    """How much the calibration error on the rolling set may grow."""
+    max_size_mb: Annotated[float, Field(gt=0)] = 1000.0
+    """Of the challenger's files."""
+    golden_requests: Count = 20
+    """Test queries that a real KServe server scores with the challenger, each with its judged documents."""
+    max_serving_difference: Annotated[float, Field(ge=0, le=3)] = 0.01
+    """How far a served score may lie from the model's own, in grades."""
+    max_p95_ms: Annotated[float, Field(gt=0)] = 5000.0
+    """Latency of those requests on this machine; the default only finds a model that cannot be served at all."""
 
 
 class EvaluationSettings(Section):

@@ -16,7 +16,7 @@ from serm import contracts
 from serm.errors import UserError
 from serm.evaluation import examples, pools
 from serm.evaluation.compare import KINDS, numbered, per_query
-from serm.evaluation.evaluate import Measured, measured, with_scores
+from serm.evaluation.evaluate import Measured, golden_batch, measured, read_held, with_scores
 from serm.settings import EvaluationSettings, Settings
 
 
@@ -203,3 +203,34 @@ def test_a_missing_dataset_stops_the_step(root: Path, lost: str) -> None:
 def test_scores_that_are_not_numbers(root: Path) -> None:
     with pytest.raises(UserError, match="challenger gives scores that are not finite"):
         _pool(root, world.settings(), (1.0, nan))
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ('{"held": []}', []),
+        ('{"held": ["kappa is low."]}', ["kappa is low."]),
+        ("{}", None),
+        ('{"held": null}', None),
+        ("{", None),
+        ("[]", None),
+        (None, None),
+    ],
+)
+def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None, held: list[str] | None) -> None:
+    path = tmp_path / "panel.json"
+    if text is not None:
+        path.write_text(text)
+    assert read_held(path) == held
+
+
+def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path) -> None:
+    settings = world.settings(gate={"golden_requests": 7})
+    pool = pools.read(root / "tests", root / "validated", root / "reference", settings)
+    batch = golden_batch(pool, settings.evaluation)
+    assert len(batch) == 7
+    assert all(len(set(request.documents)) == len(request.documents) == 4 for request in batch)
+    backwards = golden_batch(pool.take(list(range(pool.num_rows))[::-1]), settings.evaluation)
+    assert [request.query for request in backwards] == [request.query for request in batch]
+    other = world.settings(gate={"golden_requests": 7}, seed=1)
+    assert batch != golden_batch(pool, other.evaluation)
