@@ -167,9 +167,15 @@ def learn(
         training.train(
             state / "champion", state / "judgments", there / "annotate", validated, there / "train", settings
         )
-        gains = evaluation.evaluate(
-            state / "champion", there / "train", path / "tests", validated, there / "evaluate", settings
+        inputs = (
+            state / "champion",
+            there / "train",
+            there / "annotate",
+            path / "tests",
+            validated,
+            state / "reference",
         )
+        gains = evaluation.evaluate(*inputs, there / "evaluate", settings)
         found: dict[str, Any] = {"labels": len(rows)}
         for test in ("frozen", "rolling"):
             gain = float(gains[f"{test}_gain"])

@@ -90,8 +90,10 @@ def evolve(
         evaluated = evaluate(
             champion=given_champion,
             trained=trained,
+            annotated=annotated,
             tests=_given(tests, dsl.Dataset, "tests").output,
             validated=validated,
+            reference=given_reference,
             settings=settings,
         ).outputs["evaluated"]
         published = publish(

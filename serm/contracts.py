@@ -149,7 +149,8 @@ REVIEW = pa.schema(
 KNOWLEDGE = pa.schema([_field("key", pa.string()), _field("text", pa.string())])
 
 #: A query measured on a test ``set`` (frozen, rolling): champion's and challenger's value of ``measure`` (0 to 1)
-#: over all judged ``pairs`` of the query, or only those of no shared token.
+#: over all judged ``pairs`` of the query, or only those that share a token, or none. The slices that the query belongs
+#: to: locale, family, traffic (head, torso, tail, unseen), query_age and document_age (new, old).
 PER_QUERY = pa.schema(
     [
         _field("set", pa.string()),
@@ -157,9 +158,28 @@ PER_QUERY = pa.schema(
         _field("query", pa.string()),
         _field("locale", pa.string()),
         _field("family", pa.string()),
+        _field("traffic", pa.string()),
+        _field("query_age", pa.string()),
+        _field("document_age", pa.string()),
         _field("measure", pa.string()),
         _field("champion", pa.float64()),
         _field("challenger", pa.float64()),
+    ]
+)
+
+#: The first documents of a test query's judged pool as ``model`` (champion, challenger) ranks them; ``rank`` counts
+#: from 1, ``score`` is the expected grade (0 to 3).
+RANKINGS = pa.schema(
+    [
+        _field("set", pa.string()),
+        _field("locale", pa.string()),
+        _field("query", pa.string()),
+        _field("model", pa.string()),
+        _field("rank", pa.int32()),
+        _field("doc_id", pa.string()),
+        _field("title", pa.string()),
+        _field("grade", pa.int8()),
+        _field("score", pa.float64()),
     ]
 )
 

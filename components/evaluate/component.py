@@ -5,12 +5,14 @@ from kfp import dsl
 from components import images
 
 
-@dsl.component(base_image=images.TRAIN, install_kfp_package=False)
+@dsl.component(base_image=images.SERVE, install_kfp_package=False)
 def evaluate(
     champion: dsl.Input[dsl.Model],
     trained: dsl.Input[dsl.Model],
+    annotated: dsl.Input[dsl.Dataset],
     tests: dsl.Input[dsl.Dataset],
     validated: dsl.Input[dsl.Dataset],
+    reference: dsl.Input[dsl.Dataset],
     settings: str,
     evaluated: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
@@ -25,8 +27,10 @@ def evaluate(
         evaluation.evaluate(
             Path(champion.path),
             Path(trained.path),
+            Path(annotated.path),
             Path(tests.path),
             Path(validated.path),
+            Path(reference.path),
             Path(evaluated.path),
             params.parse(settings),
         )

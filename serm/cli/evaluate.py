@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serm.cli.options import CHAMPION, CYCLE, PARAMS, Champion, Json, Out, Params, Tests, Trained, Validated, show
+from serm.cli.options import (
+    CHAMPION,
+    CYCLE,
+    PARAMS,
+    REFERENCE,
+    Annotated_,
+    Champion,
+    Json,
+    Out,
+    Params,
+    Reference,
+    Tests,
+    Trained,
+    Validated,
+    show,
+)
 
 
 def evaluate(
     champion: Champion = CHAMPION,
     trained: Trained = CYCLE / "train",
+    annotated: Annotated_ = CYCLE / "annotate",
     tests: Tests = Path("tests"),
     validated: Validated = CYCLE / "validate",
+    reference: Reference = REFERENCE,
     out: Out = CYCLE / "evaluate",
     params: Params = PARAMS,
     json: Json = False,
@@ -19,5 +36,5 @@ def evaluate(
     """Measure champion and challenger on both test sets, and pass or fail the challenger."""
     from serm import evaluation, settings
 
-    figures = evaluation.evaluate(champion, trained, tests, validated, out, settings.load(params))
+    figures = evaluation.evaluate(champion, trained, annotated, tests, validated, reference, out, settings.load(params))
     show("evaluate", figures, json)

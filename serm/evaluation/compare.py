@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,95 +11,225 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from serm.evaluation.gate import Comparison
-from serm.evaluation.measures import ndcg
-from serm.evaluation.significance import bootstrap_interval, randomisation_p
+from serm.evaluation import measures
+from serm.evaluation.significance import bootstrap_interval, detectable_effect, holm, randomisation_p
 from serm.settings import EvaluationSettings
 
-#: Which pairs of a pool count: all of them, or those that share no token with their query.
-ALL, NO_SHARED_TOKEN = "all", "no shared token"
+#: Which pairs of a pool count: all of them, or those that share a token with their query, or none.
+ALL, SHARED_TOKEN, NO_SHARED_TOKEN = "all", "shared token", "no shared token"
+#: What a query's slices are by: columns of PER_QUERY.
+KINDS = ("family", "locale", "traffic", "query_age", "document_age")
 
 
-def per_query(pool: pa.Table, name: str, pairs: str, settings: EvaluationSettings) -> pa.Table:
-    """Return NDCG of both models for each query of ``pool``, as a table of ``contracts.PER_QUERY``.
+@dataclass(frozen=True)
+class Comparison:
+    """Means of one measure over the ``n`` queries of a slice, champion against challenger.
+
+    ``low`` and ``high`` bound the ``difference`` (challenger - champion) at confidence 1 - alpha; the ends of both
+    models' own intervals follow. ``p`` is that of the paired randomisation test, two-sided; ``p_holm`` is the same,
+    adjusted for the number of slices, and NaN for a slice too small to be tested. ``detectable`` is the smallest
+    difference that a test of these queries finds with 80 % chance.
+    """
+
+    n: int
+    champion: float
+    challenger: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    detectable: float
+    champion_low: float
+    champion_high: float
+    challenger_low: float
+    challenger_high: float
+
+
+@dataclass(frozen=True)
+class SliceTest:
+    """The gate measure on a slice of a test set: is it worse than its margin?
+
+    ``p_worse`` is the one-sided p of the paired randomisation test that the loss exceeds ``margin``, not adjusted for
+    the number of slices; NaN where the slice is not ``tested``.
+    """
+
+    set: str
+    slice: str
+    n: int
+    tested: bool
+    difference: float
+    margin: float
+    p_worse: float
+    detectable: float
+
+
+Compared = dict[str, dict[str, Comparison]]
+"""Slice -> measure -> comparison; a slice is ``all``, or a kind and a value such as ``locale:de``."""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """The pairs of a test set's queries that can be ranked wrongly, and those queries."""
+
+    rows: pa.Table
+    """Sorted by ``number``, the query's row in ``queries``, and doc_id."""
+    queries: pa.Table
+    """locale, query and the columns ``KINDS``, sorted by (locale, query)."""
+
+    @property
+    def number(self) -> NDArray[np.int64]:
+        """The query of each pair, shape [pairs]."""
+        return self.rows["number"].to_numpy()  # type: ignore[no-any-return]
+
+    @property
+    def grade(self) -> NDArray[np.int64]:
+        """The grade of each pair, shape [pairs]."""
+        return self.rows["grade"].to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+
+def numbered(pool: pa.Table) -> Numbered:
+    """Number the queries of ``pool`` (rows of ``pools.read`` of one set).
 
     A query is a (locale, query): the same word may be asked in two languages. Queries whose documents all have
     the same grade tell nothing about a ranking and are left out.
+    """
+    key = ["locale", "query"]
+    spread = pool.group_by([*key, *(kind for kind in KINDS if kind not in key)]).aggregate(
+        [("grade", "min"), ("grade", "max")]
+    )
+    spread = spread.filter(pc.not_equal(spread["grade_min"], spread["grade_max"]))
+    queries = spread.drop_columns(["grade_min", "grade_max"]).sort_by([(name, "ascending") for name in key])
+    number = queries.select(key).append_column("number", pa.array(range(queries.num_rows), pa.int64()))
+    places = pool.select([*key, "doc_id"]).append_column("row", pa.array(range(pool.num_rows), pa.int64()))
+    places = places.join(number, key, join_type="inner").sort_by([("number", "ascending"), ("doc_id", "ascending")])
+    rows = pool.take(places["row"]).append_column("number", places["number"])  # a join takes no distributions
+    return Numbered(rows.combine_chunks(), queries)
+
+
+def per_query(pool: Numbered, name: str, pairs: str, settings: EvaluationSettings) -> pa.Table:
+    """Return both models' measures of each query of ``pool``, as a table of ``contracts.PER_QUERY``.
 
     Args:
-        pool: locale, query, grade, and the scores champion and challenger; one row a judged document.
+        pool: its rows hold the scores ``champion`` and ``challenger``.
         name: the test set, ``frozen`` or ``rolling``.
-        pairs: what ``pool`` was cut to, ``ALL`` or ``NO_SHARED_TOKEN``.
-        settings: cutoffs, families and the seed of the tie shuffle.
+        pairs: what ``pool`` was cut to, ``ALL`` or another.
+        settings: measures and the seed of the tie shuffle.
     """
-    spread = pool.group_by(["locale", "query"]).aggregate([("grade", "min"), ("grade", "max")])
-    spread = spread.filter(pc.not_equal(spread["grade_min"], spread["grade_max"]))
-    queries = spread.select(["locale", "query"]).sort_by([("locale", "ascending"), ("query", "ascending")])
-    queries = queries.append_column("number", pa.array(range(queries.num_rows), pa.int64()))
-    rows = pool.join(queries, ["locale", "query"], join_type="inner").sort_by(
-        [("number", "ascending"), ("doc_id", "ascending")]
-    )
-    number, grade = rows["number"].to_numpy(), rows["grade"].to_numpy().astype(np.int64)
-    champion, challenger = (
-        ndcg(number, grade, rows[model].to_numpy(), settings.cutoffs, settings.seed)
+    values = {
+        model: measures.measure(pool.number, pool.grade, pool.rows[model].to_numpy(), settings)
         for model in ("champion", "challenger")
-    )
-    family = {locale: name for name, locales in settings.families.items() for locale in locales}
-    locales = queries["locale"].to_pylist()
+    }
+    constant = {
+        column: pa.array([value] * pool.queries.num_rows, pa.string())
+        for column, value in (("set", name), ("pairs", pairs))
+    }
     return pa.concat_tables(
         pa.table(
-            {
-                "set": pa.array([name] * len(locales), pa.string()),
-                "pairs": pa.array([pairs] * len(locales), pa.string()),
-                "query": queries["query"],
-                "locale": queries["locale"],
-                "family": pa.array([family.get(locale, "other") for locale in locales], pa.string()),
-                "measure": pa.array([f"NDCG@{cutoff}"] * len(locales), pa.string()),
-                "champion": champion[:, column],
-                "challenger": challenger[:, column],
-            }
+            constant
+            | {column: pool.queries[column] for column in pool.queries.column_names}
+            | {"measure": pa.array([measure] * pool.queries.num_rows, pa.string())}
+            | {model: of_all[:, column] for model, of_all in values.items()}
         )
-        for column, cutoff in enumerate(settings.cutoffs)
+        for column, measure in enumerate(measures.names(settings))
     )
 
 
-def slices(measured: pa.Table, settings: EvaluationSettings) -> dict[str, dict[str, Comparison]]:
-    """Return slice -> measure -> comparison, for the rows of one set and choice of pairs of ``per_query``.
+def slices(measured: pa.Table, settings: EvaluationSettings) -> Compared:
+    """Compare the models on each slice of the rows of one set and choice of pairs of ``per_query``.
 
-    Slices are ``all``, each language family and each locale; a slice without queries is left out.
+    Slices are ``all`` and each value of each of ``KINDS``; a slice without queries is left out.
     """
-    names = [f"NDCG@{cutoff}" for cutoff in settings.cutoffs]
+    names = measures.names(settings)
     by_measure = [measured.filter(pc.equal(measured["measure"], name)) for name in names]
     champion, challenger = (
         np.stack([table[model].to_numpy() for table in by_measure], axis=1) for model in ("champion", "challenger")
     )
-    return {
+    compared = {
         name: dict(zip(names, _compare(champion[rows], challenger[rows], settings), strict=True))
         for name, rows in _rows_of_slices(by_measure[0])
         if rows.any()
     }
+    return _adjusted(compared, settings)
 
 
-def as_json(compared: dict[str, dict[str, Comparison]]) -> dict[str, Any]:
-    """Return ``slices``' result as evaluation.json holds it: slice -> {n, measures: {measure: numbers}}."""
+def slice_tests(
+    measured: Mapping[str, pa.Table], compared: Mapping[str, Compared], name: str, settings: EvaluationSettings
+) -> list[SliceTest]:
+    """Test each slice of the test set ``name``; a cut of the pairs counts as a slice too.
+
+    Args:
+        measured: choice of pairs -> rows of ``per_query``.
+        compared: choice of pairs -> what ``slices`` made of them.
+        name: the test set.
+        settings: gate measure, margins, permutations and seed.
+    """
+    found = []
+    for pairs, table in measured.items():
+        rows = table.filter(pc.equal(table["measure"], settings.gate_measure))
+        difference = rows["challenger"].to_numpy() - rows["champion"].to_numpy()
+        large = tested(compared[pairs], settings)
+        for part, chosen in _rows_of_slices(rows):
+            if (part == "all") == (pairs == ALL) or not chosen.any():
+                continue
+            called = f"pairs:{pairs}" if part == "all" else part
+            margin = settings.gate.slice_losses.get(called, settings.gate.max_slice_loss)
+            one = compared[pairs][part][settings.gate_measure]
+            is_tested = part in large or (part == "all" and one.n >= settings.gate.min_slice_queries)
+            shifted = (difference[chosen] + margin)[:, None]
+            p = (
+                float(randomisation_p(shifted, settings.permutations, settings.seed, "less")[0])
+                if is_tested
+                else np.nan
+            )
+            found.append(SliceTest(name, called, one.n, is_tested, one.difference, margin, p, one.detectable))
+    return found
+
+
+def as_json(compared: Compared) -> dict[str, Any]:
+    """Return ``slices``' result as evaluation.json holds it: slice -> {n, measures: {measure: numbers}}.
+
+    A number that is not finite is null.
+    """
     return {
         name: {
-            "n": next(iter(measures.values())).n,
+            "n": next(iter(by_measure.values())).n,
             "measures": {
-                measure: {key: round(value, 6) for key, value in asdict(one).items() if key != "n"}
-                for measure, one in measures.items()
+                measure: {
+                    key: round(value, 6) if np.isfinite(value) else None
+                    for key, value in asdict(one).items()
+                    if key != "n"
+                }
+                for measure, one in by_measure.items()
             },
         }
-        for name, measures in compared.items()
+        for name, by_measure in compared.items()
     }
 
 
 def _rows_of_slices(measured: pa.Table) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     yield "all", np.ones(measured.num_rows, dtype=bool)
-    for column in ("family", "locale"):
-        values = measured[column].to_numpy(zero_copy_only=False)
+    for kind in KINDS:
+        values = measured[kind].to_numpy(zero_copy_only=False)
         for value in sorted(set(values.tolist())):
-            yield value, values == value
+            yield f"{kind}:{value}", values == value
+
+
+def tested(compared: Compared, settings: EvaluationSettings) -> list[str]:
+    """Return the slices that are tested: large enough, and not all queries under another name."""
+    n = {name: next(iter(by_measure.values())).n for name, by_measure in compared.items()}
+    return [name for name, size in n.items() if settings.gate.min_slice_queries <= size < n["all"]]
+
+
+def _adjusted(compared: Compared, settings: EvaluationSettings) -> Compared:
+    """Adjust each measure's p for the number of slices tested; a slice of all queries stands by itself."""
+    parts = tested(compared, settings)
+    for measure, of_all in compared.get("all", {}).items():
+        p = dict(zip(parts, holm(np.array([compared[name][measure].p for name in parts])).tolist(), strict=True))
+        for name, by_measure in compared.items():
+            one = by_measure[measure]
+            by_measure[measure] = replace(one, p_holm=p.get(name, one.p if one.n == of_all.n else np.nan))
+    return compared
 
 
 def _compare(
@@ -109,6 +239,7 @@ def _compare(
     difference = challenger - champion
     values = np.concatenate([champion, challenger, difference], axis=1)
     p = randomisation_p(difference, settings.permutations, settings.seed)
+    detectable = detectable_effect(difference, settings.alpha)
     low, high = bootstrap_interval(values, settings.permutations, 1 - settings.alpha, settings.seed)
     means, lows, highs = (x.reshape(3, -1) for x in (values.mean(axis=0), low, high))
     return [
@@ -120,6 +251,8 @@ def _compare(
             low=float(lows[2, m]),
             high=float(highs[2, m]),
             p=float(p[m]),
+            p_holm=float(p[m]),
+            detectable=float(detectable[m]),
             champion_low=float(lows[0, m]),
             champion_high=float(highs[0, m]),
             challenger_low=float(lows[1, m]),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,121 +16,223 @@ from numpy.typing import NDArray
 from serm import contracts
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.evaluation.compare import ALL, NO_SHARED_TOKEN, as_json, per_query, slices
-from serm.evaluation.gate import decide
+from serm.evaluation import examples, pools
+from serm.evaluation.calibration import Calibration, calibration
+from serm.evaluation.compare import (
+    ALL,
+    NO_SHARED_TOKEN,
+    SHARED_TOKEN,
+    Compared,
+    Comparison,
+    SliceTest,
+    as_json,
+    numbered,
+    per_query,
+    slice_tests,
+    slices,
+)
+from serm.evaluation.gate import Evidence, Rule, Verdict, decide
 from serm.evaluation.overlap import share_token
-from serm.settings import Settings
+from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
 
 if TYPE_CHECKING:
-    from serm.relevance import RelevanceModel
+    from serm.relevance import RelevanceModel, Scores
+    from serm.serving.replay import Request
 
-SETS = ("frozen", "rolling")
-_PAIR = ["locale", "query", "doc_id"]
+GOLDEN_DOCUMENTS = 50
+"""Documents in a golden request: what a page or two of results have."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What both models made of one test set."""
+
+    per_query: pa.Table
+    """PER_QUERY, of every choice of pairs."""
+    compared: dict[str, Compared]
+    """Choice of pairs -> slice -> measure -> comparison."""
+    calibration: Calibration | None
+    """None without a query that can be ranked wrongly."""
+    slices: list[SliceTest]
+    rankings: pa.Table
+    """RANKINGS."""
+    pairs: int
 
 
 @step
-def evaluate(champion: Path, trained: Path, tests: Path, validated: Path, out: Path, settings: Settings) -> Figures:
-    """Compare the challenger with the champion on the frozen and the rolling test set.
+def evaluate(
+    champion: Path,
+    trained: Path,
+    annotated: Path,
+    tests: Path,
+    validated: Path,
+    reference: Path,
+    out: Path,
+    settings: Settings,
+) -> Figures:
+    """Compare the challenger with the champion on the frozen and the rolling test set, and decide on it.
+
+    A real KServe server loads the challenger meanwhile, and scores a golden batch before the challenger may pass.
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
         trained: the train step's output; the challenger is ``trained/model``.
+        annotated: the annotate step's output; ``panel.json`` says whether the batch was held.
         tests: holds ``frozen`` and ``rolling``, JUDGMENTS datasets: the judged pools of the test queries.
-        validated: the validate step's output; the documents' text is in ``validated/documents``.
-        out: becomes ``per_query/`` (PER_QUERY) and ``evaluation.json``: versions, number of pairs, ``sets`` (set ->
-            all or no shared token -> slice -> n and measures) and ``gate`` (result, reasons).
-        settings: uses the section ``evaluation``.
+        validated: the validate step's output, with ``documents`` and ``impressions``.
+        reference: IMPRESSIONS; a query that is searched for in them is an old one.
+        out: becomes ``per_query/`` (PER_QUERY), ``rankings/`` (RANKINGS) and ``evaluation.json``: versions, number of
+            pairs, ``sets`` (set -> choice of pairs -> slice -> n and measures), ``calibration`` (set -> numbers),
+            ``examples`` (wins and losses) and ``gate`` (result and rules, each with rule, result, reason, value, limit
+            and slice).
+        settings: uses the sections ``evaluation``, ``engine`` and ``cycle``.
 
     Raises:
         UserError: a dataset is missing, a test pair is there twice, a test document is not in the catalogue, or a
             model's scores are not finite.
     """
     from serm import relevance
-
-    pool = read_pools(tests, validated)
-    models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
-    for name, model in models.items():
-        pool = pool.append_column(name, pa.array(score_once(model, pool, name)))
-    plain = pa.array([not share_token(*pair) for pair in _rows(pool, "query", "text", "locale")], pa.bool_())
-    choices = {ALL: pool, NO_SHARED_TOKEN: pool.filter(plain)}
+    from serm.serving import golden, server
 
     options = settings.evaluation
-    measured = {
-        (name, pairs): per_query(table.filter(pc.equal(table["set"], name)), name, pairs, options)
-        for name in SETS
-        for pairs, table in choices.items()
-    }
-    compared = {key: slices(table, options) for key, table in measured.items()}
-    gated = {name: compared[name, ALL].get("all", {}).get(f"NDCG@{options.gate_cutoff}") for name in SETS}
-    verdict = decide(gated["rolling"], gated["frozen"], options)
+    with server.running({golden.NAME: trained / "model"}) as ready:
+        pool = pools.read(tests, validated, reference, settings)
+        models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
+        for name, model in models.items():
+            pool = with_scores(pool, model, name)
+        served = golden.check(ready, models["challenger"], golden_batch(pool, options))
+    sets = {name: measured(pool.filter(pc.equal(pool["set"], name)), name, options) for name in pools.SETS}
+    evidence = Evidence(
+        **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in sets.items()},
+        slices=[test for one in sets.values() for test in one.slices],
+        calibration=sets["rolling"].calibration,
+        held=read_held(annotated / "panel.json"),
+        served=served,
+        size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
+    )
+    verdict = decide(evidence, options)
+    _write(out, sets, verdict, {name: model.version for name, model in models.items()}, options)
+    return _figures(evidence, verdict) | {"pairs": pool.num_rows}
+
+
+def golden_batch(pool: pa.Table, settings: EvaluationSettings) -> list[Request]:
+    """Draw ``gate.golden_requests`` test queries by seed, each with at most ``GOLDEN_DOCUMENTS`` of its documents."""
+    from serm.serving.replay import Request
+
+    of: dict[tuple[str, str], list[str]] = {}
+    for locale, query, text in _rows(pool, "locale", "query", "text"):
+        of.setdefault((locale, query), []).append(text)
+
+    def place(key: tuple[str, str]) -> str:
+        return hashlib.sha256("\0".join((str(settings.seed), *key)).encode()).hexdigest()
+
+    drawn = sorted(of, key=place)[: settings.gate.golden_requests]
+    return [Request("golden", key[1], tuple(dict.fromkeys(of[key]))[:GOLDEN_DOCUMENTS]) for key in drawn]
+
+
+def read_held(path: Path) -> list[str] | None:
+    """Return the trust bars that the panel did not reach, or None where ``path`` does not tell."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))["held"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return [str(reason) for reason in held] if isinstance(held, list) else None
+
+
+def _write(
+    out: Path, sets: dict[str, Measured], verdict: Verdict, versions: dict[str, str], settings: EvaluationSettings
+) -> None:
+    queries = pa.concat_tables(one.per_query for one in sets.values())
+    ranked = pa.concat_tables(one.rankings for one in sets.values())
+    of_all_pairs = queries.filter(pc.equal(queries["pairs"], ALL))
     with replace_directory(out) as beside:
-        contracts.write(pa.concat_tables(measured.values()), beside / "per_query", contracts.PER_QUERY)
+        contracts.write(queries, beside / "per_query", contracts.PER_QUERY)
+        contracts.write(ranked, beside / "rankings", contracts.RANKINGS)
         write_json(
             beside / "evaluation.json",
             {
-                "versions": {name: model.version for name, model in models.items()},
-                "pairs": {name: pc.sum(pc.equal(pool["set"], name)).as_py() for name in SETS},
-                "sets": {name: {pairs: as_json(compared[name, pairs]) for pairs in choices} for name in SETS},
-                "gate": {"result": verdict.result, "reasons": list(verdict.reasons)},
+                "versions": versions,
+                "pairs": {name: one.pairs for name, one in sets.items()},
+                "sets": {
+                    name: {pairs: as_json(compared) for pairs, compared in one.compared.items()}
+                    for name, one in sets.items()
+                },
+                "calibration": {name: _rounded(one.calibration) for name, one in sets.items()},
+                "examples": examples.biggest(of_all_pairs, ranked, settings),
+                "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in verdict.rules]},
             },
         )
-    figures: Figures = {"gate": verdict.result, "pairs": pool.num_rows}
-    for name, comparison in gated.items():
+
+
+def _figures(evidence: Evidence, verdict: Verdict) -> Figures:
+    figures: Figures = {"gate": verdict.result}
+    for result in ("failed", "inconclusive"):
+        if named := [rule.rule for rule in verdict.rules if rule.result == result]:
+            figures[result] = ", ".join(dict.fromkeys(named))
+    for name in pools.SETS:
+        comparison: Comparison | None = getattr(evidence, name)
         if comparison:
             figures[f"{name}_queries"] = comparison.n
             figures[f"{name}_gain"] = round(comparison.difference, 4)
             figures[f"{name}_p"] = round(comparison.p, 4)
+    if evidence.served and np.isfinite(evidence.served.p95_ms):
+        figures["served_p95_ms"] = round(evidence.served.p95_ms, 1)
     return figures
 
 
-def read_pools(tests: Path, validated: Path) -> pa.Table:
-    """Return the judged pools of both test sets with the documents' text: set, locale, query, doc_id, grade, text.
+def measured(pool: pa.Table, name: str, settings: EvaluationSettings) -> Measured:
+    """Measure both models on the test set ``name``, over all pairs and over those that share a token, or none.
 
-    Raises:
-        UserError: a dataset is missing, a pair is judged twice, or a document is not in the catalogue.
+    ``pool`` is rows of ``pools.read`` with both models' scores.
     """
-    from serm.relevance import document_text
-
-    pools = []
-    for name in SETS:
-        judged = contracts.read(tests / name, contracts.JUDGMENTS).select([*_PAIR, "grade"])
-        counts = judged.group_by(_PAIR).aggregate([([], "count_all")])
-        twice = counts.filter(pc.greater(counts["count_all"], 1)).sort_by([(c, "ascending") for c in _PAIR])
-        if twice.num_rows:
-            locale, query, doc_id = (twice[column][0].as_py() for column in _PAIR)
-            raise UserError(
-                f"{tests / name}: {twice.num_rows} pairs are judged twice, such as query {query!r} ({locale}) with "
-                f"doc_id {doc_id!r}; keep one judgment of each."
-            )
-        pools.append(judged.append_column("set", pa.array([name] * judged.num_rows, pa.string())))
-    pool = pa.concat_tables(pools).combine_chunks()
-
-    documents = contracts.read(validated / "documents", contracts.DOCUMENTS).select(["doc_id", "title", "body"])
-    documents = documents.filter(pc.is_in(documents["doc_id"], value_set=pool["doc_id"])).combine_chunks()
-    row = pc.index_in(pool["doc_id"], value_set=documents["doc_id"])
-    lost = pc.unique(pool["doc_id"].filter(pc.is_null(row))).sort()
-    if len(lost):
-        raise UserError(
-            f"{validated / 'documents'}: {len(lost)} test documents are not in the catalogue, such as doc_id "
-            f"{lost[0].as_py()!r} of {tests}; add them to the documents or take them out of the test sets."
-        )
-    text = pa.array([document_text(*pair) for pair in _rows(documents, "title", "body")], pa.string())
-    return pool.append_column("text", text.take(row))
+    shared = pa.array([share_token(*pair) for pair in _rows(pool, "query", "text", "locale")], pa.bool_())
+    choices = {ALL: pool, SHARED_TOKEN: pool.filter(shared), NO_SHARED_TOKEN: pool.filter(pc.invert(shared))}
+    cut = {pairs: numbered(table) for pairs, table in choices.items()}
+    tables = {pairs: per_query(one, name, pairs, settings) for pairs, one in cut.items()}
+    whole = cut[ALL]
+    distributions = {model: _distribution(whole.rows[f"{model}_distribution"]) for model in examples.MODELS}
+    compared = {pairs: slices(table, settings) for pairs, table in tables.items()}
+    return Measured(
+        per_query=pa.concat_tables(tables.values()),
+        compared=compared,
+        calibration=(
+            calibration(whole.number, whole.grade, distributions, settings) if whole.queries.num_rows else None
+        ),
+        slices=slice_tests(tables, compared, name, settings),
+        rankings=examples.rankings(whole, name, settings),
+        pairs=pool.num_rows,
+    )
 
 
-def score_once(model: RelevanceModel, pool: pa.Table, name: str) -> NDArray[np.float64]:
-    """Return the expected grade of each row of ``pool``, shape [n]; each distinct pair is scored once.
+def with_scores(pool: pa.Table, model: RelevanceModel, name: str) -> pa.Table:
+    """Add the model's expected grades as column ``name``, and its grade distributions as ``<name>_distribution``.
+
+    Each distinct pair is scored once.
 
     Raises:
         UserError: a score is not finite; ``name`` says which model's.
     """
     pairs = _rows(pool, "query", "text")
     distinct = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-    expected = model.score([query for query, _ in distinct], [text for _, text in distinct]).expected
-    if not np.isfinite(expected).all():
+    scores: Scores = model.score([query for query, _ in distinct], [text for _, text in distinct])
+    if not (np.isfinite(scores.expected).all() and np.isfinite(scores.distribution).all()):
         raise UserError(f"The {name} gives scores that are not finite numbers; train it again.")
-    return expected[[distinct[pair] for pair in pairs]]
+    row = np.array([distinct[pair] for pair in pairs], dtype=np.int64)
+    distribution = scores.distribution[row]
+    listed = pa.FixedSizeListArray.from_arrays(pa.array(distribution.ravel(), pa.float64()), len(contracts.Grade))
+    return pool.append_column(name, pa.array(scores.expected[row])).append_column(f"{name}_distribution", listed)
+
+
+def _distribution(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return a column of grade distributions as an array, shape [n, 4]."""
+    return column.combine_chunks().flatten().to_numpy().reshape(-1, len(contracts.Grade))  # type: ignore[no-any-return]
+
+
+def _rounded(one: Calibration | Rule | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(one).items()}
 
 
 def _rows(table: pa.Table, *columns: str) -> list[tuple[str, ...]]:

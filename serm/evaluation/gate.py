@@ -1,99 +1,253 @@
-"""The gate before promotion: passed, failed or inconclusive, each with its reasons."""
+"""The gate before promotion: rules that each pass, fail or cannot tell, with a reason for a person and a machine."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from serm.evaluation.calibration import Calibration
+from serm.evaluation.compare import KINDS, Comparison, SliceTest
+from serm.evaluation.significance import holm
 from serm.settings import EvaluationSettings
+
+if TYPE_CHECKING:
+    from serm.serving.golden import Golden
 
 Result = Literal["passed", "failed", "inconclusive"]
 
+SETS = ("rolling", "frozen")
+#: What the test queries must be sliced by, ``pairs`` being those that share a token with the query, or none.
+SLICED = (*KINDS, "pairs")
+
 
 @dataclass(frozen=True)
-class Comparison:
-    """Means of one measure over the ``n`` queries of a slice, champion against challenger.
+class Evidence:
+    """All that the gate decides on; what is None is missing, and then nothing passes."""
 
-    ``low`` and ``high`` bound the ``difference`` (challenger - champion) at confidence 1 - alpha; the ends of both
-    models' own intervals follow. ``p`` is that of the paired randomisation test, two-sided.
+    rolling: Comparison | None
+    """The gate measure over all queries of the rolling set."""
+    frozen: Comparison | None
+    slices: Sequence[SliceTest]
+    """The gate measure on every slice of both sets."""
+    calibration: Calibration | None
+    """On the rolling set."""
+    held: Sequence[str] | None
+    """The trust bars that the cycle's panel of judges did not reach; empty if it reached all."""
+    served: Golden | None
+    """What a real KServe server answered with the challenger."""
+    size_mb: float | None
+    """Of the challenger's files."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule's result: what was found (``value``), the limit it was held to, and on which slice, where one counts.
+
+    A value that is not the same in every run, such as a time, is not here but in the step's figures.
     """
 
-    n: int
-    champion: float
-    challenger: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    champion_low: float
-    champion_high: float
-    challenger_low: float
-    challenger_high: float
+    rule: str
+    result: Result
+    reason: str
+    value: float | None = None
+    limit: float | None = None
+    slice: str | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's result and why, one sentence for each rule."""
+    """``failed`` if any rule failed, ``passed`` if all passed, else ``inconclusive``."""
 
     result: Result
-    reasons: tuple[str, ...]
+    rules: tuple[Rule, ...]
 
 
-def decide(rolling: Comparison | None, frozen: Comparison | None, settings: EvaluationSettings) -> Verdict:
-    """Decide on the challenger from NDCG@``gate_cutoff`` over all pairs of both test sets.
+def decide(evidence: Evidence, settings: EvaluationSettings) -> Verdict:
+    """Decide on the challenger; the limits are those of ``GateSettings``.
 
-    It passes when it is significantly better on the rolling set, by more than ``min_gain``, and when its loss on
-    the frozen set is within ``max_frozen_loss`` even at the unlucky end of the interval (non-inferiority). It fails
-    when it is significantly worse on the rolling set, or when even the lucky end of the frozen interval loses more
-    than the margin. Anything else, missing data (None) included, is inconclusive.
+    Whatever is missing or not a finite number makes its rule inconclusive, so the gate cannot pass without it.
     """
-    rules = [_gain(rolling, settings), _loss(frozen, settings)]
-    results = {result for result, _ in rules}
+    rules = (
+        _rolling_gain(evidence.rolling, settings),
+        _frozen_loss(evidence.frozen, settings),
+        *_slice_loss(evidence.slices, settings),
+        _calibration_loss(evidence.calibration, settings),
+        _panel(evidence.held),
+        _model_size(evidence.size_mb, settings),
+        _serving(evidence.served, settings),
+        _latency(evidence.served, settings),
+    )
+    results = {rule.result for rule in rules}
     if "failed" in results:
-        result: Result = "failed"
-    else:
-        result = "passed" if results == {"passed"} else "inconclusive"
-    return Verdict(result, tuple(reason for _, reason in rules))
+        return Verdict("failed", rules)
+    return Verdict("passed" if results == {"passed"} else "inconclusive", rules)
 
 
-def _gain(rolling: Comparison | None, settings: EvaluationSettings) -> tuple[Result, str]:
+def _rolling_gain(rolling: Comparison | None, settings: EvaluationSettings) -> Rule:
+    """Pass a gain above ``min_gain`` that is significant; fail a significant loss."""
+    limit = settings.gate.min_gain
     if rolling is None or (lack := _lack(rolling, settings)):
-        return "inconclusive", f"Rolling set: {'no data' if rolling is None else lack}."
-    found = f"Rolling set: {_change(rolling, settings)}, p = {rolling.p:.4f}"
+        return Rule("rolling_gain", "inconclusive", "no data." if rolling is None else lack, limit=limit)
+    found = f"{_change(rolling, settings)}, p = {rolling.p:.4f}"
+    result: Result = "inconclusive"
     if rolling.p >= settings.alpha:
-        return "inconclusive", f"{found}, not below {settings.alpha:g}: no evidence of a difference."
-    if rolling.difference < 0:
-        return "failed", f"{found}: significantly worse."
-    if rolling.difference <= settings.min_gain:
-        return "inconclusive", f"{found}: better, but not by more than min_gain {settings.min_gain:g}."
-    return "passed", f"{found}: significantly better, by more than min_gain {settings.min_gain:g}."
+        found += (
+            f", not below {settings.alpha:g}: no evidence of a difference, which is not evidence of none: these "
+            f"queries find a true difference of {rolling.detectable:.4f} four times in five, smaller ones less often."
+        )
+    elif rolling.difference < 0:
+        result, found = "failed", f"{found}: significantly worse."
+    elif rolling.difference <= limit:
+        found += f": better, but not by more than min_gain {limit:g}."
+    else:
+        result, found = "passed", f"{found}: significantly better, by more than min_gain {limit:g}."
+    return Rule("rolling_gain", result, found, rolling.difference, limit)
 
 
-def _loss(frozen: Comparison | None, settings: EvaluationSettings) -> tuple[Result, str]:
+def _frozen_loss(frozen: Comparison | None, settings: EvaluationSettings) -> Rule:
+    """Non-inferiority: pass when even the unlucky end of the interval loses no more than ``max_frozen_loss``."""
+    margin = settings.gate.max_frozen_loss
     if frozen is None or (lack := _lack(frozen, settings)):
-        return "inconclusive", f"Frozen set: {'no data' if frozen is None else lack}."
-    margin = settings.max_frozen_loss
-    found = f"Frozen set: {_change(frozen, settings)}"
+        return Rule("frozen_loss", "inconclusive", "no data." if frozen is None else lack, limit=margin)
+    result: Result = "inconclusive"
     if frozen.high < -margin:
-        return "failed", f"{found}: the loss is confidently above max_frozen_loss {margin:g}."
-    if frozen.low < -margin:
-        return "inconclusive", f"{found}: a loss above max_frozen_loss {margin:g} cannot be ruled out."
-    return "passed", f"{found}: any loss is within max_frozen_loss {margin:g}."
+        result, told = "failed", f"the loss is confidently above max_frozen_loss {margin:g}."
+    elif frozen.low < -margin:
+        told = f"a loss above max_frozen_loss {margin:g} cannot be ruled out."
+    else:
+        result, told = "passed", f"any loss is within max_frozen_loss {margin:g}."
+    return Rule("frozen_loss", result, f"{_change(frozen, settings)}: {told}", -frozen.low, margin)
+
+
+def _slice_loss(slices: Sequence[SliceTest], settings: EvaluationSettings) -> list[Rule]:
+    """Fail each slice that is worse than its margin with confidence, Holm-adjusted over the slices of both sets."""
+    name, limit = "slice_loss", settings.gate.max_slice_loss
+    there = {(one.set, one.slice.partition(":")[0]) for one in slices}
+    absent = [f"{of_set} by {kind}" for of_set in SETS for kind in SLICED if (of_set, kind) not in there]
+    if absent:
+        return [Rule(name, "inconclusive", f"No slices of {', '.join(absent)}.", limit=limit)]
+    tested = [one for one in slices if one.tested]
+    if not tested:
+        least = settings.gate.min_slice_queries
+        return [Rule(name, "inconclusive", f"No slice has min_slice_queries {least} queries.", limit=limit)]
+    unknown = [one for one in tested if not all(map(isfinite, (one.p_worse, one.difference, one.detectable)))]
+    if unknown:
+        where = f"{unknown[0].set} {unknown[0].slice}"
+        return [Rule(name, "inconclusive", f"{where}: the measures are not finite numbers.", limit=limit, slice=where)]
+    adjusted = holm(np.array([one.p_worse for one in tested])).tolist()
+    failed = [
+        Rule(
+            name,
+            "failed",
+            f"{one.set} {one.slice}: {settings.gate_measure} changed by {one.difference:+.4f} over {one.n} queries, "
+            f"worse than its margin {one.margin:g} with confidence (Holm-adjusted p = {p:.4f}).",
+            -one.difference,
+            one.margin,
+            f"{one.set} {one.slice}",
+        )
+        for one, p in zip(tested, adjusted, strict=True)
+        if p < settings.alpha
+    ]
+    if failed:
+        return failed
+    worst = min(tested, key=lambda one: one.difference + one.margin)
+    blind = sum(one.detectable > one.margin for one in tested)
+    reason = (
+        f"None of {len(tested)} slices is worse than its margin with confidence; the nearest is {worst.set} "
+        f"{worst.slice}, {worst.difference:+.4f} over {worst.n} queries. {len(slices) - len(tested)} were too small to "
+        f"be tested, or hold all queries; {blind} of the tested have too few to find a loss of their margin four times "
+        "in five."
+    )
+    return [Rule(name, "passed", reason, -worst.difference, worst.margin, f"{worst.set} {worst.slice}")]
+
+
+def _calibration_loss(found: Calibration | None, settings: EvaluationSettings) -> Rule:
+    """Pass when even the unlucky end of the interval adds no more than ``max_calibration_loss`` to the error."""
+    name, limit = "calibration_loss", settings.gate.max_calibration_loss
+    if found is None or found.n < settings.gate.min_queries:
+        told = "no data" if found is None else f"{found.n} queries, fewer than min_queries {settings.gate.min_queries}"
+        return Rule(name, "inconclusive", f"{told}.", limit=limit)
+    if not all(map(isfinite, (found.champion, found.challenger, found.difference, found.low, found.high))):
+        return Rule(name, "inconclusive", "The calibration errors are not finite numbers.", limit=limit)
+    change = (
+        f"Calibration error on the rolling set {found.champion:.4f} -> {found.challenger:.4f} over {found.pairs} pairs "
+        f"({_interval(found.difference, found.low, found.high, settings)})"
+    )
+    result: Result = "inconclusive"
+    if found.low > limit:
+        result, told = "failed", f"it is confidently worse by more than max_calibration_loss {limit:g}."
+    elif found.high > limit:
+        told = f"a loss above max_calibration_loss {limit:g} cannot be ruled out."
+    else:
+        result, told = "passed", f"any loss is within max_calibration_loss {limit:g}."
+    return Rule(name, result, f"{change}: {told}", found.high, limit)
+
+
+def _panel(held: Sequence[str] | None) -> Rule:
+    """Fail when the batch was held: the judges were not to be trusted in this cycle."""
+    if held is None:
+        return Rule("panel_trust", "inconclusive", "The annotate step did not say whether it held its batch.")
+    if held:
+        return Rule("panel_trust", "failed", f"The panel's batch was held: {' '.join(held)}", len(held), 0)
+    return Rule("panel_trust", "passed", "The panel of judges reached its trust bars.", 0, 0)
+
+
+def _model_size(size_mb: float | None, settings: EvaluationSettings) -> Rule:
+    limit = settings.gate.max_size_mb
+    if size_mb is None or not isfinite(size_mb) or size_mb <= 0:
+        return Rule("model_size", "inconclusive", "The size of the challenger's files is not known.", limit=limit)
+    told = f"The challenger's files have {size_mb:.1f} MB, max_size_mb is {limit:g}."
+    return Rule("model_size", "passed" if size_mb <= limit else "failed", told, round(size_mb, 1), limit)
+
+
+def _serving(served: Golden | None, settings: EvaluationSettings) -> Rule:
+    """Pass when a real server loaded the challenger and gave the scores that it has in this process."""
+    limit = settings.gate.max_serving_difference
+    if served is None or not served.requests:
+        return Rule("serving", "inconclusive", "No golden batch was sent to a KServe server.", limit=limit)
+    if served.error:
+        return Rule("serving", "failed", f"The KServe server did not serve the challenger: {served.error}", limit=limit)
+    if not isfinite(served.difference):
+        return Rule("serving", "inconclusive", "The served scores are not finite numbers.", limit=limit)
+    told = (
+        f"A KServe server answered {served.requests} requests of {served.pairs} pairs; its scores differ from those "
+        f"computed here by {served.difference:.3f} grades at most, max_serving_difference is {limit:g}."
+    )
+    result: Result = "passed" if served.difference <= limit else "failed"
+    return Rule("serving", result, told, round(served.difference, 3), limit)
+
+
+def _latency(served: Golden | None, settings: EvaluationSettings) -> Rule:
+    limit = settings.gate.max_p95_ms
+    if served is None or served.error or not served.requests or not isfinite(served.p95_ms):
+        return Rule("latency", "inconclusive", "No served request was timed.", limit=limit)
+    within = served.p95_ms <= limit
+    told = (
+        f"95 % of {served.requests} requests, one at a time, took {'at most' if within else 'more than'} max_p95_ms "
+        f"{limit:g}; the time itself is served_p95_ms among the step's figures."
+    )
+    return Rule("latency", "passed" if within else "failed", told, limit=limit)
 
 
 def _lack(comparison: Comparison, settings: EvaluationSettings) -> str:
     """Say what is missing for a decision, or return an empty string."""
-    if comparison.n < settings.min_queries:
-        return f"{comparison.n} queries, fewer than min_queries {settings.min_queries}"
+    if comparison.n < settings.gate.min_queries:
+        return f"{comparison.n} queries, fewer than min_queries {settings.gate.min_queries}."
     if not all(map(isfinite, (comparison.difference, comparison.low, comparison.high, comparison.p))):
-        return "the measures are not finite numbers"
+        return "The measures are not finite numbers."
     return ""
 
 
 def _change(comparison: Comparison, settings: EvaluationSettings) -> str:
     return (
-        f"NDCG@{settings.gate_cutoff} {comparison.champion:.4f} -> {comparison.challenger:.4f} "
-        f"over {comparison.n} queries ({comparison.difference:+.4f}, "
-        f"{1 - settings.alpha:.0%} interval {comparison.low:+.4f} to {comparison.high:+.4f})"
+        f"{settings.gate_measure} {comparison.champion:.4f} -> {comparison.challenger:.4f} over {comparison.n} queries "
+        f"({_interval(comparison.difference, comparison.low, comparison.high, settings)})"
     )
+
+
+def _interval(difference: float, low: float, high: float, settings: EvaluationSettings) -> str:
+    return f"{difference:+.4f}, {1 - settings.alpha:.0%} interval {low:+.4f} to {high:+.4f}"

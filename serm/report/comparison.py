@@ -67,6 +67,11 @@ class View:
     grids: list[Grid]
 
 
+def label(part: str) -> str:
+    """Return a slice's name for people: ``family:Romance`` is Romance."""
+    return "All queries" if part == "all" else part.partition(":")[2]
+
+
 def views(cycles: Sequence[Cycle]) -> list[View]:
     """Return a view for each measure and test set that some cycle has."""
     measures = dict.fromkeys(measure for cycle in cycles for measure in cycle.measures)
@@ -184,7 +189,7 @@ def _cell(entry: dict[str, Any] | None, measure: str, horizontal: Axis) -> Cell 
 
 
 def locales(cycle: Cycle) -> list[str]:
-    """Return the slices of a cycle that are neither ``all`` nor a family."""
+    """Return the slices of a cycle that are locales."""
     sets = cycle.get("evaluate", "sets") or {}
     names = {part for pairs in sets.values() for slices in pairs.values() for part in slices}
-    return sorted(names - {"all", *cycle.families})
+    return sorted(name for name in names if name.startswith("locale:"))

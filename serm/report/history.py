@@ -40,22 +40,22 @@ class Cycle:
 
     @property
     def measures(self) -> list[str]:
-        """The measures of the evaluation, the smallest cutoff first: NDCG@1, NDCG@5, ..."""
+        """The cutoffs of NDCG that were measured, the smallest first: NDCG@1, NDCG@5, ..."""
         slices = [part for pairs in (self.get("evaluate", "sets") or {}).values() for part in pairs.values()]
         names = {name for part in slices for entry in part.values() for name in entry["measures"]}
-        return sorted(names, key=lambda name: (name.split("@")[0], int(name.split("@")[-1])))
+        return sorted((name for name in names if name.startswith("NDCG@")), key=lambda name: int(name.split("@")[1]))
 
     @property
     def gate_measure(self) -> str | None:
         """The measure that the gate read; without the cycle's settings, the one of the largest cutoff."""
         if self.settings:
-            return f"NDCG@{self.settings.evaluation.gate_cutoff}"
+            return self.settings.evaluation.gate_measure
         return self.measures[-1] if self.measures else None
 
     @property
     def families(self) -> list[str]:
         """The slices that are language families, as the cycle's settings name them."""
-        return [*self.settings.evaluation.families, "other"] if self.settings else []
+        return [f"family:{name}" for name in (*self.settings.evaluation.families, "other")] if self.settings else []
 
 
 def read(workspace: Path) -> list[Cycle]:

@@ -75,7 +75,7 @@ def replay(client: httpx.Client, requests: Sequence[Request]) -> dict[str, list[
     """Send each request to both variants, at most ``CONCURRENCY`` at once; answers are in the requests' order."""
     sends = [(name, request) for request in requests for name in VARIANTS]
     with ThreadPoolExecutor(CONCURRENCY) as pool:
-        answers = list(pool.map(lambda one: _send(client, *one), sends))
+        answers = list(pool.map(lambda one: send(client, *one), sends))
     return {name: answers[number :: len(VARIANTS)] for number, name in enumerate(VARIANTS)}
 
 
@@ -118,7 +118,8 @@ def _variant(answers: list[Answer], served: int) -> dict[str, Any]:
     }
 
 
-def _send(client: httpx.Client, name: str, request: Request) -> Answer:
+def send(client: httpx.Client, name: str, request: Request) -> Answer:
+    """Ask the model ``name`` for the request's scores."""
     instances = [{"query": request.query, "document": document} for document in request.documents]
     start = time.perf_counter()
     try:

@@ -8,26 +8,64 @@ from pydantic import Field, model_validator
 
 from serm.settings.section import Count, Section
 
+Margin = Annotated[float, Field(ge=0)]
+
+
+class GateSettings(Section):
+    """The rules that a challenger must pass before it may be promoted."""
+
+    cutoff: Count = 10
+    """The gate reads NDCG at this cutoff; it is one of ``evaluation.cutoffs``."""
+    min_queries: Count = 50
+    """Queries that a test set needs before the gate believes it."""
+    min_gain: float = 0.0
+    """Gain in mean NDCG on the rolling set that the challenger must exceed, with p < alpha."""
+    max_frozen_loss: Margin = 0.01
+    """Loss in mean NDCG on the frozen set that still passes."""
+    min_slice_queries: Count = 30
+    """Queries that a slice needs to be tested; below, intervals are too narrow and a test finds next to nothing."""
+    max_slice_loss: Margin = 0.03
+    """Loss in mean NDCG on a slice of either set that still passes; only a confidently greater one fails."""
+    slice_losses: dict[str, Margin] = Field(default_factory=dict)
+    """Slice -> its own margin instead, for example ``locale:de: 0.01``."""
+    max_calibration_loss: Margin = 0.02
+    """How much the calibration error on the rolling set may grow."""
+    max_size_mb: Annotated[float, Field(gt=0)] = 1000.0
+    """Of the challenger's files."""
+    golden_requests: Count = 20
+    """Test queries that a real KServe server scores with the challenger, each with its judged documents."""
+    max_serving_difference: Annotated[float, Field(ge=0, le=3)] = 0.01
+    """How far a served score may lie from the model's own, in grades."""
+    max_p95_ms: Annotated[float, Field(gt=0)] = 5000.0
+    """Latency of those requests on this machine; the default only finds a model that cannot be served at all."""
+
 
 class EvaluationSettings(Section):
-    """Measures and the promotion gate."""
+    """Measures, their uncertainty, and the promotion gate."""
 
     cutoffs: tuple[Count, ...] = (1, 5, 10)
+    """The ranks k of NDCG@k."""
+    precision_cutoffs: tuple[Count, ...] = (5,)
+    """The ranks k of P@k."""
+    relevant_grade: Annotated[int, Field(ge=1, le=3)] = 2
+    """A document counts as relevant, for AP, RR and P@k, from this grade on."""
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """Bins of equal width over the predicted probability."""
     families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Language family -> its locales; a locale in none of them counts as ``other``."""
     permutations: Annotated[int, Field(ge=100)] = 10000
+    """Sign vectors of the randomisation test, and resamples of the bootstrap."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    gate_cutoff: Count = 10
-    min_gain: float = 0.0
-    """Gain in mean NDCG on the rolling set that the challenger must exceed, with p < alpha."""
-    max_frozen_loss: Annotated[float, Field(ge=0)] = 0.01
-    """Loss in mean NDCG on the frozen set that still passes."""
-    min_queries: Count = 50
-    """Queries that a test set needs before the gate believes it."""
+    gate: GateSettings = GateSettings()
     seed: int = 23
 
     @model_validator(mode="after")
     def _gated(self) -> EvaluationSettings:
-        if self.gate_cutoff not in self.cutoffs:
-            raise ValueError(f"gate_cutoff {self.gate_cutoff} is not one of cutoffs {self.cutoffs}")
+        if self.gate.cutoff not in self.cutoffs:
+            raise ValueError(f"gate.cutoff {self.gate.cutoff} is not one of cutoffs {self.cutoffs}")
         return self
+
+    @property
+    def gate_measure(self) -> str:
+        """The measure that the gate reads, such as ``NDCG@10``."""
+        return f"NDCG@{self.gate.cutoff}"

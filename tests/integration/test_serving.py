@@ -13,10 +13,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-import torch
+import tiny_models
 import yaml
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from serm import contracts, relevance
 from serm.errors import UserError
@@ -24,27 +22,11 @@ from serm.serving import deploy
 from serm.serving.predictor import MAX_CHARACTERS, MAX_PAIRS
 from serm.serving.replay import Request, sample
 from serm.serving.server import running
-from serm.settings import CycleSettings, RelevanceSettings, ServingSettings, Settings
+from serm.settings import CycleSettings, ServingSettings, Settings
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 WORDS = ["query", "passage", ":", "cat", "dog", "face", "grinning", "heart", "red"]
 PAIRS = [("cat", "grinning cat"), ("dog", "red heart"), ("heart", "red heart"), ("cat", "dog face")]
-
-
-def _save(path: Path, base: Path, seed: int) -> None:
-    """Save a model of 16 dimensions on an encoder of random weights."""
-    torch.manual_seed(0)
-    vocabulary = {word: number for number, word in enumerate(["[UNK]", "[PAD]", *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(base)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    BertModel(BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, **size)).save_pretrained(base)
-    encoder = relevance.load_encoder(str(base), RelevanceSettings(max_tokens=16))
-    model = relevance.RelevanceModel.from_encoder(encoder, layers=1)
-    torch.manual_seed(seed)
-    torch.nn.init.normal_(model.residual.head.weight)
-    model.save(path)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +34,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     paths = {"champion": root / "champion", "challenger": root / "trained" / "model"}
     for seed, path in enumerate(paths.values()):
-        _save(path, root / "base", seed)
+        tiny_models.save(path, root / "base", seed, WORDS)
     return paths
 
 

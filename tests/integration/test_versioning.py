@@ -74,7 +74,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
     directory = root / "cycle/evaluate"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
-    gate = {"result": result, "reasons": ["NDCG@10 on the rolling set rose by 0.02."]}
+    gate = {"result": result, "rules": [{"rule": "rolling_gain", "result": result, "reason": "NDCG@10 rose by 0.02."}]}
     (directory / "evaluation.json").write_text(
         json.dumps({"sets": {"frozen": measures(0.0), "rolling": measures(0.02)}, "gate": gate})
     )

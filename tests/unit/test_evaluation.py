@@ -1,242 +1,112 @@
-"""NDCG, shared tokens, slices, the gate, and the whole step over given scores."""
+"""Slices of the test sets, both models on them, and the biggest wins and losses, over given scores."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
-from datetime import UTC, datetime
-from math import log2, nan
+from collections import Counter
+from math import nan
 from pathlib import Path
 from types import SimpleNamespace
 
-import ir_measures
+import evaluation_world as world
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from serm import contracts, relevance
+from serm import contracts
 from serm.errors import UserError
-from serm.evaluation import evaluate
-from serm.evaluation.compare import per_query
-from serm.evaluation.gate import Comparison, decide
-from serm.evaluation.measures import ndcg
-from serm.evaluation.overlap import share_token, tokens
-from serm.settings import CycleSettings, EvaluationSettings, Settings
-
-
-def _ndcg(grades: list[int], scores: list[float], cutoffs: list[int], seed: int = 0) -> list[float]:
-    zeros = np.zeros(len(grades), dtype=np.int64)
-    return ndcg(zeros, np.array(grades), np.array(scores), cutoffs, seed)[0].tolist()
-
-
-def test_ndcg_by_hand() -> None:
-    # Ranked 1, 3, 0, 2: linear gain, discount log2(rank + 1).
-    found = _ndcg([3, 2, 1, 0], [0.8, 0.1, 0.9, 0.5], [1, 2, 10])
-    ideal = 3 + 2 / log2(3) + 1 / 2
-    assert found == pytest.approx(
-        [1 / 3, (1 + 3 / log2(3)) / (3 + 2 / log2(3)), (1 + 3 / log2(3) + 2 / log2(5)) / ideal]
-    )
-
-
-def test_ndcg_is_that_of_ir_measures() -> None:
-    rng = np.random.default_rng(1)
-    queries = np.repeat(np.arange(40), 12)
-    grades, scores = rng.integers(0, 4, queries.size), rng.random(queries.size)
-    found = ndcg(queries, grades, scores, [5], seed=2)[:, 0]
-    rows = [str(row) for row in range(queries.size)]
-    qrels = [ir_measures.Qrel(str(q), d, int(g)) for q, d, g in zip(queries, rows, grades, strict=True)]
-    run = [ir_measures.ScoredDoc(str(q), d, float(s)) for q, d, s in zip(queries, rows, scores, strict=True)]
-    peer = {metric.query_id: metric.value for metric in ir_measures.iter_calc([ir_measures.nDCG @ 5], qrels, run)}
-    assert found == pytest.approx([peer[str(query)] for query in range(40)])
-
-
-def test_ties_are_shuffled() -> None:
-    grades = [3] * 5 + [0] * 45  # the file has the best documents first, as judged pools often do
-    over_seeds = [_ndcg(grades, [1.0] * 50, [5], seed)[0] for seed in range(200)]
-    assert np.mean(over_seeds) == pytest.approx(0.1, abs=0.03)  # what a random order has
-    assert _ndcg(grades, [1.0] * 50, [5], 7) == _ndcg(grades, [1.0] * 50, [5], 7)
-
-
-def test_scores_closer_than_32_bits_are_no_tie() -> None:
-    scores = [1 + 1e-12, 1.0]
-    assert [_ndcg([3, 0], scores, [1], seed) for seed in range(20)] == [[1.0]] * 20
-
-
-@pytest.mark.parametrize(
-    ("query", "document", "locale", "shared"),
-    [
-        ("Cat", "grinning CAT face", "en", True),
-        ("cat", "category", "en", False),
-        ("straße", "STRASSE", "de", True),
-        ("हिंदी", "हिंसा", "hi", False),  # the same letters before the vowel signs
-        ("หมา", "หน้าหมายิ้ม", "th", True),
-        ("猫", "笑う猫の顔", "ja", True),
-        ("猫の顔", "猫", "ja", True),
-        ("犬", "笑う猫の顔", "ja", False),
-        ("고양이", "고양이가 웃는다", "ko", True),
-        ("笑", "微笑的脸", "zh-Hant", True),
-        ("con mèo", "mặt mèo", "vi", True),
-        ("!", "!", "en", False),
-    ],
-)
-def test_shared_tokens(query: str, document: str, locale: str, shared: bool) -> None:
-    assert share_token(query, document, locale) is shared
-
-
-def test_marks_belong_to_words() -> None:
-    assert tokens("हिन्दी भाषा") == {"हिन्दी", "भाषा"}
-    assert tokens("sun-glasses, Ⅻ") == {"sun", "glasses", "xii"}
-
-
-GOOD = Comparison(
-    n=500, champion=0.70, challenger=0.72, difference=0.02, low=0.01, high=0.03, p=0.001,
-    champion_low=0.68, champion_high=0.72, challenger_low=0.70, challenger_high=0.74,
-)  # fmt: skip
-EVEN = replace(GOOD, challenger=0.70, difference=0.0, low=-0.005, high=0.005, p=0.9)
-BAD = replace(GOOD, challenger=0.68, difference=-0.02, low=-0.03, high=-0.015, p=0.001)
-UNSURE = replace(GOOD, difference=0.02, low=-0.02, high=0.06, p=0.3)
-
-
-@pytest.mark.parametrize(
-    ("rolling", "frozen", "result"),
-    [
-        (GOOD, GOOD, "passed"),
-        (GOOD, EVEN, "passed"),
-        (GOOD, UNSURE, "inconclusive"),
-        (GOOD, BAD, "failed"),
-        (EVEN, EVEN, "inconclusive"),
-        (UNSURE, GOOD, "inconclusive"),
-        (BAD, GOOD, "failed"),
-        (BAD, None, "failed"),
-        (None, GOOD, "inconclusive"),
-        (GOOD, None, "inconclusive"),
-        (None, None, "inconclusive"),
-        (replace(GOOD, n=49), GOOD, "inconclusive"),
-        (GOOD, replace(EVEN, n=1), "inconclusive"),
-        (replace(GOOD, p=nan), GOOD, "inconclusive"),
-        (GOOD, replace(GOOD, low=nan), "inconclusive"),
-        (replace(GOOD, p=0.05), GOOD, "inconclusive"),
-    ],
-)
-def test_gate(rolling: Comparison | None, frozen: Comparison | None, result: str) -> None:
-    verdict = decide(rolling, frozen, EvaluationSettings())
-    assert verdict.result == result
-    assert [reason.split(":")[0] for reason in verdict.reasons] == ["Rolling set", "Frozen set"]
-
-
-def test_gate_margins_and_reasons() -> None:
-    strict = EvaluationSettings(min_gain=0.02, max_frozen_loss=0.004)
-    verdict = decide(GOOD, EVEN, strict)
-    assert verdict.result == "inconclusive"
-    assert verdict.reasons == (
-        "Rolling set: NDCG@10 0.7000 -> 0.7200 over 500 queries (+0.0200, 95% interval +0.0100 to +0.0300), "
-        "p = 0.0010: better, but not by more than min_gain 0.02.",
-        "Frozen set: NDCG@10 0.7000 -> 0.7000 over 500 queries (+0.0000, 95% interval -0.0050 to +0.0050): "
-        "a loss above max_frozen_loss 0.004 cannot be ruled out.",
-    )
-
-
-# --- the step, with models that score by a rule -------------------------------------------------------------------
+from serm.evaluation import examples, pools
+from serm.evaluation.compare import KINDS, numbered, per_query
+from serm.evaluation.evaluate import Measured, golden_batch, measured, read_held, with_scores
+from serm.settings import EvaluationSettings, Settings
 
 
 class _Model:
-    """Scores a document by the digit in its text, blurred for the champion; counts what it is asked."""
+    """Scores a document by the digit in its text, blurred by noise."""
 
-    def __init__(self, version: str, noise: float) -> None:
-        self.version, self.noise, self.asked = version, noise, 0
+    def __init__(self, noise: float) -> None:
+        self.noise, self.asked = noise, 0
 
     def score(self, queries: list[str], documents: list[str]) -> SimpleNamespace:
         assert len(set(zip(queries, documents, strict=True))) == len(queries)
         self.asked += len(queries)
         grade = np.array([float(text.split()[-1]) for text in documents])
-        return SimpleNamespace(expected=grade + np.random.default_rng(3).normal(0, self.noise, len(grade)))
-
-
-def _write(root: Path, queries: int = 80) -> None:
-    now = datetime(2020, 1, 1, tzinfo=UTC)
-    documents = [(f"{loc}-{g}", loc, f"title {g}") for loc in ("de", "ja") for g in range(4)]
-    contracts.write(
-        pa.table(
-            {
-                "doc_id": [d[0] for d in documents],
-                "locale": [d[1] for d in documents],
-                "title": [d[2] for d in documents],
-                "body": [""] * len(documents),
-                "published_at": pa.array([now] * len(documents), pa.timestamp("us", tz="UTC")),
-                "attributes": pa.array([[]] * len(documents), pa.map_(pa.string(), pa.string())),
-            }
-        ),
-        root / "validated" / "documents",
-        contracts.DOCUMENTS,
-    )
-    for name, word in (("frozen", "title"), ("rolling", "other")):
-        rows = [
-            (f"{word} q{q}", loc, f"{loc}-{g}", g) for q in range(queries) for loc in ("de", "ja") for g in range(4)
-        ]
-        _judge(root / "tests" / name, rows)
-
-
-def _judge(path: Path, rows: list[tuple[str, str, str, int]]) -> None:
-    table = pa.Table.from_pylist(
-        [
-            {"query": q, "locale": loc, "doc_id": d, "grade": g, "source": "seed", "cycle": 0}
-            | dict.fromkeys(("rationale", "panel_version", "agreement"))
-            for q, loc, d, g in rows
-        ],
-        schema=contracts.JUDGMENTS,
-    )
-    contracts.write(table, path, contracts.JUDGMENTS)
+        expected = grade + np.random.default_rng(round(10 * self.noise) if self.noise == self.noise else 0).normal(
+            0, self.noise, len(grade)
+        )
+        return SimpleNamespace(expected=expected, distribution=np.eye(4)[grade.astype(int)])
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, _Model], Settings]:
-    _write(tmp_path)
-    models = {"champion": _Model("aaa", 2.0), "model": _Model("bbb", 0.5)}
-    monkeypatch.setattr(relevance, "load", lambda path: models[path.name])
-    settings = Settings(
-        cycle=CycleSettings(start=datetime(2020, 1, 1, tzinfo=UTC), end=datetime(2021, 1, 1, tzinfo=UTC)),
-        evaluation=EvaluationSettings(families={"Germanic": ("de", "nl")}, permutations=500),
-    )
-    return tmp_path, models, settings
+def root(tmp_path: Path) -> Path:
+    world.write(tmp_path)
+    return tmp_path
 
 
-def _run(root: Path, settings: Settings, out: str = "out") -> dict[str, object]:
-    return evaluate(root / "champion", root / "trained", root / "tests", root / "validated", root / out, settings)
+def _pool(root: Path, settings: Settings, noises: tuple[float, float] = (2.0, 0.5)) -> pa.Table:
+    pool = pools.read(root / "tests", root / "validated", root / "reference", settings)
+    for name, noise in zip(examples.MODELS, noises, strict=True):
+        pool = with_scores(pool, _Model(noise), name)
+    return pool
 
 
-def test_step(world: tuple[Path, dict[str, _Model], Settings]) -> None:
-    root, models, settings = world
-    figures = _run(root, settings)
-    assert figures["gate"] == "passed"
-    assert models["champion"].asked == models["model"].asked == 2 * 80 * 4  # both locales share their texts
+def _measured(pool: pa.Table, name: str, settings: Settings) -> Measured:
+    return measured(pool.filter(pa.compute.equal(pool["set"], name)), name, settings.evaluation)
 
-    found = json.loads((root / "out" / "evaluation.json").read_text())
-    assert found["versions"] == {"champion": "aaa", "challenger": "bbb"}
-    assert found["pairs"] == {"frozen": 640, "rolling": 640}
-    assert found["gate"]["result"] == "passed"
-    slices = found["sets"]["rolling"]["no shared token"]
-    assert {name: one["n"] for name, one in slices.items()} == {
-        "all": 160,
-        "Germanic": 80,
-        "other": 80,
-        "de": 80,
-        "ja": 80,
+
+def test_each_slice_has_its_queries(root: Path) -> None:
+    settings = world.settings()
+    pool = _pool(root, settings)
+    of_set = {name: _measured(pool, name, settings) for name in pools.SETS}
+    n = {
+        name: {part: by_measure["NDCG@10"].n for part, by_measure in one.compared["all"].items()}
+        for name, one in of_set.items()
     }
-    assert set(slices["all"]["measures"]) == {"NDCG@1", "NDCG@5", "NDCG@10"}
-    measure = slices["all"]["measures"]["NDCG@10"]
-    assert measure["difference"] == pytest.approx(measure["challenger"] - measure["champion"], abs=1e-5)
-    assert measure["low"] < measure["difference"] < measure["high"]
-    assert found["sets"]["frozen"]["no shared token"] == {}  # every frozen query shares the word "title"
+    common = {"all": 160, "family:Germanic": 80, "family:other": 80, "locale:de": 80, "locale:ja": 80}
+    common |= {"document_age:new": 80, "document_age:old": 80}
+    assert n["rolling"] == common | {"traffic:unseen": 160, "query_age:old": 1, "query_age:new": 159}
+    assert n["frozen"] == common | {"traffic:head": 1, "traffic:unseen": 159, "query_age:old": 1, "query_age:new": 159}
+    assert of_set["frozen"].compared["no shared token"] == {}  # every frozen query shares the word "title"
+    assert of_set["frozen"].compared["shared token"]["all"]["NDCG@10"].n == 160
+    assert of_set["rolling"].compared["no shared token"]["all"]["NDCG@10"].n == 160
 
-    rows = contracts.read(root / "out" / "per_query", contracts.PER_QUERY).to_pylist()
-    mean = np.mean(
-        [
-            row["challenger"]
-            for row in rows
-            if (row["set"], row["pairs"], row["measure"], row["locale"]) == ("rolling", "all", "NDCG@5", "ja")
-        ]
+
+def test_traffic_is_cut_by_thirds_of_the_searches(tmp_path: Path) -> None:
+    world.write(tmp_path)
+    asked = [("a", "de")] * 3 + [("b", "de")] * 3 + [("c", "de")] * 2 + [("d", "de")]
+    world.searches(tmp_path / "validated" / "impressions", asked)
+    queries = [("a", "de"), ("b", "de"), ("c", "de"), ("d", "de"), ("a", "ja")]
+    world.judge(
+        tmp_path / "tests" / "rolling",
+        [(query, locale, f"{locale}-{g}", g) for query, locale in queries for g in (0, 3)],
     )
-    assert found["sets"]["rolling"]["all"]["ja"]["measures"]["NDCG@5"]["challenger"] == pytest.approx(mean, abs=1e-5)
+    pool = pools.read(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", world.settings())
+    found = {(row["query"], row["locale"]): row["traffic"] for row in pool.to_pylist() if row["set"] == "rolling"}
+    assert [found[key] for key in queries] == ["head", "torso", "tail", "tail", "unseen"]
+
+
+def test_the_comparison_of_a_slice_is_that_of_its_queries(root: Path) -> None:
+    settings = world.settings()
+    one = _measured(_pool(root, settings), "rolling", settings)
+    rows = [
+        row
+        for row in one.per_query.to_pylist()
+        if (row["pairs"], row["measure"], row["locale"]) == ("all", "NDCG@5", "ja")
+    ]
+    found = one.compared["all"]["locale:ja"]["NDCG@5"]
+    differences = [row["challenger"] - row["champion"] for row in rows]
+    assert found.difference == pytest.approx(np.mean(differences))
+    assert found.low < found.difference < found.high
+    assert found.p <= found.p_holm
+    assert found.detectable == pytest.approx((1.959964 + 0.841621) * np.std(differences, ddof=1) / 80**0.5)
+    assert np.isnan(one.compared["all"]["query_age:old"]["NDCG@5"].p_holm)  # one query
+    assert one.compared["all"]["all"]["NDCG@5"].p_holm == one.compared["all"]["all"]["NDCG@5"].p
+
+
+def test_each_distinct_pair_is_scored_once(root: Path) -> None:
+    pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+    model = _Model(1.0)
+    with_scores(pool, model, "champion")
+    assert model.asked == 2 * 80 * 4  # both locales share their texts
 
 
 def test_the_same_word_in_two_languages_is_two_queries() -> None:
@@ -249,53 +119,118 @@ def test_the_same_word_in_two_languages_is_two_queries() -> None:
             "champion": [1.0, 0.0, 0.0, 1.0],
             "challenger": [0.0, 1.0, 1.0, 0.0],
         }
+        | {kind: ["x"] * 4 for kind in KINDS if kind != "locale"}
     )
-    rows = per_query(pool, "rolling", "all", EvaluationSettings(cutoffs=(1,), gate_cutoff=1)).to_pylist()
-    assert [(row["locale"], row["champion"], row["challenger"]) for row in rows] == [("de", 1, 0), ("fr", 0, 1)]
+    settings = EvaluationSettings(cutoffs=(1,), gate={"cutoff": 1})
+    rows = per_query(numbered(pool), "rolling", "all", settings).to_pylist()
+    found = [(row["locale"], row["champion"], row["challenger"]) for row in rows if row["measure"] == "NDCG@1"]
+    assert found == [("de", 1, 0), ("fr", 0, 1)]
 
 
-def test_step_gives_the_same_bytes_again(world: tuple[Path, dict[str, _Model], Settings]) -> None:
-    root, _, settings = world
-    _run(root, settings)
-    _run(root, settings, "again")
-    for file in ("evaluation.json", "per_query/part-0.parquet"):
-        assert (root / "out" / file).read_bytes() == (root / "again" / file).read_bytes()
+def test_pools_of_one_grade_are_left_out(root: Path) -> None:
+    rows = [(f"q{q}", "de", f"de-{g}", int(q > 0) * g) for q in range(60) for g in range(4)]
+    world.judge(root / "tests" / "rolling", rows)
+    settings = world.settings()
+    assert _measured(_pool(root, settings), "rolling", settings).compared["all"]["all"]["AP"].n == 59
 
 
-def test_empty_set_cannot_pass(world: tuple[Path, dict[str, _Model], Settings]) -> None:
-    root, _, settings = world
-    _judge(root / "tests" / "frozen", [])
-    assert _run(root, settings)["gate"] == "inconclusive"
-    assert "Frozen set: no data." in json.loads((root / "out" / "evaluation.json").read_text())["gate"]["reasons"]
+def test_an_empty_set_is_measured_as_nothing(root: Path) -> None:
+    world.judge(root / "tests" / "frozen", [])
+    settings = world.settings()
+    one = _measured(_pool(root, settings), "frozen", settings)
+    assert (one.compared["all"], one.calibration, one.rankings.num_rows) == ({}, None, 0)
 
 
-def test_pools_of_one_grade_are_left_out(world: tuple[Path, dict[str, _Model], Settings]) -> None:
-    root, _, settings = world
-    _judge(
-        root / "tests" / "rolling", [(f"q{q}", "de", f"de-{g}", int(q > 0) * g) for q in range(60) for g in range(4)]
-    )
-    assert _run(root, settings)["rolling_queries"] == 59
+def test_calibration_counts_the_pairs_of_ranked_queries(root: Path) -> None:
+    settings = world.settings()
+    found = _measured(_pool(root, settings), "rolling", settings).calibration
+    assert found is not None
+    assert (found.pairs, found.n, found.champion, found.challenger) == (640, 160, 0, 0)
+
+
+def test_biggest_wins_and_losses_stand_with_both_rankings(root: Path) -> None:
+    settings = world.settings()
+    pool = _pool(root, settings, (2.0, 2.5))
+    one = _measured(pool, "rolling", settings)
+    contracts.write(one.rankings, root / "rankings", contracts.RANKINGS)
+    whole = one.per_query.filter(pa.compute.equal(one.per_query["pairs"], "all"))
+    found = examples.biggest(whole, one.rankings, settings.evaluation)
+    rows = [row for row in whole.to_pylist() if row["measure"] == "NDCG@10"]
+    differences = sorted(row["challenger"] - row["champion"] for row in rows)
+    for side, wanted in (("losses", differences[:5]), ("wins", differences[:-6:-1])):
+        shown = [one["challenger"]["value"] - one["champion"]["value"] for one in found[side]]
+        assert shown == pytest.approx(wanted, abs=1e-3)
+    first = found["wins"][0]
+    scores = {
+        row["doc_id"]: row["champion"]
+        for row in pool.to_pylist()
+        if all(row[key] == first[key] for key in ("set", "locale", "query"))
+    }
+    ranked = [document["doc_id"] for document in first["champion"]["documents"]]
+    assert ranked == sorted(scores, key=lambda doc_id: -scores[doc_id])
+    assert [document["title"][-1] for document in first["champion"]["documents"]] == [
+        str(document["grade"]) for document in first["champion"]["documents"]
+    ]
+
+
+def test_models_that_agree_have_no_wins(root: Path) -> None:
+    settings = world.settings()
+    one = _measured(_pool(root, settings, (0.1, 0.1)), "rolling", settings)
+    assert examples.biggest(one.per_query, one.rankings, settings.evaluation) == {"wins": [], "losses": []}
+    assert Counter(one.rankings["model"].to_pylist()) == {"champion": 640, "challenger": 640}
 
 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([("q", "de", "de-9", 1)], "1 test documents are not in the catalogue, such as doc_id 'de-9'"),
-        ([("q", "de", "de-1", 1), ("q", "de", "de-1", 2)], "1 pairs are judged twice, such as query 'q' (de)"),
+        ([("q", "de", "de-1", 1), ("q", "de", "de-1", 2)], r"1 pairs are judged twice, such as query 'q' \(de\)"),
     ],
 )
-def test_bad_pools(
-    world: tuple[Path, dict[str, _Model], Settings], rows: list[tuple[str, str, str, int]], message: str
-) -> None:
-    root, _, settings = world
-    _judge(root / "tests" / "rolling", rows)
-    with pytest.raises(UserError, match=message.replace("(", r"\(").replace(")", r"\)")):
-        _run(root, settings)
+def test_bad_pools(root: Path, rows: list[world.Judged], message: str) -> None:
+    world.judge(root / "tests" / "rolling", rows)
+    with pytest.raises(UserError, match=message):
+        pools.read(root / "tests", root / "validated", root / "reference", world.settings())
 
 
-def test_scores_that_are_not_numbers(world: tuple[Path, dict[str, _Model], Settings]) -> None:
-    root, models, settings = world
-    models["model"].noise = nan
+@pytest.mark.parametrize("lost", ["tests/frozen", "validated/documents", "validated/impressions", "reference"])
+def test_a_missing_dataset_stops_the_step(root: Path, lost: str) -> None:
+    (root / lost / "part-0.parquet").unlink()
+    with pytest.raises(UserError, match="no Parquet files there"):
+        pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+
+
+def test_scores_that_are_not_numbers(root: Path) -> None:
     with pytest.raises(UserError, match="challenger gives scores that are not finite"):
-        _run(root, settings)
-    assert not (root / "out").exists()
+        _pool(root, world.settings(), (1.0, nan))
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [
+        ('{"held": []}', []),
+        ('{"held": ["kappa is low."]}', ["kappa is low."]),
+        ("{}", None),
+        ('{"held": null}', None),
+        ("{", None),
+        ("[]", None),
+        (None, None),
+    ],
+)
+def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None, held: list[str] | None) -> None:
+    path = tmp_path / "panel.json"
+    if text is not None:
+        path.write_text(text)
+    assert read_held(path) == held
+
+
+def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path) -> None:
+    settings = world.settings(gate={"golden_requests": 7})
+    pool = pools.read(root / "tests", root / "validated", root / "reference", settings)
+    batch = golden_batch(pool, settings.evaluation)
+    assert len(batch) == 7
+    assert all(len(set(request.documents)) == len(request.documents) == 4 for request in batch)
+    backwards = golden_batch(pool.take(list(range(pool.num_rows))[::-1]), settings.evaluation)
+    assert [request.query for request in backwards] == [request.query for request in batch]
+    other = world.settings(gate={"golden_requests": 7}, seed=1)
+    assert batch != golden_batch(pool, other.evaluation)

@@ -1,0 +1,170 @@
+"""The promotion gate: each rule at its limit, and nothing passes on missing data."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from math import nan
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from serm.evaluation.calibration import Calibration
+from serm.evaluation.compare import Comparison, SliceTest
+from serm.evaluation.gate import SETS, SLICED, Evidence, Rule, decide
+from serm.serving.golden import Golden
+from serm.settings import EvaluationSettings
+
+GOOD = Comparison(
+    n=500, champion=0.70, challenger=0.72, difference=0.02, low=0.01, high=0.03, p=0.001, p_holm=0.001, detectable=0.01,
+    champion_low=0.68, champion_high=0.72, challenger_low=0.70, challenger_high=0.74,
+)  # fmt: skip
+EVEN = replace(GOOD, challenger=0.70, difference=0.0, low=-0.005, high=0.005, p=0.9)
+BAD = replace(GOOD, challenger=0.68, difference=-0.02, low=-0.03, high=-0.015, p=0.001)
+UNSURE = replace(GOOD, difference=0.02, low=-0.02, high=0.06, p=0.3)
+SLICES = [SliceTest(name, f"{kind}:x", 100, True, 0.01, 0.03, 0.99, 0.02) for name in SETS for kind in SLICED]
+HONEST = Calibration(n=500, pairs=8000, champion=0.05, challenger=0.055, difference=0.005, low=-0.01, high=0.015)
+SERVED = Golden(requests=20, pairs=320, difference=0.0, p95_ms=40.0)
+PASSING = Evidence(GOOD, EVEN, SLICES, HONEST, [], SERVED, 300.0)
+SETTINGS = EvaluationSettings()
+
+
+def _rule(evidence: Evidence, name: str, settings: EvaluationSettings = SETTINGS) -> Rule:
+    (found,) = (rule for rule in decide(evidence, settings).rules if rule.rule == name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rolling", "frozen", "result"),
+    [
+        (GOOD, GOOD, "passed"),
+        (GOOD, EVEN, "passed"),
+        (GOOD, UNSURE, "inconclusive"),
+        (GOOD, BAD, "failed"),
+        (EVEN, EVEN, "inconclusive"),
+        (UNSURE, GOOD, "inconclusive"),
+        (BAD, GOOD, "failed"),
+        (BAD, None, "failed"),
+        (None, GOOD, "inconclusive"),
+        (GOOD, None, "inconclusive"),
+        (None, None, "inconclusive"),
+        (replace(GOOD, n=49), GOOD, "inconclusive"),
+        (GOOD, replace(EVEN, n=1), "inconclusive"),
+        (replace(GOOD, p=nan), GOOD, "inconclusive"),
+        (GOOD, replace(GOOD, low=nan), "inconclusive"),
+        (replace(GOOD, p=0.05), GOOD, "inconclusive"),
+    ],
+)
+def test_both_sets(rolling: Comparison | None, frozen: Comparison | None, result: str) -> None:
+    assert decide(replace(PASSING, rolling=rolling, frozen=frozen), SETTINGS).result == result
+
+
+def test_margins_and_reasons() -> None:
+    strict = EvaluationSettings(gate={"min_gain": 0.02, "max_frozen_loss": 0.004})
+    verdict = decide(PASSING, strict)
+    assert verdict.result == "inconclusive"
+    assert verdict.rules[:2] == (
+        Rule(
+            "rolling_gain",
+            "inconclusive",
+            "NDCG@10 0.7000 -> 0.7200 over 500 queries (+0.0200, 95% interval +0.0100 to +0.0300), p = 0.0010: better, "
+            "but not by more than min_gain 0.02.",
+            0.02,
+            0.02,
+        ),
+        Rule(
+            "frozen_loss",
+            "inconclusive",
+            "NDCG@10 0.7000 -> 0.7000 over 500 queries (+0.0000, 95% interval -0.0050 to +0.0050): a loss above "
+            "max_frozen_loss 0.004 cannot be ruled out.",
+            0.005,
+            0.004,
+        ),
+    )
+
+
+def test_no_difference_says_what_would_have_been_seen() -> None:
+    reason = _rule(replace(PASSING, rolling=UNSURE), "rolling_gain").reason
+    assert "no evidence of a difference, which is not evidence of none" in reason
+    assert "find a true difference of 0.0100 four times in five" in reason
+
+
+def test_a_slice_fails_only_with_confidence_among_all_of_them() -> None:
+    worse = replace(SLICES[3], slice="locale:de", difference=-0.08, p_worse=0.003)
+    (one,) = (
+        rule for rule in decide(replace(PASSING, slices=[*SLICES, worse]), SETTINGS).rules if "slice" in rule.rule
+    )
+    assert (one.result, one.value, one.limit, one.slice) == ("failed", 0.08, 0.03, f"{worse.set} locale:de")
+    assert "p = 0.0390" in one.reason  # 13 slices
+    unlucky = replace(worse, p_worse=0.004)  # 0.052 among 13
+    assert _rule(replace(PASSING, slices=[*SLICES, unlucky]), "slice_loss").result == "passed"
+
+
+def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too() -> None:
+    small = replace(SLICES[0], n=5, tested=False, difference=-0.5, p_worse=nan)
+    blind = replace(SLICES[1], detectable=0.09)
+    found = _rule(replace(PASSING, slices=[*SLICES, small, blind]), "slice_loss")
+    assert found.result == "passed"
+    assert "None of 13 slices" in found.reason
+    assert "1 were too small" in found.reason
+    assert "1 of the tested have too few" in found.reason
+    none = [replace(one, tested=False) for one in SLICES]
+    assert _rule(replace(PASSING, slices=none), "slice_loss").result == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "result"),
+    [
+        ({"calibration": replace(HONEST, low=0.021, difference=0.03, high=0.04)}, "calibration_loss", "failed"),
+        ({"calibration": replace(HONEST, high=0.021)}, "calibration_loss", "inconclusive"),
+        ({"calibration": replace(HONEST, n=49)}, "calibration_loss", "inconclusive"),
+        ({"held": ["kappa is 0.1, below 0.4."]}, "panel_trust", "failed"),
+        ({"size_mb": 1000.1}, "model_size", "failed"),
+        ({"served": replace(SERVED, difference=0.02)}, "serving", "failed"),
+        ({"served": replace(SERVED, error="HTTP 500")}, "serving", "failed"),
+        ({"served": replace(SERVED, requests=0)}, "serving", "inconclusive"),
+        ({"served": replace(SERVED, p95_ms=5001.0)}, "latency", "failed"),
+    ],
+)
+def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> None:
+    assert decide(PASSING, SETTINGS).result == "passed"
+    evidence = replace(PASSING, **change)  # type: ignore[arg-type]
+    assert _rule(evidence, rule).result == result
+    assert decide(evidence, SETTINGS).result == result
+
+
+def test_a_time_is_not_among_the_rules_as_it_differs_from_run_to_run() -> None:
+    slower = replace(PASSING, served=replace(SERVED, p95_ms=900.0))
+    assert decide(slower, SETTINGS) == decide(PASSING, SETTINGS)
+
+
+@given(st.data())
+def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
+    """Take any part of the evidence away, or any number in it, and the gate does not pass."""
+    field = data.draw(st.sampled_from([one.name for one in fields(Evidence)]))
+    found = getattr(PASSING, field)
+    if field == "slices":
+        gone = data.draw(st.sampled_from(range(len(SLICES))))
+        number = data.draw(st.sampled_from(["n", "difference", "p_worse", "detectable", None]))
+        kept = [one for place, one in enumerate(SLICES) if place != gone]
+        damaged: object = kept
+        if number:
+            damaged = [*kept, replace(SLICES[gone], **{number: nan}, tested=number != "n")]
+            assume(number != "n")  # an untested slice has no say, and its kind is still there
+    elif field in ("held", "size_mb") or data.draw(st.booleans()):
+        damaged = None
+    else:
+        read = {
+            "rolling": ("difference", "low", "high", "p"),
+            "frozen": ("difference", "low", "high", "p"),
+            "calibration": ("champion", "challenger", "difference", "low", "high"),
+            "served": ("difference", "p95_ms"),
+        }[field]
+        damaged = replace(found, **{data.draw(st.sampled_from(read)): nan})
+    assert decide(replace(PASSING, **{field: damaged}), SETTINGS).result != "passed"  # type: ignore[arg-type]
+
+
+def test_no_evidence_at_all_is_inconclusive_in_every_rule() -> None:
+    verdict = decide(Evidence(None, None, [], None, None, None, None), SETTINGS)
+    assert {rule.result for rule in verdict.rules} == {"inconclusive"}
+    assert verdict.result == "inconclusive"
