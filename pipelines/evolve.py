@@ -28,6 +28,7 @@ def evolve(
     judgments: str,
     reference: str,
     profiles: str,
+    windows: str,
     repository: str,
     force: bool = False,
 ):
@@ -43,6 +44,7 @@ def evolve(
         judgments: URI of all judgments so far.
         reference: URI of the impressions that the window is compared with.
         profiles: URI of what the validation of earlier cycles counted.
+        windows: URI of the samples of earlier windows.
         repository: path of the git and DVC workspace that the cycle is published to.
         force: run the cycle though nothing drifted.
     """
@@ -60,7 +62,9 @@ def evolve(
     ).outputs["validated"]
     compared = drift(
         reference=given_reference,
+        windows=_given(windows, dsl.Dataset, "windows").output,
         validated=validated,
+        champion=given_champion,
         settings=settings,
         force=force,
     )

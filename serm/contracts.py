@@ -198,6 +198,22 @@ PROFILES = pa.schema(
     ]
 )
 
+#: Whole users of a cycle's window, drawn by a hash: what later windows are compared with. Columns as in IMPRESSIONS.
+SAMPLES = pa.schema(
+    [
+        _field("cycle", pa.int32()),
+        *(
+            IMPRESSIONS.field(name)
+            for name in ("user_id", "query_id", "locale", "query", "position", "clicked", "score", "model_version")
+        ),
+    ]
+)
+
+#: Documents of a cycle's catalogue, drawn by a hash of ``doc_id``, so that two catalogues give the same ones.
+CATALOGUES = pa.schema(
+    [_field("cycle", pa.int32()), *(DOCUMENTS.field(name) for name in ("doc_id", "locale", "title"))]
+)
+
 #: Lines of a log's files that could not be read or broke the contract. ``line`` counts from 1; the text, which
 #: may hold anything, stays in the file.
 BAD_LINES = pa.schema([_field("file", pa.string()), _field("line", pa.int64()), _field("reason", pa.string())])

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from serm.cli.options import CYCLE, PARAMS, REFERENCE, Json, Out, Params, Reference, Validated, show
+from serm.cli.options import (
+    CHAMPION,
+    CYCLE,
+    PARAMS,
+    REFERENCE,
+    WINDOWS,
+    Champion,
+    Json,
+    Out,
+    Params,
+    Reference,
+    Validated,
+    Windows,
+    show,
+)
 
 
 def drift(
     reference: Reference = REFERENCE,
+    windows: Windows = WINDOWS,
     validated: Validated = CYCLE / "validate",
+    champion: Champion = CHAMPION,
     out: Out = CYCLE / "drift",
     params: Params = PARAMS,
     json: Json = False,
 ) -> None:
-    """Say what changed since the reference window, and whether that is worth a cycle."""
+    """Say what changed since the earlier windows, and whether that is worth a cycle."""
     from serm import drift, settings
 
-    figures = drift.detect(reference, validated, out, settings.load(params))
+    figures = drift.detect(reference, windows, validated, champion, out, settings.load(params))
     show("drift", figures, json)

@@ -23,7 +23,7 @@ Force = Annotated[bool, typer.Option("--force", help="Run the whole cycle though
 
 STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
 _INPUTS = ("log", "documents", "knowledge", "tests")
-_STATE = ("champion", "judgments", "reference", "profiles")
+_STATE = ("champion", "judgments", "reference", "profiles", "windows")
 
 
 def evolve(workspace: WorkspacePath = HERE, force: Force = False, json: Json = False) -> None:
@@ -54,8 +54,14 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
 
     repository = versioning.Workspace(workspace)
     root = repository.path
-    if not (root / "state" / "profiles").exists():  # the first cycle of a workspace: DVC wants all inputs there
-        contracts.write(contracts.PROFILES.empty_table(), root / "state" / "profiles", contracts.PROFILES)
+    remembered = {
+        "profiles": contracts.PROFILES,
+        "windows/impressions": contracts.SAMPLES,
+        "windows/catalogue": contracts.CATALOGUES,
+    }
+    for name, schema in remembered.items():
+        if not (root / "state" / name).exists():  # the first cycle of a workspace: DVC wants all inputs there
+            contracts.write(schema.empty_table(), root / "state" / name, schema)
     repository.track(*_INPUTS, *(f"state/{name}" for name in _STATE))
     settings = (root / "params.yaml").read_text(encoding="utf-8")
     pipeline_file = COMPILED / "evolve.yaml"

@@ -24,6 +24,7 @@ Champion = Annotated[Path, typer.Option(help="The model that serves now.")]
 Judgments = Annotated[Path, typer.Option(help="All judgments so far (Parquet).")]
 Profiles = Annotated[Path, typer.Option(help="What earlier cycles' validation counted (Parquet).")]
 Reference = Annotated[Path, typer.Option(help="Impressions to compare the window with (Parquet).")]
+Windows = Annotated[Path, typer.Option(help="Samples of the earlier windows, as `serm drift` keeps them.")]
 Window = Annotated[Path, typer.Option(help="What `serm ingest` wrote.")]
 Validated = Annotated[Path, typer.Option(help="What `serm validate` wrote.")]
 Mined = Annotated[Path, typer.Option(help="What `serm mine` wrote.")]
@@ -37,6 +38,7 @@ CHAMPION = Path("state/champion")
 JUDGMENTS = Path("state/judgments")
 REFERENCE = Path("state/reference")
 PROFILES = Path("state/profiles")
+WINDOWS = Path("state/windows")
 HERE = Path()
 CYCLE = Path("cycle")
 """Where each step writes: ``cycle/<step>``."""

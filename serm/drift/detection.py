@@ -1,45 +1,85 @@
-"""The step that compares a window with the reference and decides whether the model must evolve."""
+"""The step that compares a window with earlier ones and decides whether the model must evolve."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from serm import contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, write_json
-from serm.drift import columns, novelty
+from serm.drift import catalogue, columns, heavy_users, novelty, sample
+from serm.drift.behaviour import Behaviour
+from serm.drift.embeddings import Embed, Embeddings, Topic
+from serm.drift.permutation import Permutations
+from serm.drift.verdict import Verdict, judge
 from serm.errors import UserError
 from serm.settings import DriftSettings, Settings
 from serm.step import Figures, step
 
 
 @step
-def detect(reference: Path, validated: Path, out: Path, settings: Settings) -> Figures:
+def detect(reference: Path, windows: Path, validated: Path, champion: Path, out: Path, settings: Settings) -> Figures:
     """Decide ``evolve`` or ``quiet``, with reasons, and write them to ``out/drift.json`` beside Evidently's report.
 
-    ``reference`` is an IMPRESSIONS dataset, ``validated`` what validate wrote. The decision is ``evolve`` when a
-    column or the text has drifted, when more searches are for new queries than chance explains, or when a new
-    locale has a share of searches worth naming; see ``DriftSettings``.
+    The decision is ``evolve`` when a test found drift: significant with all tests together (Holm), its effect at
+    least as large as its floor, and farther from the earlier windows than any of them lies from the others (see
+    ``DriftSettings``). ``out/windows`` gets the samples of the latest windows, this one's too, for the next cycle.
+
+    Args:
+        reference: IMPRESSIONS of the last window.
+        windows: what an earlier cycle wrote to ``out/windows``; with none there, the reference is all that is known.
+        validated: what validate wrote.
+        champion: the model whose encoder embeds queries.
+        out: the directory to write.
+        settings: ``drift``, ``cycle`` and ``engine`` are read.
 
     Raises:
-        UserError: the reference or the window is missing or has no rows.
+        UserError: the reference or the window is missing or has no rows, or there is no model.
     """
+    options, cycle = settings.drift, settings.cycle.number
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
         before = contracts.scan(engine, reference, contracts.IMPRESSIONS)
         now = contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS)
         for path, table in ((reference, before), (validated / "impressions", now)):
             if not table.count().to_pyarrow().as_py():
                 raise UserError(f"{path}: no impressions to compare; run the step before on a window that has some.")
-        drifts, sampled = columns.compare(before, now, settings.drift, beside)
+        samples = _earlier(windows / "impressions", contracts.SAMPLES, cycle)
+        if not len(samples):
+            samples = sample.draw_users(before, cycle - 1, options)
+        compared = sample.together([samples], sample.draw_users(now, cycle, options))
+        catalogues = _earlier(windows / "catalogue", contracts.CATALOGUES, cycle)
+        documents = contracts.scan(engine, validated / "documents", contracts.DOCUMENTS)
+        offered = sample.draw_documents(documents, cycle, options)
+        clicks = [heavy_users.clicks_of_users(window) for window in (before, now)]
+        drifts, sampled = columns.compare(before, now, options, beside)
         news = novelty.find(before, now)
-        reasons = _reasons(drifts, news, settings.drift)
+        verdicts, topics = exchange(compared, _embed(champion), options)
+        verdicts += [
+            heavy_users.test_heaviest(clicks[0], clicks[1], options),
+            catalogue.compare(_latest(catalogues), offered, options),
+        ]
+        verdicts = judge(verdicts, options.alpha)
+        reasons = [f"{one.name}: {one.finding}" for one in verdicts if one.decision == "drift"]
         decision = "evolve" if reasons else "quiet"
+        _keep(compared.rows, beside / "windows" / "impressions", contracts.SAMPLES, options)
+        _keep(pa.concat_tables([catalogues, offered]), beside / "windows" / "catalogue", contracts.CATALOGUES, options)
         write_json(
             beside / "drift.json",
             {
                 "decision": decision,
                 "reasons": reasons,
+                "alpha": options.alpha,
+                "correction": "holm",
+                "tests": [_rounded(asdict(one)) for one in verdicts],
+                "topics": [_rounded(asdict(one)) for one in topics],
+                "windows": _told(compared),
                 "columns": {name: asdict(drift) for name, drift in drifts.items()},
                 "sampled": sampled,
                 **asdict(news),
@@ -47,27 +87,59 @@ def detect(reference: Path, validated: Path, out: Path, settings: Settings) -> F
         )
     return {
         "decision": decision,
-        "drifted_columns": sum(drift.drifted for drift in drifts.values()),
+        "tests": sum(one.decision != "not tested" for one in verdicts),
+        "drifted": len(reasons),
         "new_query_share": round(news.new_query_share, 4),
         "new_locales": len(news.new_locales),
+        "topics": len(topics),
     }
 
 
-def _reasons(drifts: dict[str, columns.Drift], news: novelty.Novelty, settings: DriftSettings) -> list[str]:
-    reasons = [
-        f"{name} drifted: {drift.method} is {drift.distance:.3f}, the limit {drift.threshold:g}"
-        for name, drift in drifts.items()
-        if drift.drifted
+def exchange(windows: sample.Windows, embed: Embed, settings: DriftSettings) -> tuple[list[Verdict], list[Topic]]:
+    """Make all tests that exchange users; return them, not yet judged, and the topics that grew."""
+    permutations = Permutations(windows.window, settings.permutations, settings.seed)
+    meanings, topics = Embeddings(windows, permutations, embed, settings).tests()
+    return [*meanings, *Behaviour(windows, permutations, settings).tests()], topics
+
+
+def _embed(champion: Path) -> Embed:
+    from serm import relevance
+
+    encoder = relevance.load(champion).encoder
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        return encoder.embed(texts, "query")
+
+    return embed
+
+
+def _earlier(path: Path, schema: pa.Schema, cycle: int) -> pa.Table:
+    """Return the rows of earlier cycles; none where there is no such dataset, as before the first."""
+    if not path.exists():
+        return schema.empty_table()
+    rows = contracts.read(path, schema)
+    return rows.filter(pc.less(rows["cycle"], cycle))
+
+
+def _latest(rows: pa.Table) -> pa.Table:
+    return rows.filter(pc.equal(rows["cycle"], pc.max(rows["cycle"])))
+
+
+def _keep(rows: pa.Table, path: Path, schema: pa.Schema, settings: DriftSettings) -> None:
+    """Write the rows of the latest ``earlier_windows`` cycles."""
+    cycles = sorted(pc.unique(rows["cycle"]).to_pylist())[-settings.earlier_windows :]
+    contracts.write(rows.filter(pc.is_in(rows["cycle"], pa.array(cycles, pa.int32()))), path, schema)
+
+
+def _rounded(values: dict[str, object]) -> dict[str, object]:
+    """Leave out the digits that depend on how many threads summed."""
+    return {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in values.items()}
+
+
+def _told(windows: sample.Windows) -> list[dict[str, int]]:
+    """Return what the tests saw of each window."""
+    users = np.bincount(windows.window)
+    searches = np.bincount(windows.window[windows.user])
+    return [
+        {"cycle": cycle, "users": int(users[i]), "searches": int(searches[i])} for i, cycle in enumerate(windows.cycles)
     ]
-    beyond_chance = news.new_query_share - news.expected_new_query_share - news.new_query_margin
-    if beyond_chance > settings.min_new_query_share:
-        reasons.append(
-            f"{news.new_query_share:.1%} of searches are for queries that the reference lacks, "
-            f"{news.expected_new_query_share:.1%} (+{news.new_query_margin:.1%}) by chance"
-        )
-    reasons += [
-        f"locale {locale} is new: {share:.1%} of searches"
-        for locale, share in news.new_locales.items()
-        if share > settings.min_new_query_share
-    ]
-    return reasons

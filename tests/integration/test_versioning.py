@@ -59,6 +59,12 @@ PROFILES = pa.Table.from_pylist(
 )
 
 
+SAMPLES = pa.Table.from_pylist(
+    [{"cycle": 1, "user_id": "u", "query_id": "1", "locale": "en", "query": "fox", "position": 1, "clicked": False}],
+    contracts.SAMPLES,
+)
+
+
 def run_steps(root, result="passed", weights=b"challenger"):
     """Stand in for the steps: their directories, as the contracts say, without the work."""
     for step, (name, summary) in SUMMARIES.items():
@@ -68,6 +74,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
         (directory / name).write_text(json.dumps(summary))
     contracts.write(impressions("fox"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
     contracts.write(PROFILES, root / "cycle/validate/profiles", contracts.PROFILES)
+    contracts.write(SAMPLES, root / "cycle/drift/windows/impressions", contracts.SAMPLES)
     contracts.write(judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS)
     (root / "cycle/train/model").mkdir()
     (root / "cycle/train/model/model.safetensors").write_bytes(weights)
@@ -94,7 +101,8 @@ def workspace(tmp_path):
     contracts.write(judgments([("cat", "d", 2)]), root / "state/judgments", contracts.JUDGMENTS)
     contracts.write(impressions("cat"), root / "state/reference", contracts.IMPRESSIONS)
     contracts.write(contracts.PROFILES.empty_table(), root / "state/profiles", contracts.PROFILES)
-    state = (f"state/{name}" for name in ("champion", "judgments", "reference", "profiles"))
+    contracts.write(contracts.SAMPLES.empty_table(), root / "state/windows/impressions", contracts.SAMPLES)
+    state = (f"state/{name}" for name in ("champion", "judgments", "reference", "profiles", "windows"))
     made.track("log", "documents", "knowledge", "tests", *state)
     made.git("add", ".")
     made.commit("A workspace")
@@ -137,6 +145,7 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     assert contracts.read(root / "state/judgments", contracts.JUDGMENTS)["query"].to_pylist() == ["cat", "fox"]
     assert contracts.read(root / "state/reference", contracts.IMPRESSIONS)["query"].to_pylist() == ["fox"]
     assert contracts.read(root / "state/profiles", contracts.PROFILES) == PROFILES
+    assert contracts.read(root / "state/windows/impressions", contracts.SAMPLES) == SAMPLES
     assert workspace.git("status", "--porcelain") == ""
 
     workspace.git("checkout", "--quiet", "cycle-0001")
