@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -26,18 +27,24 @@ class Examples:
     locales: NDArray[np.object_]
     grades: NDArray[np.int64]
     weights: NDArray[np.float64]
-    """0 to 1: a seed or human judgment has 1, a panel's its agreement times ``panel_weight``."""
+    """A seed or human judgment has 1, a panel's its agreement times ``panel_weight``; each times its origin's weight.
+    """
     sources: NDArray[np.object_]
+    origins: NDArray[np.object_]
+    """``seed``, ``earlier`` (an earlier cycle's) or ``new`` (this cycle's)."""
 
     def __len__(self) -> int:
         return len(self.grades)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Examples:
-        return Examples(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Examples(*(column[rows] for column in self.columns()))
 
     def __add__(self, other: Examples) -> Examples:
-        names = [field.name for field in fields(self)]
-        return Examples(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+        return Examples(*map(np.concatenate, zip(self.columns(), other.columns(), strict=True)))
+
+    def columns(self) -> list[NDArray[Any]]:
+        """Return the columns in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Return the queries and the documents, as a model takes them."""
@@ -49,14 +56,29 @@ class Examples:
         keys = zip(self.locales, self.queries, strict=True)
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
+    def by_origin(self) -> dict[str, dict[str, float]]:
+        """Return for each origin its pairs, and its share of the weight of all, 0 to 1."""
+        total = max(float(self.weights.sum()), 1e-12)
+        return {
+            str(name): {"pairs": int(rows.sum()), "weight_share": round(float(self.weights[rows].sum()) / total, 4)}
+            for name in np.unique(self.origins.astype(str))
+            for rows in [self.origins == name]
+        }
+
     def by_source(self) -> dict[str, int]:
         """Count the pairs of each source."""
         names, counts = np.unique(self.sources.astype(str), return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def read(judgments: Path, documents: Path, settings: TrainingSettings) -> Examples:
+def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False) -> Examples:
     """Join a JUDGMENTS dataset with the text of a DOCUMENTS dataset, sorted, so that files' order does not matter.
+
+    Args:
+        judgments: the dataset.
+        documents: the catalogue that was judged.
+        settings: ``panel_weight`` and the weights of the origins are read.
+        new: whether the judgments are this cycle's own; those of before are ``seed`` by their source, or ``earlier``.
 
     Raises:
         UserError: a dataset is missing, or a judged document is not in the catalogue.
@@ -75,13 +97,18 @@ def read(judgments: Path, documents: Path, settings: TrainingSettings) -> Exampl
     text = [document_text(*both) for both in zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)]
     agreement = pc.fill_null(judged["agreement"], 1.0).to_numpy()
     panel = np.asarray(pc.equal(judged["source"], "panel"))
+    origins = np.where(np.asarray(pc.equal(judged["source"], "seed")), "seed", "earlier").astype(object)
+    if new:
+        origins[:] = "new"
+    mixing = {"new": settings.new_weight, "earlier": settings.earlier_weight, "seed": settings.seed_weight}
     return Examples(
         queries=_objects(judged["query"].to_pylist()),
         documents=_objects(text),
         locales=_objects(judged["locale"].to_pylist()),
         grades=judged["grade"].to_numpy().astype(np.int64),
-        weights=np.where(panel, agreement * settings.panel_weight, 1.0),
+        weights=np.where(panel, agreement * settings.panel_weight, 1.0) * np.array([mixing[o] for o in origins]),
         sources=_objects(judged["source"].to_pylist()),
+        origins=origins,
     )
 
 
@@ -94,8 +121,9 @@ def held_out(examples: Examples, share: float) -> NDArray[np.bool_]:
 
 
 def choose(earlier: Examples, new: Examples, settings: TrainingSettings) -> Examples:
-    """Return at most ``max_pairs`` examples: the new ones, then earlier ones drawn evenly."""
+    """Return at most ``max_pairs`` examples with weight: the new ones, then earlier and seed ones drawn evenly."""
     generator = np.random.default_rng(settings.seed)
+    earlier, new = earlier[earlier.weights > 0], new[new.weights > 0]
     return draw(new, settings.max_pairs, generator) + draw(earlier, max(0, settings.max_pairs - len(new)), generator)
 
 
