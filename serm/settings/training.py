@@ -50,6 +50,11 @@ class TrainingSettings(Section):
     """The same of seed judgments."""
     max_pairs: Count = 9000
     """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
+    student_layers: Count = 1
+    """Upper layers of a distilled student that read query and document together: what a request costs beyond the
+    texts' own encoding."""
+    distillation_epochs: Count = 3
+    """Passes of a student over the mined pairs."""
     held_out_share: Share = 0.1
     """Seed queries that no cycle trains on; forgetting is measured on them."""
     patience: Annotated[int, Field(ge=0)] = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from serm.atomic import replace_file
+from serm.settings import Settings
+from serm.training.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,13 @@ class Checkpoints:
     def remove(self) -> None:
         """Forget the run's states, and those of runs before it that never ended."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def checkpoints_of(out: Path, settings: Settings, depends: list[str | Examples]) -> Checkpoints:
+    """Return where a run's state is kept: in ``<out>.checkpoint``, under a hash of all that the run depends on."""
+    digest = hashlib.sha256(f"torch {torch.__version__}, {PartialState().num_processes} processes".encode())
+    digest.update(f"{settings.relevance!r} {settings.training!r}".encode())
+    for one in depends:
+        digest.update(repr(one if isinstance(one, str) else [c.tolist() for c in one.columns()]).encode())
+    every = settings.training.checkpoint_steps
+    return Checkpoints(out.with_name(f"{out.name}.checkpoint"), digest.hexdigest()[:32], every)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -85,16 +86,7 @@ def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool
     """
     judged = contracts.read(judgments, contracts.JUDGMENTS)
     judged = judged.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id", "cycle", "grade")])
-    catalogue = contracts.read(documents, contracts.DOCUMENTS)
-    rows = pc.index_in(judged["doc_id"], value_set=catalogue["doc_id"])
-    if rows.null_count:
-        lost = judged["doc_id"].filter(pc.is_null(rows))
-        raise UserError(
-            f"{judgments}: {len(lost)} judged documents are not in {documents}, for example {lost[0].as_py()!r};"
-            " give the catalogue that was judged."
-        )
-    found = catalogue.take(rows)
-    text = [document_text(*both) for both in zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)]
+    text = _texts(judged, judgments, documents)
     agreement = pc.fill_null(judged["agreement"], 1.0).to_numpy()
     panel = np.asarray(pc.equal(judged["source"], "panel"))
     origins = np.where(np.asarray(pc.equal(judged["source"], "seed")), "seed", "earlier").astype(object)
@@ -103,7 +95,7 @@ def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool
     mixing = {"new": settings.new_weight, "earlier": settings.earlier_weight, "seed": settings.seed_weight}
     return Examples(
         queries=_objects(judged["query"].to_pylist()),
-        documents=_objects(text),
+        documents=text,
         locales=_objects(judged["locale"].to_pylist()),
         grades=judged["grade"].to_numpy().astype(np.int64),
         weights=np.where(panel, agreement * settings.panel_weight, 1.0) * np.array([mixing[o] for o in origins]),
@@ -112,12 +104,37 @@ def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool
     )
 
 
+def read_mined(mined: Path, documents: Path) -> Examples:
+    """Join a MINED_PAIRS dataset with the documents' text, as ``read``: no grades yet (0), all of weight 1.
+
+    Raises:
+        UserError: a dataset is missing, or a mined document is not in the catalogue.
+    """
+    pairs = contracts.read(mined, contracts.MINED_PAIRS)
+    pairs = pairs.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id")])
+    count = pairs.num_rows
+    return Examples(
+        queries=_objects(pairs["query"].to_pylist()),
+        documents=_texts(pairs, mined, documents),
+        locales=_objects(pairs["locale"].to_pylist()),
+        grades=np.zeros(count, np.int64),
+        weights=np.ones(count),
+        sources=_objects(["mined"] * count),
+        origins=_objects(["new"] * count),
+    )
+
+
 def held_out(examples: Examples, share: float) -> NDArray[np.bool_]:
     """Return which rows are seed judgments of queries that no cycle trains on; chosen by a hash of the query."""
+    chosen: NDArray[np.bool_] = chosen_queries(examples, share) & (examples.sources == "seed")
+    return chosen
+
+
+def chosen_queries(examples: Examples, share: float) -> NDArray[np.bool_]:
+    """Return which rows are of the ``share`` of queries with the lowest hashes, whatever stands around them."""
     keys = zip(examples.locales, examples.queries, strict=True)
     hashed = [int.from_bytes(hashlib.sha256(f"{a}\t{b}".encode()).digest()[:8], "big") / 2**64 for a, b in keys]
-    chosen: NDArray[np.bool_] = (np.array(hashed) < share) & (examples.sources == "seed")
-    return chosen
+    return np.array(hashed, np.float64) < share
 
 
 def choose(earlier: Examples, new: Examples, settings: TrainingSettings) -> Examples:
@@ -132,6 +149,21 @@ def draw(examples: Examples, count: int, generator: np.random.Generator) -> Exam
     if len(examples) <= count:
         return examples
     return examples[np.sort(generator.choice(len(examples), count, replace=False))]
+
+
+def _texts(pairs: pa.Table, path: Path, documents: Path) -> NDArray[np.object_]:
+    """Return the text of each pair's document; ``path`` names the pairs in errors."""
+    catalogue = contracts.read(documents, contracts.DOCUMENTS)
+    rows = pc.index_in(pairs["doc_id"], value_set=catalogue["doc_id"])
+    if rows.null_count:
+        lost = pairs["doc_id"].filter(pc.is_null(rows))
+        raise UserError(
+            f"{path}: {len(lost)} judged documents are not in {documents}, for example {lost[0].as_py()!r};"
+            " give the catalogue that was judged."
+        )
+    found = catalogue.take(rows)
+    both = zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)
+    return _objects([document_text(*one) for one in both])
 
 
 def _objects(values: list[str]) -> NDArray[np.object_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from serm.relevance import RelevanceModel
 from serm.relevance.encoder import load_encoder
 from serm.settings import Settings, TrainingSettings
 from serm.step import Figures, step
-from serm.training.checkpoint import Checkpoints
+from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.examples import Examples, choose, draw, held_out, read
 from serm.training.fit import Fitted, fine_tune, fit_cosine, reproducible
 from serm.training.forgetting import remembered
@@ -51,10 +50,10 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     documents = validated / "documents"
     earlier = read(judgments, documents, options)
     new = read(annotated / "judgments", documents, options, new=True)
-    out_rows, calibrating = _held_out(earlier, options)
+    out_rows, calibrating = held_out_rows(earlier, options)
     examples = choose(earlier[~out_rows], new, options)
     before = relevance.load(champion)
-    checkpoints = _checkpoints(out, [before.version, settings, examples, earlier[calibrating]], options)
+    checkpoints = checkpoints_of(out, settings, [before.version, examples, earlier[calibrating]])
     with reproducible(options):
         model = RelevanceModel(before.encoder, copy.deepcopy(before.residual))
         fitted, figures = _fit(model, examples, earlier[calibrating], settings, checkpoints)
@@ -101,12 +100,12 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     """
     options = settings.training
     known = read(judgments, documents, options)
-    out_rows, calibrating = _held_out(known, options)
+    out_rows, calibrating = held_out_rows(known, options)
     seen = known[~out_rows]
     examples = draw(seen[seen.weights > 0], options.max_pairs, np.random.default_rng(options.seed))
     founding = options.model_copy(update={"epochs": options.founding_epochs})
     settings = settings.model_copy(update={"training": founding})
-    checkpoints = _checkpoints(out, [settings, examples, known[calibrating]], options)
+    checkpoints = checkpoints_of(out, settings, [examples, known[calibrating]])
     with reproducible(options):
         encoder = load_encoder(settings.relevance.base, settings.relevance)
         model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
@@ -117,20 +116,9 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     return figures
 
 
-def _held_out(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def held_out_rows(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows are held out from training, and which of those, half, are for the temperature."""
     return held_out(examples, options.held_out_share), held_out(examples, options.held_out_share / 2)
-
-
-def _checkpoints(out: Path, depends: list[str | Settings | Examples], options: TrainingSettings) -> Checkpoints:
-    """Return where a run's state is kept: beside ``out``, under a hash of all that the run ``depends`` on."""
-    digest = hashlib.sha256(f"torch {torch.__version__}, {PartialState().num_processes} processes".encode())
-    for one in depends:
-        if isinstance(one, Settings):
-            digest.update(f"{one.relevance!r} {one.training!r}".encode())
-        else:
-            digest.update(repr(one if isinstance(one, str) else [c.tolist() for c in one.columns()]).encode())
-    return Checkpoints(out.with_name(f"{out.name}.checkpoint"), digest.hexdigest()[:32], options.checkpoint_steps)
 
 
 def _fit(
@@ -147,7 +135,7 @@ def _fit(
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
     if options.patience and not len(calibrating):
         raise UserError("training.patience needs held-out seed queries to look at; raise training.held_out_share.")
-    targets, held = _targets(examples), _targets(calibrating)
+    targets, held = targets_of(examples), targets_of(calibrating)
     pairs, held_pairs = model.pairs(*examples.texts()), model.pairs(*calibrating.texts())
     model.residual.ordinal.temperature.fill_(1.0)
     if fresh:
@@ -163,7 +151,8 @@ def _fit(
     return fitted, figures
 
 
-def _targets(examples: Examples) -> Targets:
+def targets_of(examples: Examples) -> Targets:
+    """Return what ``examples`` are to be scored as."""
     return Targets(
         grades=torch.from_numpy(examples.grades),
         weights=torch.from_numpy(examples.weights).float(),

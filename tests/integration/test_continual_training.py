@@ -1,4 +1,4 @@
-"""Early stopping, what is remembered, and gradient checkpointing, on a tiny encoder."""
+"""Early stopping, what is remembered, gradient checkpointing and distillation, on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import tiny_encoder
 import training_data
 
-from serm import relevance, training
+from serm import contracts, relevance, training
 from serm.errors import UserError
 from serm.settings import Settings
 
@@ -108,3 +110,37 @@ def test_the_listwise_loss_is_a_choice(
         if train(data, champion, tmp_path / name, settings(listwise=chosen))
     }
     assert len(made) == 2
+
+
+def test_a_student_gives_its_teachers_distributions(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    pool = training_data.write(tmp_path / "pool", queries=150)
+    judged = contracts.read(pool / "judgments", contracts.JUDGMENTS)
+    numbers = {n: pa.array([0.0] * len(judged)) for n in contracts.MINED_PAIRS.names[4:]}
+    mined = pa.table({name: judged[name] for name in ("query", "locale", "doc_id")} | numbers)
+    agents = pa.array([[]] * len(judged), contracts.MINED_PAIRS.field("agents").type)
+    contracts.write(mined.append_column("agents", agents), tmp_path / "mined" / "pairs", contracts.MINED_PAIRS)
+    options = settings(student_layers=1, distillation_epochs=8, learning_rate=3e-3, precision="fp32")
+    train(data, champion, tmp_path / "cycle", settings(seed=3, learning_rate=3e-3))
+    teachers = [champion, tmp_path / "cycle" / "model"]
+    judgments, validated = data / "validated" / "judgments", data / "validated"
+    figures = training.distill(teachers, champion, tmp_path / "mined", judgments, validated, tmp_path / "out", options)
+    assert figures["divergence"] < 0.5 * figures["divergence_before"]  # on mined queries that it did not learn from
+
+    summary = json.loads((tmp_path / "out" / "distill.json").read_text())
+    student = relevance.load(tmp_path / "out" / "model")
+    assert summary["challenger"] == student.version
+    assert summary["teachers"] == [relevance.load(teacher).version for teacher in teachers]
+    np.testing.assert_allclose(student.score(["cat 1"], ["cat dog 3"]).distribution.sum(), 1)
+    again = tmp_path / "again"
+    training.distill(teachers, champion, tmp_path / "mined", judgments, validated, again, options)
+    assert weights(again / "model") == weights(tmp_path / "out" / "model")
+
+
+def test_a_student_must_be_smaller(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    inputs = (tmp_path / "mined", data / "validated/judgments", data / "validated", tmp_path / "out")
+    with pytest.raises(UserError, match=r"student_layers is 2.*has 2 joint layers"):
+        training.distill([champion], champion, *inputs, settings(student_layers=2))
