@@ -245,13 +245,32 @@ def _training(number: int, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "champion": f"c{number:011x}",
         "challenger": f"d{number:011x}",
-        "pairs": {"new": 1039, "used": 9000, "by_source": {"panel": 1039 * number, "seed": 9000 - 1039 * number}},
+        "pairs": {
+            "new": 1039,
+            "used": 9000,
+            "by_source": {"panel": 1039 * number, "seed": 9000 - 1039 * number},
+            "by_origin": {
+                "new": {"pairs": 1039, "weight_share": 0.0831},
+                "seed": {"pairs": 7961, "weight_share": 0.9169},
+            },
+        },
         "loss": [round(0.7 + 0.6 * 0.8**part + float(rng.normal(0, 0.01)), 4) for part in range(12)],
         "temperature": 1.2,
         "held_out_seed": {
             "pairs": 1200,
+            "queries": 120,
             "champion": {"loss": 0.9123, "ndcg_10": 0.7811},
             "challenger": {"loss": 0.9034, "ndcg_10": 0.7852},
+            "ndcg_10_difference": {"mean": -0.0141, "low": -0.0213, "high": -0.0042},
+            "by_locale": {
+                locale: {
+                    "pairs": 150,
+                    "queries": 15,
+                    "champion": {"loss": 0.9123, "ndcg_10": 0.7811},
+                    "challenger": {"loss": 0.9034, "ndcg_10": 0.7852},
+                }
+                for locale in LOCALES[:8]
+            },
         },
     }
 

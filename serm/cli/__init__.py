@@ -14,6 +14,7 @@ from serm.cli import (
     annotate,
     demo,
     deploy,
+    distill,
     doctor,
     drift,
     evaluate,
@@ -42,6 +43,7 @@ app.command(rich_help_panel=LOOP)(report.report)
 app.command(rich_help_panel=LOOP)(review.review)
 app.command(rich_help_panel=LOOP)(demo.demo)
 app.command(rich_help_panel=LOOP)(doctor.doctor)
+app.command(rich_help_panel=LOOP)(distill.distill)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.command(rich_help_panel=STEPS)(ingest.ingest)
 app.command(rich_help_panel=STEPS)(validate.validate)

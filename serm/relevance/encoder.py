@@ -167,6 +167,10 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def fast_matmul(enabled: bool = True) -> torch.autocast:
+CPU = torch.device("cpu")
+
+
+def fast_matmul(enabled: bool = True, device: torch.device = CPU) -> torch.autocast:
     """Return bf16 autocast, which does nothing where the CPU has no bf16 instructions (it would be slower)."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled and torch.cpu._is_avx512_bf16_supported())
+    faster = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and faster)

@@ -22,11 +22,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel
 
 from serm.atomic import replace_directory
 from serm.errors import UserError
 from serm.relevance.encoder import (
+    CPU,
     Encoded,
     Encoder,
     Indices,
@@ -65,12 +67,17 @@ class Residual(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.alpha = nn.Parameter(torch.tensor(10.0))
         self.ordinal = OrdinalHead()
+        self.gradient_checkpointing = False
+        """Whether a layer is computed again in the backward pass instead of kept in memory."""
 
     def forward(self, cosine: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return s [n] for cosines [n], the pairs' states [n, tokens, dim] and their mask [n, tokens]."""
         attention = attention_mask(mask)
         for layer in self.layers:
-            hidden = layer(hidden, attention)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, attention, use_reentrant=False)
+            else:
+                hidden = layer(hidden, attention)
         residual: torch.Tensor = self.head(mean_pool(hidden, mask))
         return self.alpha * cosine + residual.float().squeeze(1)
 
@@ -91,14 +98,14 @@ class Pairs:
         """Tokens of each pair [n]."""
         return self.queries.lengths[self.query_rows] + self.documents.lengths[self.document_rows]
 
-    def batch(self, chosen: Indices) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return cosines, states and mask of the chosen pairs, as ``Residual`` takes them."""
+    def batch(self, chosen: Indices, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return cosines, states and mask of the chosen pairs on ``device``, as ``Residual`` takes them."""
         q, d = self.query_rows[chosen], self.document_rows[chosen]
         q_length, d_length = self.queries.lengths[q], self.documents.lengths[d]
         q_rows, q_mask = spans(self.queries.starts[q], q_length, len(self.queries.states) - 1)
         d_rows, d_mask = spans(self.documents.starts[d], d_length, len(self.documents.states) - 1)
         hidden = torch.cat([self.queries.states[q_rows].float(), self.documents.states[d_rows].float()], 1)
-        return self.cosines[chosen], hidden, torch.cat([q_mask, d_mask], 1)
+        return self.cosines[chosen].to(device), hidden.to(device), torch.cat([q_mask, d_mask], 1).to(device)
 
 
 class RelevanceModel:
@@ -162,9 +169,10 @@ class RelevanceModel:
     def forward(self, pairs: Pairs) -> torch.Tensor:
         """Return the scores s [n] of pairs, in length-sorted batches."""
         scores = torch.empty(len(pairs.cosines))
-        with torch.inference_mode(), fast_matmul():
+        device = self.residual.alpha.device
+        with torch.inference_mode(), fast_matmul(device=device):
             for batch in length_batches(pairs.lengths, self.encoder.batch_tokens):
-                scores[batch] = self.residual(*pairs.batch(batch))
+                scores[batch] = self.residual(*pairs.batch(batch, device)).cpu()
         return scores
 
     def save(self, path: Path) -> None:

@@ -31,6 +31,8 @@ class TrainingSettings(Section):
     """Passes of the first champion over the seed. With too few, a challenger wins by the seed's further passes alone,
     whatever the new labels are worth (benchmarks/evolution.py has that control)."""
     batch_pairs: Count = 40
+    listwise: Literal["listnet", "lambda"] = "listnet"
+    """The listwise loss: ListNet's top-one cross-entropy, or LambdaLoss with NDCG-Loss2++."""
     listwise_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
@@ -40,10 +42,31 @@ class TrainingSettings(Section):
     warmup_share: Share = 0.1
     panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Sample weight of a panel judgment of full agreement beside a seed judgment."""
+    new_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Sample weight of this cycle's judgments, times their source's; 0 leaves them out."""
+    earlier_weight: Annotated[float, Field(ge=0)] = 1.0
+    """The same of earlier cycles' judgments."""
+    seed_weight: Annotated[float, Field(ge=0)] = 1.0
+    """The same of seed judgments."""
     max_pairs: Count = 9000
     """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
+    student_layers: Count = 1
+    """Upper layers of a distilled student that read query and document together: what a request costs beyond the
+    texts' own encoding."""
+    distillation_epochs: Count = 3
+    """Passes of a student over the mined pairs."""
     held_out_share: Share = 0.1
     """Seed queries that no cycle trains on; forgetting is measured on them."""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Looks at held-out seed queries without a lower loss before training stops; the weights of the best look are
+    kept. 0 trains to the end and keeps the last weights. The half of them that the temperature is fitted on is looked
+    at, so the half that forgetting is measured on stays unseen."""
+    watch_steps: Count = 25
+    """Steps between two looks."""
+    checkpoint_steps: Count = 100
+    """Steps between two states on disk, from which a killed run goes on."""
+    gradient_checkpointing: bool = False
+    """Whether layers are computed again in the backward pass instead of kept: less memory, more time, same bits."""
     precision: Literal["bf16", "fp32"] = "bf16"
     threads: Count = 2
     """CPU threads; another number gives other bits."""

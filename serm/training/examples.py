@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -26,18 +28,24 @@ class Examples:
     locales: NDArray[np.object_]
     grades: NDArray[np.int64]
     weights: NDArray[np.float64]
-    """0 to 1: a seed or human judgment has 1, a panel's its agreement times ``panel_weight``."""
+    """A seed or human judgment has 1, a panel's its agreement times ``panel_weight``; each times its origin's weight.
+    """
     sources: NDArray[np.object_]
+    origins: NDArray[np.object_]
+    """``seed``, ``earlier`` (an earlier cycle's) or ``new`` (this cycle's)."""
 
     def __len__(self) -> int:
         return len(self.grades)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Examples:
-        return Examples(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return Examples(*(column[rows] for column in self.columns()))
 
     def __add__(self, other: Examples) -> Examples:
-        names = [field.name for field in fields(self)]
-        return Examples(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
+        return Examples(*map(np.concatenate, zip(self.columns(), other.columns(), strict=True)))
+
+    def columns(self) -> list[NDArray[Any]]:
+        """Return the columns in the order of the fields."""
+        return [getattr(self, field.name) for field in fields(self)]
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Return the queries and the documents, as a model takes them."""
@@ -49,53 +57,90 @@ class Examples:
         keys = zip(self.locales, self.queries, strict=True)
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
+    def by_origin(self) -> dict[str, dict[str, float]]:
+        """Return for each origin its pairs, and its share of the weight of all, 0 to 1."""
+        total = max(float(self.weights.sum()), 1e-12)
+        return {
+            str(name): {"pairs": int(rows.sum()), "weight_share": round(float(self.weights[rows].sum()) / total, 4)}
+            for name in np.unique(self.origins.astype(str))
+            for rows in [self.origins == name]
+        }
+
     def by_source(self) -> dict[str, int]:
         """Count the pairs of each source."""
         names, counts = np.unique(self.sources.astype(str), return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def read(judgments: Path, documents: Path, settings: TrainingSettings) -> Examples:
+def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False) -> Examples:
     """Join a JUDGMENTS dataset with the text of a DOCUMENTS dataset, sorted, so that files' order does not matter.
+
+    Args:
+        judgments: the dataset.
+        documents: the catalogue that was judged.
+        settings: ``panel_weight`` and the weights of the origins are read.
+        new: whether the judgments are this cycle's own; those of before are ``seed`` by their source, or ``earlier``.
 
     Raises:
         UserError: a dataset is missing, or a judged document is not in the catalogue.
     """
     judged = contracts.read(judgments, contracts.JUDGMENTS)
     judged = judged.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id", "cycle", "grade")])
-    catalogue = contracts.read(documents, contracts.DOCUMENTS)
-    rows = pc.index_in(judged["doc_id"], value_set=catalogue["doc_id"])
-    if rows.null_count:
-        lost = judged["doc_id"].filter(pc.is_null(rows))
-        raise UserError(
-            f"{judgments}: {len(lost)} judged documents are not in {documents}, for example {lost[0].as_py()!r};"
-            " give the catalogue that was judged."
-        )
-    found = catalogue.take(rows)
-    text = [document_text(*both) for both in zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)]
+    text = _texts(judged, judgments, documents)
     agreement = pc.fill_null(judged["agreement"], 1.0).to_numpy()
     panel = np.asarray(pc.equal(judged["source"], "panel"))
+    origins = np.where(np.asarray(pc.equal(judged["source"], "seed")), "seed", "earlier").astype(object)
+    if new:
+        origins[:] = "new"
+    mixing = {"new": settings.new_weight, "earlier": settings.earlier_weight, "seed": settings.seed_weight}
     return Examples(
         queries=_objects(judged["query"].to_pylist()),
-        documents=_objects(text),
+        documents=text,
         locales=_objects(judged["locale"].to_pylist()),
         grades=judged["grade"].to_numpy().astype(np.int64),
-        weights=np.where(panel, agreement * settings.panel_weight, 1.0),
+        weights=np.where(panel, agreement * settings.panel_weight, 1.0) * np.array([mixing[o] for o in origins]),
         sources=_objects(judged["source"].to_pylist()),
+        origins=origins,
+    )
+
+
+def read_mined(mined: Path, documents: Path) -> Examples:
+    """Join a MINED_PAIRS dataset with the documents' text, as ``read``: no grades yet (0), all of weight 1.
+
+    Raises:
+        UserError: a dataset is missing, or a mined document is not in the catalogue.
+    """
+    pairs = contracts.read(mined, contracts.MINED_PAIRS)
+    pairs = pairs.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id")])
+    count = pairs.num_rows
+    return Examples(
+        queries=_objects(pairs["query"].to_pylist()),
+        documents=_texts(pairs, mined, documents),
+        locales=_objects(pairs["locale"].to_pylist()),
+        grades=np.zeros(count, np.int64),
+        weights=np.ones(count),
+        sources=_objects(["mined"] * count),
+        origins=_objects(["new"] * count),
     )
 
 
 def held_out(examples: Examples, share: float) -> NDArray[np.bool_]:
     """Return which rows are seed judgments of queries that no cycle trains on; chosen by a hash of the query."""
-    keys = zip(examples.locales, examples.queries, strict=True)
-    hashed = [int.from_bytes(hashlib.sha256(f"{a}\t{b}".encode()).digest()[:8], "big") / 2**64 for a, b in keys]
-    chosen: NDArray[np.bool_] = (np.array(hashed) < share) & (examples.sources == "seed")
+    chosen: NDArray[np.bool_] = chosen_queries(examples, share) & (examples.sources == "seed")
     return chosen
 
 
+def chosen_queries(examples: Examples, share: float) -> NDArray[np.bool_]:
+    """Return which rows are of the ``share`` of queries with the lowest hashes, whatever stands around them."""
+    keys = zip(examples.locales, examples.queries, strict=True)
+    hashed = [int.from_bytes(hashlib.sha256(f"{a}\t{b}".encode()).digest()[:8], "big") / 2**64 for a, b in keys]
+    return np.array(hashed, np.float64) < share
+
+
 def choose(earlier: Examples, new: Examples, settings: TrainingSettings) -> Examples:
-    """Return at most ``max_pairs`` examples: the new ones, then earlier ones drawn evenly."""
+    """Return at most ``max_pairs`` examples with weight: the new ones, then earlier and seed ones drawn evenly."""
     generator = np.random.default_rng(settings.seed)
+    earlier, new = earlier[earlier.weights > 0], new[new.weights > 0]
     return draw(new, settings.max_pairs, generator) + draw(earlier, max(0, settings.max_pairs - len(new)), generator)
 
 
@@ -104,6 +149,21 @@ def draw(examples: Examples, count: int, generator: np.random.Generator) -> Exam
     if len(examples) <= count:
         return examples
     return examples[np.sort(generator.choice(len(examples), count, replace=False))]
+
+
+def _texts(pairs: pa.Table, path: Path, documents: Path) -> NDArray[np.object_]:
+    """Return the text of each pair's document; ``path`` names the pairs in errors."""
+    catalogue = contracts.read(documents, contracts.DOCUMENTS)
+    rows = pc.index_in(pairs["doc_id"], value_set=catalogue["doc_id"])
+    if rows.null_count:
+        lost = pairs["doc_id"].filter(pc.is_null(rows))
+        raise UserError(
+            f"{path}: {len(lost)} judged documents are not in {documents}, for example {lost[0].as_py()!r};"
+            " give the catalogue that was judged."
+        )
+    found = catalogue.take(rows)
+    both = zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)
+    return _objects([document_text(*one) for one in both])
 
 
 def _objects(values: list[str]) -> NDArray[np.object_]:

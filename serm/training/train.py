@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from numpy.typing import NDArray
 
 from serm import relevance
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.evaluation.measures import ndcg
 from serm.relevance import RelevanceModel
 from serm.relevance.encoder import load_encoder
 from serm.settings import Settings, TrainingSettings
 from serm.step import Figures, step
+from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.examples import Examples, choose, draw, held_out, read
-from serm.training.fit import Targets, fine_tune, fit_cosine, reproducible
+from serm.training.fit import Fitted, fine_tune, fit_cosine, reproducible
+from serm.training.forgetting import remembered
+from serm.training.losses import Targets
 
 
 @step
@@ -35,9 +37,10 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         judgments: a JUDGMENTS dataset, everything known before this cycle.
         annotated: the annotate step's output; its kept labels are ``annotated/judgments``.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
-        out: becomes ``model/`` (the challenger) and ``train.json``: pairs by source, the loss curve, the temperature
-            (fitted on half of the held-out seed queries), and on their other half the loss and NDCG@10 of both
-            models.
+        out: becomes ``model/`` (the challenger) and ``train.json``: pairs by source and by origin, the loss curve, the
+            temperature (fitted on half of the held-out seed queries), and on their other half what is remembered
+            (``forgetting.remembered``). While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from
+            which the same call goes on when it was killed.
         settings: uses the sections ``relevance`` and ``training``.
 
     Raises:
@@ -46,30 +49,38 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     options = settings.training
     documents = validated / "documents"
     earlier = read(judgments, documents, options)
-    new = read(annotated / "judgments", documents, options)
-    out_rows, calibrating = _held_out(earlier, options)
+    new = read(annotated / "judgments", documents, options, new=True)
+    out_rows, calibrating = held_out_rows(earlier, options)
     examples = choose(earlier[~out_rows], new, options)
     before = relevance.load(champion)
+    checkpoints = checkpoints_of(out, settings, [before.version, examples, earlier[calibrating]])
     with reproducible(options):
         model = RelevanceModel(before.encoder, copy.deepcopy(before.residual))
-        curve, figures = _fit(model, examples, earlier[calibrating], settings)
-        kept = earlier[out_rows & ~calibrating]
-        remembered = {"champion": _measure(before, kept), "challenger": _measure(model, kept)}
-    with replace_directory(out) as beside:
-        model.save(beside / "model")
-        summary = {
-            "champion": before.version,
-            "challenger": model.version,
-            "pairs": {"new": len(new), "used": len(examples), "by_source": examples.by_source()},
-            "loss": curve,
-            "temperature": figures["temperature"],
-            "held_out_seed": {"pairs": len(kept), **remembered},
-        }
-        write_json(beside / "train.json", summary)
+        fitted, figures = _fit(model, examples, earlier[calibrating], settings, checkpoints)
+        memory = remembered(before, model, earlier[out_rows & ~calibrating])
+    if PartialState().is_main_process:
+        with replace_directory(out) as beside:
+            model.save(beside / "model")
+            summary = {
+                "champion": before.version,
+                "challenger": model.version,
+                "pairs": {
+                    "new": len(new),
+                    "used": len(examples),
+                    "by_source": examples.by_source(),
+                    "by_origin": examples.by_origin(),
+                },
+                "loss": fitted.curve,
+                "steps": {"taken": fitted.steps, "kept": fitted.kept, "watched": fitted.watched},
+                "temperature": figures["temperature"],
+                "held_out_seed": memory,
+            }
+            write_json(beside / "train.json", summary)
+        checkpoints.remove()
     return {
         "new_labels": len(new),
         **figures,
-        **{f"held_out_{name}": value for name, value in remembered["challenger"].items()},
+        **{f"held_out_{name}": value for name, value in memory["challenger"].items()},
     }
 
 
@@ -89,61 +100,61 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     """
     options = settings.training
     known = read(judgments, documents, options)
-    out_rows, calibrating = _held_out(known, options)
-    examples = draw(known[~out_rows], options.max_pairs, np.random.default_rng(options.seed))
+    out_rows, calibrating = held_out_rows(known, options)
+    seen = known[~out_rows]
+    examples = draw(seen[seen.weights > 0], options.max_pairs, np.random.default_rng(options.seed))
     founding = options.model_copy(update={"epochs": options.founding_epochs})
     settings = settings.model_copy(update={"training": founding})
+    checkpoints = checkpoints_of(out, settings, [examples, known[calibrating]])
     with reproducible(options):
         encoder = load_encoder(settings.relevance.base, settings.relevance)
         model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
-        _, figures = _fit(model, examples, known[calibrating], settings, fresh=True)
-    model.save(out)
+        _, figures = _fit(model, examples, known[calibrating], settings, checkpoints, fresh=True)
+    if PartialState().is_main_process:
+        model.save(out)
+        checkpoints.remove()
     return figures
 
 
-def _held_out(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def held_out_rows(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows are held out from training, and which of those, half, are for the temperature."""
     return held_out(examples, options.held_out_share), held_out(examples, options.held_out_share / 2)
 
 
 def _fit(
-    model: RelevanceModel, examples: Examples, calibrating: Examples, settings: Settings, fresh: bool = False
-) -> tuple[list[float], Figures]:
-    """Train a model, a fresh one with its cosine fitted first, and calibrate it; return the loss curve and figures."""
+    model: RelevanceModel,
+    examples: Examples,
+    calibrating: Examples,
+    settings: Settings,
+    checkpoints: Checkpoints,
+    fresh: bool = False,
+) -> tuple[Fitted, Figures]:
+    """Train a model, a fresh one with its cosine fitted first, and calibrate it; return what it did and figures."""
+    options = settings.training
     if not len(examples):
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
-    targets = Targets(
+    if options.patience and not len(calibrating):
+        raise UserError("training.patience needs held-out seed queries to look at; raise training.held_out_share.")
+    targets, held = targets_of(examples), targets_of(calibrating)
+    pairs, held_pairs = model.pairs(*examples.texts()), model.pairs(*calibrating.texts())
+    model.residual.ordinal.temperature.fill_(1.0)
+    if fresh:
+        fit_cosine(model, pairs, targets)
+    fitted = fine_tune(model, pairs, targets, options, (held_pairs, held), checkpoints)
+    temperature = model.residual.ordinal.calibrate(model.forward(held_pairs).clone(), held.grades)
+    figures: Figures = {
+        "pairs": len(examples),
+        "pairs_per_second": round(fitted.pairs_per_second, 1),
+        "loss": round(fitted.curve[-1], 4),
+        "temperature": round(temperature, 4),
+    }
+    return fitted, figures
+
+
+def targets_of(examples: Examples) -> Targets:
+    """Return what ``examples`` are to be scored as."""
+    return Targets(
         grades=torch.from_numpy(examples.grades),
         weights=torch.from_numpy(examples.weights).float(),
         groups=torch.from_numpy(examples.groups()),
     )
-    pairs = model.pairs(*examples.texts())
-    model.residual.ordinal.temperature.fill_(1.0)
-    if fresh:
-        fit_cosine(model, pairs, targets)
-    start = time.perf_counter()
-    curve = fine_tune(model, pairs, targets, settings.training)
-    seconds = time.perf_counter() - start
-    scores = model.forward(model.pairs(*calibrating.texts()))
-    temperature = model.residual.ordinal.calibrate(scores.clone(), torch.from_numpy(calibrating.grades))
-    figures: Figures = {
-        "pairs": len(examples),
-        "pairs_per_second": round(len(examples) * settings.training.epochs / seconds, 1),
-        "loss": round(curve[-1], 4),
-        "temperature": round(temperature, 4),
-    }
-    return curve, figures
-
-
-def _measure(model: RelevanceModel, examples: Examples) -> dict[str, float]:
-    """Return the loss and mean NDCG@10 of a model on held-out examples; nothing where there are none."""
-    if not len(examples):
-        return {}
-    scores = model.forward(model.pairs(*examples.texts()))
-    with torch.inference_mode():
-        loss = -model.residual.ordinal.log_likelihood(scores, torch.from_numpy(examples.grades)).mean()
-    ranked: NDArray[np.float64] = scores.double().numpy()
-    return {
-        "loss": round(float(loss), 4),
-        "ndcg_10": round(float(ndcg(examples.groups(), examples.grades, ranked, (10,), seed=0).mean()), 4),
-    }

@@ -174,6 +174,13 @@ def test_what_a_cycle_lacks_is_not_available(changed: Callable[..., str]) -> Non
     assert MISSING in text[text.index("Labels against the hidden truth") : text.index("Training")]
 
 
+def test_forgetting_is_said_and_told_by_locale(changed: Callable[..., str]) -> None:
+    page = Page(changed())
+    assert "−0.014 (−0.021 to −0.004): ▼ it forgets" in page.text
+    assert "What is remembered, by locale" in page.text
+    assert "new judgments have 8.3 %" in page.text
+
+
 def test_a_cycle_that_stopped_at_drift_is_shown(changed: Callable[..., str]) -> None:
     later = ("mine", "annotate", "train", "evaluate", "deploy", "audit")
     page = Page(changed(*(f"cycle-0003/{name}.json" for name in later)))

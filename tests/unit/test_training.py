@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from serm import contracts
 from serm.errors import UserError
 from serm.settings import TrainingSettings
 from serm.training.examples import choose, held_out, read
-from serm.training.fit import listwise_loss
 
 
 @pytest.fixture
@@ -81,15 +79,14 @@ def test_the_new_pairs_come_first_and_earlier_ones_fill_the_budget(write: Callab
     assert len(choose(earlier, new, TrainingSettings(max_pairs=1000))) == len(earlier) + len(new)
 
 
-def test_the_listwise_loss_is_the_cross_entropy_of_each_querys_gains() -> None:
-    scores = torch.tensor([1.0, 0.0, 2.0, 5.0])
-    grades, groups = torch.tensor([1, 0, 2, 0]), torch.tensor([0, 0, 0, 1])
-    # Query 0: gains 1, 0, 3; query 1 has no gain and does not count.
-    expected = -torch.log_softmax(scores[:3], 0) @ torch.tensor([0.25, 0.0, 0.75])
-    loss = listwise_loss(scores, grades, torch.ones(4), groups)
-    assert loss.item() == pytest.approx(expected.item())
-    # A lighter label pulls less: with weight 1/3 on the grade 2 both gains are 1.
-    lighter = listwise_loss(scores, grades, torch.tensor([1, 1, 1 / 3, 1]), groups)
-    expected = -torch.log_softmax(scores[:3], 0) @ torch.tensor([0.5, 0.0, 0.5])
-    assert lighter.item() == pytest.approx(expected.item())
-    assert listwise_loss(scores, torch.zeros(4, dtype=torch.long), torch.ones(4), groups).item() == 0
+def test_each_origin_has_its_stated_weight_and_none_leaves_it_out(write: Callable[..., tuple[Path, Path]]) -> None:
+    options = TrainingSettings(panel_weight=0.5, new_weight=2.0, earlier_weight=0.5, seed_weight=0.0)
+    seed = read(*write("seed", 5), options)
+    earlier = read(*write("earlier", 5, "panel", 1.0), options)
+    new = read(*write("new", 5, "panel", 0.8), options, new=True)
+    chosen = choose(seed + earlier, new, options)
+    assert chosen.by_origin() == {
+        "earlier": {"pairs": 10, "weight_share": pytest.approx(0.25 / 1.05, abs=1e-4)},
+        "new": {"pairs": 10, "weight_share": pytest.approx(0.8 / 1.05, abs=1e-4)},
+    }
+    np.testing.assert_allclose(chosen.weights, [0.5 * 0.8 * 2.0] * 10 + [0.5 * 0.5] * 10)

@@ -1,0 +1,128 @@
+"""Distillation: a smaller student learns the grade distributions of one or more teachers on unlabelled mined pairs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
+
+from serm import relevance
+from serm.atomic import replace_directory, write_json
+from serm.errors import UserError
+from serm.relevance import RelevanceModel
+from serm.settings import Settings
+from serm.step import Figures, step
+from serm.training.checkpoint import checkpoints_of
+from serm.training.examples import Examples, chosen_queries, read, read_mined
+from serm.training.fit import fine_tune, reproducible
+from serm.training.forgetting import remembered
+from serm.training.train import held_out_rows, targets_of
+
+WATCHED_SHARE = 0.1
+"""Mined queries that the student does not learn from: how near it is to its teachers is measured on them."""
+
+
+@step
+def distill(
+    teachers: Sequence[Path],
+    champion: Path,
+    mined: Path,
+    judgments: Path,
+    validated: Path,
+    out: Path,
+    settings: Settings,
+) -> Figures:
+    """Train a student of ``student_layers`` joint layers to give its teachers' grade distributions.
+
+    The loss is KL(teachers' mean || student), as SERM's 0.5B student learns from its 7B teacher (arXiv 2601.09515).
+
+    Args:
+        teachers: directories that ``serm.relevance.load`` reads: a larger model, or the models of several cycles, whose
+            distributions are averaged.
+        champion: the cross-encoder whose encoder and uppermost layers the student starts from.
+        mined: the mine step's output; ``mined/pairs`` need no labels.
+        judgments: a JUDGMENTS dataset; the temperature is fitted on half of its held-out seed queries, and what is
+            remembered is measured on the other half.
+        validated: the validate step's output; the documents' text is in ``validated/documents``.
+        out: becomes ``model/``, which ``serm evaluate`` and the server take as a challenger's, and ``distill.json``.
+        settings: uses the section ``training``.
+
+    Raises:
+        UserError: a model or dataset is missing, there is nothing to learn from, or the student would not be smaller
+            than the champion.
+    """
+    options = settings.training.model_copy(update={"epochs": settings.training.distillation_epochs})
+    settings = settings.model_copy(update={"training": options})
+    start = relevance.load(champion)
+    if options.student_layers >= len(start.residual.layers):
+        raise UserError(
+            f"training.student_layers is {options.student_layers}, and {champion} has {len(start.residual.layers)}"
+            " joint layers; give the student fewer."
+        )
+    pairs = read_mined(mined / "pairs", validated / "documents")
+    unseen = chosen_queries(pairs, WATCHED_SHARE)
+    known = read(judgments, validated / "documents", options)
+    out_rows, calibrating = held_out_rows(known, options)
+    if not (~unseen).any():
+        raise UserError(f"{mined}: no mined pairs to learn from; run the mine step before, or raise mining.budget.")
+    loaded = [relevance.load(teacher) for teacher in teachers]
+    taught = np.mean([teacher.score(*pairs.texts()).distribution for teacher in loaded], axis=0)
+    versions = [teacher.version for teacher in loaded]
+    checkpoints = checkpoints_of(out, settings, [start.version, *versions, pairs])
+    with reproducible(options):
+        student = _student(start, options.student_layers)
+        before = _divergence(taught[unseen], student, pairs[unseen])
+        seen = pairs[~unseen]
+        targets = replace(targets_of(seen), distributions=torch.from_numpy(taught[~unseen]).float())
+        fitted = fine_tune(student, student.pairs(*seen.texts()), targets, options, checkpoints=checkpoints)
+        after = _divergence(taught[unseen], student, pairs[unseen])
+        held = targets_of(known[calibrating])
+        scores = student.forward(student.pairs(*known[calibrating].texts()))
+        temperature = student.residual.ordinal.calibrate(scores.clone(), held.grades)
+        memory = remembered(start, student, known[out_rows & ~calibrating])
+    if PartialState().is_main_process:
+        with replace_directory(out) as directory:
+            student.save(directory / "model")
+            summary = {
+                "teachers": versions,
+                "champion": start.version,
+                "challenger": student.version,
+                "joint_layers": {"champion": len(start.residual.layers), "student": options.student_layers},
+                "pairs": {"learned": len(seen), "watched": int(unseen.sum())},
+                "divergence": {"before": before, "after": after},
+                "loss": fitted.curve,
+                "temperature": round(temperature, 4),
+                "held_out_seed": memory,
+            }
+            write_json(directory / "distill.json", summary)
+        checkpoints.remove()
+    return {
+        "pairs": len(seen),
+        "pairs_per_second": round(fitted.pairs_per_second, 1),
+        "divergence_before": before,
+        "divergence": after,
+        "temperature": round(temperature, 4),
+    }
+
+
+def _student(start: RelevanceModel, layers: int) -> RelevanceModel:
+    """Return ``start`` with only its uppermost joint layers; the layers below read query and document apart."""
+    residual = copy.deepcopy(start.residual)
+    residual.layers = residual.layers[-layers:]
+    residual.ordinal.temperature.fill_(1.0)
+    return RelevanceModel(start.encoder, residual)
+
+
+def _divergence(taught: NDArray[np.float64], student: RelevanceModel, pairs: Examples) -> float:
+    """Return the mean KL(teachers || student) over ``pairs``, in nats; 0 where there are none."""
+    if not len(pairs):
+        return 0.0
+    given = student.score(*pairs.texts()).distribution
+    ratio = np.log(np.clip(taught, 1e-12, 1)) - np.log(np.clip(given, 1e-12, 1))
+    return round(float((taught * ratio).sum(1).mean()), 5)

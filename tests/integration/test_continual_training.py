@@ -1,0 +1,146 @@
+"""Early stopping, what is remembered, gradient checkpointing and distillation, on a tiny encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import tiny_encoder
+import training_data
+
+from serm import contracts, relevance, training
+from serm.errors import UserError
+from serm.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data")
+    tiny_encoder.write(path / "encoder")
+    training_data.write(path / "validated", queries=80)
+    training_data.write(path / "annotated", queries=12, source="panel")
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(data: Path, make_settings: Callable[..., Settings]) -> Callable[..., Settings]:
+    def make(**training_settings: Any) -> Settings:
+        chosen = {"threads": 1, "held_out_share": 0.4, "batch_pairs": 8, **training_settings}
+        return make_settings(relevance={"base": str(data / "encoder"), "layers": 2}, training=chosen)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def champion(data: Path, settings: Callable[..., Settings]) -> Path:
+    training.bootstrap(data / "validated/judgments", data / "validated/documents", data / "champion", settings())
+    return data / "champion"
+
+
+def train(data: Path, champion: Path, out: Path, settings: Settings) -> dict[str, Any]:
+    judgments = data / "validated" / "judgments"
+    training.train(champion, judgments, data / "annotated", data / "validated", out, settings)
+    return json.loads((out / "train.json").read_text())
+
+
+def weights(model: Path) -> str:
+    return hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_what_is_remembered_is_told_by_locale(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    memory = train(data, champion, tmp_path / "out", settings())["held_out_seed"]
+    assert set(memory["by_locale"]) == {"de", "en"}
+    for count in ("pairs", "queries"):
+        assert memory[count] == sum(one[count] for one in memory["by_locale"].values()) > 0
+    for model in ("champion", "challenger"):
+        pooled = sum(one["pairs"] * one[model]["loss"] for one in memory["by_locale"].values()) / memory["pairs"]
+        assert memory[model]["loss"] == pytest.approx(pooled, abs=2e-4)
+    difference = memory["ndcg_10_difference"]
+    assert difference["low"] <= difference["mean"] <= difference["high"]
+    gain = memory["challenger"]["ndcg_10"] - memory["champion"]["ndcg_10"]
+    assert difference["mean"] == pytest.approx(gain, abs=2e-4)
+
+
+def test_early_stopping_keeps_the_best_weights(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    hot = {"epochs": 4, "learning_rate": 0.01, "head_learning_rate": 0.1}  # so that it gets worse, soon
+    watched = settings(**hot, patience=2, watch_steps=4)
+    summary = train(data, champion, tmp_path / "out", watched)
+    steps, losses = summary["steps"], [loss for _, loss in summary["steps"]["watched"]]
+    assert steps["kept"] == steps["watched"][losses.index(min(losses))][0]
+    assert losses[-2:] == [loss for loss in losses[-2:] if loss > min(losses)]  # two looks without a better one
+    full = train(data, champion, tmp_path / "full", settings(**hot))
+    assert steps["taken"] < full["steps"]["taken"]
+    assert full["steps"] == {"taken": full["steps"]["taken"], "kept": full["steps"]["taken"], "watched": []}
+    assert summary["held_out_seed"]["challenger"]["loss"] < full["held_out_seed"]["challenger"]["loss"]
+    assert len(relevance.load(tmp_path / "out" / "model").version) == 12
+
+
+def test_early_stopping_without_held_out_queries_is_refused(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"patience needs held-out seed queries.*held_out_share"):
+        train(data, champion, tmp_path / "out", settings(patience=1, held_out_share=0))
+
+
+def test_gradient_checkpointing_changes_no_bit(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    train(data, champion, tmp_path / "kept", settings())
+    train(data, champion, tmp_path / "again", settings(gradient_checkpointing=True))
+    assert weights(tmp_path / "kept" / "model") == weights(tmp_path / "again" / "model")
+    assert weights(tmp_path / "kept" / "model") != weights(champion)
+
+
+def test_the_listwise_loss_is_a_choice(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    made = {
+        weights(tmp_path / name / "model")
+        for name, chosen in (("net", "listnet"), ("lambda", "lambda"))
+        if train(data, champion, tmp_path / name, settings(listwise=chosen))
+    }
+    assert len(made) == 2
+
+
+def test_a_student_gives_its_teachers_distributions(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    pool = training_data.write(tmp_path / "pool", queries=150)
+    judged = contracts.read(pool / "judgments", contracts.JUDGMENTS)
+    numbers = {n: pa.array([0.0] * len(judged)) for n in contracts.MINED_PAIRS.names[4:]}
+    mined = pa.table({name: judged[name] for name in ("query", "locale", "doc_id")} | numbers)
+    agents = pa.array([[]] * len(judged), contracts.MINED_PAIRS.field("agents").type)
+    contracts.write(mined.append_column("agents", agents), tmp_path / "mined" / "pairs", contracts.MINED_PAIRS)
+    options = settings(student_layers=1, distillation_epochs=8, learning_rate=3e-3, precision="fp32")
+    train(data, champion, tmp_path / "cycle", settings(seed=3, learning_rate=3e-3))
+    teachers = [champion, tmp_path / "cycle" / "model"]
+    judgments, validated = data / "validated" / "judgments", data / "validated"
+    figures = training.distill(teachers, champion, tmp_path / "mined", judgments, validated, tmp_path / "out", options)
+    assert figures["divergence"] < 0.5 * figures["divergence_before"]  # on mined queries that it did not learn from
+
+    summary = json.loads((tmp_path / "out" / "distill.json").read_text())
+    student = relevance.load(tmp_path / "out" / "model")
+    assert summary["challenger"] == student.version
+    assert summary["teachers"] == [relevance.load(teacher).version for teacher in teachers]
+    np.testing.assert_allclose(student.score(["cat 1"], ["cat dog 3"]).distribution.sum(), 1)
+    again = tmp_path / "again"
+    training.distill(teachers, champion, tmp_path / "mined", judgments, validated, again, options)
+    assert weights(again / "model") == weights(tmp_path / "out" / "model")
+
+
+def test_a_student_must_be_smaller(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    inputs = (tmp_path / "mined", data / "validated/judgments", data / "validated", tmp_path / "out")
+    with pytest.raises(UserError, match=r"student_layers is 2.*has 2 joint layers"):
+        training.distill([champion], champion, *inputs, settings(student_layers=2))

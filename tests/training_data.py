@@ -1,0 +1,40 @@
+"""Seed judgments of a made-up catalogue: enough to train the tiny encoder on."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from serm import contracts
+
+WORDS = ("cat", "dog", "red heart", "blue heart", "sun", "rain", "smile", "tear", "flag", "star")
+
+
+def write(path: Path, queries: int = 60, source: str = "seed") -> Path:
+    """Write ``documents``, and ``judgments`` of ``queries`` queries with six documents each; return ``path``."""
+    rng = np.random.default_rng(5)
+    names = [f"{one} {two} {number}" for number in range(6) for one in WORDS for two in WORDS[:2]]
+    documents = {
+        "doc_id": [f"d{n}" for n in range(len(names))],
+        "locale": ["en"] * len(names),
+        "title": names,
+        "body": [""] * len(names),
+        "published_at": [datetime(2017, 1, 1, tzinfo=UTC)] * len(names),
+        "attributes": [[("n", str(n))] for n in range(len(names))],
+    }
+    contracts.write(pa.table(documents, schema=contracts.DOCUMENTS), path / "documents", contracts.DOCUMENTS)
+    rows = []
+    for number in range(queries):
+        word = WORDS[number % len(WORDS)]
+        for document in rng.choice(len(names), 6, replace=False):
+            grade = 3 if names[document].startswith(word) else int(word in names[document]) * 2
+            rows.append(
+                {"query": f"{word} {number}", "locale": ("de", "en")[number % 2], "doc_id": f"d{document}"}
+                | {"grade": grade, "rationale": None, "source": source, "cycle": 0, "panel_version": None}
+                | {"agreement": None}
+            )
+    contracts.write(pa.Table.from_pylist(rows, contracts.JUDGMENTS), path / "judgments", contracts.JUDGMENTS)
+    return path
