@@ -296,8 +296,15 @@ def _measures(number: int, n: int, base: float, gain: float, rng: np.random.Gene
         difference = gain + float(rng.normal(0, 0.08 / n**0.5))
         wide, narrow = 0.45 / n**0.5, 0.2 / n**0.5
         one = {"champion": champion, "challenger": champion + difference, "difference": difference}
-        one |= {"low": difference - narrow, "high": difference + narrow, "p": float(rng.random()) / 10}
-        one |= {"p_holm": min(1.0, 20 * one["p"]) if n >= 30 else None, "detectable": narrow * 1.43}
+        one |= {
+            "low": difference - narrow,
+            "high": difference + narrow,
+            "p": 0.001 if abs(difference) > narrow else 0.3,
+        }
+        one |= {
+            "p_holm": min(1.0, 20 * one["p"] if n < 512 else one["p"]) if n >= 30 else None,
+            "detectable": narrow * 1.43,
+        }
         one |= {"champion_low": champion - wide, "champion_high": champion + wide}
         one |= {"challenger_low": champion + difference - wide, "challenger_high": champion + difference + wide}
         found[measure] = {name: value if value is None else round(value, 6) for name, value in one.items()}
@@ -349,7 +356,7 @@ def _rules(gate: str) -> list[dict[str, Any]]:
             "result": gate if rule == "slice_loss" else "passed",
             "reason": reason,
             "value": None if rule == "latency" else 0.0221,
-            "limit": 0.03,
+            "limit": 5000 if rule == "latency" else 0.03,
             "slice": "rolling locale:de" if rule == "slice_loss" else None,
         }
         for rule, reason in reasons.items()
@@ -385,6 +392,7 @@ def _costs(rng: np.random.Generator) -> dict[str, Any]:
         step: {
             "seconds": round(seconds * float(rng.uniform(0.9, 1.1)), 2),
             "peak_memory_mb": int(rng.integers(300, 1900)),
+            **({"served_p95_ms": 45.2} if step == "evaluate" else {}),
         }
         for step, seconds in spent.items()
     }

@@ -68,8 +68,14 @@ class View:
 
 
 def label(part: str) -> str:
-    """Return a slice's name for people: ``family:Romance`` is Romance."""
-    return "All queries" if part == "all" else part.partition(":")[2]
+    """Return a slice's name for people: ``family:Romance`` is Romance, ``traffic:head`` is head queries."""
+    kind, _, value = part.partition(":")
+    return "All queries" if part == "all" else _KINDS.get(kind, "{}").format(value)
+
+
+#: Kind of slice -> how one is called; what is short for a query or a document says so.
+_KINDS = {"family": "{}", "locale": "{}", "traffic": "{} queries", "query_age": "{} queries"}
+_KINDS |= {"document_age": "{} documents"}
 
 
 def views(cycles: Sequence[Cycle]) -> list[View]:
@@ -133,12 +139,17 @@ def _marks(
 
 @dataclass(frozen=True)
 class Cell:
-    """A difference over ``n`` queries and its interval, in numbers and pixels; it tells better, worse or unclear."""
+    """A difference over ``n`` queries and its interval, in numbers and pixels; it tells better, worse or unclear.
+
+    ``p`` is Holm's, None for a slice too small to be tested.
+    """
 
     n: int
     difference: float
     low: float
     high: float
+    p: float | None
+    detectable: float | None
     left: float
     middle: float
     right: float
@@ -154,6 +165,7 @@ class Forest:
     zero: float
     reach: float
     """The axis ends at minus and plus this difference."""
+    alpha: float
 
 
 CELL_WIDTH = 120
@@ -170,26 +182,35 @@ def forest(cycle: Cycle, slices: Sequence[str]) -> Forest | None:
         return None
     numbers = [entry["measures"][measure] for entries in found.values() for entry in entries if entry]
     reach = max([0.005, *(abs(one[end]) for one in numbers for end in ("low", "high"))])
+    alpha = cycle.settings.evaluation.alpha if cycle.settings else 0.05
     horizontal = Axis(-reach, reach, 2, CELL_WIDTH - 2, reach)
     return Forest(
         [(SETS[name], PAIRS[pairs]) for name in SETS for pairs in PAIRS],
-        [(part, [_cell(entry, measure, horizontal) for entry in entries]) for part, entries in found.items()],
+        [(part, [_cell(entry, measure, alpha, horizontal) for entry in entries]) for part, entries in found.items()],
         horizontal.at(0),
         reach,
+        alpha,
     )
 
 
-def _cell(entry: dict[str, Any] | None, measure: str, horizontal: Axis) -> Cell | None:
+def _cell(entry: dict[str, Any] | None, measure: str, alpha: float, horizontal: Axis) -> Cell | None:
     if entry is None:
         return None
-    difference, low, high = (entry["measures"][measure][name] for name in ("difference", "low", "high"))
-    tells = "better" if low > 0 else "worse" if high < 0 else "unclear"
+    numbers = entry["measures"][measure]
+    difference, low, high = (numbers[name] for name in ("difference", "low", "high"))
+    p, detectable = numbers.get("p_holm"), numbers.get("detectable")
+    tells = "unclear" if p is None or p >= alpha else "better" if difference > 0 else "worse"
     left, middle, right = (horizontal.at(value) for value in (low, difference, high))
-    return Cell(entry["n"], difference, low, high, left, middle, right, tells)
+    return Cell(entry["n"], difference, low, high, p, detectable, left, middle, right, tells)
 
 
-def locales(cycle: Cycle) -> list[str]:
-    """Return the slices of a cycle that are locales."""
+def groups(cycle: Cycle) -> list[tuple[str, list[str]]]:
+    """Return the slices of a cycle in groups: families, locales, and what is known of queries and documents."""
     sets = cycle.get("evaluate", "sets") or {}
-    names = {part for pairs in sets.values() for slices in pairs.values() for part in slices}
-    return sorted(name for name in names if name.startswith("locale:"))
+    names = sorted({part for pairs in sets.values() for slices in pairs.values() for part in slices} - {"all"})
+    kinds = {kind: [name for name in names if name.startswith(f"{kind}:")] for kind in _KINDS}
+    return [
+        ("Language families", ["all", *cycle.families]),
+        ("Locales", kinds["locale"]),
+        ("Traffic and age", [*kinds["traffic"], *kinds["query_age"], *kinds["document_age"]]),
+    ]

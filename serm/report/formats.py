@@ -32,6 +32,11 @@ def decimal(value: Number, digits: int = 3) -> str:
     return MISSING if value is None else _minus(f"{value:.{digits}f}")
 
 
+def untold(value: Number, digits: int = 3) -> str:
+    """As ``decimal``, but nothing for a number that is not told because it would say nothing."""
+    return "" if value is None else decimal(value, digits)
+
+
 def signed(value: Number, digits: int = 3) -> str:
     """0.12345 -> +0.123; what rounds to nothing has no sign."""
     if value is None:
@@ -61,7 +66,8 @@ def known(value: object) -> object:
 
 
 FILTERS = {
-    function.__name__: function for function in (count, share, points, decimal, signed, seconds, megabytes, known)
+    function.__name__: function
+    for function in (count, share, points, decimal, untold, signed, seconds, megabytes, known)
 }
 
 

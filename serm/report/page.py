@@ -9,12 +9,12 @@ import jinja2
 from markupsafe import Markup
 
 from serm.atomic import write_text
-from serm.report import comparison, formats, history, linked, loop
+from serm.report import comparison, formats, history, linked, loop, proof
 from serm.report.charts import curve
 
-#: Trends and details are shown of so many cycles, the latest (a year of one every two weeks), so that the page stays
-#: below 3 MB; the table lists all.
-RECENT = 26
+#: Trends are shown of so many cycles, the latest (a year of one every two weeks), and details of fewer, so that the
+#: page stays below 3 MB; the table lists all.
+RECENT, DETAILED = 26, 13
 
 
 def build(workspace: Path, out: Path) -> Path:
@@ -28,7 +28,7 @@ def build(workspace: Path, out: Path) -> Path:
         UserError: the workspace has no history, or a summary in it is not JSON.
     """
     cycles = history.read(workspace)
-    recent = cycles[-RECENT:]
+    recent, detailed = cycles[-RECENT:], cycles[-DETAILED:]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("serm.report", "."),
         autoescape=True,  # queries, titles and reasons come from outside
@@ -42,10 +42,12 @@ def build(workspace: Path, out: Path) -> Path:
         style=Markup((files("serm.report") / "report.css").read_text(encoding="utf-8")),
         cycles=cycles,
         recent=recent,
+        detailed=detailed,
         simulated=any(cycle.get("audit") is not None for cycle in cycles),
-        pages={cycle.tag: linked.fetch(workspace, cycle.tag, out) for cycle in recent},
+        pages={cycle.tag: linked.fetch(workspace, cycle.tag, out) for cycle in detailed},
         views=comparison.views(recent),
         comparison=comparison,
+        proof=proof,
         curve=curve,
         loop_of=loop,
         interval_name=_interval_name(recent),

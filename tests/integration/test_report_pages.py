@@ -23,6 +23,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_fits_its_screen_without_a_complaint(browser: Browser, page: Path, width: int, scheme: str) -> None:
     browser.open(page.as_uri(), width, scheme)
     assert browser.tell("document.documentElement.scrollWidth") <= width
+    reasons = (
+        "[...document.querySelectorAll('.cycle[open] .rules td:last-child')].map(td => td.getBoundingClientRect())"
+    )
+    assert browser.tell(f"{reasons}.every(box => box.left >= 0 && box.right <= {width} && box.width > 300)")
+    assert browser.tell(f"{reasons}.length") == 8
     light = browser.tell("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert light == (scheme == "light")
     asked = [

@@ -1,0 +1,100 @@
+"""What the gate saw of one cycle: its rules, all measures, and the queries that won and lost most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from serm.report.formats import count, decimal, signed
+from serm.report.history import Cycle
+
+#: Rule -> its name on the page, and how its value and limit are written.
+RULES = {
+    "rolling_gain": ("gain on the rolling set", "{:+.4f}"),
+    "frozen_loss": ("loss on the frozen set, at worst", "{:.4f}"),
+    "slice_loss": ("loss on a slice", "{:.4f}"),
+    "calibration_loss": ("calibration loss, at worst", "{:.4f}"),
+    "panel_trust": ("trust in the panel", "{:.0f} bars missed"),
+    "model_size": ("size of the model", "{:,.1f} MB"),
+    "serving": ("served as computed", "{:.3f} grades"),
+    "latency": ("latency when served", "{:,.0f} ms"),
+}
+#: Measures of a query whose means go by a name of their own.
+MEANS = {"AP": "MAP", "RR": "MRR"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule as the page's table has it; an empty text is nothing to tell."""
+
+    name: str
+    result: str
+    value: str
+    limit: str
+    slice: str
+    reason: str
+
+
+def rules(cycle: Cycle) -> list[Rule]:
+    """Return the gate's rules, those that did not pass first; a time comes from the step's figures."""
+    found = []
+    for one in cycle.get("evaluate", "gate", "rules") or []:
+        name, form = RULES.get(one["rule"], (one["rule"].replace("_", " "), "{:g}"))
+        value = cycle.get("costs", "evaluate", "served_p95_ms") if one["rule"] == "latency" else one["value"]
+        found.append(
+            Rule(
+                name,
+                one["result"],
+                _written(value, form),
+                _written(one["limit"], form.replace("+", "")),
+                one["slice"] or "",
+                one["reason"],
+            )
+        )
+    order = ("failed", "inconclusive", "passed")
+    return sorted(found, key=lambda rule: order.index(rule.result))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure over all queries of a test set, written."""
+
+    name: str
+    champion: str
+    challenger: str
+    difference: str
+    interval: str
+    p: str
+    detectable: str
+
+
+def measures(cycle: Cycle, test_set: str) -> list[Measure]:
+    """Return all measures over all queries and pairs of a test set, and the calibration error."""
+    found: dict[str, dict[str, Any]] = cycle.get("evaluate", "sets", test_set, "all", "all", "measures") or {}
+    order = [*cycle.measures, *(name for name in found if name not in cycle.measures)]
+    rows = [_measure(MEANS.get(name, name), found[name]) for name in order if name in found]
+    calibration = cycle.get("evaluate", "calibration", test_set)
+    if calibration:
+        rows.append(_measure("calibration error (less is better)", calibration))
+    return rows
+
+
+def queries(cycle: Cycle, test_set: str) -> str:
+    """Return how many queries a test set has."""
+    return count(cycle.get("evaluate", "sets", test_set, "all", "all", "n"))
+
+
+def _measure(name: str, numbers: dict[str, Any]) -> Measure:
+    return Measure(
+        name,
+        decimal(numbers["champion"]),
+        decimal(numbers["challenger"]),
+        signed(numbers["difference"]),
+        f"{signed(numbers['low'])} to {signed(numbers['high'])}",
+        decimal(numbers["p"], 4) if "p" in numbers else "",
+        decimal(numbers["detectable"]) if numbers.get("detectable") is not None else "",
+    )
+
+
+def _written(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value).replace("-", "−")
