@@ -81,6 +81,7 @@ def main() -> None:
     found = {
         "date": date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "load_average": round(os.getloadavg()[0], 1),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
         "versions": {name: version(name) for name in ("numpy", "scipy")},
         "seed": SEED,

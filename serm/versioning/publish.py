@@ -78,11 +78,20 @@ def summary(workspace: Path, name: str) -> dict[str, Any]:
 
 
 def model_card(summaries: Mapping[str, Mapping[str, Any]], settings: Settings) -> str:
-    """Return the challenger's model card as Markdown, with the Hugging Face metadata block."""
+    """Return the challenger's model card as Markdown, with the Hugging Face metadata block.
+
+    Raises:
+        UserError: a summary lacks what the card tells; another SERM wrote it.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("serm.versioning", "."),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("model_card.md.jinja").render(settings=settings, **summaries)
+    try:
+        return environment.get_template("model_card.md.jinja").render(settings=settings, **summaries)
+    except jinja2.UndefinedError as error:
+        raise UserError(
+            f"cycle: a summary was written by another SERM ({error}); run the cycle's steps again, from `serm ingest` on."
+        ) from error

@@ -224,6 +224,16 @@ def test_mistakes_are_named(workspace, tmp_path):
         versioning.publish(workspace.path, given, params(workspace))
 
 
+def test_a_summary_of_another_serm_is_a_users_error(workspace):
+    run_steps(workspace.path)
+    path = workspace.path / "cycle/evaluate/evaluation.json"
+    found = json.loads(path.read_text())
+    found["gate"] = {"result": "passed", "reasons": ["It was better."]}
+    path.write_text(json.dumps(found))
+    with pytest.raises(UserError, match=r"written by another SERM .* run the cycle's steps again"):
+        versioning.publish(workspace.path, outputs(workspace), params(workspace))
+
+
 def test_a_panel_label_never_replaces_an_earlier_judgment():
     earlier = judgments([("cat", "d", 2)])
     new = judgments([("cat", "d", 0), ("cat", "e", 1)], "panel", 3)
