@@ -93,5 +93,5 @@ def model_card(summaries: Mapping[str, Mapping[str, Any]], settings: Settings) -
         return environment.get_template("model_card.md.jinja").render(settings=settings, **summaries)
     except jinja2.UndefinedError as error:
         raise UserError(
-            f"cycle: a summary was written by another SERM ({error}); run the cycle's steps again, from `serm ingest` on."
+            f"cycle: a summary was written by another SERM ({error}); run the cycle's steps again."
         ) from error
