@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import evaluation_world
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from serm import contracts, stream, validation
 from serm import engine as engines
+from serm.evaluation import pools
 from serm.settings import EngineSettings, Settings
 
 QUERIES = [
@@ -186,3 +188,17 @@ def test_a_spark_connect_server_gives_the_same_rows(
         rows, others = (rows_of(tmp_path / kind / "validate" / name, schema) for kind in ("duckdb", "connect"))
         assert len(rows) > 0
         assert rows == others
+
+
+@pytest.mark.usefixtures("_spark")
+def test_both_engines_slice_the_test_queries_alike(tmp_path: Path) -> None:
+    evaluation_world.write(tmp_path)
+    asked = [(f"title q{query}", locale) for query in range(9) for locale in ("de", "ja") for _ in range(query + 1)]
+    evaluation_world.searches(tmp_path / "validated" / "impressions", asked)
+    found = []
+    for kind in ("duckdb", "spark"):
+        settings = evaluation_world.settings()
+        settings = settings.model_copy(update={"engine": EngineSettings(kind=kind, threads=1)})
+        found.append(pools.read(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", settings))
+    assert set(found[0]["traffic"].to_pylist()) == {"head", "torso", "tail", "unseen"}
+    assert found[0].equals(found[1])
