@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from serm.settings.section import Count, Section
 
 Margin = Annotated[float, Field(ge=0)]
+Slice = Annotated[str, Field(pattern=r"^(family|locale|traffic|query_age|document_age|pairs):.+$")]
+"""A kind of slice and a value, as in evaluation.json: ``locale:de``."""
 
 
 class GateSettings(Section):
@@ -26,7 +28,7 @@ class GateSettings(Section):
     """Queries that a slice needs to be tested; below, intervals are too narrow and a test finds next to nothing."""
     max_slice_loss: Margin = 0.03
     """Loss in mean NDCG on a slice of either set that still passes; only a confidently greater one fails."""
-    slice_losses: dict[str, Margin] = Field(default_factory=dict)
+    slice_losses: dict[Slice, Margin] = Field(default_factory=dict)
     """Slice -> its own margin instead, for example ``locale:de: 0.01``."""
     max_calibration_loss: Margin = 0.02
     """How much the calibration error on the rolling set may grow."""

@@ -17,6 +17,7 @@ from serm.errors import UserError
 from serm.evaluation import examples, pools
 from serm.evaluation.compare import KINDS, numbered, per_query
 from serm.evaluation.evaluate import Measured, golden_batch, measured, read_held, with_scores
+from serm.evaluation.gate import SLICED
 from serm.settings import EvaluationSettings, Settings
 
 
@@ -234,3 +235,19 @@ def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path
     assert [request.query for request in backwards] == [request.query for request in batch]
     other = world.settings(gate={"golden_requests": 7}, seed=1)
     assert batch != golden_batch(pool, other.evaluation)
+
+
+def test_a_slice_that_lost_is_tested_against_its_own_margin(root: Path) -> None:
+    """The challenger is worse on German queries only; the margin of Germanic ones is wide."""
+    settings = world.settings(gate={"slice_losses": {"family:Germanic": 0.9}})
+    pool = _pool(root, settings, (0.5, 0.5))
+    german = pa.compute.equal(pool["locale"], "de")
+    scores = pa.compute.if_else(german, pa.compute.negate(pool["challenger"]), pool["challenger"])
+    pool = pool.set_column(pool.column_names.index("challenger"), "challenger", scores)
+    found = {one.slice: one for one in _measured(pool, "rolling", settings).slices}
+    assert found["locale:de"].p_worse < 0.01
+    assert found["family:Germanic"].p_worse > 0.9
+    assert found["locale:ja"].p_worse > 0.9
+    assert found["pairs:no shared token"].p_worse < 0.01
+    assert not found["traffic:unseen"].tested  # all queries, under another name
+    assert {one.slice.split(":")[0] for one in found.values()} == set(SLICED)

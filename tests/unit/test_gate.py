@@ -168,3 +168,10 @@ def test_no_evidence_at_all_is_inconclusive_in_every_rule() -> None:
     verdict = decide(Evidence(None, None, [], None, None, None, None), SETTINGS)
     assert {rule.result for rule in verdict.rules} == {"inconclusive"}
     assert verdict.result == "inconclusive"
+
+
+def test_a_slice_may_have_its_own_margin_and_a_slip_in_its_name_is_an_error() -> None:
+    names = {f"{kind}:x": 0.01 for kind in SLICED}
+    assert EvaluationSettings(gate={"slice_losses": names}).gate.slice_losses == names
+    with pytest.raises(ValueError, match="should match pattern"):
+        EvaluationSettings(gate={"slice_losses": {"de": 0.01}})
