@@ -108,17 +108,35 @@ def _drift(number: int, rng: np.random.Generator) -> dict[str, Any]:
         "clicked": ("jensenshannon", 0.012, 0.1),
         "query": ("abs_text_content_drift", 0.61, 0.55),
     }
+    tests = _drift_tests(number)
     return {
         "decision": "evolve",
-        "reasons": [
-            "locale drifted: jensenshannon is 0.154, the limit 0.1",
-            "12.3% of searches are for queries that the reference lacks, 3.1% expected by chance",
+        "reasons": [f"{test['name']}: {test['finding']}" for test in tests if test["decision"] == "drift"],
+        "alpha": 0.05,
+        "correction": "holm",
+        "tests": tests,
+        "topics": [
+            {
+                "name": "疫苗, 口罩" if place == 0 else "vaccine, mask, booster",
+                "queries": [
+                    {"locale": locale, "query": query, "searches": 120 - 20 * rank}
+                    for rank, (locale, query) in enumerate(QUERIES[: 5 - place])
+                ],
+                "before": 0.001,
+                "now": 0.042 - 0.03 * place,
+                "p": 0.001,
+            }
+            for place in range(2)
+        ],
+        "windows": [
+            {"cycle": cycle, "users": 3000, "searches": 14000 + cycle}
+            for cycle in range(max(0, number - 6), number + 1)
         ],
         "columns": {
             name: {"method": method, "distance": distance, "threshold": limit, "drifted": distance >= limit}
             for name, (method, distance, limit) in columns.items()
         },
-        "sampled": {"reference": 2000, "window": 2000},
+        "sampled": {"reference": 2000, "window": 2000, "error": 0.0304},
         "searches": 27058,
         "new_query_share": 0.123,
         "expected_new_query_share": 0.031,
@@ -129,6 +147,30 @@ def _drift(number: int, rng: np.random.Generator) -> dict[str, Any]:
         ],
         "new_locales": {"nl": 0.041, "sv": 0.033},
     }
+
+
+def _drift_tests(number: int) -> list[dict[str, Any]]:
+    def test(name: str, decision: str, finding: str, **more: Any) -> dict[str, Any]:
+        tested = {"statistic": "total variation", "value": 0.21, "p": 0.001, "adjusted_p": 0.014, "effect": 0.19}
+        tested |= {"floor": 0.02, "usual": None if number == 1 else 0.08, "examples": []}
+        return {"name": name, "decision": decision, "finding": finding, **tested, **more}
+
+    rose = [{"locale": locale, "query": query, "searches": 90 - place} for place, (locale, query) in enumerate(QUERIES)]
+    unsure = {"value": 0.004, "p": 0.41, "adjusted_p": 0.82, "effect": 0.001}
+    untested = dict.fromkeys(("value", "p", "adjusted_p", "effect", "floor", "usual"))
+    return [
+        test("query embeddings", "drift", "the queries lie 0.134 from the earlier ones beyond chance", examples=rose),
+        test("topics", "drift", "2 topics grew, most 疫苗, 口罩, from 0.1% to 4.2%", floor=0.005),
+        test(
+            "new queries",
+            "drift",
+            "12.3% of the searches are for queries that no earlier window has, 3.1% by chance",
+            examples=[{"name": "<b>疫苗</b>", "before": 0.0, "now": 0.03}],
+        ),
+        test("abandonment", "quiet", "38.9% of the searches end without a click, 38.7% before", **unsure),
+        test("heavy users", "quiet", "0 users beyond the usual tail made 0.0% of the clicks", **unsure),
+        test("scores", "not tested", "not tested: no model version served in this and an earlier window", **untested),
+    ]
 
 
 def _mining(rng: np.random.Generator) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from serm.cli import (
     doctor,
     drift,
     evaluate,
+    evidently,
     evolve,
     ingest,
     judgments,
+    metrics,
     mine,
     publish,
     report,
@@ -44,6 +46,8 @@ app.command(rich_help_panel=LOOP)(review.review)
 app.command(rich_help_panel=LOOP)(demo.demo)
 app.command(rich_help_panel=LOOP)(doctor.doctor)
 app.command(rich_help_panel=LOOP)(distill.distill)
+app.command(rich_help_panel=LOOP)(metrics.metrics)
+app.command(rich_help_panel=LOOP)(evidently.evidently)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.command(rich_help_panel=STEPS)(ingest.ingest)
 app.command(rich_help_panel=STEPS)(validate.validate)

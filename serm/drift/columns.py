@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import log, sqrt
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import ibis
 
@@ -21,7 +22,7 @@ from evidently.core.report import Snapshot
 from evidently.presets import DataDriftPreset
 
 from serm.atomic import write_json, write_text
-from serm.settings import DriftSettings
+from serm.settings import CycleSettings, DriftSettings
 
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=metric_)[0-9a-f]{32}")
 
@@ -46,9 +47,11 @@ class Drift:
 
 
 def compare(
-    reference: ibis.Table, window: ibis.Table, settings: DriftSettings, out: Path
+    reference: ibis.Table, window: ibis.Table, settings: DriftSettings, out: Path, cycle: CycleSettings
 ) -> tuple[dict[str, Drift], dict[str, float]]:
-    """Compare the IMPRESSIONS ``window`` with ``reference``; write ``out/report.html`` and ``out/report.json``.
+    """Compare the IMPRESSIONS ``window`` with ``reference``; write ``report.html`` and ``.json`` to ``out``.
+
+    So is ``snapshot.json``, in Evidently's own form for its workspaces: a run named by the cycle, at its window's end.
 
     Returns the columns' drift, and the rows that Evidently saw with their ``error``: at 95 %, no share and no value
     of a distribution function in the smaller sample lies farther than that from the whole window's (Dvoretzky,
@@ -71,7 +74,7 @@ def compare(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the text classifier stops at 50 rounds, converged or not
-        snapshot = Report([preset]).run(data["window"], data["reference"])
+        snapshot = Report([preset]).run(data["window"], data["reference"], timestamp=cycle.end, name=cycle.name)
     report = _write(snapshot, out)
     distances = {
         metric["config"]["column"]: metric["value"] for metric in report["metrics"] if "column" in metric["config"]
@@ -110,7 +113,16 @@ def _write(snapshot: Snapshot, out: Path) -> dict[str, Any]:
     """Write Evidently's HTML and JSON without its random ids and its floats' last digits; return the JSON."""
     report: dict[str, Any] = json.loads(snapshot.json(), parse_float=lambda text: round(float(text), 6))
     write_json(out / "report.json", report)
-    html = snapshot.get_html_str(as_iframe=False)
-    ids = {found: f"id{number}" for number, found in enumerate(dict.fromkeys(_RANDOM_ID.findall(html)))}
-    write_text(out / "report.html", _RANDOM_ID.sub(lambda match: ids[match[0]], html))
+    dumped = json.loads(snapshot.dumps(), parse_float=lambda text: round(float(text), 6))
+    write_text(out / "snapshot.json", _without_chance(json.dumps(dumped)))
+    write_text(out / "report.html", _without_chance(snapshot.get_html_str(as_iframe=False)))
     return report
+
+
+def _without_chance(text: str) -> str:
+    """Number Evidently's random ids in the order of their appearance."""
+    ids: dict[str, str] = {}
+    for found in _RANDOM_ID.findall(text):
+        number = UUID(int=len(ids))
+        ids.setdefault(found, str(number) if "-" in found else number.hex)
+    return _RANDOM_ID.sub(lambda match: ids[match[0]], text)

@@ -58,7 +58,7 @@ def detect(reference: Path, windows: Path, validated: Path, champion: Path, out:
         documents = contracts.scan(engine, validated / "documents", contracts.DOCUMENTS)
         offered = sample.draw_documents(documents, cycle, options)
         clicks = [heavy_users.clicks_of_users(window) for window in (before, now)]
-        drifts, sampled = columns.compare(before, now, options, beside)
+        drifts, sampled = columns.compare(before, now, options, beside, settings.cycle)
         news = novelty.find(before, now)
         verdicts, topics = exchange(compared, _embed(champion), options)
         verdicts += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import expm1, log1p
+from math import expm1, log1p, sqrt
 
 import ibis
 import numpy as np
@@ -44,7 +44,10 @@ def test_heaviest(before: NDArray[np.int64], now: NDArray[np.int64], settings: D
     if len(beyond) < LEAST:
         return not_tested(_NAME, f"fewer than {LEAST} users of the earlier window in the tail")
     shape, _, scale = genpareto.fit(beyond, floc=0)
-    shape = max(shape, 0.0)  # no user is so busy that a busier one cannot be
+    # No user is so busy that a busier one cannot be; and a tail of few users is known badly: without one standard error
+    # of the shape (Smith, Annals of Statistics 15, 1987), p was below 0.05 in a fifth of the splits of one log.
+    shape = max(shape, 0.0)
+    shape += (1 + shape) / sqrt(len(beyond))
     clicks, users = scaled[1]
     rare = (1 - TAIL) * genpareto.sf(np.maximum(clicks - threshold, 0), shape, scale=scale)
     p = -expm1(users.sum() * log1p(-min(float(rare[-1]), 1 - 1e-12)))

@@ -64,24 +64,33 @@ def read(workspace: Path) -> list[Cycle]:
     Raises:
         UserError: there is none, or a summary is not JSON.
     """
+    repository = Workspace(workspace) if (workspace / ".dvc").is_dir() else None
+    return [Cycle(tag, _summaries(workspace, tag), _settings(repository, tag)) for tag in tags(workspace)]
+
+
+def latest(workspace: Path) -> Cycle:
+    """Return the newest cycle, without its settings; raises as ``read`` does."""
+    tag = tags(workspace)[-1]
+    return Cycle(tag, _summaries(workspace, tag), None)
+
+
+def tags(workspace: Path) -> list[str]:
+    """Return the tags of the cycles, the oldest first.
+
+    Raises:
+        UserError: there is none.
+    """
     history = workspace / "history"
-    directories = sorted(
-        (path for path in history.glob("cycle-*") if _TAG.fullmatch(path.name)),
-        key=lambda path: int(path.name.removeprefix("cycle-")),
-    )
-    if not directories:
+    found = [path.name for path in history.glob("cycle-*") if _TAG.fullmatch(path.name)]
+    if not found:
         raise UserError(
             f"{history}: no cycle to report on; run `serm evolve --workspace {workspace}` first, or `serm demo`."
         )
-    repository = Workspace(workspace) if (workspace / ".dvc").is_dir() else None
-    return [
-        Cycle(
-            directory.name,
-            {path.stem: _load(path) for path in sorted(directory.glob("*.json"))},
-            _settings(repository, directory.name),
-        )
-        for directory in directories
-    ]
+    return sorted(found, key=lambda tag: int(tag.removeprefix("cycle-")))
+
+
+def _summaries(workspace: Path, tag: str) -> dict[str, dict[str, Any]]:
+    return {path.stem: _load(path) for path in sorted((workspace / "history" / tag).glob("*.json"))}
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -13,17 +14,22 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+import report_history
 import tiny_models
 import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from serm import contracts, relevance
 from serm.errors import UserError
+from serm.monitoring import exporter
 from serm.serving import deploy
 from serm.serving.predictor import MAX_CHARACTERS, MAX_PAIRS
 from serm.serving.replay import Request, sample
 from serm.serving.server import running
 from serm.settings import CycleSettings, ServingSettings, Settings
 
+MONITORING = Path(__file__).parents[2] / "monitoring"
 START = datetime(2020, 1, 1, tzinfo=UTC)
 WORDS = ["query", "passage", ":", "cat", "dog", "face", "grinning", "heart", "red"]
 PAIRS = [("cat", "grinning cat"), ("dog", "red heart"), ("heart", "red heart"), ("cat", "dog face")]
@@ -136,6 +142,42 @@ def test_bad_v2_requests(client: httpx.Client, inputs: list[object], message: st
     answer = _v2(client, inputs=inputs)
     assert answer.status_code == 400, answer.text
     assert message in answer.json()["error"]
+
+
+def test_dashboard_and_alerts_name_only_what_is_exported(client: httpx.Client, tmp_path: Path) -> None:
+    assert _v1(client, [{"query": "cat", "document": "red heart"}]).is_success
+    assert not _v1(client, [{"query": "cat"}]).is_success
+    server = client.get("/metrics").text
+    workspace = report_history.write(tmp_path / "shop", 1)
+    costs = workspace / "history/cycle-0001/costs.json"
+    figures = json.loads(costs.read_text())
+    figures["annotate"]["llm_cost"] = 1.5  # as with LLM judges
+    costs.write_text(json.dumps(figures))
+    cycles = generate_latest(exporter.registry(workspace)).decode()
+    exported = {
+        sample.name
+        for text in (server, cycles)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    rules = yaml.safe_load((MONITORING / "rules.yaml").read_text())
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    expressions += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(expressions) > 30
+    named = set()
+    for expression in expressions:
+        bare = re.sub(r"""{.*?}|\[.*?\]|"[^"]*"|\bby \(.*?\)""", " ", expression)
+        named |= set(re.findall(r"\b[a-z]\w*\b(?!\s*\()", bare)) - {"or"}
+    assert named - exported == set()
+    # What the error alert rests on: a request with bad input reaches preprocess and not postprocess.
+    counts = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(server)
+        for sample in family.samples
+        if sample.name.endswith("_count") and sample.labels.get("model_name") == "champion"
+    }
+    assert counts["request_preprocess_seconds_count"] > counts["request_postprocess_seconds_count"] >= 1
 
 
 def test_unknown_model(client: httpx.Client) -> None:

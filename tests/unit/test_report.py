@@ -101,8 +101,12 @@ def test_a_complete_history_is_shown_whole(html: str, page: Page) -> None:
         "position is below 1",  # a broken rule
         "370.0 impressions a day",  # the window beside earlier ones
         "no earlier window",  # and the first, which has none
-        "12.3% of searches are for queries that the reference lacks",  # a drift reason
+        "12.3% of the searches are for queries that no earlier window has",  # a drift reason
         "疫苗",  # a new query
+        "疫苗, 口罩",  # a topic that grew
+        "4.2 %",  # its share
+        "no model version served in this and an earlier window",  # a drift test that was not made
+        "a share may be off by ±3.0 %",  # Evidently's samples
         "41,230",  # candidates
         "model disagreement",
         "+16.8 points",  # the panel above its base rate

@@ -1,0 +1,26 @@
+"""``serm metrics``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serm.cli.options import HERE, WorkspacePath
+
+
+def metrics(
+    workspace: WorkspacePath = HERE,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Serve /metrics on this port, until stopped.")] = 9109,
+    textfile: Annotated[
+        Path | None, typer.Option(help="Write them once to this *.prom file instead, for node_exporter.")
+    ] = None,
+) -> None:
+    """Give the last cycle's gauges to Prometheus."""
+    from serm.monitoring import exporter
+
+    if textfile:
+        exporter.write(workspace, textfile)
+    else:
+        exporter.serve(workspace, port)
