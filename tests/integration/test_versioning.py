@@ -1,6 +1,7 @@
 """A cycle in a real git and DVC workspace: published, tagged, pinned, brought back, and moved past."""
 
 import hashlib
+import importlib.metadata
 import json
 import shutil
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ def measures(difference):
 
 
 SUMMARIES = {
-    "ingest": ("ingest.json", {"rows_kept": 1}),
+    "ingest": ("ingest.json", {"rows_kept": 1, "locales": {"en": 1, "de-AT": 2}}),
     "validate": ("validation.json", {"success": True}),
     "drift": ("drift.json", {"decision": "evolve", "reasons": ["new queries"]}),
     "mine": ("mining.json", {"cascade": {"mined": 1}}),
@@ -128,6 +129,8 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     assert "**Gate: passed.**" in card
     assert "+0.0200" in card
     assert "- panel: 1 pairs" in card
+    assert "\nlanguage: [de, en]\n" in card
+    assert f"SERM's code: version {importlib.metadata.version('serm')}, commit " in card
     before = tree(root / "cycle")
     state = tree(root / "state/champion")
 
