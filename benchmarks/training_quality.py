@@ -182,7 +182,8 @@ def bm25(judged: Judged) -> np.ndarray:
         index = bm25s.BM25()
         index.index([tokens(text) for text in documents], show_progress=False)
         for query in dict.fromkeys(judged.queries[row] for row in rows):
-            asked = index.get_scores(tokens(query))
+            words = tokens(query)  # none in a query of signs
+            asked = index.get_scores(words) if words else np.zeros(len(documents))
             for row in rows:
                 if judged.queries[row] == query:
                     scores[row] = asked[place[judged.documents[row]]]
