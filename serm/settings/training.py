@@ -22,6 +22,19 @@ class RelevanceSettings(Section):
     """Tokens, padding included, in one scoring batch."""
 
 
+class TrainJobSettings(Section):
+    """What a Kubeflow TrainJob of the train step asks the cluster for."""
+
+    nodes: Count = 1
+    processes_per_node: Count = 1
+    """Processes that torchrun starts on a node; one a GPU where there are GPUs."""
+    cpu: Annotated[str, Field(pattern=r"^[0-9]+m?$")] = "4"
+    """Of a node, as Kubernetes counts: cores, or thousandths with ``m``."""
+    memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]i$")] = "16Gi"
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """NVIDIA GPUs of a node."""
+
+
 class TrainingSettings(Section):
     """Fine-tuning on seed, earlier and new judgments."""
 
@@ -71,3 +84,4 @@ class TrainingSettings(Section):
     threads: Count = 2
     """CPU threads; another number gives other bits."""
     seed: int = 19
+    job: TrainJobSettings = TrainJobSettings()

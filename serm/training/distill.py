@@ -22,6 +22,7 @@ from serm.training.checkpoint import checkpoints_of
 from serm.training.examples import Examples, chosen_queries, read, read_mined
 from serm.training.fit import fine_tune, reproducible
 from serm.training.forgetting import remembered
+from serm.training.tracking import write_provenance
 from serm.training.train import held_out_rows, targets_of
 
 WATCHED_SHARE = 0.1
@@ -89,6 +90,9 @@ def distill(
     if PartialState().is_main_process:
         with replace_directory(out) as directory:
             student.save(directory / "model")
+            inputs = {"champion": champion, "mined": mined / "pairs", "judgments": judgments}
+            taught_by = {f"teacher {number + 1}": teacher for number, teacher in enumerate(teachers)}
+            write_provenance(directory / "model", settings, inputs | taught_by)
             summary = {
                 "teachers": versions,
                 "champion": start.version,

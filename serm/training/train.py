@@ -22,6 +22,7 @@ from serm.training.examples import Examples, choose, draw, held_out, read
 from serm.training.fit import Fitted, fine_tune, fit_cosine, reproducible
 from serm.training.forgetting import remembered
 from serm.training.losses import Targets
+from serm.training.tracking import track, write_provenance
 
 
 @step
@@ -37,10 +38,11 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         judgments: a JUDGMENTS dataset, everything known before this cycle.
         annotated: the annotate step's output; its kept labels are ``annotated/judgments``.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
-        out: becomes ``model/`` (the challenger) and ``train.json``: pairs by source and by origin, the loss curve, the
-            temperature (fitted on half of the held-out seed queries), and on their other half what is remembered
-            (``forgetting.remembered``). While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from
-            which the same call goes on when it was killed.
+        out: becomes ``model/`` (the challenger, with ``provenance.json``); ``tracking/``, DVC's metrics and plots; and
+            ``train.json``: pairs by source and by origin, the loss curve, the temperature (fitted on half of the
+            held-out seed queries), and on their other half what is remembered (``forgetting.remembered``). While it
+            trains, ``<out>.checkpoint/`` beside it holds the run's state, from which the same call goes on when it was
+            killed.
         settings: uses the sections ``relevance`` and ``training``.
 
     Raises:
@@ -61,6 +63,9 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     if PartialState().is_main_process:
         with replace_directory(out) as beside:
             model.save(beside / "model")
+            inputs = {"champion": champion, "judgments": judgments, "documents": documents}
+            write_provenance(beside / "model", settings, {**inputs, "annotated": annotated / "judgments"})
+            track(beside / "tracking", fitted, {f"held_out_{k}": v for k, v in memory["challenger"].items()})
             summary = {
                 "champion": before.version,
                 "challenger": model.version,
@@ -112,6 +117,7 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
         _, figures = _fit(model, examples, known[calibrating], settings, checkpoints, fresh=True)
     if PartialState().is_main_process:
         model.save(out)
+        write_provenance(out, settings, {"judgments": judgments, "documents": documents})
         checkpoints.remove()
     return figures
 

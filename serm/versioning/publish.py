@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +91,24 @@ def model_card(summaries: Mapping[str, Mapping[str, Any]], settings: Settings) -
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    languages = sorted({locale.split("-")[0] for locale in summaries["ingest"].get("locales", {})} - {""})
+    template = environment.get_template("model_card.md.jinja")
     try:
-        return environment.get_template("model_card.md.jinja").render(settings=settings, **summaries)
+        return template.render(settings=settings, languages=languages, code=code_version(), **summaries)
     except jinja2.UndefinedError as error:
         raise UserError(
             f"cycle: a summary was written by another SERM ({error}); run the cycle's steps again."
         ) from error
+
+
+def code_version() -> str:
+    """Return SERM's version, and its commit where it runs from a git checkout.
+
+    It stands in the card only, which git keeps: an output that names the commit would change with every commit.
+    """
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return f"version {version('serm')}, commit not known (not a git checkout)"
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"version {version('serm')}, commit {done.stdout.strip() or 'not known'}"

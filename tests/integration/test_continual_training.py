@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,27 @@ def test_what_is_remembered_is_told_by_locale(
     assert difference["mean"] == pytest.approx(gain, abs=2e-4)
 
 
+def test_a_run_leaves_its_curve_and_where_its_model_comes_from(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    summary = train(data, champion, tmp_path / "one", settings(patience=9))
+    train(data, champion, tmp_path / "two", settings(patience=9))
+    files = [{f.relative_to(o): f.read_bytes() for f in o.rglob("*") if f.is_file()} for o in tmp_path.iterdir()]
+    assert files[0] == files[1]
+    metrics = json.loads((tmp_path / "one" / "tracking" / "metrics.json").read_text())
+    assert metrics["loss"] == summary["loss"][-1]
+    assert metrics["held_out_ndcg_10"] == summary["held_out_seed"]["challenger"]["ndcg_10"]
+    curve = (tmp_path / "one/tracking/plots/metrics/loss.tsv").read_text().splitlines()
+    assert curve[0].split() == ["step", "loss"]
+    assert len(curve) == 1 + len(summary["loss"])
+    known = json.loads((tmp_path / "one/model/provenance.json").read_text())
+    assert known["versions"]["torch"] == importlib.metadata.version("torch")
+    assert set(known["sha256"]) == {"champion", "judgments", "documents", "annotated"}
+    founding = json.loads((champion / "provenance.json").read_text())
+    assert founding["sha256"]["judgments"] == known["sha256"]["judgments"]
+    assert founding["sha256"]["documents"] != known["sha256"]["annotated"]
+
+
 def test_early_stopping_keeps_the_best_weights(
     data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
@@ -115,13 +137,13 @@ def test_the_listwise_loss_is_a_choice(
 def test_a_student_gives_its_teachers_distributions(
     data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    pool = training_data.write(tmp_path / "pool", queries=150)
+    pool = training_data.write(tmp_path / "pool", queries=80)
     judged = contracts.read(pool / "judgments", contracts.JUDGMENTS)
     numbers = {n: pa.array([0.0] * len(judged)) for n in contracts.MINED_PAIRS.names[4:]}
     mined = pa.table({name: judged[name] for name in ("query", "locale", "doc_id")} | numbers)
     agents = pa.array([[]] * len(judged), contracts.MINED_PAIRS.field("agents").type)
     contracts.write(mined.append_column("agents", agents), tmp_path / "mined" / "pairs", contracts.MINED_PAIRS)
-    options = settings(student_layers=1, distillation_epochs=8, learning_rate=3e-3, precision="fp32")
+    options = settings(student_layers=1, distillation_epochs=6, learning_rate=5e-3, precision="fp32")
     train(data, champion, tmp_path / "cycle", settings(seed=3, learning_rate=3e-3))
     teachers = [champion, tmp_path / "cycle" / "model"]
     judgments, validated = data / "validated" / "judgments", data / "validated"

@@ -1,6 +1,7 @@
 """A cycle in a real git and DVC workspace: published, tagged, pinned, brought back, and moved past."""
 
 import hashlib
+import importlib.metadata
 import json
 import shutil
 from datetime import UTC, datetime
@@ -41,7 +42,7 @@ def measures(difference):
 
 
 SUMMARIES = {
-    "ingest": ("ingest.json", {"rows_kept": 1}),
+    "ingest": ("ingest.json", {"rows_kept": 1, "locales": {"en": 1, "de-AT": 2}}),
     "validate": ("validation.json", {"success": True}),
     "drift": ("drift.json", {"decision": "evolve", "reasons": ["new queries"]}),
     "mine": ("mining.json", {"cascade": {"mined": 1}}),
@@ -78,6 +79,10 @@ def run_steps(root, result="passed", weights=b"challenger"):
     contracts.write(judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS)
     (root / "cycle/train/model").mkdir()
     (root / "cycle/train/model/model.safetensors").write_bytes(weights)
+    plots = root / "cycle/train/tracking/plots/metrics"
+    plots.mkdir(parents=True)
+    (plots / "loss.tsv").write_text("step\tloss\n50\t1.5\n100\t1.25\n")
+    (root / "cycle/train/tracking/metrics.json").write_text('{"loss": 1.25}')
     directory = root / "cycle/evaluate"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
@@ -136,6 +141,9 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     assert "**Gate: passed.**" in card
     assert "+0.0200" in card
     assert "- panel: 1 pairs" in card
+    assert "1.25" in workspace.dvc("metrics", "show")
+    assert "\nlanguage: [de, en]\n" in card
+    assert f"SERM's code: version {importlib.metadata.version('serm')}, commit " in card
     before = tree(root / "cycle")
     state = tree(root / "state/champion")
 

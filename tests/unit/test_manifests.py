@@ -1,4 +1,4 @@
-"""The InferenceService in both modes, against the project's own CRDs where they are at hand."""
+"""The InferenceService in both modes and the TrainJob, against the project's own CRDs where they are at hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from serm.serving.manifests import RUNTIME, as_yaml, inference_service
-from serm.settings import CycleSettings, ServingSettings, Settings
+from serm.settings import CycleSettings, ServingSettings, Settings, TrainingSettings
+from serm.training.trainjob import train_job
 
 SCHEMAS = Path("/work/shared/schemas")
 ROOT = Path(__file__).parents[2]
@@ -90,3 +91,65 @@ def test_the_runtime_exists_and_is_valid() -> None:
     (container,) = runtime["spec"]["containers"]
     assert container["name"] == inference_service(_settings("standard"), 0)["spec"]["predictor"]["model"]["name"]
     _check(runtime)
+
+
+#: The fields of the CRDs trainjobs and trainingruntimes (kubeflow/trainer v2.0.0 to v2.3.0-rc.3) that the manifests
+#: use, closed: the manifests were valid against the whole CRDs of these versions on 2026-11-24.
+STRING, WHOLE = {"type": "string"}, {"type": "integer", "format": "int32"}
+
+
+def _object(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+
+
+_AMOUNTS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
+TRAIN_JOB = _object(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "trainer.kubeflow.org/v1alpha1"},
+    kind={"const": "TrainJob"},
+    metadata={"type": "object"},
+    spec=_object(
+        ["runtimeRef"],
+        runtimeRef=_object(["name"], apiGroup=STRING, kind=STRING, name=STRING),
+        trainer=_object(
+            [],
+            command={"type": "array", "items": STRING},
+            numNodes=WHOLE,
+            numProcPerNode=WHOLE,
+            resourcesPerNode=_object([], requests=_AMOUNTS, limits=_AMOUNTS),
+        ),
+    ),
+)
+
+
+def _train_job(**job: Any) -> dict[str, Any]:
+    return train_job(
+        _settings("standard").model_copy(update={"training": TrainingSettings.model_validate({"job": job})})
+    )
+
+
+def test_the_train_job_is_valid_and_runs_the_train_step_under_torchrun() -> None:
+    manifest = yaml.safe_load(as_yaml(_train_job(nodes=2, processes_per_node=4, gpus=4)))
+    jsonschema.Draft202012Validator(TRAIN_JOB).validate(manifest)
+    trainer = manifest["spec"]["trainer"]
+    assert trainer["command"] == ["torchrun", "--no-python", "serm", "train"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
+    assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
+    assert "nvidia.com/gpu" not in str(_train_job())
+    assert manifest["metadata"]["name"] == "serm-train-cycle-0003"
+    manifest["spec"]["trainer"]["nodes"] = 2
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(TRAIN_JOB).validate(manifest)
+
+
+def test_the_training_runtime_is_the_one_that_the_job_names() -> None:
+    runtime = yaml.safe_load((ROOT / "manifests" / "base" / "trainingruntime.yaml").read_text())
+    reference = _train_job()["spec"]["runtimeRef"]
+    assert runtime["apiVersion"].split("/")[0] == reference["apiGroup"]
+    assert (runtime["kind"], runtime["metadata"]["name"]) == (reference["kind"], reference["name"])
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    assert job["name"] == "node"  # Kubeflow Trainer patches the job and the container of this name
+    assert job["template"]["metadata"]["labels"]["trainer.kubeflow.org/trainjob-ancestor-step"] == "trainer"
+    pod = job["template"]["spec"]["template"]["spec"]
+    assert [container["name"] for container in pod["containers"]] == ["node"]
+    assert pod["securityContext"]["runAsNonRoot"]
