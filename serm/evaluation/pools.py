@@ -32,8 +32,7 @@ def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> p
     Raises:
         UserError: a dataset is missing, a pair is judged twice, or a document is not in the catalogue.
     """
-    pool = pa.concat_tables(_judged(tests / name, name) for name in SETS).combine_chunks()
-    pool = _with_documents(pool, tests, validated)
+    pool = judged(tests, validated)
     queries = pool.group_by(_QUERY).aggregate([]).sort_by([(name, "ascending") for name in _QUERY])
     searched = _searched(queries, validated, reference, settings)
     pool = pool.join(searched, _QUERY)
@@ -42,6 +41,12 @@ def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> p
     named = [family.get(locale, "other") for locale in pool["locale"].to_pylist()]
     pool = pool.append_column("family", pa.array(named, pa.string())).drop_columns("published_at")
     return pool.sort_by([(name, "ascending") for name in ("set", *_PAIR)]).combine_chunks()
+
+
+def judged(tests: Path, validated: Path) -> pa.Table:
+    """Return what ``read`` does, without the slices; raises like it."""
+    pool = pa.concat_tables(_judged(tests / name, name) for name in SETS).combine_chunks()
+    return _with_documents(pool, tests, validated)
 
 
 def _judged(path: Path, name: str) -> pa.Table:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ibis.backends import BaseBackend
     from ibis.expr.types import BooleanValue
 
-    from serm.relevance import RelevanceModel
+    from serm.relevance import Model
 
 #: The dwell time that counts as half engaged; 30 seconds is the usual mark of a satisfied click (Fox et al.,
 #: "Evaluating implicit measures to improve web search", TOIS 2005).
@@ -159,7 +159,7 @@ def unseen(
     asked: pa.Table,
     documents: ibis.Table,
     judgments: ibis.Table,
-    model: RelevanceModel,
+    model: Model,
     options: MiningSettings,
 ) -> pa.Table:
     """Return the hard negatives of queries among ``asked``, as rows like those: no impressions and no clicks.

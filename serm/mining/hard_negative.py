@@ -20,7 +20,7 @@ from serm.settings import MiningSettings
 from serm.tokens import tokens
 
 if TYPE_CHECKING:
-    from serm.relevance import RelevanceModel
+    from serm.relevance import Model
 
 _FOUND = pa.schema([(name, pa.string()) for name in (*PAIR, "found_by")])
 
@@ -40,9 +40,7 @@ def opinion(pairs: ibis.Table, thresholds: Thresholds) -> Opinion:
     )
 
 
-def unseen(
-    queries: pa.Table, known: pa.Table, documents: pa.Table, model: RelevanceModel, options: MiningSettings
-) -> pa.Table:
+def unseen(queries: pa.Table, known: pa.Table, documents: pa.Table, model: Model, options: MiningSettings) -> pa.Table:
     """Return query, locale, doc_id and found_by of the nearest documents that are not known yet.
 
     Args:
@@ -80,7 +78,7 @@ def unseen(
     return pa.Table.from_pylist([dict(zip((*PAIR, "found_by"), row, strict=True)) for row in found], _FOUND)
 
 
-def _by_words(queries: list[str], texts: list[str], depth: int, model: RelevanceModel) -> list[list[int]]:
+def _by_words(queries: list[str], texts: list[str], depth: int, model: Model) -> list[list[int]]:
     """Return the rows of ``texts`` nearest by BM25 over words and letters; fewer where fewer share any."""
     index = bm25s.BM25()
     index.index([tokens(text) for text in texts], show_progress=False)
@@ -93,7 +91,7 @@ def _by_words(queries: list[str], texts: list[str], depth: int, model: Relevance
     return best
 
 
-def _by_meaning(queries: list[str], texts: list[str], depth: int, model: RelevanceModel) -> list[list[int]]:
+def _by_meaning(queries: list[str], texts: list[str], depth: int, model: Model) -> list[list[int]]:
     """Return the rows of ``texts`` nearest by the encoder's cosine."""
     cosine = model.encoder.embed(queries, "query") @ model.encoder.embed(texts, "passage").T
     nearest: list[list[int]] = np.argsort(-cosine, axis=1, kind="stable")[:, :depth].tolist()

@@ -29,7 +29,7 @@ from serm.settings import MiningSettings, Settings, Threshold
 from serm.step import Figures, step
 
 if TYPE_CHECKING:
-    from serm.relevance import RelevanceModel
+    from serm.relevance import Model
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Inputs:
     """The window before it (IMPRESSIONS), which tells what is new."""
     documents: ibis.Table
     judgments: ibis.Table
-    model: RelevanceModel
+    model: Model
     document_text: Callable[[str, str], str]
     """A document's title and body to the text that the model reads."""
 

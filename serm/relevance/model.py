@@ -9,51 +9,37 @@ their mean state, and zero before training.
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel
 
 from serm.atomic import replace_directory
-from serm.errors import UserError
 from serm.relevance.encoder import (
     CPU,
     Encoded,
     Encoder,
-    Indices,
+    assign,
     attention_mask,
     fast_matmul,
-    length_batches,
     mean_pool,
+    read_encoder,
     spans,
-    unique,
+    tensors,
 )
+from serm.relevance.interface import Indices, Scores, length_batches, unique
 from serm.relevance.ordinal import OrdinalHead, expected_grade
+from serm.relevance.saved import finish, verify
 
-FORMAT = 2
+FAMILY = "cross-encoder"
 CHUNK_PAIRS = 16_384
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a model thinks of ``n`` pairs."""
-
-    expected: NDArray[np.float64]
-    """[n] expected grade, 0 to 3."""
-    distribution: NDArray[np.float64]
-    """[n, 4] Pr(grade)."""
 
 
 class Residual(nn.Module):
@@ -181,89 +167,20 @@ class RelevanceModel:
         The frozen parts (embeddings.safetensors, base.safetensors, tokenizer.json) have the same bytes for each model
         on the same base, so that DVC stores them once.
         """
-        encoder = self.encoder
         with replace_directory(path) as beside:
-            save_file({"words": encoder.words.contiguous()}, beside / "embeddings.safetensors")
-            save_file(_tensors(encoder.body), beside / "base.safetensors")
-            save_file(_tensors(self.residual), beside / "model.safetensors")
-            (beside / "tokenizer.json").write_text(encoder.tokenizer_json, encoding="utf-8")
-            config = {
-                "format": FORMAT,
-                "layers": len(self.residual.layers),
-                "max_tokens": encoder.max_tokens,
-                "batch_tokens": encoder.batch_tokens,
-                "encoder": _encoder_config(encoder.body),
-                "sha256": {file.name: _sha256(file) for file in sorted(beside.iterdir())},
-            }
-            text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-            (beside / "config.json").write_text(text, encoding="utf-8")
-            for file in beside.iterdir():
-                file.chmod(0o644)
-        self.version = _version(text)
+            config = self.encoder.save(beside)
+            save_file(tensors(self.residual), beside / "model.safetensors")
+            self.version = finish(beside, {"family": FAMILY, "layers": len(self.residual.layers), **config})
 
 
-def load(path: Path) -> RelevanceModel:
-    """Load a saved model; its tensors are mapped from disk.
+def read(path: Path, config: dict[str, Any], version: str) -> RelevanceModel:
+    """Read a saved cross-encoder; its tensors are mapped from disk, after each file's sha256 was checked.
 
     Raises:
-        UserError: there is no model there, it is pickled, or it has another format.
+        UserError: a file was changed.
     """
-    if not (path / "model.safetensors").exists():
-        pickled = [file.name for pattern in _PICKLED for file in sorted(path.glob(pattern))]
-        if pickled:
-            raise UserError(
-                f"{path}: holds pickled weights ({', '.join(pickled)}), which can run code when loaded;"
-                " convert them to safetensors."
-            )
-        raise UserError(f"{path}: no relevance model there (no model.safetensors); run the train step before.")
-    text = (path / "config.json").read_text(encoding="utf-8")
-    config = json.loads(text)
-    if config.get("format") != FORMAT:
-        raise UserError(
-            f"{path}/config.json: format {config.get('format')!r}, expected {FORMAT}; train the model again."
-        )
-    missing = [name for name in config["sha256"] if not (path / name).exists()]
-    if missing:
-        raise UserError(f"{path}: {', '.join(missing)} is missing; restore it with dvc checkout.")
-    model = RelevanceModel.from_encoder(_encoder(path, config), config["layers"])
-    model.residual.load_state_dict(load_file(path / "model.safetensors"), assign=True)
-    model.version = _version(text)
+    verify(path, config, ["model.safetensors"])
+    model = RelevanceModel.from_encoder(read_encoder(path, config), config["layers"])
+    assign(model.residual, path / "model.safetensors")
+    model.version = version
     return model
-
-
-_loaded: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
-
-
-def _encoder(path: Path, config: dict[str, Any]) -> Encoder:
-    """Return the frozen encoder; models on the same one share it, as a champion and its challenger do."""
-    key = json.dumps({**config, "sha256": {**config["sha256"], "model.safetensors": ""}}, sort_keys=True)
-    encoder = _loaded.get(key)
-    if encoder is None:
-        body: Any = AutoModel.from_config(AutoConfig.for_model(**config["encoder"]))  # type: ignore[no-untyped-call]
-        body.embeddings.word_embeddings = body.pooler = None
-        body.load_state_dict(load_file(path / "base.safetensors"), assign=True)
-        words = load_file(path / "embeddings.safetensors")["words"]
-        tokenizer = (path / "tokenizer.json").read_text(encoding="utf-8")
-        encoder = _loaded[key] = Encoder(body, words, tokenizer, config["max_tokens"], config["batch_tokens"])
-    return encoder
-
-
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in sorted(module.state_dict().items())}
-
-
-def _encoder_config(body: Any) -> dict[str, Any]:
-    """Return the transformers config to rebuild the layers from; the word embeddings are not its business."""
-    config = body.config.to_diff_dict()
-    for name in ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"):
-        config.pop(name, None)
-    return {**config, "model_type": body.config.model_type, "vocab_size": 1, "pad_token_id": 0}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version(config: str) -> str:
-    return hashlib.sha256(config.encode()).hexdigest()[:12]

@@ -13,7 +13,7 @@ from serm.errors import UserError
 from serm.serving.replay import Request, send
 
 if TYPE_CHECKING:
-    from serm.relevance import RelevanceModel
+    from serm.relevance import Scorer
 
 NAME = "challenger"
 """The served model's name."""
@@ -32,7 +32,7 @@ class Golden:
     error: str = ""
 
 
-def check(ready: Callable[[], httpx.Client], model: RelevanceModel, requests: Sequence[Request]) -> Golden:
+def check(ready: Callable[[], httpx.Client], model: Scorer, requests: Sequence[Request]) -> Golden:
     """Send ``requests`` to the model ``NAME`` of a server (``server.running``), and score them with ``model`` here.
 
     The first request is sent once more before, untimed: a server's first answer is slow, and its users do not see it.

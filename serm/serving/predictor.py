@@ -45,7 +45,7 @@ class Predictor(Model):  # type: ignore[misc]
 
     def load(self) -> bool:
         """Read the model. Raises ``UserError`` when there is none, or one that is not safetensors."""
-        self.model = relevance.load(self.path)
+        self.model = relevance.load_scorer(self.path)
         self.ready = True
         return self.ready
 

@@ -61,6 +61,8 @@ def distill(
     options = settings.training.model_copy(update={"epochs": settings.training.distillation_epochs})
     settings = settings.model_copy(update={"training": options})
     start = relevance.load(champion)
+    if not isinstance(start, RelevanceModel):
+        raise UserError(f"{champion}: a generative model; a student starts from a cross-encoder, give one as champion.")
     if options.student_layers >= len(start.residual.layers):
         raise UserError(
             f"training.student_layers is {options.student_layers}, and {champion} has {len(start.residual.layers)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Examples:
     sources: NDArray[np.object_]
     origins: NDArray[np.object_]
     """``seed``, ``earlier`` (an earlier cycle's) or ``new`` (this cycle's)."""
+    rationales: NDArray[np.object_]
+    """Why the grade, as the judge said; None where it did not."""
 
     def __len__(self) -> int:
         return len(self.grades)
@@ -101,6 +104,7 @@ def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool
         weights=np.where(panel, agreement * settings.panel_weight, 1.0) * np.array([mixing[o] for o in origins]),
         sources=_objects(judged["source"].to_pylist()),
         origins=origins,
+        rationales=_objects(judged["rationale"].to_pylist()),
     )
 
 
@@ -121,6 +125,7 @@ def read_mined(mined: Path, documents: Path) -> Examples:
         weights=np.ones(count),
         sources=_objects(["mined"] * count),
         origins=_objects(["new"] * count),
+        rationales=_objects([None] * count),
     )
 
 
@@ -166,5 +171,5 @@ def _texts(pairs: pa.Table, path: Path, documents: Path) -> NDArray[np.object_]:
     return _objects([document_text(*one) for one in both])
 
 
-def _objects(values: list[str]) -> NDArray[np.object_]:
+def _objects(values: Sequence[str | None]) -> NDArray[np.object_]:
     return np.array(values, dtype=object)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from serm.evaluation.measures import ndcg
 from serm.evaluation.significance import bootstrap_interval
-from serm.relevance import RelevanceModel
+from serm.relevance import Scorer
 from serm.training.examples import Examples
 
 CUTOFF, RESAMPLES, CONFIDENCE = 10, 2000, 0.95
 
 
-def remembered(champion: RelevanceModel, challenger: RelevanceModel, examples: Examples) -> dict[str, Any]:
+def remembered(champion: Scorer, challenger: Scorer, examples: Examples) -> dict[str, Any]:
     """Return what both models make of held-out seed ``examples``.
 
     Returns:
@@ -55,11 +54,9 @@ def remembered(champion: RelevanceModel, challenger: RelevanceModel, examples: E
 
 
 def _look(
-    model: RelevanceModel, examples: Examples, groups: NDArray[np.int64]
+    model: Scorer, examples: Examples, groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the loss of each pair and NDCG@10 of each query."""
-    scores = model.forward(model.pairs(*examples.texts()))
-    with torch.inference_mode():
-        losses = -model.residual.ordinal.log_likelihood(scores, torch.from_numpy(examples.grades))
-    ranked: NDArray[np.float64] = scores.double().numpy()
-    return losses.double().numpy(), ndcg(groups, examples.grades, ranked, (CUTOFF,), seed=0)[:, 0]
+    scores = model.score(*examples.texts())
+    losses = -np.log(scores.distribution[np.arange(len(examples)), examples.grades].clip(1e-12))
+    return losses, ndcg(groups, examples.grades, scores.expected, (CUTOFF,), seed=0)[:, 0]

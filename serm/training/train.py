@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from serm import relevance
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.relevance import RelevanceModel
+from serm.relevance import Model, RelevanceModel
 from serm.relevance.encoder import load_encoder
-from serm.settings import Settings, TrainingSettings
+from serm.settings import RelevanceSettings, Settings, TrainingSettings
 from serm.step import Figures, step
 from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.examples import Examples, choose, draw, held_out, read
@@ -23,6 +24,9 @@ from serm.training.fit import Fitted, fine_tune, fit_cosine, reproducible
 from serm.training.forgetting import remembered
 from serm.training.losses import Targets
 from serm.training.tracking import track, write_provenance
+
+if TYPE_CHECKING:
+    from serm.relevance.generative import GenerativeModel
 
 
 @step
@@ -57,7 +61,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     before = relevance.load(champion)
     checkpoints = checkpoints_of(out, settings, [before.version, examples, earlier[calibrating]])
     with reproducible(options):
-        model = RelevanceModel(before.encoder, copy.deepcopy(before.residual))
+        model = _copy(before, champion)
         fitted, figures = _fit(model, examples, earlier[calibrating], settings, checkpoints)
         memory = remembered(before, model, earlier[out_rows & ~calibrating])
     if PartialState().is_main_process:
@@ -112,8 +116,7 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     settings = settings.model_copy(update={"training": founding})
     checkpoints = checkpoints_of(out, settings, [examples, known[calibrating]])
     with reproducible(options):
-        encoder = load_encoder(settings.relevance.base, settings.relevance)
-        model = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
+        model = _start(settings.relevance)
         _, figures = _fit(model, examples, known[calibrating], settings, checkpoints, fresh=True)
     if PartialState().is_main_process:
         model.save(out)
@@ -122,13 +125,29 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     return figures
 
 
+def _start(settings: RelevanceSettings) -> Model:
+    """Return the model of the settings' family, untrained."""
+    if settings.family == "generative":
+        from serm.relevance.generative import GenerativeModel
+
+        return GenerativeModel.from_base(settings.base, settings)
+    return RelevanceModel.from_encoder(load_encoder(settings.base, settings), settings.layers)
+
+
+def _copy(champion: Model, path: Path) -> Model:
+    """Return a model to train that starts as ``champion``, which stays as it is."""
+    if isinstance(champion, RelevanceModel):
+        return RelevanceModel(champion.encoder, copy.deepcopy(champion.residual))
+    return relevance.load(path)
+
+
 def held_out_rows(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows are held out from training, and which of those, half, are for the temperature."""
     return held_out(examples, options.held_out_share), held_out(examples, options.held_out_share / 2)
 
 
 def _fit(
-    model: RelevanceModel,
+    model: Model,
     examples: Examples,
     calibrating: Examples,
     settings: Settings,
@@ -141,6 +160,10 @@ def _fit(
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
     if options.patience and not len(calibrating):
         raise UserError("training.patience needs held-out seed queries to look at; raise training.held_out_share.")
+    if not isinstance(model, RelevanceModel):
+        from serm.training import generative  # peft: not for those who train cross-encoders
+
+        return generative.fit(cast("GenerativeModel", model), examples, calibrating, settings)
     targets, held = targets_of(examples), targets_of(calibrating)
     pairs, held_pairs = model.pairs(*examples.texts()), model.pairs(*calibrating.texts())
     model.residual.ordinal.temperature.fill_(1.0)

@@ -18,7 +18,7 @@ from serm.worlds.emoji import WINDOWS, EmojiWorld, Truth
 from serm.worlds.simulator import Ranking, Users, simulate, spoil
 
 if TYPE_CHECKING:
-    from serm.relevance import Encoder, RelevanceModel
+    from serm.relevance import Encoder, Model
 
 Array = npt.NDArray[Any]
 
@@ -60,7 +60,7 @@ class FirstStage:
 
 
 def rank_queries(
-    model: RelevanceModel,
+    model: Model,
     stage: FirstStage,
     queries: Sequence[str],
     locales: Sequence[str],
@@ -130,7 +130,7 @@ def simulate_window(
     workspace: Path,
     window: int,
     world: EmojiWorld,
-    model: RelevanceModel,
+    model: Model,
     stage: FirstStage,
     users: Users | None = None,
 ) -> Figures:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serm.relevance import document_text
-from serm.relevance.encoder import length_batches, mean_pool, spans, unique
+from serm.relevance.encoder import mean_pool, spans
+from serm.relevance.interface import length_batches, unique
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 
 scores = st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20)

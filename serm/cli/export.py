@@ -1,0 +1,35 @@
+"""``serm export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from serm.cli.options import CYCLE, Json, Mined, Out, Tests, Validated, show
+
+Model = Annotated[
+    str, typer.Option(help="The trained model: a directory, hf://OWNER/NAME, dvc://TAG/PATH or package:NAME.")
+]
+Runtime = Annotated[Literal["onnx", "openvino"], typer.Option(help="What runs the exported model.")]
+Precision = Annotated[
+    Literal["fp32", "int8", "int8-weights"],
+    typer.Option(help="int8 is calibrated on the mined pairs; int8-weights leaves activations as they are."),
+]
+
+
+def export(
+    model: Model = str(CYCLE / "train" / "model"),
+    mined: Mined = CYCLE / "mine",
+    tests: Tests = Path("tests"),
+    validated: Validated = CYCLE / "validate",
+    out: Out = CYCLE / "export",
+    runtime: Runtime = "openvino",
+    precision: Precision = "fp32",
+    json: Json = False,
+) -> None:
+    """Export a trained cross-encoder for serving; refused where it ranks otherwise than the trained model."""
+    from serm.relevance.export import export
+
+    show("export", export(model, mined, tests, validated, out, runtime, precision), json)

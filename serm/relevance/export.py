@@ -1,0 +1,209 @@
+"""Exporting a cross-encoder to ONNX or OpenVINO, refused where it does not rank as the trained model does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from safetensors.torch import save_file
+
+from serm import contracts
+from serm.atomic import replace_directory
+from serm.errors import UserError
+from serm.relevance import exported, graph
+from serm.relevance.interface import Scorer, document_text
+from serm.relevance.loading import load
+from serm.relevance.model import RelevanceModel
+from serm.relevance.saved import finish
+from serm.step import Figures, step
+
+if TYPE_CHECKING:
+    import openvino
+
+os.environ["NNCF_CI"] = "1"  # nncf sends nothing home
+
+Runtime = Literal["onnx", "openvino"]
+Precision = Literal["fp32", "int8", "int8-weights"]
+
+MAX_DIFFERENCE = 0.003
+"""Of mean NDCG@10 on the test queries, either way; and of the rank correlation from 1."""
+CALIBRATION_PAIRS = 1000
+CALIBRATION_BATCH = 10
+"""Pairs in one calibration batch, about a page of results."""
+
+
+@step
+def export(
+    model: Path | str,
+    mined: Path,
+    tests: Path,
+    validated: Path,
+    out: Path,
+    runtime: Runtime = "openvino",
+    precision: Precision = "fp32",
+) -> Figures:
+    """Export a trained cross-encoder and check the result against it on the test sets.
+
+    ``int8`` is nncf's post-training quantisation of weights and activations, calibrated on mined pairs;
+    ``int8-weights`` keeps activations in floating point and needs no calibration. Only OpenVINO has them here.
+
+    Args:
+        model: the trained model: a directory, or what ``serm.relevance.location`` knows.
+        mined: the mine step's output; ``mined/pairs`` calibrate ``int8``, and are not read otherwise.
+        tests: holds ``frozen`` and ``rolling``, JUDGMENTS datasets that no model trains on.
+        validated: the validate step's output; the documents' text is in ``validated/documents``.
+        out: becomes the exported model's directory, which ``serm.relevance.load`` reads.
+        runtime: what runs it.
+        precision: of the layers.
+
+    Returns:
+        Figures: pairs and queries checked, ``rank_correlation`` (Spearman, over all pairs' expected grades), mean
+        NDCG@10 of both, their difference, and the files' megabytes.
+
+    Raises:
+        UserError: an input is missing, the model is no cross-encoder, or the exported one differs by more than
+            ``MAX_DIFFERENCE``: then nothing is written.
+    """
+    if runtime == "onnx" and precision != "fp32":
+        raise UserError(f"{precision} is exported for OpenVINO; take --runtime openvino, or --precision fp32.")
+    trained = load(model)
+    if not isinstance(trained, RelevanceModel):
+        raise UserError(f"{model}: a {type(trained).__name__}; only a cross-encoder can be exported.")
+    with replace_directory(out) as beside:
+        config = _write(trained, beside, runtime)
+        if precision == "int8":
+            _quantise(beside, config, *_mined_texts(mined, validated))
+        elif precision == "int8-weights":
+            _compress(beside)
+        check = _check(trained, _open(beside, config), tests, validated)
+        finish(beside, {**config, "precision": precision, "check": check})
+        megabytes = sum(file.stat().st_size for file in beside.iterdir()) / 1e6
+    return {"runtime": runtime, "precision": precision, **check, "megabytes": round(megabytes, 1)}
+
+
+def _write(model: RelevanceModel, folder: Path, runtime: Runtime) -> dict[str, Any]:
+    """Write the files of an fp32 export, and return its config without the hashes."""
+    head = model.residual.ordinal
+    graph.to_onnx(model, folder / "model.onnx")
+    save_file({"words": model.encoder.words.contiguous()}, folder / "embeddings.safetensors")
+    (folder / "tokenizer.json").write_text(model.encoder.tokenizer_json, encoding="utf-8")
+    if runtime == "openvino":
+        import openvino
+
+        openvino.save_model(openvino.Core().read_model(folder / "model.onnx"), _ir(folder), compress_to_fp16=False)
+        (folder / "model.onnx").unlink()
+    return {
+        "family": exported.FAMILY,
+        "runtime": runtime,
+        "model": model.version,
+        "thresholds": head.thresholds().double().tolist(),
+        "temperature": float(head.temperature.double()),
+        "max_tokens": model.encoder.max_tokens,
+        "batch_tokens": model.encoder.batch_tokens,
+    }
+
+
+def _ir(folder: Path) -> Path:
+    return folder / exported.FILES["openvino"][0]
+
+
+def _open(folder: Path, config: dict[str, Any]) -> exported.Exported:
+    run = exported.RUNTIMES[config["runtime"]](folder / exported.FILES[config["runtime"]][0])
+    return exported.Exported(folder, config, "unsaved", run)
+
+
+def _quantise(folder: Path, config: dict[str, Any], queries: list[str], documents: list[str]) -> None:
+    """Replace an OpenVINO export by its int8 version, calibrated on pairs in their order, a page at a time."""
+    import nncf
+    import openvino
+
+    inputs = _open(folder, config)
+    pages = range(0, len(queries), CALIBRATION_BATCH)
+    batches = [
+        batch
+        for start in pages
+        for _, batch in inputs.batches(
+            queries[start : start + CALIBRATION_BATCH], documents[start : start + CALIBRATION_BATCH]
+        )
+    ]
+    whole: openvino.Model = openvino.Core().read_model(_ir(folder))
+    small = nncf.quantize(whole, nncf.Dataset(batches), subset_size=len(batches), model_type=nncf.ModelType.TRANSFORMER)
+    del whole, inputs
+    _replace(folder, small)
+
+
+def _compress(folder: Path) -> None:
+    """Replace an OpenVINO export by one whose weights are int8."""
+    import nncf
+    import openvino
+
+    whole: openvino.Model = openvino.Core().read_model(_ir(folder))
+    _replace(folder, nncf.compress_weights(whole, mode=nncf.CompressWeightsMode.INT8_SYM))
+
+
+def _replace(folder: Path, model: openvino.Model) -> None:
+    import openvino
+
+    beside = _ir(folder).with_stem("beside")  # what is replaced may still be mapped from disk
+    openvino.save_model(model, beside, compress_to_fp16=False)
+    beside.replace(_ir(folder))
+    beside.with_suffix(".bin").replace(_ir(folder).with_suffix(".bin"))
+
+
+def _mined_texts(mined: Path, validated: Path) -> tuple[list[str], list[str]]:
+    """Return the queries and documents of at most ``CALIBRATION_PAIRS`` mined pairs, evenly spread, by query."""
+    pairs = contracts.read(mined / "pairs", contracts.MINED_PAIRS).select(["locale", "query", "doc_id"])
+    pairs = pairs.sort_by([(name, "ascending") for name in ("query", "locale", "doc_id")])
+    catalogue = contracts.read(validated / "documents", contracts.DOCUMENTS)
+    rows = pc.index_in(pairs["doc_id"], value_set=catalogue["doc_id"])
+    pairs, rows = pairs.filter(pc.is_valid(rows)), rows.drop_null()
+    if not pairs.num_rows:
+        raise UserError(f"{mined / 'pairs'}: no mined pair of {validated / 'documents'} to calibrate int8 on.")
+    chosen = pa.array(np.unique(np.linspace(0, pairs.num_rows - 1, CALIBRATION_PAIRS).round().astype(np.int64)))
+    found = catalogue.take(rows.take(chosen))
+    both = zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)
+    return pairs["query"].take(chosen).to_pylist(), [document_text(*one) for one in both]
+
+
+def _check(trained: Scorer, copy: Scorer, tests: Path, validated: Path) -> dict[str, float]:
+    """Return how near ``copy`` ranks to ``trained`` on the test sets.
+
+    Raises:
+        UserError: not near enough.
+    """
+    from scipy.stats import spearmanr
+
+    from serm.evaluation import pools
+    from serm.evaluation.measures import ndcg
+
+    pool = pools.judged(tests, validated)
+    texts = pool["query"].to_pylist(), pool["text"].to_pylist()
+    scores = [one.score(*texts).expected for one in (trained, copy)]
+    groups, grades = _groups(pool), pool["grade"].to_numpy().astype(np.int64)
+    before, after = (float(ndcg(groups, grades, one, (10,), seed=0).mean()) for one in scores)
+    correlation = float(spearmanr(*scores).statistic)
+    if not (1 - correlation <= MAX_DIFFERENCE and abs(after - before) <= MAX_DIFFERENCE):
+        raise UserError(
+            f"Not exported: on {pool.num_rows:,} test pairs the rank correlation with the trained model is"
+            f" {correlation:.4f} (at least {1 - MAX_DIFFERENCE}) and NDCG@10 goes from {before:.4f} to {after:.4f}"
+            f" (at most {MAX_DIFFERENCE} apart); export it with less loss: --precision int8-weights or fp32."
+        )
+    return {
+        "pairs": pool.num_rows,
+        "queries": int(groups.max()) + 1,
+        "rank_correlation": round(correlation, 5),
+        "ndcg_10": round(after, 4),
+        "ndcg_10_trained": round(before, 4),
+        "ndcg_10_difference": round(after - before, 4),
+    }
+
+
+def _groups(pool: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
+    names: Sequence[Any] = list(zip(*(pool[name].to_pylist() for name in ("set", "locale", "query")), strict=True))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], np.int64)

@@ -1,0 +1,73 @@
+"""What every relevance model is to the rest of SERM, whatever its family. It imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from serm.relevance.encoder import Encoder
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model thinks of ``n`` pairs."""
+
+    expected: NDArray[np.float64]
+    """[n] expected grade, 0 to 3."""
+    distribution: NDArray[np.float64]
+    """[n, 4] Pr(grade)."""
+
+
+class Scorer(Protocol):
+    """What serving needs: ``n`` pairs in, ``queries[i]`` with ``documents[i]``, and their scores in that order."""
+
+    version: str
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
+        """Return the pairs' expected grades and grade distributions."""
+        ...
+
+
+class Model(Scorer, Protocol):
+    """What mining, training and evaluation need: a model of either family."""
+
+    encoder: Encoder
+    """Embeds texts, to find near documents and to cluster queries."""
+
+    def sample(self, queries: Sequence[str], documents: Sequence[str], samples: int, seed: int) -> NDArray[np.float64]:
+        """Return grades [samples, n] as the model might give them; the same seed gives the same samples."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the model to the directory ``path``, atomically, and set ``version``."""
+        ...
+
+
+def document_text(title: str, body: str) -> str:
+    """Return the text that stands for a document: its title, then its body."""
+    return f"{title} {body}".strip()
+
+
+def unique(texts: Sequence[str]) -> tuple[list[str], Indices]:
+    """Return the distinct texts in order of appearance, and for each text its row among them."""
+    rows: dict[str, int] = {}
+    indices = np.array([rows.setdefault(text, len(rows)) for text in texts], np.int64)
+    return list(rows), indices
+
+
+def length_batches(lengths: Indices, tokens: int) -> Iterator[Indices]:
+    """Yield indices in batches of at most ``tokens`` padded tokens (at least one text), longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, tokens // int(lengths[order[start]]))
+        yield order[start : start + size]
+        start += size

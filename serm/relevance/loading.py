@@ -1,0 +1,42 @@
+"""Reading a saved model, whatever its family and wherever it stands."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from serm.errors import UserError
+from serm.relevance.location import local
+from serm.relevance.saved import read_config
+
+if TYPE_CHECKING:
+    from serm.relevance.interface import Model, Scorer
+
+#: Family -> the module that reads it; imported when a model is of that family.
+_TRAINED = {"cross-encoder": "model", "generative": "generative"}
+_READERS = {**_TRAINED, "exported": "exported"}
+
+
+def load(location: Path | str) -> Model:
+    """Load a trained model from a directory, or from where ``serm.relevance.location`` says (hub, DVC tag, package).
+
+    Raises:
+        UserError: there is no model there, its weights are pickled, it has another format, a file of it is missing or
+            was changed, or it was exported and only serves.
+    """
+    return cast("Model", _read(location, _TRAINED))
+
+
+def load_scorer(location: Path | str) -> Scorer:
+    """Load a model that serves, a trained or an exported one; raises like ``load``."""
+    return _read(location, _READERS)
+
+
+def _read(location: Path | str, readers: dict[str, str]) -> Scorer:
+    path = local(location)
+    config, version = read_config(path)
+    family = config.get("family")
+    if family not in readers:
+        raise UserError(f"{path}/config.json: family {family!r}, expected {' or '.join(readers)}.")
+    return cast("Scorer", import_module(f"serm.relevance.{readers[family]}").read(path, config, version))

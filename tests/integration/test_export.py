@@ -1,0 +1,123 @@
+"""Exports to ONNX and OpenVINO of a tiny model: checked against it, refused, served by a real KServe server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_models import save
+
+from serm import contracts, relevance
+from serm.errors import UserError
+from serm.relevance import export as exporting
+from serm.serving.server import running
+
+pytest.importorskip("openvino", reason="pip install 'serm[export]'")
+NOUNS = ["cat", "dog", "heart", "face", "red", "grinning", "cat face", "red heart", "grinning dog face"]
+QUERIES, DOCUMENTS = (list(column) for column in zip(*product(NOUNS, NOUNS), strict=True))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained model, the catalogue, test sets and mined pairs."""
+    path = tmp_path_factory.mktemp("world")
+    save(path / "model", path / "base", seed=1)
+    documents = [
+        {"doc_id": noun, "locale": "en", "title": noun, "body": "", "published_at": 0, "attributes": []}
+        for noun in NOUNS
+    ]
+    contracts.write(pa.Table.from_pylist(documents, contracts.DOCUMENTS), path / "documents", contracts.DOCUMENTS)
+    judged = [
+        {"query": query, "locale": "en", "doc_id": document, "grade": len({*query.split()} & {*document.split()})}
+        | {"rationale": None, "source": "seed", "cycle": 0, "panel_version": None, "agreement": None}
+        for query, document in zip(QUERIES, DOCUMENTS, strict=True)
+    ]
+    for name in ("frozen", "rolling"):
+        contracts.write(pa.Table.from_pylist(judged, contracts.JUDGMENTS), path / name, contracts.JUDGMENTS)
+    numbers = ("score", "uncertainty", "disagreement", "engagement", "novelty", "priority")
+    mined = [{**row, "agents": [], **dict.fromkeys(numbers, 0.0)} for row in judged]
+    table = pa.Table.from_pylist(mined, contracts.MINED_PAIRS)
+    contracts.write(table, path / "pairs", contracts.MINED_PAIRS)
+    return path
+
+
+def export(world: Path, out: Path, runtime: exporting.Runtime, precision: exporting.Precision) -> dict[str, object]:
+    return dict(exporting.export(world / "model", world, world, world, out, runtime, precision))
+
+
+@pytest.fixture(scope="module")
+def exports(world: Path) -> dict[str, Path]:
+    """ONNX in fp32, and OpenVINO in int8, which sixteen random dimensions bear less than a real model does."""
+    onnx = export(world, world / "onnx", "onnx", "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "MAX_DIFFERENCE", 0.5)
+        int8 = export(world, world / "openvino", "openvino", "int8")
+    for figures, least in ((onnx, 0.997), (int8, 0.9)):
+        assert figures["pairs"] == 2 * len(QUERIES)
+        assert float(str(figures["rank_correlation"])) >= least
+    assert abs(float(str(onnx["ndcg_10_difference"]))) <= 0.003
+    assert 'type="FakeQuantize"' in (world / "openvino" / "openvino_model.xml").read_text()
+    return {"onnx": world / "onnx", "openvino": world / "openvino"}
+
+
+@pytest.mark.parametrize(("runtime", "near"), [("onnx", 0.02), ("openvino", 0.5)])
+def test_an_export_scores_as_the_trained_model_does(
+    world: Path, exports: dict[str, Path], runtime: str, near: float
+) -> None:
+    trained, exported = relevance.load(world / "model"), relevance.load_scorer(exports[runtime])
+    before, after = trained.score(QUERIES, DOCUMENTS), exported.score(QUERIES, DOCUMENTS)
+    np.testing.assert_allclose(after.expected, before.expected, atol=near)  # the trained one computes in bf16
+    np.testing.assert_allclose(after.distribution, before.distribution, atol=near)
+    np.testing.assert_allclose(after.distribution.sum(1), 1)
+    alone = [exported.score([q], [d]).expected[0] for q, d in zip(QUERIES[:9], DOCUMENTS[:9], strict=True)]
+    np.testing.assert_allclose(alone, after.expected[:9], atol=1e-4)
+    assert exported.score([], []).distribution.shape == (0, 4)
+    assert json.loads((exports[runtime] / "config.json").read_text())["model"] == trained.version != exported.version
+
+
+def test_an_export_that_ranks_otherwise_is_refused_and_leaves_nothing(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "MAX_DIFFERENCE", 0.0)
+    with pytest.raises(
+        UserError, match=r"Not exported: on 162 test pairs the rank correlation .* is [01]\.\d+ .*NDCG@10 goes"
+    ):
+        export(world, tmp_path / "out", "openvino", "int8")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported_is_said(world: Path, exports: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="int8 is exported for OpenVINO"):
+        export(world, tmp_path / "out", "onnx", "int8")
+    with pytest.raises(UserError, match="family 'exported', expected cross-encoder or generative"):
+        relevance.load(exports["onnx"])
+
+
+def test_exports_are_served_without_torch(world: Path, exports: dict[str, Path]) -> None:
+    pairs = [{"query": query, "document": document} for query, document in zip(QUERIES, DOCUMENTS, strict=True)]
+    with running({"trained": world / "model", **exports}) as ready:
+        client = ready()
+        for name, path in exports.items():
+            answer = client.post(f"/v1/models/{name}:predict", json={"instances": pairs}).json()
+            model = relevance.load_scorer(path)
+            assert answer["model_version"] == model.version
+            scores = model.score(QUERIES, DOCUMENTS).expected
+            assert [one["score"] for one in answer["predictions"]] == pytest.approx(scores, abs=1e-5)
+    code = "import sys; from serm import relevance; relevance.load_scorer(sys.argv[1]).score(['cat'], ['dog'])"
+    check = "; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code + check, str(exports["onnx"])], check=False).returncode == 0
+
+
+def test_a_spoilt_export_is_refused(exports: dict[str, Path]) -> None:
+    graph = exports["onnx"] / "model.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=r"model\.onnx: cut off or changed"):
+        relevance.load_scorer(exports["onnx"])
+    graph.write_bytes(whole)
