@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serm.drift import permutation
 from serm.drift.permutation import Floats, Outcome, Permutations, sums
-from serm.drift.sample import Windows
+from serm.drift.sample import Windows, codes
 from serm.drift.verdict import Verdict, not_tested, rise, share
 from serm.settings import DriftSettings
 from serm.tokens import normalize, words
@@ -117,14 +117,14 @@ class Behaviour:
     def scores(self) -> Verdict:
         """The distribution of the model's scores, of the model versions that this and an earlier window have."""
         rows = self.windows.rows
-        versions = rows["model_version"].fill_null("").to_numpy(zero_copy_only=False)
+        version = codes(rows["model_version"].fill_null(""))
         user = self.windows.user[self.windows.search]
         late = self.windows.window[user] == len(self.windows.cycles) - 1
-        common = np.intersect1d(versions[late], versions[~late])
+        common = np.intersect1d(version[late], version[~late])
         score = rows["score"].to_numpy()
         if not len(common):
             return not_tested("scores", "no model version served in this and in an earlier window")
-        of_common = np.isin(versions, common)
+        of_common = np.isin(version, common)
         known = of_common & np.isfinite(score)
         if not known[~late].any():
             return not_tested("scores", "the earlier windows' logs have no scores")

@@ -68,7 +68,7 @@ class Windows:
     @cached_property
     def _numbered(self) -> tuple[Codes, Codes]:
         window = np.searchsorted(self.cycles, self.rows["cycle"].to_numpy())
-        users, queries = (_codes(self.rows[name]) for name in ("user_id", "query_id"))
+        users, queries = (codes(self.rows[name]) for name in ("user_id", "query_id"))
         return _renumbered(window, users), _renumbered(window, queries)
 
     @cached_property
@@ -123,6 +123,7 @@ def _renumbered(window: Codes, code: Codes) -> Codes:
     return numbers
 
 
-def _codes(column: pa.ChunkedArray) -> Codes:
-    codes: Codes = pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
-    return codes
+def codes(column: pa.ChunkedArray) -> Codes:
+    """Number the values of a column from 0; equal values have one number."""
+    numbers: Codes = pc.dictionary_encode(column).combine_chunks().indices.to_numpy().astype(np.int64)
+    return numbers

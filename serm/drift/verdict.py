@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from statsmodels.stats.multitest import multipletests
+import numpy as np
 
 from serm.drift.permutation import Outcome
 
@@ -69,8 +69,10 @@ def judge(tests: Sequence[Verdict], alpha: float) -> list[Verdict]:
     do: one change moves several. Benjamini and Hochberg's would be stronger but bounds only the share of false
     alarms among alarms, and one false alarm already costs a cycle.
     """
-    known = [test.p for test in tests if test.p is not None]
-    adjusted = iter(multipletests(known, alpha, "holm")[1] if known else ())
+    known = np.array([test.p for test in tests if test.p is not None])
+    order = np.argsort(known)
+    stepped = np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1))
+    adjusted = iter(np.minimum(stepped, 1)[np.argsort(order)])
     corrected = [replace(test, adjusted_p=None if test.p is None else float(next(adjusted))) for test in tests]
     return [_decided(test, alpha) for test in corrected]
 
