@@ -79,7 +79,7 @@ class MiningSettings(Section):
     """tau_md, of MD, a gap between expected grades (0 to 3)."""
     uncertainty: Threshold = Threshold(quantile=0.8)
     """tau_mu, of MU, an entropy in nats (0 to ln 4)."""
-    dropout_samples: Annotated[int, Field(ge=2, le=32)] = 4
+    dropout_samples: Annotated[int, Field(ge=2, le=32)] = 3
     """K stochastic passes for model disagreement (MD)."""
     clustered_queries: Count = 20_000
     """Queries of either window, the most searched, that are clustered for novelty; the others count as known."""
@@ -91,7 +91,7 @@ class MiningSettings(Section):
     """Who searches the catalogue for them; the encoder embeds every document of the queries' locales."""
     hard_negative_queries: Count = 300
     """Queries that they are searched for, drawn from those of the scored pairs."""
-    hard_negative_documents: Count = 10_000
+    hard_negative_documents: Count = 3_000
     """Documents that they are searched among, drawn from the catalogue in the queries' locales; the encoder embeds
     each of them, in every cycle."""
     seed: int = 13
