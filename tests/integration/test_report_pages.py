@@ -38,6 +38,15 @@ def test_the_page_fits_its_screen_without_a_complaint(browser: Browser, page: Pa
     assert [event for event in browser.events if event["method"] in complaints] == []
 
 
+def test_what_stands_in_the_loop_covers_none_of_its_stations(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri(), 1280, "light")
+    boxes = "[...document.querySelectorAll('{}')].map(e => e.getBoundingClientRect())"
+    stations, inside = boxes.format(".station"), boxes.format(".hub *")
+    apart = "a.bottom <= b.top || b.bottom <= a.top || a.right <= b.left || b.right <= a.left"
+    assert browser.tell(f"{inside}.length") >= 4
+    assert browser.tell(f"{inside}.every(a => {stations}.every(b => {apart}))")
+
+
 def test_choices_work_without_a_script_and_older_cycles_open_by_their_links(browser: Browser, page: Path) -> None:
     browser.open(page.as_uri(), 1280, "light")
     shown = "[...document.querySelectorAll('.view')].filter(v => v.offsetHeight).map(v => v.className).join()"
