@@ -35,11 +35,11 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
 
     Args:
         mined: what ``mine`` wrote.
-        validated: what ``validate`` wrote; its documents/ is the catalogue.
+        validated: what ``validate`` wrote; its documents/ is the catalogue, its impressions/ what users did.
         judgments: all judgments so far (JUDGMENTS); only those of source ``seed`` are used.
         knowledge: what judges may look up (KNOWLEDGE).
         out: the directory to write.
-        settings: ``judging``, ``relevance`` and ``cycle.number`` are used.
+        settings: ``judging``, ``clicks``, ``relevance``, ``engine`` and ``cycle.number`` are used.
 
     Raises:
         UserError: a dataset is missing, a mined document is not in the catalogue, there are too few seed
