@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from serm.drift.permutation import Outcome
+from serm.evaluation.significance import holm
 
 Examples = list[dict[str, object]]
 
@@ -70,10 +71,8 @@ def judge(tests: Sequence[Verdict], alpha: float) -> list[Verdict]:
     alarms among alarms, and one false alarm already costs a cycle.
     """
     known = np.array([test.p for test in tests if test.p is not None])
-    order = np.argsort(known)
-    stepped = np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1))
-    adjusted = iter(np.minimum(stepped, 1)[np.argsort(order)])
-    corrected = [replace(test, adjusted_p=None if test.p is None else float(next(adjusted))) for test in tests]
+    adjusted = iter(holm(known).tolist())
+    corrected = [replace(test, adjusted_p=None if test.p is None else next(adjusted)) for test in tests]
     return [_decided(test, alpha) for test in corrected]
 
 

@@ -15,11 +15,12 @@ _LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs"}
 
 
 def panel_version(batch: Batch, settings: Settings) -> str:
-    """Hash (12 hex digits) what the judges depend on: their settings, encoder, prompts, seed judgments, knowledge."""
+    """Hash (12 hex digits) what the judges depend on: settings, encoder, click model, prompts, seed, knowledge."""
     digest = hashlib.sha256(settings.judging.model_dump_json(exclude=_BESIDES).encode())
     if settings.judging.llms:
         digest.update(_of_llms(settings.judging).encode())
     digest.update(settings.relevance.base.encode())
+    digest.update(settings.clicks.model_dump_json().encode())
     for table in (batch.seed.select(["query", "locale", "doc_id", "grade"]), batch.knowledge):
         for row in zip(*table.to_pydict().values(), strict=True):
             digest.update(repr(row).encode())
