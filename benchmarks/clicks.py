@@ -127,7 +127,7 @@ def ours(folder: Path, name: str) -> dict[str, Any]:
         return min(seconds), sum(len(trace) - 1 for trace in fitted.traces)
 
     # What does not iterate (statistics and errors) is timed by fits of one iteration each, and taken off.
-    (once, one), (often, many) = timed(1), timed(21)
+    (once, one), (often, many) = timed(1), timed(51)
     free = ClickSettings(iterations=300, tolerance=1e-7, prior_clicks=1e-3, prior_skips=1e-3)
     start = time.perf_counter()
     highest = model.fit(all_pages, free)

@@ -274,14 +274,12 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
 
 def typed(table: ibis.Table, path: Path, schema: pa.Schema) -> ibis.Table:
     """Return ``table`` with exactly the columns and types of ``schema``; ``path`` names it in errors. As ``scan``."""
-    import ibis
-
     missing = [name for name in schema.names if name not in table.columns]
     if missing:
         raise UserError(
             f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.columns)}."
         )
-    wanted = {name: kind.copy(nullable=True) for name, kind in ibis.Schema.from_pyarrow(schema).items()}
+    wanted = _types(schema)
     for name, kind in wanted.items():
         if not _same_kind(table[name].type(), kind):
             raise UserError(f"{path}: column {name!r} is {table[name].type()}; its contract says {kind}.")
@@ -292,6 +290,27 @@ def typed(table: ibis.Table, path: Path, schema: pa.Schema) -> ibis.Table:
             for name, kind in wanted.items()
         }
     )
+
+
+def other_types(path: Path, schema: pa.Schema) -> dict[str, tuple[str, str]]:
+    """Return the columns of the dataset ``path`` that ``scan`` casts: name -> the type found, the contract's.
+
+    Raises:
+        UserError: there is no such dataset.
+    """
+    wanted = _types(schema)
+    found = [item for file in parquet_files(path) for item in _types(pq.read_schema(file)).items()]
+    return {
+        name: (str(kind), str(wanted[name]))
+        for name, kind in found
+        if name in wanted and not kind.is_nested() and kind != wanted[name]
+    }
+
+
+def _types(schema: pa.Schema) -> dict[str, dt.DataType]:
+    import ibis
+
+    return {name: kind.copy(nullable=True) for name, kind in ibis.Schema.from_pyarrow(schema).items()}
 
 
 def _same_kind(found: dt.DataType, wanted: dt.DataType) -> bool:

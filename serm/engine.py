@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from pathlib import Path
 
 import ibis
@@ -103,14 +102,11 @@ def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
     return engine.create_table(name, table, temp=True)
 
 
-def _hash(text: str) -> int: ...  # type: ignore[empty-body]
+#: Engine -> the type of its function ``hash``; only DuckDB's has 64 bits and no sign.
+_HASH = {"duckdb": "uint64", "pyspark": "int32"}
 
 
-#: Engine -> its function ``hash`` of a text; only DuckDB's has 64 bits and no sign.
-_HASH = {
-    name: ibis.udf.scalar.builtin(_hash, name="hash", signature=(("string",), kind))
-    for name, kind in (("duckdb", "uint64"), ("pyspark", "int32"))
-}
+def _hash(row: dict[str, str]) -> int: ...  # type: ignore[empty-body]
 
 
 def split_repeated(engine: BaseBackend, table: ibis.Table, key: Sequence[str]) -> tuple[ibis.Table, ibis.Table]:
@@ -119,8 +115,8 @@ def split_repeated(engine: BaseBackend, table: ibis.Table, key: Sequence[str]) -
     The first pass counts a hash of the key, so that what must be sorted or grouped whole is the few others only:
     over a log of 100 million rows that is the difference between memory and disk. ``table`` is computed twice.
     """
-    first, *others = (table[name].cast("string").fill_null("") for name in key)
-    fingerprint = _HASH[engine.name](reduce(lambda text, value: text + "|" + value, others, first))
+    row = ibis.struct({name: table[name] for name in key})
+    fingerprint = ibis.udf.scalar.builtin(_hash, name="hash", signature=((row.type(),), _HASH[engine.name]))(row)
     counts = table.select(fingerprint=fingerprint).group_by("fingerprint").aggregate(rows=ibis._.count())
     several = hold(engine, ibis.util.gen_name("several"), counts.filter(counts.rows > 1).select("fingerprint"))
     same = fingerprint == several.fingerprint

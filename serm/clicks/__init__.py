@@ -15,8 +15,18 @@ knows what happens after the click, attractiveness * satisfaction. docs/click-mo
 """
 
 from serm.clicks.choice import MODELS, Estimates, fit
-from serm.clicks.counts import PAIR, ClickCounts, count
+from serm.clicks.counts import PAIR, SATISFIED_SECONDS, ClickCounts, count
 from serm.clicks.model import ClickModel
 from serm.clicks.pages import number
 
-__all__ = ["MODELS", "PAIR", "ClickCounts", "ClickModel", "Estimates", "count", "fit", "number"]
+__all__ = [
+    "MODELS",
+    "PAIR",
+    "SATISFIED_SECONDS",
+    "ClickCounts",
+    "ClickModel",
+    "Estimates",
+    "count",
+    "fit",
+    "number",
+]

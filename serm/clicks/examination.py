@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -89,9 +91,13 @@ class ExaminationModel(ClickModel):
         )
 
 
+#: Rows that are worked on together: what a step makes of them stays in the processor's cache.
+_BLOCK = 2**15
+
+
 @dataclass(frozen=True)
 class _Counts:
-    """How often each pair was shown and clicked in each cell: four arrays of equal length."""
+    """How often each pair was shown and clicked in each cell: four arrays of equal length, in the order of ``pair``."""
 
     pair: NDArray[np.int64]
     cell: NDArray[np.int64]
@@ -107,12 +113,61 @@ class _Counts:
         shown, clicks = (sums(group, weight, len(key)) for weight in (pages.weight, pages.weight * pages.clicked))
         return cls(key // cells, key % cells, shown, clicks, pages.pairs, cells, certain)
 
+    @cached_property
+    def blocks(self) -> list[_Block]:
+        """The same in blocks of about ``_BLOCK`` rows, each with all rows of its pairs."""
+        starts = np.unique(np.searchsorted(self.pair, self.pair[::_BLOCK]))
+        return [
+            _Block(
+                slice(self.pair[start], self.pair[end - 1] + 1),
+                self.pair[start:end] - self.pair[start],
+                self.cell[start:end],
+                self.clicks[start:end],
+                self.impressions[start:end] - self.clicks[start:end],
+            )
+            for start, end in pairwise([*starts, len(self.pair)])
+        ]
+
     def examined(self, attractiveness: Array, examination: Array) -> tuple[Array, Array]:
         """Return [pairs]: the clicks, and the expected number of impressions that were examined."""
         seen, attracts = examination[self.cell], attractiveness[self.pair]
         unseen = (self.impressions - self.clicks) * (1 - seen) / (1 - seen * attracts)
         examined = self.impressions - unseen
         return sums(self.pair, self.clicks, self.pairs), sums(self.pair, examined, self.pairs)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some rows of ``_Counts``: those of the pairs ``pairs``, which ``pair`` numbers from 0."""
+
+    pairs: slice
+    pair: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    clicks: Array
+    skips: Array
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """What EM expects of the skips, and the log-likelihood of skips and clicks."""
+
+    unseen: Array
+    """[pairs], those in which the document attracted but was not examined."""
+    declined: Array
+    """[cells], those in which it was examined but did not attract."""
+    log_likelihood: float
+
+
+def _expect(counts: _Counts, attractiveness: Array, examination: Array) -> _Expected:
+    unseen, declined, log_likelihood = np.zeros(counts.pairs), np.zeros(counts.cells), 0.0
+    for block in counts.blocks:
+        seen, attracts = examination[block.cell], attractiveness[block.pairs][block.pair]
+        click = seen * attracts
+        log_likelihood += float(block.clicks @ np.log(click) + block.skips @ np.log1p(-click))
+        skipped = block.skips / (1 - click)
+        unseen[block.pairs] = sums(block.pair, skipped * (attracts - click), block.pairs.stop - block.pairs.start)
+        declined += sums(block.cell, skipped * (seen - click), counts.cells)
+    return _Expected(unseen, declined, log_likelihood)
 
 
 def _first_guess(counts: _Counts) -> Array:
@@ -133,30 +188,23 @@ def _climb(
     learn_examination: bool,
 ) -> tuple[Array, Array, tuple[float, ...]]:
     """Return attractiveness, examination and the trace of the log posterior, which EM never lowers."""
-    pair, cell, pairs, cells = counts.pair, counts.cell, counts.pairs, counts.cells
-    clicks, skips = counts.clicks, counts.impressions - counts.clicks
-    pair_clicks, pair_shown = sums(pair, clicks, pairs), sums(pair, counts.impressions, pairs)
-    cell_clicks, cell_shown = sums(cell, clicks, cells), sums(cell, counts.impressions, cells)
+    pair_clicks, pair_shown = (sums(counts.pair, x, counts.pairs) for x in (counts.clicks, counts.impressions))
+    cell_clicks, cell_shown = (sums(counts.cell, x, counts.cells) for x in (counts.clicks, counts.impressions))
 
     def log_posterior() -> float:
-        likelihood = clicks @ np.log(seen * attracts) + skips @ np.log1p(-seen * attracts)
         belief = prior.ones * np.log(attractiveness).sum() + prior.zeros * np.log1p(-attractiveness).sum()
         others = np.delete(examination, counts.certain)
-        return float(likelihood + belief + np.log(others * (1 - others)).sum())
+        return expected.log_likelihood + float(belief + np.log(others * (1 - others)).sum())
 
     # Not at the mean of an all but free prior: an unclicked pair would start at 0.
     attractiveness = (pair_clicks + CLICKS.ones) / (pair_shown + sum(CLICKS))
-    seen, attracts = examination[cell], attractiveness[pair]
+    expected = _expect(counts, attractiveness, examination)
     trace = [log_posterior()]
     while climbs(trace, pair_shown.sum(), settings):
-        skipped = skips / (1 - seen * attracts)
-        # Of the skips, those in which the document attracted but was not examined, and the reverse.
-        unseen = sums(pair, skipped * attracts * (1 - seen), pairs)
-        declined = sums(cell, skipped * seen * (1 - attracts), cells)
-        attractiveness = (pair_clicks + unseen + prior.ones) / (pair_shown + sum(prior))
+        attractiveness = (pair_clicks + expected.unseen + prior.ones) / (pair_shown + sum(prior))
         if learn_examination:
-            examination = (cell_clicks + declined + 1) / (cell_shown + 2)
+            examination = (cell_clicks + expected.declined + 1) / (cell_shown + 2)
             examination[counts.certain] = 1.0
-        seen, attracts = examination[cell], attractiveness[pair]
+        expected = _expect(counts, attractiveness, examination)
         trace.append(log_posterior())
     return attractiveness, examination, tuple(trace)

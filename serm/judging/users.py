@@ -15,8 +15,6 @@ from serm.settings import Settings
 
 MIN_IMPRESSIONS = 5
 """A pair shown less often says nothing."""
-SATISFIED_SECONDS = 30.0
-"""The usual mark of a satisfied click (Fox et al., "Evaluating implicit measures to improve web search", 2005)."""
 
 
 class UserEvidence:
@@ -32,7 +30,7 @@ class UserEvidence:
         """
         with engines.connect(settings.engine) as engine:
             log = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
-            satisfied = log.clicked & (log.dwell_seconds >= SATISFIED_SECONDS)
+            satisfied = log.clicked & (log.dwell_seconds >= clicks.SATISFIED_SECONDS)
             counted = clicks.count(log, satisfied=satisfied.sum(), disliked=log.negative_feedback.sum())
             counts = engine.create_table("user_counts", counted, temp=True)
             numbers = clicks.ClickCounts.read(counts)

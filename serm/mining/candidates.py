@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from serm.relevance import Model
 
-#: The dwell time that counts as half engaged; 30 seconds is the usual mark of a satisfied click (Fox et al.,
-#: "Evaluating implicit measures to improve web search", TOIS 2005).
-SATISFIED_SECONDS = 30.0
 #: A query's popularity, most popular first.
 SEGMENTS = ("head", "torso", "tail")
 _MILLION = 1_000_000
@@ -35,12 +32,12 @@ _COUNTED = ("impressions", "clicks", "negatives", "engagement", "weight")
 def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table:
     """Reduce impressions to ``clicks.count``'s rows with what the agents need, in one pass over the log.
 
-    Adds negatives (impressions with negative feedback), engaged (the sum over clicks of dwell / (dwell + 30 s),
-    in whole millionths, because integers add up alike in any order), logged (the score that the model
-    ``version`` gave, null if it gave none) and late (impressions from ``middle`` on).
+    Adds negatives (impressions with negative feedback), engaged (the sum over clicks of dwell / (dwell + 30 s), half
+    for one that just satisfies; in whole millionths, because integers add up alike in any order), logged (the score
+    that the model ``version`` gave, null if it gave none) and late (impressions from ``middle`` on).
     """
     dwell = impressions.dwell_seconds
-    engaged = (dwell / (dwell + SATISFIED_SECONDS) * _MILLION).round().cast("int64")
+    engaged = (dwell / (dwell + clicks.SATISFIED_SECONDS) * _MILLION).round().cast("int64")
     return clicks.count(
         impressions,
         negatives=impressions.negative_feedback.sum(),

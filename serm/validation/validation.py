@@ -67,6 +67,8 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
         checks = [check for split in splits for check in _checks(split, settings)]
         checks += [*profile.freshness(kept, settings), *profile.beside_earlier(now, earlier, settings)]
         checks.append(profile.unjudged(now, settings))
+        paths = (documents, window / "impressions", judgments)
+        checks += [_types(one, path) for one, path in zip(flagged, paths, strict=True)]
         checks.sort(key=lambda check: check.dataset)
         failed = judge(checks, settings.cycle, beside / "data_docs")
         write_json(beside / "validation.json", _summary(splits, checks, failed))
@@ -159,6 +161,20 @@ def _checks(split: Split, settings: Settings) -> list[Check]:
             )
         )
     return checks
+
+
+def _types(flagged: Flagged, path: Path) -> Check:
+    """Say which columns were read as another type than the one they are stored in."""
+    cast = contracts.other_types(path, flagged.schema)
+    told = [f"{name} is {found} and is read as {wanted}" for name, (found, wanted) in cast.items()]
+    return Check(
+        dataset=flagged.dataset,
+        rule="columns of another type",
+        severity="warning",
+        value=len(cast),
+        finding=", ".join(told) or "all are of the contract's types",
+        high=0.0,
+    )
 
 
 def _summary(splits: Sequence[Split], checks: Sequence[Check], failed: Sequence[Check]) -> dict[str, object]:

@@ -129,6 +129,23 @@ def test_every_rule_of_documents_finds_its_rows_and_their_impressions_follow(
     assert set(followers) <= gone
 
 
+def test_columns_stored_as_another_type_are_read_as_the_contracts_and_reported(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    impressions = make_impressions()
+    place = impressions.schema.get_field_index("position")
+    wide = impressions.set_column(place, "position", impressions["position"].cast(pa.int64()))
+    summary = run(tmp_path, wide, make_documents(), make_settings())
+    assert contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS).num_rows == len(impressions)
+    found = {check["dataset"]: check for check in summary["profile"] if check["rule"] == "columns of another type"}
+    assert found["impressions"]["finding"] == "position is int64 and is read as int32"
+    assert {dataset: check["passed"] for dataset, check in found.items()} == {
+        "documents": True,
+        "impressions": False,
+        "judgments": True,
+    }
+
+
 def test_not_a_number_is_found_even_where_parquets_statistics_hide_it(
     make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
