@@ -49,8 +49,7 @@ class Graph(nn.Module):
         cosine = (queries[query_rows] * documents[document_rows]).sum(1)
         hidden = torch.cat([query_states[query_rows], document_states[document_rows]], 1)
         mask = torch.cat([query_mask[query_rows], document_mask[document_rows]], 1)
-        scores: torch.Tensor = self.residual(cosine, hidden, mask)
-        return scores
+        return self.residual.score(cosine, mean_pool(self.residual.upper(hidden, attention_mask(mask)), mask))
 
     def _encode(self, words: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = states = self.embeddings(inputs_embeds=words)

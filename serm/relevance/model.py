@@ -27,15 +27,13 @@ from serm.relevance.encoder import (
     Encoded,
     Encoder,
     assign,
-    attention_mask,
     fast_matmul,
-    mean_pool,
     read_encoder,
-    spans,
     tensors,
 )
 from serm.relevance.interface import Indices, Scores, length_batches, unique
 from serm.relevance.ordinal import OrdinalHead, expected_grade
+from serm.relevance.packing import attention_of, mean_of, pack, within
 from serm.relevance.saved import finish, verify
 
 FAMILY = "cross-encoder"
@@ -56,15 +54,23 @@ class Residual(nn.Module):
         self.gradient_checkpointing = False
         """Whether a layer is computed again in the backward pass instead of kept in memory."""
 
-    def forward(self, cosine: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return s [n] for cosines [n], the pairs' states [n, tokens, dim] and their mask [n, tokens]."""
-        attention = attention_mask(mask)
+    def forward(self, cosine: torch.Tensor, hidden: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Return s [n] for cosines [n], packed states [rows, width, dim] and each token's pair [rows, width]."""
+        hidden = self.upper(hidden, attention_of(texts))
+        return self.score(cosine, mean_of(hidden, texts, len(cosine)))
+
+    def upper(self, hidden: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        """Run the states [n, tokens, dim] through the layers."""
         for layer in self.layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 hidden = checkpoint(layer, hidden, attention, use_reentrant=False)
             else:
                 hidden = layer(hidden, attention)
-        residual: torch.Tensor = self.head(mean_pool(hidden, mask))
+        return hidden
+
+    def score(self, cosine: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Return s [n] for cosines [n] and the pairs' mean states [n, dim]."""
+        residual: torch.Tensor = self.head(pooled)
         return self.alpha * cosine + residual.float().squeeze(1)
 
 
@@ -85,13 +91,24 @@ class Pairs:
         return self.queries.lengths[self.query_rows] + self.documents.lengths[self.document_rows]
 
     def batch(self, chosen: Indices, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return cosines, states and mask of the chosen pairs on ``device``, as ``Residual`` takes them."""
-        q, d = self.query_rows[chosen], self.document_rows[chosen]
-        q_length, d_length = self.queries.lengths[q], self.documents.lengths[d]
-        q_rows, q_mask = spans(self.queries.starts[q], q_length, len(self.queries.states) - 1)
-        d_rows, d_mask = spans(self.documents.starts[d], d_length, len(self.documents.states) - 1)
-        hidden = torch.cat([self.queries.states[q_rows].float(), self.documents.states[d_rows].float()], 1)
-        return self.cosines[chosen].to(device), hidden.to(device), torch.cat([q_mask, d_mask], 1).to(device)
+        """Return cosines, packed states and each token's pair of the chosen pairs on ``device``, for ``Residual``."""
+        q, d, lengths = self.query_rows[chosen], self.document_rows[chosen], self.lengths[chosen]
+        slots, width = pack(lengths)
+        size = -(-(int(slots.max()) + 1) // width) * width
+        pair, place = np.repeat(np.arange(len(chosen)), lengths), within(lengths)
+        texts = torch.full((size,), len(chosen))
+        texts[slots] = torch.from_numpy(pair)
+        hidden = torch.zeros(size, self.queries.states.shape[1])
+        after = self.queries.lengths[q][pair]  # the document's tokens stand behind the query's
+        of_query = place < after
+        for part, side, starts, first in (
+            (of_query, self.queries, self.queries.starts[q], 0),
+            (~of_query, self.documents, self.documents.starts[d], after[~of_query]),
+        ):
+            tokens = torch.from_numpy(starts[pair[part]] + place[part] - first)
+            hidden[slots[torch.from_numpy(part)]] = side.states[tokens].float()
+        hidden = hidden.view(-1, width, hidden.shape[1])
+        return self.cosines[chosen].to(device), hidden.to(device), texts.view(-1, width).to(device)
 
 
 class RelevanceModel:

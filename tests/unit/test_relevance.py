@@ -12,6 +12,7 @@ from serm.relevance import document_text
 from serm.relevance.encoder import mean_pool, spans
 from serm.relevance.interface import length_batches, unique
 from serm.relevance.ordinal import OrdinalHead, expected_grade
+from serm.relevance.packing import attention_of, mean_of, pack
 
 scores = st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20)
 gaps = st.tuples(st.floats(-4, 2), st.floats(-4, 2))
@@ -91,3 +92,27 @@ def test_the_mean_leaves_padding_out() -> None:
 def test_distinct_texts_keep_their_order() -> None:
     assert unique(["b", "a", "b"])[0] == ["b", "a"]
     assert unique(["b", "a", "b"])[1].tolist() == [0, 1, 0]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
+def test_packed_texts_stand_whole_in_one_row_each_and_leave_few_gaps(lengths: list[int]) -> None:
+    slots, width = pack(np.array(lengths, np.int64))
+    taken = slots.tolist()
+    assert len(set(taken)) == sum(lengths)
+    texts = np.split(np.array(taken), np.cumsum(lengths)[:-1])
+    for text in texts:
+        assert (np.diff(text) == 1).all()
+        assert text[0] // width == text[-1] // width
+    rows = max(taken) // width + 1
+    assert width == max(lengths)
+    # First fit leaves at most one row half empty: two such would have been one.
+    assert rows == 1 or 2 * sum(lengths) > (rows - 1) * width
+
+
+def test_a_packed_texts_mean_leaves_the_others_and_the_padding_out() -> None:
+    hidden = torch.arange(12.0).view(2, 3, 2)
+    texts = torch.tensor([[0, 0, 1], [2, 2, 3]])
+    assert mean_of(hidden, texts, 3).tolist() == [[1, 2], [4, 5], [7, 8]]
+    attention = attention_of(texts)
+    assert attention.shape == (2, 1, 3, 3)
+    assert attention[0, 0].tolist() == [[True, True, False], [True, True, False], [False, False, True]]
