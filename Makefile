@@ -6,12 +6,22 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint compile constraints install
 
-install: $(STAMP)
+install: $(STAMP) $(BIN)/promtool
 
 $(STAMP): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
+
+# For the tests of the alert rules: Debian's, which apt checks by its signature, unpacked without root. Elsewhere, or with
+# no network, the tests take the promtool on PATH; they fail without one where CI is set, and are skipped otherwise.
+APT := apt-get -qq -o Dir::State=$(CURDIR)/$(VENV)/apt -o Dir::Cache=$(CURDIR)/$(VENV)/apt -o APT::Sandbox::User=root
+$(BIN)/promtool: | $(STAMP)
+	mkdir -p $(VENV)/apt/lists/partial $(VENV)/apt/archives/partial
+	cd $(VENV)/apt && $(APT) update && $(APT) download prometheus \
+		&& dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C ../bin --strip-components=3 ./usr/bin/promtool \
+		|| echo "No promtool: apt could not bring Debian's prometheus; the tests of the alert rules need it on PATH."
+	rm -rf $(VENV)/apt
 
 demo: install
 	$(BIN)/serm demo --workspace runs/demo
