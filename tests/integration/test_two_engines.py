@@ -14,8 +14,9 @@ import evaluation_world
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tiny_models
 
-from serm import contracts, stream, validation
+from serm import contracts, drift, stream, validation
 from serm import engine as engines
 from serm.evaluation import pools
 from serm.settings import EngineSettings, Settings
@@ -140,6 +141,34 @@ def test_both_engines_validate_alike(
     assert one == two
     for name, schema in VALIDATED.items():
         rows, others = (rows_of(tmp_path / kind / name, schema) for kind in ("duckdb", "spark"))
+        assert len(rows) > 0
+        assert rows == others
+
+
+@pytest.mark.usefixtures("_spark")
+def test_both_engines_see_the_same_drift(
+    make_impressions: Callable[..., pa.Table],
+    make_documents: Callable[[], pa.Table],
+    make_settings: Callable[..., Settings],
+    tmp_path: Path,
+) -> None:
+    """The samples that they draw, what they count, and so each test and Evidently's page."""
+    contracts.write(make_impressions(seed=1), tmp_path / "reference", contracts.IMPRESSIONS)
+    contracts.write(make_impressions(seed=2), tmp_path / "validated/impressions", contracts.IMPRESSIONS)
+    contracts.write(make_documents(), tmp_path / "validated/documents", contracts.DOCUMENTS)
+    tiny_models.save(tmp_path / "champion", tmp_path / "base", seed=1)
+    inputs = [tmp_path / name for name in ("reference", "windows", "validated", "champion")]
+    few = {"sample_users": 30, "searches_a_user": 3, "sample_documents": 100, "sample_searches": 100}
+    for kind in ("duckdb", "spark"):
+        params = make_settings(drift=few | {"permutations": 499}, engine={"kind": kind, "threads": 1})
+        drift.detect(*inputs, tmp_path / kind, params)
+    report = json.loads((tmp_path / "spark/drift.json").read_text())
+    assert report["windows"][-1] == {"cycle": 1, "users": 30, "searches": 90}
+    assert report["tests"][-1]["name"] == "catalogue"
+    for file in ("drift.json", "report.json", "snapshot.json"):
+        assert (tmp_path / "duckdb" / file).read_bytes() == (tmp_path / "spark" / file).read_bytes()
+    for name, schema in (("impressions", contracts.SAMPLES), ("catalogue", contracts.CATALOGUES)):
+        rows, others = (rows_of(tmp_path / kind / "windows" / name, schema) for kind in ("duckdb", "spark"))
         assert len(rows) > 0
         assert rows == others
 
