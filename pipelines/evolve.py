@@ -9,6 +9,7 @@ from components.evaluate.component import evaluate
 from components.ingest.component import ingest
 from components.mine.component import mine
 from components.publish.component import publish
+from components.record.component import record
 from components.train.component import train
 from components.validate.component import validate
 
@@ -32,7 +33,7 @@ def evolve(
     repository: str,
     force: bool = False,
 ):
-    """Run one cycle.
+    """Run one cycle; of a window in which nothing drifted, keep what was found.
 
     Args:
         settings: the text of params.yaml.
@@ -118,3 +119,11 @@ def evolve(
             evaluated=evaluated,
             settings=settings,
         ).after(published).set_caching_options(False)
+    with dsl.Else(name="quiet"):
+        record(
+            repository=repository,
+            window=ingested.outputs["window"],
+            validated=validated,
+            drifted=compared.outputs["drifted"],
+            settings=settings,
+        ).set_caching_options(False)

@@ -26,6 +26,7 @@ from serm.cli import (
     metrics,
     mine,
     publish,
+    record,
     report,
     review,
     train,
@@ -62,6 +63,7 @@ app.command(rich_help_panel=STEPS)(train.train)
 app.command(rich_help_panel=STEPS)(evaluate.evaluate)
 app.command(rich_help_panel=STEPS)(publish.publish)
 app.command(rich_help_panel=STEPS)(deploy.deploy)
+app.command(rich_help_panel=STEPS)(record.record)
 
 
 def main() -> None:

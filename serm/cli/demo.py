@@ -46,11 +46,11 @@ def run(stream: EmojiStream, cycles: int) -> None:
         settings = stream.settings()
         typer.echo(f"\n{settings.cycle.name}: {settings.cycle.start.date()} to {settings.cycle.end.date()}")
         costs: dict[str, Figures] = {"simulate": simulated} | run_cycle(stream.path)
-        if "publish" not in costs:
-            typer.echo("Nothing drifted, so there is nothing to learn; `serm evolve --force` would run the cycle.")
-            continue
         history = stream.path / "history" / settings.cycle.name
-        write_json(history / "audit.json", audit(stream.path, stream.world))
+        if "publish" in costs:
+            write_json(history / "audit.json", audit(stream.path, stream.world))
+        else:
+            typer.echo("Nothing drifted: the window is recorded, and there is nothing to learn from it.")
         write_json(history / "costs.json", costs)
         show_costs(costs)
         advance(stream.path, settings)

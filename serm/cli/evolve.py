@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 Force = Annotated[bool, typer.Option("--force", help="Run the whole cycle though nothing drifted.")]
 
-STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
+STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy", "record")
 _INPUTS = ("log", "documents", "knowledge", "tests")
 _STATE = ("champion", "judgments", "reference", "profiles", "windows")
 
 
 def evolve(workspace: WorkspacePath = HERE, force: Force = False, json: Json = False) -> None:
-    """Run one evolution cycle: ingest, validate, drift, mine, annotate, train, evaluate, publish, deploy."""
+    """Run one evolution cycle: ingest, validate, drift, mine, annotate, train, evaluate, publish, deploy.
+
+    When nothing drifted, record follows drift and nothing else: the window's figures stay, and no model is trained.
+    """
     costs = run_cycle(workspace, force)
     if json:
         print(jsonlib.dumps(costs, sort_keys=True))
@@ -75,11 +78,11 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
         except RuntimeError as error:
             raise UserError(f"{log.error or error} The steps' own words are in {log.path}.") from error
     costs = {step: figures for step in STEPS if (figures := _figures(tasks, step))}
+    history = root / "history" / str(costs["publish" if "publish" in costs else "record"]["tag"])
     if "publish" in costs:
         place(_newest(tasks, "deploy") / "deployed", root / "cycle" / "deploy")
-        history = root / "history" / str(costs["publish"]["tag"])
         write_json(history / "deploy.json", jsonlib.loads((root / "cycle" / "deploy" / "canary.json").read_text()))
-        write_json(history / "costs.json", costs)
+    write_json(history / "costs.json", costs)
     return costs
 
 

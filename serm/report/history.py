@@ -39,6 +39,16 @@ class Cycle:
         return result
 
     @property
+    def quiet(self) -> bool:
+        """Whether nothing drifted, so that the cycle ended there."""
+        return self.get("drift", "decision") == "quiet" and "evaluate" not in self.summaries
+
+    @property
+    def outcome(self) -> str | None:
+        """The gate's result, or quiet."""
+        return "quiet" if self.quiet else self.gate
+
+    @property
     def measures(self) -> list[str]:
         """The cutoffs of NDCG that were measured, the smallest first: NDCG@1, NDCG@5, ..."""
         slices = [part for pairs in (self.get("evaluate", "sets") or {}).values() for part in pairs.values()]

@@ -8,6 +8,8 @@ from serm.report.formats import count, decimal, megabytes, seconds, share, signe
 from serm.report.history import Cycle
 
 STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
+#: Those of a window in which nothing drifted; ``record`` is its ``publish``.
+QUIET_STEPS = ("ingest", "validate", "drift", "record")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Station:
 
 def stations(cycle: Cycle) -> list[Station]:
     """Return the loop's stations from ingest to the champion; a figure that history lacks is None."""
-    return [
+    found = [
         Station(name, part, _cost(cycle, name), *told)
         for name, part, told in (
             ("ingest", "window", _ingest(cycle)),
@@ -35,11 +37,15 @@ def stations(cycle: Cycle) -> list[Station]:
             ("annotate", "panel", _annotate(cycle)),
             ("train", "training", _train(cycle)),
             ("evaluate", "gate", _evaluate(cycle)),
-            ("publish", "", (cycle.tag if cycle.gate else None, "git tag, bytes pinned by DVC")),
+            ("publish", "", (cycle.tag if cycle.outcome else None, "git tag, bytes pinned by DVC")),
             ("deploy", "canary", _deploy(cycle)),
             ("champion", "gate", _champion(cycle)),
         )
     ]
+    if not cycle.quiet:
+        return found
+    idle = set(STEPS) - {*QUIET_STEPS, "publish"}
+    return [Station(one.name, "", "", "–", "not run: quiet") if one.name in idle else one for one in found]
 
 
 Told = tuple[str | None, str] | tuple[str | None, str, str]
@@ -106,6 +112,8 @@ def _deploy(cycle: Cycle) -> Told:
 
 
 def _champion(cycle: Cycle) -> Told:
+    if cycle.quiet:
+        return "stays", "serves the users"
     if cycle.gate is None:
         return None, "serves the users"
     promoted = cycle.gate == "passed"
@@ -121,9 +129,14 @@ def headline(cycle: Cycle) -> dict[str, float] | None:
     return numbers
 
 
+def steps(cycle: Cycle) -> tuple[str, ...]:
+    """Return the steps that a cycle has."""
+    return QUIET_STEPS if cycle.quiet else STEPS
+
+
 def cost(cycle: Cycle) -> dict[str, float | None]:
     """Return what the loop's steps took: ``seconds`` in all, ``longest`` and ``peak_memory_mb``, null if unknown."""
-    known = [figures for step in STEPS if (figures := cycle.get("costs", step))]
+    known = [figures for step in steps(cycle) if (figures := cycle.get("costs", step))]
     seconds_of, memory = ([figures[name] for figures in known] for name in ("seconds", "peak_memory_mb"))
     return {
         "seconds": sum(seconds_of) if known else None,
@@ -133,5 +146,5 @@ def cost(cycle: Cycle) -> dict[str, float | None]:
 
 
 def _cost(cycle: Cycle, step: str) -> str:
-    figures = cycle.get("costs", step)
+    figures = cycle.get("costs", "record" if step == "publish" and cycle.quiet else step)
     return f"{seconds(figures.get('seconds'))}, {megabytes(figures.get('peak_memory_mb'))}" if figures else ""

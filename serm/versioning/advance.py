@@ -25,29 +25,27 @@ def advance(repository: Path, settings: Settings) -> Figures:
     A challenger that passed the gate becomes the champion. The panel's judgments join the earlier ones in any
     case: they were earned, whatever the model made of them. So do the human judgments of ``serm review``, if there
     are any (``reviewed/``). The window becomes the reference; its profile and a sample of it join those of the
-    windows before.
+    windows before. A window that was recorded because nothing drifted has no challenger and no panel's judgments.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
 
     Raises:
-        UserError: the cycle has not been published.
+        UserError: the cycle has been neither published nor recorded.
     """
     workspace = Workspace(repository)
     tag = settings.cycle.name
     if not workspace.has_tag(tag):
         raise UserError(f"{repository}: {tag} is not published; run `serm publish` first.")
     root = workspace.path
-    promoted = summary(root, "evaluate")["gate"]["result"] == "passed"
+    learned = (root / "history" / tag / "evaluate.json").exists()
+    promoted = learned and summary(root, "evaluate")["gate"]["result"] == "passed"
     if promoted:
         place(root / "cycle" / "train" / "model", root / "state" / "champion")
-    judgments = merged(
-        contracts.read(root / "state" / "judgments", contracts.JUDGMENTS),
-        contracts.read(root / "cycle" / "annotate" / "judgments", contracts.JUDGMENTS),
-    )
+    judgments = contracts.read(root / "state" / "judgments", contracts.JUDGMENTS)
     reviewed = ["reviewed"] if (root / "reviewed").exists() else []
-    if reviewed:
-        judgments = merged(judgments, contracts.read(root / "reviewed", contracts.JUDGMENTS))
+    for added in [*(["cycle/annotate/judgments"] if learned else []), *reviewed]:
+        judgments = merged(judgments, contracts.read(root / added, contracts.JUDGMENTS))
     contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
     place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
     place(root / "cycle" / "validate" / "profiles", root / "state" / "profiles")

@@ -1,10 +1,11 @@
-"""Publish: put a cycle's outputs into the workspace, pin them with DVC, commit and tag."""
+"""Publish a cycle, or record a quiet window: put the outputs into the workspace, pin them with DVC, commit and tag."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from serm.atomic import write_json, write_text
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.versioning.workspace import STEPS, Workspace, place
+from serm.versioning.workspace import STEPS, WATCH, Workspace, place
 
 
 @step
@@ -34,26 +35,68 @@ def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -
         UserError: an output is missing, or the tag exists already with other bytes.
     """
     workspace = Workspace(repository)
-    tag = settings.cycle.name
-    missing = sorted(set(STEPS) - set(outputs))
-    if missing:
-        raise UserError(f"{repository}: the outputs of {', '.join(missing)} were not given to publish.")
-    for name in STEPS:
-        place(outputs[name], workspace.path / "cycle" / name)
-
-    summaries = {name: summary(workspace.path, name) for name in STEPS}
+    summaries = _placed(workspace, outputs, STEPS)
     write_text(workspace.path / "cycle" / "model_card.md", model_card(summaries, settings))
+    workspace.dvc("commit", "--quiet", "--force")
+    workspace.git("add", "cycle/model_card.md")
+    gate = summaries["evaluate"]["gate"]["result"]
+    subject = f"the challenger {gate} the gate" if gate != "inconclusive" else gate
+    return _tagged(workspace, settings.cycle.name, summaries, subject, f"gate: {gate}")
+
+
+@step
+def record(repository: Path, outputs: Mapping[str, Path], settings: Settings) -> Figures:
+    """Commit and tag a window in which nothing drifted: what was found in it, and no challenger.
+
+    The steps after drift did not run: what an earlier cycle left of them in ``cycle/`` goes, and dvc.lock pins nothing
+    of them. A second call with the same bytes changes nothing.
+
+    Args:
+        repository: the workspace.
+        outputs: step name -> the directory that it wrote, of the steps ``WATCH``.
+        settings: the cycle's settings.
+
+    Returns:
+        ``tag`` and ``commit``.
+
+    Raises:
+        UserError: an output is missing, the window drifted, or the tag exists already with other bytes.
+    """
+    workspace = Workspace(repository)
+    tag = settings.cycle.name
+    summaries = _placed(workspace, outputs, WATCH)
+    if summaries["drift"]["decision"] != "quiet":
+        raise UserError(f"{repository}: the window of {tag} drifted; run the steps after drift, then `serm publish`.")
+    for name in STEPS[len(WATCH) :]:
+        shutil.rmtree(workspace.path / "cycle" / name, ignore_errors=True)
+        (workspace.path / "history" / tag / f"{name}.json").unlink(missing_ok=True)
+    (workspace.path / "dvc.lock").unlink(missing_ok=True)
+    workspace.dvc("commit", "--quiet", "--force", *WATCH)
+    workspace.git("rm", "--quiet", "--force", "--ignore-unmatch", "cycle/model_card.md")
+    return _tagged(workspace, tag, summaries, "nothing drifted", "nothing drifted")
+
+
+def _placed(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Put the steps' outputs into ``cycle/``, and return their summaries."""
+    if missing := sorted(set(steps) - set(outputs)):
+        raise UserError(f"{workspace.path}: the outputs of {', '.join(missing)} were not given to be published.")
+    for name in steps:
+        place(outputs[name], workspace.path / "cycle" / name)
+    return {name: summary(workspace.path, name) for name in steps}
+
+
+def _tagged(
+    workspace: Workspace, tag: str, summaries: Mapping[str, Mapping[str, Any]], subject: str, said: str
+) -> Figures:
+    """Commit what DVC pinned and the summaries, tag it, and push to DVC's remote if there is one."""
     for name, figures in summaries.items():
         write_json(workspace.path / "history" / tag / f"{name}.json", figures)
-
-    workspace.dvc("commit", "--quiet", "--force")
-    workspace.git("add", "dvc.yaml", "dvc.lock", "params.yaml", "cycle/.gitignore", "cycle/model_card.md", "history")
+    workspace.git("add", "dvc.yaml", "dvc.lock", "params.yaml", "cycle/.gitignore", "history")
     if workspace.has_tag(tag):
         _require_same(workspace, tag)
     else:
-        gate = summaries["evaluate"]["gate"]["result"]
-        workspace.commit(f"{tag}: the challenger {gate} the gate" if gate != "inconclusive" else f"{tag}: {gate}")
-        workspace.git("tag", "--annotate", tag, "--message", f"SERM {tag}, gate: {gate}")
+        workspace.commit(f"{tag}: {subject}")
+        workspace.git("tag", "--annotate", tag, "--message", f"SERM {tag}, {said}")
     if workspace.has_remote():
         workspace.dvc("push", "--quiet")
     return {"tag": tag, "commit": workspace.git("rev-list", "-n", "1", tag)}

@@ -14,6 +14,9 @@ from serm.errors import UserError
 #: The steps whose outputs dvc.yaml declares, in order; each writes the directory ``cycle/<step>``.
 STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate")
 
+#: Those that every window goes through; the others run where something drifted.
+WATCH = STEPS[:3]
+
 #: Hard links, so that the workspace, the cache and the pipeline's own outputs share one copy of a model.
 _CONFIG = """\
 [core]

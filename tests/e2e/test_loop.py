@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serm import report, versioning
+from serm import contracts, report, versioning
+from serm.monitoring import exporter
 from serm.versioning.workspace import STEPS
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,33 @@ def test_the_report_shows_the_cycle(demo):
     page = report.build(demo[0], demo[0] / "report").read_text()
     assert "cycle-0001" in page
     assert "simulated" in page
+
+
+def test_a_window_in_which_nothing_drifted_is_recorded_and_moved_past(demo, tmp_path):
+    """Elsewhere, with nothing but the git history and DVC's remote, the same window comes once more."""
+    clone = tmp_path / "clone"
+    versioning.Workspace(demo[0]).git("clone", "--quiet", str(demo[0]), str(clone))
+    workspace = versioning.Workspace(clone)
+    workspace.git("config", "user.name", "SERM")
+    workspace.git("config", "user.email", "serm@localhost")
+    workspace.dvc("pull", "--quiet")
+    params = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(params.replace("number: 1", "number: 2"))
+    serm = [sys.executable, "-c", "from serm.cli import main; main()"]
+    for verb in ("evolve", "advance"):
+        done = subprocess.run([*serm, verb], cwd=clone, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+    costs = json.loads((clone / "history/cycle-0002/costs.json").read_text())
+    assert costs.keys() == {*versioning.WATCH, "record"}
+    assert workspace.git("status", "--porcelain") == ""
+    assert json.loads((clone / "state.json").read_text()) == {"after": "cycle-0002", "champion": "kept"}
+    windows = contracts.read(clone / "state/windows/impressions", contracts.SAMPLES)
+    assert set(windows["cycle"].to_pylist()) == {0, 1, 2}
+    exporter.write(clone, tmp_path / "serm.prom")
+    gauges = (tmp_path / "serm.prom").read_text().splitlines()
+    assert {"serm_cycle_number 2.0", "serm_drift_alarm 0.0"} <= set(gauges)
+    page = report.build(clone, tmp_path / "report").read_text()
+    assert "nothing drifted, so no challenger was trained" in page
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -200,6 +200,50 @@ def test_another_result_under_the_same_tag_is_refused(workspace):
         versioning.publish(root, outputs(workspace), params(workspace))
 
 
+def watch(root, decision="quiet"):
+    """Stand in for the steps that a quiet window goes through."""
+    run_steps(root)
+    (root / "cycle/drift/drift.json").write_text(json.dumps({"decision": decision, "reasons": []}))
+    return {step: root / "cycle" / step for step in versioning.WATCH}
+
+
+def test_a_quiet_window_is_recorded_and_moved_past_without_a_challenger(workspace):
+    root = workspace.path
+    run_steps(root)
+    versioning.publish(root, outputs(workspace), params(workspace))
+    versioning.advance(root, params(workspace))
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(text.replace("number: 1", "number: 2"))
+    judged, model = tree(root / "state/judgments"), tree(root / "state/champion")
+
+    given = watch(root)
+    contracts.write(impressions("owl"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
+    first = versioning.record(root, given, params(workspace))
+    assert first["tag"] == "cycle-0002"
+    assert versioning.record(root, given, params(workspace))["commit"] == first["commit"]
+    assert {file.stem for file in (root / "history/cycle-0002").iterdir()} == set(versioning.WATCH)
+    assert not (root / "cycle/train").exists()  # it was that of the cycle before
+    assert not (root / "cycle/model_card.md").exists()
+    assert workspace.git("status", "--porcelain") == ""
+
+    assert versioning.advance(root, params(workspace))["champion"] == "kept"
+    assert contracts.read(root / "state/reference", contracts.IMPRESSIONS)["query"].to_pylist() == ["owl"]
+    assert (tree(root / "state/judgments"), tree(root / "state/champion")) == (judged, model)
+    assert workspace.git("status", "--porcelain") == ""
+
+    for tag, steps in (("cycle-0001", versioning.STEPS), ("cycle-0002", versioning.WATCH)):
+        workspace.git("checkout", "--quiet", tag)
+        workspace.dvc("checkout", "--quiet")
+        assert {path.name for path in (root / "cycle").iterdir() if path.is_dir()} == set(steps)
+        assert "up to date" in workspace.dvc("status", *steps)
+
+
+def test_a_window_that_drifted_is_not_recorded_as_quiet(workspace):
+    given = watch(workspace.path, decision="evolve")
+    with pytest.raises(UserError, match=r"the window of cycle-0001 drifted; run the steps after drift"):
+        versioning.record(workspace.path, given, params(workspace))
+
+
 @pytest.mark.parametrize("result", ["failed", "inconclusive"])
 def test_a_challenger_that_did_not_pass_never_serves(workspace, result):
     root = workspace.path

@@ -199,6 +199,26 @@ def test_a_cycle_that_stopped_at_drift_is_shown(changed: Callable[..., str]) -> 
     assert "this cycle was not evaluated." in page.text
 
 
+def test_a_window_in_which_nothing_drifted_is_told_and_not_full_of_gaps(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace, copy)
+    quiet = copy / "history" / "cycle-0003"
+    for name in ("mine", "annotate", "train", "evaluate", "deploy", "audit"):
+        (quiet / f"{name}.json").unlink()
+    drift, costs = (json.loads((quiet / f"{name}.json").read_text()) for name in ("drift", "costs"))
+    (quiet / "drift.json").write_text(json.dumps(drift | {"decision": "quiet", "reasons": []}))
+    kept = {step: costs[step] for step in ("ingest", "validate", "drift")} | {"record": costs["publish"]}
+    (quiet / "costs.json").write_text(json.dumps(kept))
+    page = Page(report.build(copy, tmp_path / "out").read_text(encoding="utf-8"))
+    assert "nothing drifted, so no challenger was trained; the champion stays." in page.text
+    whole = page.text[page.text.index("cycle-0003 – quiet") :]
+    details = whole[: whole.index("cycle-0002")]
+    assert details.count(MISSING) == 2  # this workspace has no DVC to bring back the two linked pages
+    assert "Evidently report: not available" in details
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {attributes["href"][1:] for attributes in page.all("a") if attributes["href"].startswith("#")} <= ids
+
+
 def test_nothing_but_ingest_is_still_a_page(changed: Callable[..., str]) -> None:
     names = ("validate", "drift", "mine", "annotate", "train", "evaluate", "deploy", "costs", "audit")
     page = Page(changed(*(f"*/{name}.json" for name in names)))

@@ -1,0 +1,13 @@
+"""``serm record``."""
+
+from __future__ import annotations
+
+from serm.cli.options import CYCLE, HERE, PARAMS, Json, Params, WorkspacePath, show
+
+
+def record(workspace: WorkspacePath = HERE, params: Params = PARAMS, json: Json = False) -> None:
+    """Commit and tag a window in which nothing drifted, in the place of a cycle."""
+    from serm import settings, versioning
+
+    outputs = {step: workspace / CYCLE / step for step in versioning.WATCH}
+    show("record", versioning.record(workspace, outputs, settings.load(params)), json)
