@@ -74,7 +74,7 @@ def cycle(path: Path, settings: Settings, emoji: EmojiWorld) -> dict[str, Any]:
     stream.ingest(path / "log", here / "ingest", settings)
     inputs = (here / "ingest", path / "documents", judgments, state / "profiles")
     validation.validate(*inputs, validated, settings)
-    mining.mine(validated, state / "reference", champion, judgments, here / "mine", settings)
+    mining.mine(validated, state / "reference", champion, judgments, path / "tests", here / "mine", settings)
     annotated = judging.annotate(here / "mine", validated, judgments, path / "knowledge", here / "annotate", settings)
     labels = contracts.read(here / "annotate" / "judgments", contracts.JUDGMENTS)
     mined = contracts.read(here / "mine" / "pairs", contracts.MINED_PAIRS)

@@ -29,7 +29,7 @@ from serm import contracts, evaluation, relevance, stream, training, validation
 from serm import engine as engines
 from serm.atomic import write_json
 from serm.mining.agents import AGENTS
-from serm.mining.miner import Evidence, Inputs, look
+from serm.mining.miner import Evidence, Inputs, look, read_tests
 from serm.mining.selection import select
 from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
@@ -66,12 +66,14 @@ def evidence_of(workspace: Path, settings: Settings) -> tuple[Evidence, pa.Table
             contracts.scan(engine, state / "reference", contracts.IMPRESSIONS),
             documents,
             contracts.scan(engine, state / "judgments", contracts.JUDGMENTS),
+            read_tests(engine, workspace / "tests"),
             relevance.load(state / "champion"),
             relevance.document_text,
         )
         evidence = look(engine, inputs, settings, Path(finished))
         pairs = engine.table("pairs")
         pairs = pairs.filter(pairs.impressions >= settings.mining.min_impressions, ~pairs.judged)
+        pairs = pairs.anti_join(inputs.tests, "query")
         # The champion served this window, so the log has its score of every pair.
         shown = pairs.semi_join(documents, "doc_id").mutate(score=pairs.logged).order_by("pair").to_pyarrow()
     names = ["pair", "query", "locale", "doc_id", "score", "impressions"]

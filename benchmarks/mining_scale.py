@@ -117,6 +117,7 @@ def mine(directory: Path) -> dict[str, Any]:
             contracts.scan(engine, directory / "reference", contracts.IMPRESSIONS),
             contracts.scan(engine, directory / "documents", contracts.DOCUMENTS),
             contracts.scan(engine, directory / "judgments", contracts.JUDGMENTS),
+            contracts.scan(engine, directory / "judgments", contracts.JUDGMENTS),
             StandIn(),  # type: ignore[arg-type]
             lambda title, body: title,
         )

@@ -51,6 +51,7 @@ def evolve(
     """
     given_champion = _given(champion, dsl.Model, "champion").output
     given_judgments = _given(judgments, dsl.Dataset, "judgments").output
+    given_tests = _given(tests, dsl.Dataset, "tests").output
     given_reference = _given(reference, dsl.Dataset, "reference").output
 
     ingested = ingest(log=_given(log, dsl.Dataset, "log").output, settings=settings)
@@ -76,6 +77,7 @@ def evolve(
             reference=given_reference,
             champion=given_champion,
             judgments=given_judgments,
+            tests=given_tests,
             settings=settings,
         ).outputs["mined"]
         annotated = annotate(
@@ -96,7 +98,7 @@ def evolve(
             champion=given_champion,
             trained=trained,
             annotated=annotated,
-            tests=_given(tests, dsl.Dataset, "tests").output,
+            tests=given_tests,
             validated=validated,
             reference=given_reference,
             settings=settings,

@@ -11,6 +11,7 @@ def mine(
     reference: dsl.Input[dsl.Dataset],
     champion: dsl.Input[dsl.Model],
     judgments: dsl.Input[dsl.Dataset],
+    tests: dsl.Input[dsl.Dataset],
     settings: str,
     mined: dsl.Output[dsl.Dataset],
     figures: dsl.Output[dsl.Metrics],
@@ -27,6 +28,7 @@ def mine(
             Path(reference.path),
             Path(champion.path),
             Path(judgments.path),
+            Path(tests.path),
             Path(mined.path),
             params.parse(settings),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from serm.cli.options import (
     CHAMPION,
     CYCLE,
@@ -14,6 +16,7 @@ from serm.cli.options import (
     Out,
     Params,
     Reference,
+    Tests,
     Validated,
     show,
 )
@@ -24,6 +27,7 @@ def mine(
     reference: Reference = REFERENCE,
     champion: Champion = CHAMPION,
     judgments: Judgments = JUDGMENTS,
+    tests: Tests = Path("tests"),
     out: Out = CYCLE / "mine",
     params: Params = PARAMS,
     json: Json = False,
@@ -31,5 +35,5 @@ def mine(
     """Mine the few pairs of the window that are worth a judge's time."""
     from serm import mining, settings
 
-    figures = mining.mine(validated, reference, champion, judgments, out, settings.load(params))
+    figures = mining.mine(validated, reference, champion, judgments, tests, out, settings.load(params))
     show("mine", figures, json)

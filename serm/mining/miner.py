@@ -42,13 +42,17 @@ class Inputs:
     """The window before it (IMPRESSIONS), which tells what is new."""
     documents: ibis.Table
     judgments: ibis.Table
+    tests: ibis.Table
+    """The judged pools of the test sets (JUDGMENTS): what asks as they do is not mined."""
     model: Model
     document_text: Callable[[str, str], str]
     """A document's title and body to the text that the model reads."""
 
 
 @step
-def mine(validated: Path, reference: Path, champion: Path, judgments: Path, out: Path, settings: Settings) -> Figures:
+def mine(
+    validated: Path, reference: Path, champion: Path, judgments: Path, tests: Path, out: Path, settings: Settings
+) -> Figures:
     """Write the mined pairs to ``out/pairs`` (MINED_PAIRS) and the cascade's counts to ``out/mining.json``.
 
     Killed while it scores, it goes on from the last finished part when it is run again with the same ``out``.
@@ -58,6 +62,8 @@ def mine(validated: Path, reference: Path, champion: Path, judgments: Path, out:
         reference: the impressions of the window before (IMPRESSIONS).
         champion: the relevance model whose mistakes are looked for.
         judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again.
+        tests: the directory of the test sets ``frozen`` and ``rolling`` (JUDGMENTS); no pair of a test query is mined,
+            however it is written and in whichever locale, or models would learn what they are tested on.
         out: the output directory.
         settings: the sections cycle, engine, clicks and mining are read.
 
@@ -73,6 +79,7 @@ def mine(validated: Path, reference: Path, champion: Path, judgments: Path, out:
             contracts.scan(engine, reference, contracts.IMPRESSIONS),
             contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
             contracts.scan(engine, judgments, contracts.JUDGMENTS),
+            read_tests(engine, tests),
             relevance.load(champion),
             relevance.document_text,
         )
@@ -131,7 +138,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     pairs = engine.create_table("pairs", described, temp=True)
     seen = pairs.filter(pairs.impressions >= options.min_impressions)
     thresholds = _click_thresholds(seen, options)
-    candidates = seen.filter(~seen.judged).semi_join(inputs.documents, "doc_id")
+    candidates = _without_tests(seen.filter(~seen.judged).semi_join(inputs.documents, "doc_id"), inputs.tests)
     candidate_count = int(candidates.count().to_pyarrow().as_py())
     chosen, kinds = cascade.to_score(candidates, thresholds, options)
     texts = inputs.documents.select("doc_id", "title", "body")
@@ -157,6 +164,21 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
         "champion": model.version,
     }
     return Evidence(scored, opinions, summary)
+
+
+def read_tests(engine: BaseBackend, tests: Path) -> ibis.Table:
+    """Return the judged pools of both test sets in the directory ``tests``."""
+    return ibis.union(*(contracts.scan(engine, tests / name, contracts.JUDGMENTS) for name in ("frozen", "rolling")))
+
+
+def _without_tests(candidates: ibis.Table, tests: ibis.Table) -> ibis.Table:
+    """Leave out what asks as a test query does, but for capitals and outer spaces."""
+
+    def asked(table: ibis.Table) -> ibis.Value:
+        return table.query.strip().lower()
+
+    held_out = tests.select(asked=asked(tests)).distinct()
+    return candidates.mutate(asked=asked(candidates)).anti_join(held_out, "asked").drop("asked")
 
 
 def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:

@@ -95,7 +95,8 @@ def world() -> dict[str, pa.Table]:
             "agreement": pa.nulls(len(judged), pa.float64()),
         }
     )
-    return {"impressions": impressions, "documents": documents, "judgments": judgments}
+    tests = judgments.slice(0, 0)
+    return {"impressions": impressions, "documents": documents, "judgments": judgments, "tests": tests}
 
 
 class Letters:
@@ -193,6 +194,15 @@ def test_the_order_of_the_log_does_not_matter(world: dict[str, pa.Table]) -> Non
     assert summary == summary_again
 
 
+def test_no_pair_of_a_test_query_is_mined_in_any_spelling_or_locale(world: dict[str, pa.Table]) -> None:
+    pairs, _ = mined(world, budget=300)
+    tested = sorted(set(pairs["query"].to_pylist()))[:5]
+    tests = pa.table({"query": [f" {query.upper()}" for query in tested], "locale": ["fi"] * len(tested)})
+    others, _ = mined({**world, "tests": tests}, budget=300)
+    assert others.num_rows > 0
+    assert not set(tested) & set(others["query"].to_pylist())
+
+
 def test_a_window_whose_pairs_are_all_judged_mines_nothing(world: dict[str, pa.Table]) -> None:
     documents = world["documents"]
     everything = {name: documents[name] for name in ("doc_id", "locale")}
@@ -213,6 +223,8 @@ def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, 
     contracts.write(world["impressions"].slice(0, 9000), tmp_path / "reference", contracts.IMPRESSIONS)
     contracts.write(world["documents"], validated / "documents", contracts.DOCUMENTS)
     contracts.write(world["judgments"], tmp_path / "judgments", contracts.JUDGMENTS)
+    for name in ("frozen", "rolling"):
+        contracts.write(world["tests"], tmp_path / "tests" / name, contracts.JUDGMENTS)
     model = RelevanceSettings(layers=1)
     encoder = relevance.load_encoder(model.base, model)
     relevance.RelevanceModel.from_encoder(encoder, model.layers).save(tmp_path / "champion")
@@ -223,6 +235,7 @@ def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, 
             tmp_path / "reference",
             tmp_path / "champion",
             tmp_path / "judgments",
+            tmp_path / "tests",
             out,
             settings(max_scored=120, budget=60),
         )
