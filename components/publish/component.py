@@ -23,20 +23,18 @@ def publish(
 
     from serm import settings as params
     from serm import versioning
+    from serm.monitoring import snapshots
 
-    figures.metadata.update(
-        versioning.publish(
-            Path(repository),
-            {
-                "ingest": Path(window.path),
-                "validate": Path(validated.path),
-                "drift": Path(drifted.path),
-                "mine": Path(mined.path),
-                "annotate": Path(annotated.path),
-                "train": Path(trained.path),
-                "evaluate": Path(evaluated.path),
-            },
-            params.parse(settings),
-        )
-    )
+    outputs = {
+        "ingest": Path(window.path),
+        "validate": Path(validated.path),
+        "drift": Path(drifted.path),
+        "mine": Path(mined.path),
+        "annotate": Path(annotated.path),
+        "train": Path(trained.path),
+        "evaluate": Path(evaluated.path),
+    }
+    published = versioning.publish(Path(repository), outputs, params.parse(settings))
+    snapshots.add(Path(repository), published["tag"], Path(drifted.path) / "snapshot.json")
+    figures.metadata.update(published)
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -19,7 +19,10 @@ def record(
 
     from serm import settings as params
     from serm import versioning
+    from serm.monitoring import snapshots
 
     outputs = {"ingest": Path(window.path), "validate": Path(validated.path), "drift": Path(drifted.path)}
-    figures.metadata.update(versioning.record(Path(repository), outputs, params.parse(settings)))
+    recorded = versioning.record(Path(repository), outputs, params.parse(settings))
+    snapshots.add(Path(repository), recorded["tag"], Path(drifted.path) / "snapshot.json")
+    figures.metadata.update(recorded)
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

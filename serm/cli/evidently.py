@@ -12,10 +12,12 @@ from serm.cli.options import HERE, WorkspacePath
 
 def evidently(
     workspace: WorkspacePath = HERE,
-    out: Annotated[Path, typer.Option(help="The Evidently workspace; made where there is none.")] = Path("evidently"),
+    out: Annotated[
+        Path | None, typer.Option(help="The Evidently workspace; by default WORKSPACE/evidently, which cycles append to.")
+    ] = None,
 ) -> None:
-    """Append the published cycles' drift snapshots to an Evidently workspace; run it again after each cycle."""
+    """Append the published cycles' drift snapshots that an Evidently workspace lacks."""
     from serm.monitoring import snapshots
 
-    for tag in snapshots.append(workspace, out):
+    for tag in snapshots.append(workspace, out or snapshots.directory_of(workspace)):
         typer.echo(tag)

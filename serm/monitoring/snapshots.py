@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid5
 
 os.environ["DO_NOT_TRACK"] = "1"  # Evidently phones home unless told not to before it is imported
 
@@ -14,6 +15,7 @@ from evidently.sdk.models import PanelMetric
 from evidently.sdk.panels import line_plot_panel
 from evidently.ui.workspace import Workspace as EvidentlyWorkspace
 
+from serm.atomic import write_text
 from serm.report import history
 from serm.versioning import Workspace
 
@@ -22,6 +24,22 @@ if TYPE_CHECKING:
 
 #: Evidently names a metric by its class; a panel draws each one over the cycles, a line a column.
 PANELS = (("Distance of each column from the window before", "ValueDrift"), ("Columns marked", "DriftedColumnsCount"))
+
+
+def directory_of(workspace: Path) -> Path:
+    """Return where a workspace's Evidently workspace is unless it is said otherwise; git does not see it."""
+    return workspace / "evidently"
+
+
+def add(workspace: Path, tag: str, snapshot: Path) -> None:
+    """Add the snapshot of the cycle ``tag`` to the workspace's Evidently workspace, in the place of an earlier one.
+
+    Args:
+        workspace: SERM's workspace.
+        tag: the cycle.
+        snapshot: the drift step's ``snapshot.json``.
+    """
+    _write(*_open(workspace, directory_of(workspace)), tag, snapshot)
 
 
 def append(workspace: Path, directory: Path) -> list[str]:
@@ -34,17 +52,33 @@ def append(workspace: Path, directory: Path) -> list[str]:
         UserError: the workspace has no published cycle, or DVC cannot bring back a snapshot.
     """
     repository = Workspace(workspace)
-    evidently = EvidentlyWorkspace.create(str(directory))
-    project = _project(evidently, repository.path.name)
-    there = {evidently.get_run(project.id, run).name for run in evidently.list_runs(project.id)}
-    tags = [tag for tag in history.tags(workspace) if tag not in there and repository.has_tag(tag)]
+    evidently, project = _open(workspace, directory)
+    there = set(evidently.list_runs(project.id))
+    tags = [tag for tag in history.tags(workspace) if _run(project, tag) not in there and repository.has_tag(tag)]
     for tag in tags:
         with tempfile.TemporaryDirectory() as folder:
             snapshot = Path(folder) / "snapshot.json"
             source = [str(repository.path), "cycle/drift/snapshot.json"]
             repository.dvc("get", "--quiet", "--rev", tag, "--out", str(snapshot), *source)
-            evidently.add_run(project.id, Snapshot.loads(snapshot.read_text(encoding="utf-8")), name=tag)
+            _write(evidently, project, tag, snapshot)
     return tags
+
+
+def _open(workspace: Path, directory: Path) -> tuple[EvidentlyWorkspace, Project]:
+    evidently = EvidentlyWorkspace.create(str(directory))
+    write_text(directory / ".gitignore", "*\n")  # `serm evidently` makes it again from git's tags
+    return evidently, _project(evidently, workspace.resolve().name)
+
+
+def _run(project: Project, tag: str) -> UUID:
+    """Return the id of a cycle's run: the same each time, so that a cycle that is resumed has one."""
+    return uuid5(project.id, tag)
+
+
+def _write(evidently: EvidentlyWorkspace, project: Project, tag: str, snapshot: Path) -> None:
+    run = Snapshot.loads(snapshot.read_text(encoding="utf-8"))
+    run.set_name(tag)
+    evidently.state.write_snapshot(project.id, _run(project, tag), run.to_snapshot_model())
 
 
 def _project(evidently: EvidentlyWorkspace, name: str) -> Project:

@@ -108,7 +108,7 @@ def _deploy(cycle: Cycle) -> Told:
     percent = cycle.get("deploy", "traffic_percent")
     p95 = cycle.get("deploy", "variants", "challenger", "latency_ms", "p95")
     detail = "" if p95 is None else f"p95 {decimal(p95, 0)} ms here"
-    return None if percent is None else f"{percent:g} %", "traffic to the canary", detail
+    return None if percent is None else f"{percent:g} %", "traffic, in the manifest", detail
 
 
 def _champion(cycle: Cycle) -> Told:

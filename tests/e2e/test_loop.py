@@ -45,6 +45,7 @@ def test_the_cycle_is_tagged_and_clean(demo):
     assert workspace.has_tag("cycle-0001")
     assert workspace.git("status", "--porcelain") == ""
     assert (workspace.path / "cycle" / "model_card.md").read_text().startswith("---\nlibrary_name: serm")
+    assert len(list((workspace.path / "evidently").glob("*/snapshots/*.json"))) == 1
 
 
 def test_every_step_says_what_it_cost(demo):
@@ -114,6 +115,7 @@ def test_a_window_in_which_nothing_drifted_is_recorded_and_moved_past(demo, tmp_
     assert json.loads((clone / "state.json").read_text()) == {"after": "cycle-0002", "champion": "kept"}
     windows = contracts.read(clone / "state/windows/impressions", contracts.SAMPLES)
     assert set(windows["cycle"].to_pylist()) == {0, 1, 2}
+    assert len(list((clone / "evidently").glob("*/snapshots/*.json"))) == 1  # the clone has only git's and DVC's files
     exporter.write(clone, tmp_path / "serm.prom")
     gauges = (tmp_path / "serm.prom").read_text().splitlines()
     assert {"serm_cycle_number 2.0", "serm_drift_alarm 0.0"} <= set(gauges)

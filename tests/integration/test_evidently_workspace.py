@@ -50,6 +50,14 @@ def test_each_cycle_appends_one_snapshot_and_a_second_call_none(
     assert snapshots.append(workspace.path, out) == ["cycle-0002"]
     assert snapshots.append(workspace.path, out) == []
 
+    # What publish does: resumed, a cycle has one run all the same, and none is missing afterwards.
+    for _ in range(2):
+        snapshots.add(workspace.path, "cycle-0002", workspace.path / "cycle/drift/snapshot.json")
+    of_cycles = snapshots.directory_of(workspace.path)
+    assert len(list(of_cycles.glob("*/snapshots/*.json"))) == 1
+    assert snapshots.append(workspace.path, of_cycles) == ["cycle-0001"]
+    assert "evidently" not in workspace.git("status", "--porcelain")
+
     evidently = EvidentlyWorkspace(str(out))
     (project,) = evidently.list_projects()
     assert project.name == "shop"
