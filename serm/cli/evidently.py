@@ -13,7 +13,7 @@ from serm.cli.options import HERE, WorkspacePath
 def evidently(
     workspace: WorkspacePath = HERE,
     out: Annotated[
-        Path | None, typer.Option(help="The Evidently workspace; by default WORKSPACE/evidently, which cycles append to.")
+        Path | None, typer.Option(help="The Evidently workspace; else WORKSPACE/evidently, to which cycles append.")
     ] = None,
 ) -> None:
     """Append the published cycles' drift snapshots that an Evidently workspace lacks."""

@@ -1,45 +1,39 @@
-"""An Evidently workspace to which each published cycle appends its snapshot."""
+"""An Evidently workspace to which each published cycle adds its snapshot.
+
+It is a directory of JSON files. They are written here and not by Evidently, whose import takes longer than all of
+publishing and whose writes can be cut short. Ids come from names, so a cycle that is resumed has one run.
+"""
 
 from __future__ import annotations
 
-import os
-import tempfile
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import UUID, uuid5
 
-os.environ["DO_NOT_TRACK"] = "1"  # Evidently phones home unless told not to before it is imported
-
-from evidently.core.report import Snapshot
-from evidently.sdk.models import PanelMetric
-from evidently.sdk.panels import line_plot_panel
-from evidently.ui.workspace import Workspace as EvidentlyWorkspace
-
-from serm.atomic import write_text
+from serm.atomic import replace_file, write_json, write_text
 from serm.report import history
 from serm.versioning import Workspace
 
-if TYPE_CHECKING:
-    from evidently.ui.workspace import Project
-
 #: Evidently names a metric by its class; a panel draws each one over the cycles, a line a column.
 PANELS = (("Distance of each column from the window before", "ValueDrift"), ("Columns marked", "DriftedColumnsCount"))
+_IDS = UUID("5e6d0000-0000-4000-8000-000000000000")
 
 
 def directory_of(workspace: Path) -> Path:
-    """Return where a workspace's Evidently workspace is unless it is said otherwise; git does not see it."""
+    """Return where the cycles of ``workspace`` add their snapshots; git does not see it."""
     return workspace / "evidently"
 
 
 def add(workspace: Path, tag: str, snapshot: Path) -> None:
-    """Add the snapshot of the cycle ``tag`` to the workspace's Evidently workspace, in the place of an earlier one.
+    """Add the snapshot of the cycle ``tag`` to ``directory_of(workspace)``, in the place of an earlier one.
 
     Args:
         workspace: SERM's workspace.
-        tag: the cycle.
+        tag: the cycle's tag.
         snapshot: the drift step's ``snapshot.json``.
     """
-    _write(*_open(workspace, directory_of(workspace)), tag, snapshot)
+    with replace_file(_run(_project(workspace, directory_of(workspace)), tag)) as beside:
+        shutil.copyfile(snapshot, beside)
 
 
 def append(workspace: Path, directory: Path) -> list[str]:
@@ -52,40 +46,34 @@ def append(workspace: Path, directory: Path) -> list[str]:
         UserError: the workspace has no published cycle, or DVC cannot bring back a snapshot.
     """
     repository = Workspace(workspace)
-    evidently, project = _open(workspace, directory)
-    there = set(evidently.list_runs(project.id))
-    tags = [tag for tag in history.tags(workspace) if _run(project, tag) not in there and repository.has_tag(tag)]
+    project = _project(workspace, directory)
+    tags = [tag for tag in history.tags(workspace) if not _run(project, tag).exists() and repository.has_tag(tag)]
     for tag in tags:
-        with tempfile.TemporaryDirectory() as folder:
-            snapshot = Path(folder) / "snapshot.json"
+        with replace_file(_run(project, tag).resolve()) as beside:  # DVC runs in the workspace, not here
+            beside.unlink()  # DVC leaves what is there
             source = [str(repository.path), "cycle/drift/snapshot.json"]
-            repository.dvc("get", "--quiet", "--rev", tag, "--out", str(snapshot), *source)
-            _write(evidently, project, tag, snapshot)
+            repository.dvc("get", "--quiet", "--rev", tag, "--out", str(beside), *source)
     return tags
 
 
-def _open(workspace: Path, directory: Path) -> tuple[EvidentlyWorkspace, Project]:
-    evidently = EvidentlyWorkspace.create(str(directory))
-    write_text(directory / ".gitignore", "*\n")  # `serm evidently` makes it again from git's tags
-    return evidently, _project(evidently, workspace.resolve().name)
-
-
-def _run(project: Project, tag: str) -> UUID:
-    """Return the id of a cycle's run: the same each time, so that a cycle that is resumed has one."""
-    return uuid5(project.id, tag)
-
-
-def _write(evidently: EvidentlyWorkspace, project: Project, tag: str, snapshot: Path) -> None:
-    run = Snapshot.loads(snapshot.read_text(encoding="utf-8"))
-    run.set_name(tag)
-    evidently.state.write_snapshot(project.id, _run(project, tag), run.to_snapshot_model())
-
-
-def _project(evidently: EvidentlyWorkspace, name: str) -> Project:
-    found = evidently.search_project(name)
-    if found:
-        return found[0]
-    project = evidently.create_project(name, "The windows of SERM's cycles, each beside the one before.")
-    for title, metric in PANELS:
-        project.dashboard.add_panel(line_plot_panel(title, [PanelMetric(metric=metric)]), tab="Drift")
+def _project(workspace: Path, directory: Path) -> Path:
+    """Make the Evidently project of ``workspace`` in ``directory`` if it is not there, and return its directory."""
+    name = workspace.resolve().name
+    project = directory / str(uuid5(_IDS, name))
+    if (project / "metadata.json").exists():
+        return project
+    write_text(directory / ".gitignore", "*\n")  # `serm evidently` makes all of it again from git's tags
+    panels = [
+        {"id": str(uuid5(_IDS, title)), "title": title, "size": "full", "plot_params": {"plot_type": "line"}}
+        | {"values": [{"metric": f"evidently:metric_v2:{metric}"}]}
+        for title, metric in PANELS
+    ]
+    tab = {"id": str(uuid5(_IDS, "Drift")), "title": "Drift", "panels": [panel["id"] for panel in panels]}
+    write_json(project / "dashboard.json", {"tabs": [tab], "panels": panels})
+    about = "The windows of SERM's cycles, each beside the one before."
+    write_json(project / "metadata.json", {"id": project.name, "name": name, "description": about, "version": "2"})
     return project
+
+
+def _run(project: Path, tag: str) -> Path:
+    return project / "snapshots" / f"{uuid5(_IDS, tag)}.json"

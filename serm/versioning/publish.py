@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -48,8 +47,8 @@ def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -
 def record(repository: Path, outputs: Mapping[str, Path], settings: Settings) -> Figures:
     """Commit and tag a window in which nothing drifted: what was found in it, and no challenger.
 
-    The steps after drift did not run: what an earlier cycle left of them in ``cycle/`` goes, and dvc.lock pins nothing
-    of them. A second call with the same bytes changes nothing.
+    The steps after drift did not run, so ``cycle/`` and dvc.lock keep what the last challenger's cycle left of them
+    (``dvc status`` says that their window is another). A second call with the same bytes changes nothing.
 
     Args:
         repository: the workspace.
@@ -67,12 +66,9 @@ def record(repository: Path, outputs: Mapping[str, Path], settings: Settings) ->
     summaries = _placed(workspace, outputs, WATCH)
     if summaries["drift"]["decision"] != "quiet":
         raise UserError(f"{repository}: the window of {tag} drifted; run the steps after drift, then `serm publish`.")
-    for name in STEPS[len(WATCH) :]:
-        shutil.rmtree(workspace.path / "cycle" / name, ignore_errors=True)
+    for name in STEPS[len(WATCH) :]:  # of a trial under this tag, which was deleted
         (workspace.path / "history" / tag / f"{name}.json").unlink(missing_ok=True)
-    (workspace.path / "dvc.lock").unlink(missing_ok=True)
     workspace.dvc("commit", "--quiet", "--force", *WATCH)
-    workspace.git("rm", "--quiet", "--force", "--ignore-unmatch", "cycle/model_card.md")
     return _tagged(workspace, tag, summaries, "nothing drifted", "nothing drifted")
 
 

@@ -51,20 +51,23 @@ def test_a_dangling_reference_is_found(ir, damage, complaint):
     assert any(complaint in problem for problem in dangling_references(damaged))
 
 
+def _branches(ir):
+    return ir["components"]["comp-condition-branches-1"]["dag"]["tasks"]
+
+
 def _tasks(ir):
-    return ir["components"]["comp-condition-1"]["dag"]["tasks"]
+    return ir["components"]["comp-condition-2"]["dag"]["tasks"]
 
 
 def test_drift_decides_whether_the_cycle_goes_on(ir):
     root = ir["root"]["dag"]["tasks"]
-    condition = root["condition-1"]["triggerPolicy"]["condition"]
-    assert "drift-Output" in condition
-    assert "evolve" in condition
+    drifted, quiet = (_branches(ir)[f"condition-{n}"]["triggerPolicy"]["condition"] for n in (2, 3))
+    assert drifted.endswith("drift-Output'] == 'evolve'")
+    assert quiet == f"!({drifted})"
     assert {"mine", "annotate", "train", "evaluate", "publish", "deploy"} <= _tasks(ir).keys()
     assert {"ingest", "validate", "drift"} <= root.keys()
     assert "publish" in _tasks(ir)["deploy"]["dependentTasks"]
-    quiet = root["condition-branches-1"] if "condition-branches-1" in root else root
-    assert quiet
+    assert ir["components"]["comp-condition-3"]["dag"]["tasks"].keys() == {"record"}
 
 
 def test_each_step_has_component_executor_and_verb(ir):
