@@ -68,7 +68,8 @@ class Workspace:
     def track(self, *paths: str) -> None:
         """Put directories under DVC (``dvc add``) and stage their pointers in git."""
         self.dvc("add", "--quiet", *paths)
-        self.git("add", *(f"{path}.dvc" for path in paths), *self._ignore_files())
+        ignores = sorted({str(Path(path).parent / ".gitignore") for path in paths})  # DVC writes them beside the paths
+        self.git("add", *(f"{path}.dvc" for path in paths), *(name for name in ignores if (self.path / name).exists()))
 
     def commit(self, message: str) -> str:
         """Commit what is staged, if anything is, and return the commit's hash."""
@@ -83,10 +84,6 @@ class Workspace:
     def has_remote(self) -> bool:
         """Tell whether DVC has a default remote to push to."""
         return "core.remote" in self.dvc("config", "--list")
-
-    def _ignore_files(self) -> list[str]:
-        ignores = [self.path / ".gitignore", *self.path.glob("*/.gitignore")]
-        return [str(file.relative_to(self.path)) for file in ignores if file.exists()]
 
 
 _DVC = (sys.executable, "-m", "dvc")

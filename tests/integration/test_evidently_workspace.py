@@ -56,6 +56,7 @@ def test_each_cycle_appends_one_snapshot_and_a_second_call_none(
     of_cycles = snapshots.directory_of(workspace.path)
     assert len(list(of_cycles.glob("*/snapshots/*.json"))) == 1
     assert snapshots.append(workspace.path, of_cycles) == ["cycle-0001"]
+    workspace.track("cycle/drift")  # as `serm advance` does: git is not asked to take what it is told to ignore
     assert "evidently" not in workspace.git("status", "--porcelain")
 
     evidently = EvidentlyWorkspace(str(out))
