@@ -1,1 +1,1 @@
-"""The publish component."""
+"""The record component."""
