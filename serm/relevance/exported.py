@@ -18,6 +18,8 @@ from serm.relevance.interface import Indices, Scores, length_batches, unique
 from serm.relevance.saved import verify
 
 FAMILY = "exported"
+GRAPH = 2
+"""The version of the graph's inputs."""
 FILES = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin")}
 Run = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
@@ -49,13 +51,10 @@ class Exported:
         self, queries: Sequence[str], documents: Sequence[str]
     ) -> list[tuple[Indices, dict[str, NDArray[Any]]]]:
         """Return the pairs' rows in batches of similar length, each with the graph's inputs."""
-        (query_ids, q), (document_ids, d) = (
-            self._tokens("query", queries),
-            self._tokens("passage", documents),
-        )
+        (query_ids, q), (document_ids, d) = self._tokens("query", queries), self._tokens("passage", documents)
         lengths = np.array([len(query_ids[a]) + len(document_ids[b]) for a, b in zip(q, d, strict=True)], np.int64)
         return [
-            (rows, {**self._side("query", query_ids, q[rows]), **self._side("document", document_ids, d[rows])})
+            (rows, self._inputs(query_ids, document_ids, q[rows], d[rows]))
             for rows in length_batches(lengths, self.config["batch_tokens"])
         ]
 
@@ -63,18 +62,29 @@ class Exported:
         distinct, rows = unique(texts)
         return [one.ids for one in self._tokenizer.encode_batch([f"{kind}: {text}" for text in distinct])], rows
 
-    def _side(self, name: str, ids: list[list[int]], chosen: Indices) -> dict[str, NDArray[Any]]:
-        distinct, rows = np.unique(chosen, return_inverse=True)
-        longest = max(len(ids[row]) for row in distinct)
-        tokens = np.zeros((len(distinct), longest), np.int64)
-        mask = np.zeros((len(distinct), longest), bool)
-        for place, row in enumerate(distinct):
-            tokens[place, : len(ids[row])] = ids[row]
-            mask[place, : len(ids[row])] = True
+    def _inputs(
+        self, query_ids: list[list[int]], document_ids: list[list[int]], q: Indices, d: Indices
+    ) -> dict[str, NDArray[Any]]:
+        """Return the graph's inputs for pairs of the ``q[i]``-th query and the ``d[i]``-th document."""
+        (q_texts, q_rows), (d_texts, d_rows) = (np.unique(one, return_inverse=True) for one in (q, d))
+        d_rows = d_rows + len(q_texts)
+        ids = [query_ids[text] for text in q_texts] + [document_ids[text] for text in d_texts]
+        lengths = np.array([len(one) for one in ids], np.int64)
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        tokens = np.zeros(mask.shape, np.int64)
+        tokens[mask] = np.concatenate(ids)
+        q_length, d_length = lengths[q_rows][:, None], lengths[d_rows][:, None]
+        column = np.arange((q_length + d_length).max())
+        pair_mask = column < q_length + d_length
+        in_query = q_rows[:, None] * len(mask[0]) + column
+        in_document = d_rows[:, None] * len(mask[0]) + column - q_length
         return {
-            f"{name}_words": self._words[tokens].astype(np.float32),
-            f"{name}_mask": mask,
-            f"{name}_rows": rows.astype(np.int64),
+            "words": self._words[tokens].astype(np.float32),
+            "mask": mask,
+            "query_rows": q_rows.astype(np.int64),
+            "document_rows": d_rows.astype(np.int64),
+            "pair_tokens": np.where(column < q_length, in_query, in_document) * pair_mask,
+            "pair_mask": pair_mask,
         }
 
 
@@ -82,8 +92,10 @@ def read(path: Path, config: dict[str, Any], version: str) -> Exported:
     """Read an exported model, after each file's sha256 was checked.
 
     Raises:
-        UserError: a file was changed, or the runtime is not known.
+        UserError: a file was changed, or its graph or runtime is not known.
     """
+    if config.get("graph") != GRAPH:
+        raise UserError(f"{path}/config.json: exported by another version of SERM; export the model again.")
     runtime = config["runtime"]
     if runtime not in RUNTIMES:
         raise UserError(f"{path}/config.json: runtime {runtime!r}, expected {' or '.join(RUNTIMES)}.")

@@ -1,16 +1,16 @@
 """A cross-encoder as one graph, for ONNX and OpenVINO.
 
-The graph takes a batch's distinct queries and distinct documents, and for each pair the row of either. So the lower
+The graph takes a batch's distinct texts, queries and documents alike, and for each pair the row of either. So the lower
 layers, and the whole encoder that the cosine needs, still run once a text and not once a pair, though it is one graph
-with nothing to keep between calls. Word embeddings stay outside, the same fp16 table that the trained model maps from
-disk: they are two thirds of a multilingual model's bytes, need no arithmetic, and models in one server share them.
-The ordinal head stays outside too, in float64.
+with nothing to keep between calls. Each layer stands in it once: nncf's SmoothQuant passes over a weight that two
+places share, and without it this encoder's outliers leave int8 too few steps for all else. Word embeddings stay
+outside, the same fp16 table that the trained model maps from disk: they are two thirds of a multilingual model's
+bytes, need no arithmetic, and models in one server share them. The ordinal head stays outside too, in float64.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from torch.nn import functional
 from serm.relevance.encoder import attention_mask, mean_pool
 from serm.relevance.model import RelevanceModel
 
-INPUTS = ("query_words", "query_mask", "document_words", "document_mask", "query_rows", "document_rows")
+INPUTS = ("words", "mask", "query_rows", "document_rows", "pair_tokens", "pair_mask")
 OUTPUT = "score"
 OPSET = 18
 
@@ -36,20 +36,27 @@ class Graph(nn.Module):
 
     def forward(
         self,
-        query_words: torch.Tensor,
-        query_mask: torch.Tensor,
-        document_words: torch.Tensor,
-        document_mask: torch.Tensor,
+        words: torch.Tensor,
+        mask: torch.Tensor,
         query_rows: torch.Tensor,
         document_rows: torch.Tensor,
+        pair_tokens: torch.Tensor,
+        pair_mask: torch.Tensor,
     ) -> torch.Tensor:
-        """Return s [n] for word embeddings [texts, tokens, dim] fp32, their masks (bool), and rows [n] int64."""
-        queries, query_states = self._encode(query_words, query_mask)
-        documents, document_states = self._encode(document_words, document_mask)
-        cosine = (queries[query_rows] * documents[document_rows]).sum(1)
-        hidden = torch.cat([query_states[query_rows], document_states[document_rows]], 1)
-        mask = torch.cat([query_mask[query_rows], document_mask[document_rows]], 1)
-        return self.residual.score(cosine, mean_pool(self.residual.upper(hidden, attention_mask(mask)), mask))
+        """Return s [n].
+
+        Args:
+            words: [texts, tokens, dim] fp32, the texts' word embeddings.
+            mask: [texts, tokens] bool, false behind a text's end.
+            query_rows: [n] int64, the text that is each pair's query.
+            document_rows: [n] int64, and its document.
+            pair_tokens: [n, joint] int64, the places of each pair's tokens, the query's first, among all texts' tokens.
+            pair_mask: [n, joint] bool, false behind a pair's end.
+        """
+        vectors, states = self._encode(words, mask)
+        cosine = (vectors[query_rows] * vectors[document_rows]).sum(1)
+        hidden = self.residual.upper(states.flatten(0, 1)[pair_tokens], attention_mask(pair_mask))
+        return self.residual.score(cosine, mean_pool(hidden, pair_mask))
 
     def _encode(self, words: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = states = self.embeddings(inputs_embeds=words)
@@ -65,24 +72,25 @@ def to_onnx(model: RelevanceModel, file: Path) -> None:
     """Write the graph as one ONNX file, fp32."""
     graph = Graph(model).eval()
     dim = model.encoder.words.shape[1]
-    q, d, n = (torch.export.Dim(name) for name in ("queries", "documents", "pairs"))
-    q_tokens, d_tokens = (torch.export.Dim(name, max=model.encoder.max_tokens) for name in ("q_tokens", "d_tokens"))
+    texts, pairs = torch.export.Dim("texts"), torch.export.Dim("pairs")
+    tokens = torch.export.Dim("tokens", max=model.encoder.max_tokens)
+    joint = torch.export.Dim("joint", max=2 * model.encoder.max_tokens)
     example = (
-        torch.zeros(2, 3, dim),
-        torch.ones(2, 3, dtype=torch.bool),
-        torch.zeros(3, 4, dim),
-        torch.ones(3, 4, dtype=torch.bool),
+        torch.zeros(4, 3, dim),
+        torch.ones(4, 3, dtype=torch.bool),
         torch.tensor([0, 0, 1, 1, 1]),
-        torch.tensor([0, 1, 2, 0, 1]),
+        torch.tensor([2, 3, 2, 3, 2]),
+        torch.zeros(5, 6, dtype=torch.long),
+        torch.ones(5, 6, dtype=torch.bool),
     )
-    text: list[Any] = [{0: q, 1: q_tokens}] * 2 + [{0: d, 1: d_tokens}] * 2
+    text, pair = {0: texts, 1: tokens}, {0: pairs, 1: joint}
     torch.onnx.export(
         graph,
         example,
         file,
         input_names=list(INPUTS),
         output_names=[OUTPUT],
-        dynamic_shapes=tuple([*text, {0: n}, {0: n}]),
+        dynamic_shapes=(text, text, {0: pairs}, {0: pairs}, pair, pair),
         opset_version=OPSET,
         external_data=False,
         verbose=False,

@@ -53,20 +53,29 @@ def export(world: Path, out: Path, runtime: exporting.Runtime, precision: export
 
 @pytest.fixture(scope="module")
 def exports(world: Path) -> dict[str, Path]:
-    """ONNX in fp32, and OpenVINO in int8, which sixteen random dimensions bear less than a real model does."""
+    """ONNX in fp32; OpenVINO in int8, which sixteen random dimensions bear less than a real model; int8 weights."""
     onnx = export(world, world / "onnx", "onnx", "fp32")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "MAX_DIFFERENCE", 0.5)
         int8 = export(world, world / "openvino", "openvino", "int8")
-    for figures, least in ((onnx, 0.997), (int8, 0.9)):
+    weights = export(world, world / "weights", "openvino", "int8-weights")
+    for figures, least in ((onnx, 0.997), (int8, 0.9), (weights, 0.997)):
         assert figures["pairs"] == 2 * len(QUERIES)
         assert float(str(figures["rank_correlation"])) >= least
     assert abs(float(str(onnx["ndcg_10_difference"]))) <= 0.003
-    assert 'type="FakeQuantize"' in (world / "openvino" / "openvino_model.xml").read_text()
-    return {"onnx": world / "onnx", "openvino": world / "openvino"}
+    return {"onnx": world / "onnx", "openvino": world / "openvino", "weights": world / "weights"}
 
 
-@pytest.mark.parametrize(("runtime", "near"), [("onnx", 0.02), ("openvino", 0.5)])
+def test_int8_quantises_weights_and_activations_and_int8_weights_only_weights(exports: dict[str, Path]) -> None:
+    graphs = {name: (exports[name] / "openvino_model.xml").read_text() for name in ("openvino", "weights")}
+    assert 'type="FakeQuantize"' in graphs["openvino"]
+    assert 'type="FakeQuantize"' not in graphs["weights"]
+    for graph in graphs.values():
+        assert graph.count('element_type="i8"') >= 2 * 6  # two layers; the joint one's are the upper one's, untrained
+    assert "nncf_smooth_quant" in graphs["openvino"]
+
+
+@pytest.mark.parametrize(("runtime", "near"), [("onnx", 0.02), ("openvino", 0.5), ("weights", 0.05)])
 def test_an_export_scores_as_the_trained_model_does(
     world: Path, exports: dict[str, Path], runtime: str, near: float
 ) -> None:
