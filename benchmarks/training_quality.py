@@ -21,11 +21,13 @@ import torch
 
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
+from serm.evaluation.significance import bootstrap_interval
 from serm.relevance import Encoder, RelevanceModel, document_text
 from serm.relevance.model import Pairs
 from serm.settings import TrainingSettings
 from serm.tokens import tokens
-from serm.training.fit import fine_tune, fit_cosine, reproducible
+from serm.training.cross_encoder import CrossEncoderTask
+from serm.training.fit import fine_tune, reproducible
 from serm.training.losses import Targets
 from serm.worlds import pools
 from serm.worlds.emoji import FAMILIES, EmojiWorld
@@ -91,7 +93,10 @@ def emoji(encoder: Encoder, seed: int, queries: int, tests: int, options: Traini
 
 
 def esci(encoder: Encoder, data: Path, seed: int, options: TrainingSettings) -> dict[str, Any]:
-    """Return NDCG@10 of each system on ESCI's queries, each scored by the models that did not see its fold."""
+    """Return NDCG@10 of each system on ESCI's queries, each scored by the models that did not see its fold.
+
+    ``above_cosine`` is each system's mean difference from the cosine with its 95 % bootstrap interval over queries.
+    """
     judged = _esci(data, seed)
     fold = np.random.default_rng(seed).permutation(judged.groups().max() + 1)[judged.groups()] % ESCI_FOLDS
     lexical = bm25(judged)
@@ -102,7 +107,15 @@ def esci(encoder: Encoder, data: Path, seed: int, options: TrainingSettings) -> 
         found = score_all(encoder, judged[kept], judged[kept], judged[out], options, lexical[out])
         for name, values in found.items():
             scores[name][out] = values
-    return measure(judged, scores, np.ones(len(judged), bool))
+    values = by_query(judged, scores, np.ones(len(judged), bool))
+    differences = np.stack([values[name] - values["cosine"] for name in SYSTEMS[1:]], 1)
+    ends = (differences.mean(0), *bootstrap_interval(differences, 2000, 0.95, seed=0))
+    return {
+        **means(values),
+        "folds": ESCI_FOLDS,
+        "pairs": len(judged),
+        "above_cosine": {name: [round(float(end[n]), 4) for end in ends] for n, name in enumerate(SYSTEMS[1:])},
+    }
 
 
 def score_all(
@@ -133,7 +146,7 @@ def score_all(
     _, asked, held = (subset(pairs, rows) for rows in places)
     targets = replace(as_targets(unlabelled), distributions=torch.from_numpy(taught).float())
     with reproducible(options):
-        fine_tune(student, asked, targets, options)
+        fine_tune(CrossEncoderTask(student, asked, targets, options), options)
     scores["distilled student"] = student.forward(held).numpy().astype(float)
     return scores
 
@@ -141,8 +154,9 @@ def score_all(
 def fit(model: RelevanceModel, pairs: Pairs, judged: Judged, options: TrainingSettings) -> None:
     """Train ``model`` as SERM's bootstrap does."""
     with reproducible(options):
-        fit_cosine(model, pairs, as_targets(judged))
-        fine_tune(model, pairs, as_targets(judged), options)
+        task = CrossEncoderTask(model, pairs, as_targets(judged), options)
+        task.fit_cosine()
+        fine_tune(task, options)
 
 
 def as_targets(judged: Judged) -> Targets:
@@ -191,18 +205,28 @@ def bm25(judged: Judged) -> np.ndarray:
 
 
 def measure(judged: Judged, scores: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, Any]:
-    """Return the mean NDCG@10 of each system over the queries that have a relevant and another pair in ``rows``."""
+    """Return how many queries tell systems apart in ``rows``, and the mean NDCG@10 of each system over them."""
+    return means(by_query(judged, scores, rows))
+
+
+def means(values: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the number of queries and each system's mean."""
+    queries = len(values["cosine"])
+    return {"queries": queries} | {name: round(float(one.mean()), 4) for name, one in values.items() if queries}
+
+
+def by_query(judged: Judged, scores: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each system's NDCG@10 of the queries that have pairs of different grades in ``rows``."""
     groups = judged.groups()
     told = [
         number for number in np.unique(groups[rows]) if len(set(judged.grades[rows & (groups == number)].tolist())) > 1
     ]
     kept = rows & np.isin(groups, told)
     queries = np.unique(groups[kept], return_inverse=True)[1]
-    found: dict[str, Any] = {"queries": len(told)}
-    for name in SYSTEMS if told else ():
-        values = ndcg(queries, judged.grades[kept], scores[name][kept], (CUTOFF,), seed=0)
-        found[name] = round(float(values.mean()), 4)
-    return found
+    return {
+        name: ndcg(queries, judged.grades[kept], scores[name][kept], (CUTOFF,), seed=0)[:, 0] if told else np.zeros(0)
+        for name in SYSTEMS
+    }
 
 
 def _judged(table: pa.Table, texts: dict[str, str]) -> Judged:

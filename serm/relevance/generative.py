@@ -135,21 +135,25 @@ class GenerativeModel:
                 answers.append(label + why if rationale and order == "after" else label)
         return answers
 
+    def grade_logits(self, queries: Sequence[str], documents: Sequence[str]) -> torch.Tensor:
+        """Return the grade tokens' logits [n, 4] of ``n`` pairs."""
+        return self.logits(self._until_grade(self.prompts(queries, documents)))
+
     def logits(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the grade tokens' logits [n, 4] behind ``texts``, which end with ``stem``."""
         ids = [self.tokenizer(text).input_ids for text in texts]
         logits = torch.empty(len(ids), len(Grade))
-        with torch.inference_mode(), fast_matmul():
+        with torch.inference_mode(), fast_matmul(device=self.lm.device):
             for batch in length_batches(np.array([len(one) for one in ids], np.int64), self.config["batch_tokens"]):
                 found = self.lm(**self.padded([ids[row] for row in batch]), logits_to_keep=1).logits
-                logits[batch] = found[:, -1, self.grade_tokens].float()
+                logits[batch] = found[:, -1, self.grade_tokens].float().cpu()
         return logits
 
     def calibrate(self, queries: Sequence[str], documents: Sequence[str], grades: NDArray[np.int64]) -> float:
         """Set the temperature to the likeliest one on held-out pairs; return it, within 1/20 to 20; 1 without any."""
         self.config["temperature"] = 1.0
         if len(grades):
-            logits = self.logits(self._until_grade(self.prompts(queries, documents))).double()
+            logits = self.grade_logits(queries, documents).double()
             logarithm = torch.zeros((), dtype=torch.float64, requires_grad=True)
             optimizer = torch.optim.LBFGS([logarithm], max_iter=50, line_search_fn="strong_wolfe")
 
@@ -180,14 +184,15 @@ class GenerativeModel:
             self.version = finish(beside, config)
 
     def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """Return input_ids, attention_mask and position_ids [n, longest], padded on the left."""
+        """Return input_ids, attention_mask and position_ids [n, longest], padded on the left, on the model's device."""
         longest = max(len(one) for one in ids)
         tokens = torch.zeros(len(ids), longest, dtype=torch.long)
         mask = torch.zeros(len(ids), longest, dtype=torch.long)
         for row, one in enumerate(ids):
             tokens[row, longest - len(one) :] = torch.tensor(one)
             mask[row, longest - len(one) :] = 1
-        return {"input_ids": tokens, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        inputs = {"input_ids": tokens, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        return {name: one.to(self.lm.device) for name, one in inputs.items()}
 
     def _until_grade(self, prompts: Sequence[str], draw: bool = False) -> list[str]:
         """Continue prompts up to the place of the grade, behind a rationale if it stands before it."""
@@ -205,7 +210,7 @@ class GenerativeModel:
         options = {"do_sample": draw, "max_new_tokens": self.config["rationale_tokens"], "pad_token_id": 0}
         if draw:
             options |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-        with torch.inference_mode(), fast_matmul():
+        with torch.inference_mode(), fast_matmul(device=self.lm.device):
             for batch in length_batches(np.array([len(one) for one in ids], np.int64), self.config["batch_tokens"]):
                 inputs = self.padded([ids[row] for row in batch])
                 inputs.pop("position_ids")  # generate makes its own

@@ -12,16 +12,17 @@ from serm.settings import TrainingSettings
 Rows = NDArray[np.int64]
 
 
-def batches(lengths: Rows, groups: Rows, settings: TrainingSettings) -> Iterator[Rows]:
-    """Yield batches of rows for all epochs, the same for the same settings.
+def batches(lengths: Rows, groups: Rows, size: int, settings: TrainingSettings) -> Iterator[Rows]:
+    """Yield batches of ``size`` rows for all epochs, the same for the same settings.
 
-    Queries are sorted by their longest pair (nearly equal ones at random), their rows cut into batches, and the batches
-    shuffled. So a batch holds whole queries, but for those at its edges.
+    Groups are sorted by their longest row (nearly equal ones at random), their rows cut into batches, and the batches
+    shuffled. So a batch holds whole groups, but for those at its edges.
 
     Args:
-        lengths: tokens of each pair [n].
-        groups: the number of each pair's query [n].
-        settings: ``epochs``, ``batch_pairs`` and ``seed`` are read.
+        lengths: tokens of each row [n].
+        groups: the number of each row's group, a query [n].
+        size: of a batch; the last one of an epoch may have fewer.
+        settings: ``epochs`` and ``seed`` are read.
     """
     generator = np.random.default_rng(settings.seed)
     longest = np.zeros(groups.max() + 1)
@@ -29,18 +30,18 @@ def batches(lengths: Rows, groups: Rows, settings: TrainingSettings) -> Iterator
     for _ in range(settings.epochs):
         place = np.argsort(np.argsort(longest + 3 * generator.random(len(longest)), kind="stable"), kind="stable")
         order = np.argsort(place[groups], kind="stable")
-        cut = np.split(order, range(settings.batch_pairs, len(order), settings.batch_pairs))
+        cut = np.split(order, range(size, len(order), size))
         for number in generator.permutation(len(cut)):
             yield cut[number]
 
 
 def parts(batch: Rows, groups: Rows, count: int) -> list[Rows]:
-    """Cut ``batch`` between its queries into at most ``count`` parts of about one size.
+    """Cut ``batch`` between its groups into at most ``count`` parts of about one size.
 
     Args:
-        batch: rows, those of a query beside each other.
-        groups: the number of each row's query, for all rows.
-        count: there are fewer parts where there are fewer queries.
+        batch: rows, those of a group beside each other.
+        groups: the number of each row's group, for all rows.
+        count: there are fewer parts where there are fewer groups.
     """
     borders = np.flatnonzero(np.diff(groups[batch])) + 1
     wanted = len(batch) * np.arange(1, count) / count

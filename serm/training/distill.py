@@ -19,11 +19,12 @@ from serm.relevance import RelevanceModel
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.training.checkpoint import checkpoints_of
+from serm.training.cross_encoder import CrossEncoderTask, targets_of
 from serm.training.examples import Examples, chosen_queries, read, read_mined
 from serm.training.fit import fine_tune, reproducible
 from serm.training.forgetting import remembered
 from serm.training.tracking import write_provenance
-from serm.training.train import held_out_rows, targets_of
+from serm.training.train import held_out_rows
 
 WATCHED_SHARE = 0.1
 """Mined queries that the student does not learn from: how near it is to its teachers is measured on them."""
@@ -58,7 +59,8 @@ def distill(
         UserError: a model or dataset is missing, there is nothing to learn from, or the student would not be smaller
             than the champion.
     """
-    options = settings.training.model_copy(update={"epochs": settings.training.distillation_epochs})
+    # A student is not stopped early: its aim is its teachers, and no grade.
+    options = settings.training.model_copy(update={"epochs": settings.training.distillation_epochs, "patience": 0})
     settings = settings.model_copy(update={"training": options})
     start = relevance.load(champion)
     if not isinstance(start, RelevanceModel):
@@ -83,11 +85,12 @@ def distill(
         before = _divergence(taught[unseen], student, pairs[unseen])
         seen = pairs[~unseen]
         targets = replace(targets_of(seen), distributions=torch.from_numpy(taught[~unseen]).float())
-        fitted = fine_tune(student, student.pairs(*seen.texts()), targets, options, checkpoints=checkpoints)
+        held = known[calibrating]
+        held_out = student.pairs(*held.texts()), targets_of(held)
+        task = CrossEncoderTask(student, student.pairs(*seen.texts()), targets, options, held_out)
+        fitted = fine_tune(task, options, checkpoints)
         after = _divergence(taught[unseen], student, pairs[unseen])
-        held = targets_of(known[calibrating])
-        scores = student.forward(student.pairs(*known[calibrating].texts()))
-        temperature = student.residual.ordinal.calibrate(scores.clone(), held.grades)
+        temperature = task.calibrate()
         memory = remembered(start, student, known[out_rows & ~calibrating])
     if PartialState().is_main_process:
         with replace_directory(out) as directory:

@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from serm.relevance import RelevanceModel
-from serm.relevance.model import Pairs
 from serm.settings import TrainingSettings
 from serm.training.batches import batches
 from serm.training.checkpoint import Checkpoints
-from serm.training.losses import Targets
 from serm.training.run import Run
+from serm.training.task import Task
 
 REPORT_STEPS = 50
 """Steps whose mean loss makes one number of the curve."""
@@ -61,60 +59,29 @@ class Fitted:
     """Of the steps that this process took itself."""
 
 
-def fit_cosine(model: RelevanceModel, pairs: Pairs, targets: Targets) -> None:
-    """Fit alpha and the thresholds, four numbers, to the cosines alone."""
-    residual = model.residual
-    scale = 1 / float(pairs.cosines.std().clamp(min=1e-3))
-    residual.alpha.data.fill_(scale)
-    residual.ordinal.first.data.fill_(scale * float(pairs.cosines.mean()) - 1)
-    parameters = [residual.alpha, *residual.ordinal.parameters()]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe")
-
-    def loss() -> float:
-        optimizer.zero_grad()
-        likelihood = residual.ordinal.log_likelihood(residual.alpha * pairs.cosines, targets.grades)
-        value = -(targets.weights * likelihood).sum() / targets.weights.sum()
-        # A grade that no pair has would shrink its gap without end; this holds it, and moves no other by much.
-        value = value + 1e-4 * residual.ordinal.log_gaps.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value.item()
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-
-
-def fine_tune(
-    model: RelevanceModel,
-    pairs: Pairs,
-    targets: Targets,
-    settings: TrainingSettings,
-    watched: tuple[Pairs, Targets] | None = None,
-    checkpoints: Checkpoints | None = None,
-) -> Fitted:
-    """Train the residual on ``n`` pairs, as ``losses.objective`` says.
+def fine_tune(task: Task, settings: TrainingSettings, checkpoints: Checkpoints | None = None) -> Fitted:
+    """Train a model of either family.
 
     AdamW, linear warm-up, linear decay to zero, gradients clipped to norm 1. Under ``torchrun`` the parts of each batch
     are shared out among the processes and their gradients summed, so the batch stays the same.
 
     Args:
-        model: its residual is changed in place.
-        pairs: what it learns from.
-        targets: what it learns.
-        settings: the section ``training``.
-        watched: held-out pairs; with ``patience``, training stops when their loss no longer falls.
+        task: the model, whose weights are changed in place, and what it learns.
+        settings: the section ``training``; with ``patience``, training stops when the task's held-out loss no longer
+            falls.
         checkpoints: where the run's state is kept; it goes on from there if there is one.
     """
-    order = list(batches(pairs.lengths, targets.groups.numpy(), settings))
-    run = Run(model, pairs, targets, settings, len(order))
+    order = list(batches(task.lengths, task.groups, task.batch_pairs, settings))
+    run = Run(task, settings, len(order))
     if checkpoints:
         run.restore(checkpoints)
-    model.residual.train()
     begun, start = run.step, time.perf_counter()
     for step in _progress(run.step, len(order), run.losses):
         if run.is_over:
             break
         run.update(order[step])
-        if watched and settings.patience and (run.step % settings.watch_steps == 0 or run.step == len(order)):
-            run.watch(*watched)
+        if settings.patience and (run.step % settings.watch_steps == 0 or run.step == len(order)):
+            run.watch()
         if checkpoints and run.step % checkpoints.every == 0 and run.step < len(order):
             run.save(checkpoints)
     run.finish()

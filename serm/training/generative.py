@@ -1,26 +1,20 @@
-"""Supervised fine-tuning of a generative model's adapters on judgments, with their rationales where they have some."""
+"""Training a generative model: its adapters, on judgments, with their rationales where they have some."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
-from serm.errors import UserError
 from serm.relevance.encoder import fast_matmul
 from serm.relevance.generative import GRADE, RATIONALE, GenerativeModel
 from serm.settings import Settings
-from serm.step import Figures
+from serm.training.batches import Rows
 from serm.training.examples import Examples
-from serm.training.fit import Fitted
-
-REPORT_STEPS = 10
-"""Steps whose mean loss makes one number of the curve."""
 
 
 @dataclass(frozen=True)
@@ -35,54 +29,46 @@ class Lesson:
     """Where the rationale's tokens begin and end; an empty range where there is none."""
 
 
-def fit(model: GenerativeModel, examples: Examples, held_out: Examples, settings: Settings) -> tuple[Fitted, Figures]:
-    """Fine-tune the adapters and fit the temperature; return what was done and figures, as a cross-encoder's have it.
+class GenerativeTask:
+    """A generative model's ``serm.training.task.Task``.
 
     The loss of a pair is its weight times the sum of the grade's negative log-likelihood among the four grades, and the
-    mean one of the rationale's tokens in the whole vocabulary. AdamW, linear warm-up and decay, gradients clipped to
-    norm 1. With the same seed and threads the same adapters come out, bit for bit.
-
-    Raises:
-        UserError: there are no examples.
+    mean one of the rationale's tokens in the whole vocabulary. It needs no other pair, so each is a group of its own.
     """
-    if not len(examples):
-        raise UserError("no judgments to train on; add seed judgments to state/judgments.")
-    options = settings.training
-    model.config["temperature"] = 1.0
-    given = lessons(model, examples)
-    weights = torch.from_numpy(examples.weights).float()
-    batches = list(_batches(len(given), settings))
-    parameters = [parameter for parameter in model.lm.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, settings.relevance.generative.learning_rate, weight_decay=0.0)
-    warm = max(1, round(options.warmup_share * len(batches)))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: min((done + 1) / warm, (len(batches) - done) / max(1, len(batches) - warm))
-    )
-    losses = []
-    start = time.perf_counter()
-    model.lm.train()
-    for batch in batches:
-        with fast_matmul(options.precision == "bf16"):
-            each = loss(model, [given[row] for row in batch])
-        value = (weights[batch] * each).sum() / weights[batch].sum().clamp(min=1e-6)
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(value.item())
-    model.lm.eval()
-    rate = len(examples) * options.epochs / (time.perf_counter() - start)
-    temperature = model.calibrate(*held_out.texts(), held_out.grades)
-    parts = np.array_split(np.array(losses), -(-len(losses) // REPORT_STEPS))
-    curve = [round(float(part.mean()), 5) for part in parts]
-    figures: Figures = {
-        "pairs": len(examples),
-        "pairs_per_second": round(rate, 1),
-        "loss": round(curve[-1], 4),
-        "temperature": round(temperature, 4),
-    }
-    return Fitted(curve, len(losses), len(losses), [], 1, rate), figures
+
+    def __init__(self, model: GenerativeModel, examples: Examples, held_out: Examples, settings: Settings) -> None:
+        """Take a model, whose temperature becomes 1, what it learns, and held-out pairs."""
+        self.module = model.lm
+        if settings.training.gradient_checkpointing:
+            model.lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.config["temperature"] = 1.0
+        self._model, self._held_out, self._settings = model, held_out, settings
+        self._lessons = lessons(model, examples)
+        self._weights = torch.from_numpy(examples.weights).float()
+        self.lengths = np.array([len(one.ids) for one in self._lessons], np.int64)
+        self.groups = np.arange(len(examples))
+        self.batch_pairs = settings.relevance.generative.batch_pairs
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The adapters."""
+        adapters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        return [{"params": adapters, "lr": self._settings.relevance.generative.learning_rate, "weight_decay": 0.0}]
+
+    def loss(self, rows: Rows, batch: Rows) -> torch.Tensor:
+        """Return the share of ``rows`` in the batch's weighted mean."""
+        with fast_matmul(self._settings.training.precision == "bf16", self.module.device):
+            each = losses(self._model, [self._lessons[row] for row in rows])
+        weights = self._weights.to(each.device)
+        return (weights[rows] * each).sum() / weights[batch].sum().clamp(min=1e-6)
+
+    def held_out_loss(self) -> float:
+        """Return the mean negative log-likelihood of the held-out grades, behind the model's own rationales."""
+        logits = self._model.grade_logits(*self._held_out.texts())
+        return float(functional.cross_entropy(logits.double(), torch.from_numpy(self._held_out.grades)))
+
+    def calibrate(self) -> float:
+        """Fit the temperature to the held-out pairs."""
+        return self._model.calibrate(*self._held_out.texts(), self._held_out.grades)
 
 
 def lessons(model: GenerativeModel, examples: Examples) -> list[Lesson]:
@@ -106,7 +92,7 @@ def _lesson(model: GenerativeModel, prompt: str, answer: str) -> Lesson:
     return Lesson(tokens(prompt + answer), len(tokens(before_grade)), rationale)
 
 
-def loss(model: GenerativeModel, given: Sequence[Lesson]) -> torch.Tensor:
+def losses(model: GenerativeModel, given: Sequence[Lesson]) -> torch.Tensor:
     """Return the loss of each lesson [n], weights left out."""
     inputs = model.padded([one.ids for one in given])
     longest = inputs["input_ids"].shape[1]
@@ -114,26 +100,14 @@ def loss(model: GenerativeModel, given: Sequence[Lesson]) -> torch.Tensor:
     keep = max(len(one.ids) - min(one.grade_at, one.rationale[0] or one.grade_at) for one in given) + 1
     first = longest - keep
     logits = model.lm(**inputs, logits_to_keep=keep).logits.float()
-    losses = []
+    found = []
     for row, one in enumerate(given):
         shift = longest - len(one.ids) - first - 1  # a token is predicted one place before it stands
-        grade = one.ids[one.grade_at]
-        wanted = torch.tensor(model.grade_tokens.index(grade))
+        wanted = logits.new_tensor(model.grade_tokens.index(one.ids[one.grade_at]), dtype=torch.long)
         value = functional.cross_entropy(logits[row, one.grade_at + shift, model.grade_tokens], wanted)
         start, end = one.rationale
         if end > start:
-            said = torch.tensor(one.ids[start:end])
+            said = logits.new_tensor(one.ids[start:end], dtype=torch.long)
             value = value + functional.cross_entropy(logits[row, start + shift : end + shift], said)
-        losses.append(value)
-    return torch.stack(losses)
-
-
-def _batches(pairs: int, settings: Settings) -> list[np.ndarray]:
-    """Return batches of rows for all epochs, in a seeded random order."""
-    generator = np.random.default_rng(settings.training.seed)
-    size = settings.relevance.generative.batch_pairs
-    return [
-        batch
-        for _ in range(settings.training.epochs)
-        for batch in np.split(generator.permutation(pairs), range(size, pairs, size))
-    ]
+        found.append(value)
+    return torch.stack(found)

@@ -14,39 +14,33 @@ from rich.console import Console
 from torch import nn
 
 from serm.errors import UserError
-from serm.relevance import RelevanceModel
-from serm.relevance.encoder import fast_matmul
-from serm.relevance.model import Pairs
 from serm.settings import TrainingSettings
 from serm.training.batches import Rows, parts
 from serm.training.checkpoint import Checkpoints
-from serm.training.losses import Targets, objective
+from serm.training.task import Task
 
 
 class Run:
     """The state of a run after ``step`` steps.
 
     The data's order, the learning rate and dropout's random numbers follow from the settings and the step alone, so
-    the weights, the optimizer's moments and a few numbers are the whole state.
+    the trained weights, the optimizer's moments and a few numbers are the whole state.
     """
 
-    def __init__(
-        self, model: RelevanceModel, pairs: Pairs, targets: Targets, settings: TrainingSettings, steps: int
-    ) -> None:
+    def __init__(self, task: Task, settings: TrainingSettings, steps: int) -> None:
         """Take what ``fine_tune`` takes, and the number of ``steps`` of the whole run."""
         self.step = 0
         self.losses: list[float] = []
         self.watched: list[tuple[int, float]] = []
         self.parts = 1
-        self._model, self._pairs, self._targets, self._settings, self._steps = model, pairs, targets, settings, steps
+        self._task, self._settings, self._steps = task, settings, steps
         self._place = PartialState()
-        self._residual = model.residual.to(self._place.device)
-        self._residual.gradient_checkpointing = settings.gradient_checkpointing
+        task.module.to(self._place.device).train()
         self._best: dict[str, torch.Tensor] = {}
-        self._groups = targets.groups.numpy()
-        self._optimizer = _optimizer(self._residual, settings)
+        self._optimizer = torch.optim.AdamW(task.parameter_groups())
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
-        for parameter in self._residual.parameters():
+        self._weights = {name: p for name, p in task.module.named_parameters() if p.requires_grad}
+        for parameter in self._weights.values():
             parameter.data = broadcast(parameter.data)
 
     @property
@@ -68,35 +62,29 @@ class Run:
             clear_device_cache(garbage_collection=True)
         if self._place.num_processes > 1:
             loss = self._sum_over_processes(loss)
-        nn.utils.clip_grad_norm_(self._residual.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self._weights.values(), 1.0)
         self._optimizer.step()
         self.losses.append(loss.item())
         self.step += 1
 
-    def watch(self, pairs: Pairs, targets: Targets) -> None:
-        """Look at the held-out ``pairs``: their mean negative log-likelihood, and whether it is the best so far."""
-        self._residual.eval()
-        scores = self._model.forward(pairs)
-        self._residual.train()
-        device = self._place.device
-        with torch.inference_mode():
-            likelihood = self._residual.ordinal.log_likelihood(scores.to(device), targets.grades.to(device))
-        self.watched.append((self.step, round(float(-likelihood.mean()), 6)))
+    def watch(self) -> None:
+        """Look at the held-out pairs: what they lose, and whether it is the least so far."""
+        self._task.module.eval()
+        self.watched.append((self.step, round(self._task.held_out_loss(), 6)))
+        self._task.module.train()
         if self.kept == self.step:
-            self._best = {name: value.detach().clone() for name, value in self._residual.state_dict().items()}
+            self._best = {name: value.detach().clone() for name, value in self._weights.items()}
 
     def finish(self) -> None:
         """Put the kept weights into the model, on the CPU, ready to score."""
-        if self._best:
-            self._residual.load_state_dict(self._best)
-        self._residual.gradient_checkpointing = False
-        self._residual.to("cpu").eval()
+        self._put(self._best)
+        self._task.module.to("cpu").eval()
 
     def save(self, checkpoints: Checkpoints) -> None:
         """Write the state down; only the first process does."""
         if not self._place.is_main_process:
             return
-        tensors = {f"model.{name}": value.contiguous() for name, value in self._residual.state_dict().items()}
+        tensors = {f"model.{name}": value.detach().contiguous() for name, value in self._weights.items()}
         tensors |= {f"best.{name}": value.contiguous() for name, value in self._best.items()}
         for number, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in moments.items()}
@@ -109,7 +97,7 @@ class Run:
         if found is None:
             return
         tensors, numbers = found
-        self._residual.load_state_dict(_under("model.", tensors))
+        self._put(_under("model.", tensors))
         self._best = _under("best.", tensors)
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
@@ -121,6 +109,10 @@ class Run:
         self.watched = [(step, loss) for step, loss in numbers["watched"]]
         self.losses.extend(tensors["losses"].tolist())
         self._say(f"train: goes on after step {self.step} of an interrupted run")
+
+    def _put(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, value in weights.items():
+            self._weights[name].data.copy_(value)
 
     def _pace(self) -> float:
         """Return the share of the learning rate: it warms up linearly, then falls linearly to zero."""
@@ -139,24 +131,19 @@ class Run:
 
     def _gradients(self, batch: Rows) -> torch.Tensor:
         """Set this process' share of the batch's gradients; return its share of the loss."""
-        place, settings = self._place, self._settings
-        whole = self._targets[torch.from_numpy(batch)].to(place.device)
-        seeds = np.random.SeedSequence([settings.seed, self.step, place.process_index])
+        seeds = np.random.SeedSequence([self._settings.seed, self.step, self._place.process_index])
         torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0]))
         self._optimizer.zero_grad()
-        total = torch.zeros((), device=place.device)
-        for rows in parts(self._share(batch), self._groups, self.parts):
-            with fast_matmul(settings.precision == "bf16", place.device):
-                scores = self._residual(*self._pairs.batch(rows, place.device))
-            part = self._targets[torch.from_numpy(rows)].to(place.device)
-            loss = objective(self._residual.ordinal, scores, part, whole, settings)
+        total = torch.zeros((), device=self._place.device)
+        for rows in parts(self._share(batch), self._task.groups, self.parts):
+            loss = self._task.loss(rows, batch)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _share(self, batch: Rows) -> Rows:
-        """Return this process' queries of the batch; none where there are more processes than queries."""
-        shares = parts(batch, self._groups, self._place.num_processes)
+        """Return this process' groups of the batch; none where there are more processes than groups."""
+        shares = parts(batch, self._task.groups, self._place.num_processes)
         return shares[self._place.process_index] if self._place.process_index < len(shares) else batch[:0]
 
     def _sum_over_processes(self, loss: torch.Tensor) -> torch.Tensor:
@@ -165,7 +152,7 @@ class Run:
         One sum after the parts, not DistributedDataParallel's hooks: processes may have different numbers of parts, and
         one that ran out of memory must be able to start its share again.
         """
-        parameters = list(self._residual.parameters())
+        parameters = list(self._weights.values())
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = reduce(torch.cat([loss[None], *(gradient.ravel() for gradient in gradients)]), "sum")
         for parameter, gradient in zip(parameters, flat[1:].split([p.numel() for p in parameters]), strict=True):
@@ -177,35 +164,23 @@ class Run:
         """Halve what goes through at once.
 
         Raises:
-            UserError: a part is one query already.
+            UserError: a part is one group already.
         """
-        if self.parts >= len(np.unique(self._groups[self._share(batch)])):
+        if self.parts >= len(np.unique(self._task.groups[self._share(batch)])):
             raise UserError(
-                "training: one query's pairs do not fit into memory; lower training.batch_pairs or"
+                "training: not even the pairs that must go through together fit into memory; lower batch_pairs or"
                 f" relevance.max_tokens, or set training.gradient_checkpointing. The machine said: {reason}"
             )
         self.parts *= 2
         self._optimizer.zero_grad()
         self._say(
             f"train: out of memory; from step {self.step + 1} on a batch goes through in {self.parts} parts of about"
-            f" {math.ceil(self._settings.batch_pairs / self._place.num_processes / self.parts)} pairs. Their gradients"
+            f" {math.ceil(self._task.batch_pairs / self._place.num_processes / self.parts)} pairs. Their gradients"
             " add up to the whole batch's."
         )
 
     def _say(self, sentence: str) -> None:
         Console(stderr=True, quiet=not self._place.is_main_process).print(sentence, highlight=False, soft_wrap=True)
-
-
-def _optimizer(residual: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
-    """The pretrained layers learn slowly; what starts from nothing (head, alpha, thresholds) ``head_learning_rate``."""
-    fresh = [p for name, p in residual.named_parameters() if not name.startswith("layers.")]
-    pretrained = [p for name, p in residual.named_parameters() if name.startswith("layers.")]
-    return torch.optim.AdamW(
-        [
-            {"params": pretrained, "lr": settings.learning_rate, "weight_decay": settings.weight_decay},
-            {"params": fresh, "lr": settings.head_learning_rate, "weight_decay": 0.0},
-        ]
-    )
 
 
 def _under(prefix: str, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
-import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
 
@@ -19,14 +18,12 @@ from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings, Settings, TrainingSettings
 from serm.step import Figures, step
 from serm.training.checkpoint import Checkpoints, checkpoints_of
+from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.examples import Examples, choose, draw, held_out, read
-from serm.training.fit import Fitted, fine_tune, fit_cosine, reproducible
+from serm.training.fit import Fitted, fine_tune, reproducible
 from serm.training.forgetting import remembered
-from serm.training.losses import Targets
+from serm.training.task import Task
 from serm.training.tracking import track, write_provenance
-
-if TYPE_CHECKING:
-    from serm.relevance.generative import GenerativeModel
 
 
 @step
@@ -160,17 +157,11 @@ def _fit(
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
     if options.patience and not len(calibrating):
         raise UserError("training.patience needs held-out seed queries to look at; raise training.held_out_share.")
-    if not isinstance(model, RelevanceModel):
-        from serm.training import generative  # peft: not for those who train cross-encoders
-
-        return generative.fit(cast("GenerativeModel", model), examples, calibrating, settings)
-    targets, held = targets_of(examples), targets_of(calibrating)
-    pairs, held_pairs = model.pairs(*examples.texts()), model.pairs(*calibrating.texts())
-    model.residual.ordinal.temperature.fill_(1.0)
-    if fresh:
-        fit_cosine(model, pairs, targets)
-    fitted = fine_tune(model, pairs, targets, options, (held_pairs, held), checkpoints)
-    temperature = model.residual.ordinal.calibrate(model.forward(held_pairs).clone(), held.grades)
+    task = _task(model, examples, calibrating, settings)
+    if fresh and isinstance(task, CrossEncoderTask):
+        task.fit_cosine()
+    fitted = fine_tune(task, options, checkpoints)
+    temperature = task.calibrate()
     figures: Figures = {
         "pairs": len(examples),
         "pairs_per_second": round(fitted.pairs_per_second, 1),
@@ -180,10 +171,11 @@ def _fit(
     return fitted, figures
 
 
-def targets_of(examples: Examples) -> Targets:
-    """Return what ``examples`` are to be scored as."""
-    return Targets(
-        grades=torch.from_numpy(examples.grades),
-        weights=torch.from_numpy(examples.weights).float(),
-        groups=torch.from_numpy(examples.groups()),
-    )
+def _task(model: Model, examples: Examples, held_out: Examples, settings: Settings) -> Task:
+    """Return what the model's family trains on."""
+    if isinstance(model, RelevanceModel):
+        return CrossEncoderTask.of(model, examples, held_out, settings.training)
+    from serm.relevance.generative import GenerativeModel
+    from serm.training.generative import GenerativeTask  # peft: not for those who train cross-encoders
+
+    return GenerativeTask(cast(GenerativeModel, model), examples, held_out, settings)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from tiny_models import save_base, save_lm
 
 from serm import contracts, relevance, training
@@ -18,6 +19,8 @@ from serm.errors import UserError
 from serm.mining import scoring
 from serm.relevance.generative import GenerativeModel
 from serm.settings import RelevanceSettings, Settings
+from serm.training.examples import read
+from serm.training.generative import GenerativeTask
 
 NOUNS = ["cat", "dog", "heart", "face"]
 QUERIES, DOCUMENTS = (list(column) for column in zip(*product(NOUNS, NOUNS), strict=True))
@@ -140,6 +143,29 @@ def test_two_cycles_give_the_same_bytes_and_go_on_from_the_champion(
     assert figures[0]["held_out_loss"] == figures[1]["held_out_loss"] < 1  # one that knows nothing has ln 4 = 1.39
     challenger = relevance.load(tmp_path / "one" / "model")
     assert challenger.version != relevance.load(champion).version
+
+
+@pytest.mark.parametrize("rationale", ["none", "after", "before"])
+def test_a_batch_that_goes_through_in_parts_has_the_same_loss_and_gradients(
+    bases: Path, data: Path, settings: Settings, rationale: str
+) -> None:
+    examples = read(data / "seed", data / "documents", settings.training)[np.arange(0, 60, 2)]
+    examples.weights[::3] = 0.4
+    model = GenerativeModel.from_base(str(bases / "lm"), options(bases, rationale=rationale))
+    task = GenerativeTask(model, examples, examples, settings)
+    batch = np.arange(len(examples))
+
+    def gradients(cut: list[np.ndarray]) -> tuple[float, np.ndarray]:
+        task.module.zero_grad()
+        total = sum(task.loss(rows, batch) for rows in cut)
+        assert isinstance(total, torch.Tensor)
+        total.backward()
+        found = [p.grad.ravel() for p in task.module.parameters() if p.grad is not None]
+        return total.item(), torch.cat(found).numpy()
+
+    whole, halved = gradients([batch]), gradients([batch[:13], batch[13:]])
+    assert halved[0] == pytest.approx(whole[0], rel=1e-3)
+    np.testing.assert_allclose(halved[1], whole[1], atol=1e-2 * np.abs(whole[1]).max())  # bf16, other padding
 
 
 @pytest.mark.parametrize("rationale", ["none", "after", "before"])

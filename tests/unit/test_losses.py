@@ -110,8 +110,8 @@ def test_cross_entropy_is_least_for_the_teachers_own_scores() -> None:
 def test_an_epoch_has_each_row_once(sizes: list[int], batch: int, epochs: int) -> None:
     groups = np.repeat(np.arange(len(sizes)), sizes)
     lengths = np.arange(len(groups)) % 17 + 2
-    options = TrainingSettings(batch_pairs=batch, epochs=epochs)
-    drawn = list(batches(lengths, groups, options))
+    options = TrainingSettings(epochs=epochs)
+    drawn = list(batches(lengths, groups, batch, options))
     assert sorted(np.concatenate(drawn).tolist()) == sorted(np.tile(np.arange(len(groups)), epochs).tolist())
     assert max(map(len, drawn)) <= batch
-    assert [b.tolist() for b in batches(lengths, groups, options)] == [b.tolist() for b in drawn]
+    assert [b.tolist() for b in batches(lengths, groups, batch, options)] == [b.tolist() for b in drawn]
