@@ -2,8 +2,9 @@
 
 ``python benchmarks/export.py WORKSPACE`` exports ``WORKSPACE/state/champion`` each way (each export is checked, and a
 refused one is said), then scores the same test pairs and the same requests (one query, ``--page`` documents) in a
-process of its own for each runtime, one after the other, and prints a JSON object: pairs/s (all at once), median and
-95th percentile of the milliseconds of a request, seconds to load, and peak memory over that of an idle Python.
+process of its own for each runtime, one after the other, and writes benchmarks/results/export.json: pairs/s (all at
+once), median and 95th percentile of the milliseconds of a request, seconds to load, and peak memory over that of an
+idle Python.
 
 Timings are best of ``--repeats`` (pairs/s) on one machine: run it on an idle one.
 """
@@ -13,15 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+RESULT = Path(__file__).parent / "results" / "export.json"
 WAYS = {
     "torch bf16": None,
     "torch fp32": None,
@@ -42,6 +47,7 @@ def main() -> None:
     parser.add_argument("--page", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--child", nargs=2, metavar=("WAY", "MODEL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -49,6 +55,7 @@ def main() -> None:
         return
     champion = options.champion or options.workspace / "state" / "champion"
     found: dict[str, object] = {}
+    load = [round(os.getloadavg()[0], 1)]
     with tempfile.TemporaryDirectory() as folder:
         for way, target in WAYS.items():
             model = champion
@@ -58,7 +65,18 @@ def main() -> None:
                 check = export(champion, options.workspace, model, *target)
             found[way] = check if "refused" in check else {**run(way, model, options), **check}
             print(f"{way}: {json.dumps(found[way])}", file=sys.stderr)
-    print(json.dumps(found, indent=2))
+    names = ("numpy", "nncf", "onnxruntime", "openvino", "torch", "transformers")
+    result = {
+        "command": "python benchmarks/export.py " + " ".join(sys.argv[1:]),
+        "date": date.today().isoformat(),
+        "load_average": [*load, round(os.getloadavg()[0], 1)],
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "versions": {name: version(name) for name in names},
+        **{name: getattr(options, name) for name in ("pairs", "requests", "page", "repeats", "threads")},
+        "ways": found,
+    }
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
 
 
 def export(champion: Path, workspace: Path, out: Path, runtime: str, precision: str) -> dict[str, object]:

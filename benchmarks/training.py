@@ -186,7 +186,8 @@ def quality(arguments: argparse.Namespace) -> None:
         if arguments.esci and "esci" not in done and not late(arguments):
             short = options.model_copy(update={"epochs": 1})
             found = quality_of.esci(encoder, arguments.esci, seed, short)
-            record(arguments, "esci", {**parameters(arguments), "epochs": 1, "seed": seed, "ndcg_10": found})
+            told = {name: value for name, value in parameters(arguments).items() if name not in ("queries", "tests")}
+            record(arguments, "esci", {**told, "epochs": 1, "seed": seed, "ndcg_10": found})
 
 
 def encoder_directory(directory: Path) -> Path:
