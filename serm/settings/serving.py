@@ -21,7 +21,7 @@ class ServingSettings(Section):
     """Where KServe finds a cycle's challenger; ``{tag}`` is the cycle's git tag."""
     champion_uri: str = "dvc://{tag}/state/champion"
     """Where KServe finds the champion that the cycle's challenger is compared with."""
-    requests: Count = 60
+    requests: Count = 40
     """Requests of the window's users that the local canary answers (simulated users in the demo)."""
     seed: int = 29
     """Draws those requests."""
