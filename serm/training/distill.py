@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 
 from serm import relevance
@@ -23,6 +22,7 @@ from serm.training.cross_encoder import CrossEncoderTask, targets_of
 from serm.training.examples import Examples, chosen_queries, read, read_mined
 from serm.training.fit import fine_tune, reproducible
 from serm.training.forgetting import remembered
+from serm.training.place import place
 from serm.training.tracking import write_provenance
 from serm.training.train import held_out_rows
 
@@ -92,7 +92,7 @@ def distill(
         after = _divergence(taught[unseen], student, pairs[unseen])
         temperature = task.calibrate()
         memory = remembered(start, student, known[out_rows & ~calibrating])
-    if PartialState().is_main_process:
+    if place().is_main_process:
         with replace_directory(out) as directory:
             student.save(directory / "model")
             inputs = {"champion": champion, "mined": mined / "pairs", "judgments": judgments}

@@ -13,8 +13,11 @@ from serm.training.batches import Rows
 class Task(Protocol):
     """A model to train on ``n`` rows, a judged pair each, and held-out pairs to look at."""
 
-    module: nn.Module
-    """Its parameters that require gradients are trained, in place."""
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters that require gradients are trained, in place."""
+        ...
+
     lengths: Rows
     """[n] tokens of each row: batches hold rows of about one length."""
     groups: Rows

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from accelerate import PartialState
 from numpy.typing import NDArray
 
 from serm import relevance
@@ -22,6 +21,7 @@ from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.examples import Examples, choose, draw, held_out, read
 from serm.training.fit import Fitted, fine_tune, reproducible
 from serm.training.forgetting import remembered
+from serm.training.place import place
 from serm.training.task import Task
 from serm.training.tracking import track, write_provenance
 
@@ -61,7 +61,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         model = _copy(before, champion)
         fitted, figures = _fit(model, examples, earlier[calibrating], settings, checkpoints)
         memory = remembered(before, model, earlier[out_rows & ~calibrating])
-    if PartialState().is_main_process:
+    if place().is_main_process:
         with replace_directory(out) as beside:
             model.save(beside / "model")
             inputs = {"champion": champion, "judgments": judgments, "documents": documents}
@@ -115,7 +115,7 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     with reproducible(options):
         model = _start(settings.relevance)
         _, figures = _fit(model, examples, known[calibrating], settings, checkpoints, fresh=True)
-    if PartialState().is_main_process:
+    if place().is_main_process:
         model.save(out)
         write_provenance(out, settings, {"judgments": judgments, "documents": documents})
         checkpoints.remove()

@@ -33,6 +33,7 @@ for family in ("cross-encoder", "generative"):
     training.bootstrap(data / "judgments", data / "documents", two, params.load(data / f"{family}.yaml"))
     weights = b"".join(p.detach().numpy().tobytes() for p in fitted[-1][0].parameters() if p.requires_grad)
     told = {"sha256": hashlib.sha256(weights).hexdigest(), "curve": fitted[-1][1].curve}
+    told["processes"] = step.place().num_processes
     (data / f"{family}-{os.environ['RANK']}.json").write_text(json.dumps(told))
 """
 
@@ -41,7 +42,7 @@ def write_settings(path: Path) -> None:
     """Without dropout and in fp32, so that only the order of sums tells the runs apart."""
     tiny_models.save_base(path / "text-encoder")
     tiny_models.save_lm(path / "lm")
-    generative = {"encoder": str(path / "text-encoder"), "lora_dropout": 0, "learning_rate": 1e-2, "batch_pairs": 16}
+    generative = {"encoder": str(path / "text-encoder"), "lora_dropout": 0, "learning_rate": 3e-2, "batch_pairs": 16}
     families: dict[str, Any] = {
         "cross-encoder": {"base": str(tiny_encoder.write(path / "encoder", dropout=0.0)), "layers": 2},
         "generative": {"family": "generative", "base": str(path / "lm"), "max_tokens": 16, "generative": generative},
@@ -67,6 +68,7 @@ def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
     for family in ("cross-encoder", "generative"):
         first, second = (json.loads((data / f"{family}-{rank}.json").read_text()) for rank in (0, 1))
         assert first == second
+        assert first["processes"] == 2
         settings = load_settings(data / f"{family}.yaml")
         figures = training.bootstrap(data / "judgments", data / "documents", data / f"{family}-one", settings)
         assert abs(figures["loss"] - first["curve"][-1]) < 1e-3
