@@ -42,7 +42,7 @@ def write_settings(path: Path) -> None:
     """Without dropout and in fp32, so that only the order of sums tells the runs apart."""
     tiny_models.save_base(path / "text-encoder")
     tiny_models.save_lm(path / "lm")
-    generative = {"encoder": str(path / "text-encoder"), "lora_dropout": 0, "learning_rate": 3e-2, "batch_pairs": 16}
+    generative = {"encoder": str(path / "text-encoder"), "lora_dropout": 0, "learning_rate": 1e-2, "batch_pairs": 16}
     families: dict[str, Any] = {
         "cross-encoder": {"base": str(tiny_encoder.write(path / "encoder", dropout=0.0)), "layers": 2},
         "generative": {"family": "generative", "base": str(path / "lm"), "max_tokens": 16, "generative": generative},
@@ -74,4 +74,4 @@ def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
         assert abs(figures["loss"] - first["curve"][-1]) < 1e-3
         one, two = (relevance.load(data / f"{family}-{name}").score(*asked).expected for name in ("one", "two"))
         np.testing.assert_allclose(one, two, atol=5e-3)  # sums in another order
-        assert np.ptp(one) > 0.05
+        assert np.ptp(one) > 0.025  # five times what is let pass
