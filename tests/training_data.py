@@ -1,7 +1,8 @@
-"""Seed judgments of a made-up catalogue: enough to train the tiny encoder on."""
+"""Seed judgments of a made-up catalogue: enough to train the tiny encoder on; and what a model's files hash to."""
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,3 +39,12 @@ def write(path: Path, queries: int = 60, source: str = "seed") -> Path:
             )
     contracts.write(pa.Table.from_pylist(rows, contracts.JUDGMENTS), path / "judgments", contracts.JUDGMENTS)
     return path
+
+
+def hashes(directory: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file under ``directory``, by its path there."""
+    return {
+        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(directory.rglob("*"))
+        if file.is_file()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from itertools import product
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 from tiny_models import save_base, save_lm
+from training_data import hashes
 
 from serm import contracts, relevance, training
 from serm.errors import UserError
@@ -76,14 +76,6 @@ def settings(bases: Path, make_settings: Callable[..., Settings]) -> Settings:
 def champion(data: Path, settings: Settings) -> Path:
     training.bootstrap(data / "seed", data / "documents", data / "champion", settings)
     return data / "champion"
-
-
-def hashes(directory: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(directory.rglob("*"))
-        if file.is_file()
-    }
 
 
 def test_fine_tuning_teaches_what_the_judgments_say(champion: Path, bases: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -14,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
+from training_data import hashes
 
 from serm import contracts, relevance, training
 from serm.errors import UserError
@@ -63,14 +63,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def champion(data: Path, settings: Settings) -> Path:
     training.bootstrap(data / "seed", data / "validated" / "documents", data / "champion", settings)
     return data / "champion"
-
-
-def hashes(directory: Path) -> dict[str, str]:
-    return {
-        str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(directory.rglob("*"))
-        if file.is_file()
-    }
 
 
 def loss(model: RelevanceModel, examples: Examples) -> float:
