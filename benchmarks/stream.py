@@ -1,8 +1,9 @@
 """How fast the stream is, and how much memory it takes, beside hand-written DuckDB SQL and pandas in the same run.
 
 The work: a synthetic log (made by DuckDB, any size) is cut to its window, rid of repeated rows, its users hashed, its
-queries masked, every row held against every rule of validation, and what is kept counted by (locale, query, document,
-position), beside how many were not. Each run is a process of its own; all results are compared.
+queries masked, and written; then every row is held against every rule of validation, and what is kept is counted by
+(query, locale, document, position), the pairs numbered. Each run is a process of its own; all results are compared,
+the windows that they wrote too.
 
     python benchmarks/stream.py --rows 1_000_000 10_000_000 100_000_000 --pandas-rows 10_000_000 \\
         --spark-rows 1_000_000 --out benchmarks/results/stream.json
@@ -84,7 +85,7 @@ def generate(rows: int, log: Path, documents: Path) -> None:
 
 def run_serm(log: Path, documents: Path, out: Path, kind: str = "duckdb") -> None:
     """The library's own plan."""
-    from serm import contracts
+    from serm import clicks, contracts
     from serm import engine as engines
     from serm.settings import Settings
     from serm.stream.ingestion import windowed
@@ -96,19 +97,12 @@ def run_serm(log: Path, documents: Path, out: Path, kind: str = "duckdb") -> Non
         documents_in = contracts.scan(engine, documents, contracts.DOCUMENTS)
         catalogue = flag_documents(engine, documents_in, settings.cycle).held(engine)
         rows = contracts.scan(engine, log, contracts.IMPRESSIONS).mutate(delivery=0)
-        window = windowed(engine, with_hashed_users(engine, rows, KEY), settings)
+        window = with_hashed_users(engine, windowed(engine, rows, settings), rows, KEY)
         between = out.with_suffix(".window")  # as between the steps ingest and validate, there in order of time
         engine.to_parquet(window.select(contracts.IMPRESSIONS.names), between)
         impressions = contracts.scan(engine, between, contracts.IMPRESSIONS)
         flagged = flag_impressions(engine, impressions, catalogue.kept, settings.cycle)
-        table, kept = flagged.table, ~flagged.broken
-        counts = table.group_by("locale", "query", "doc_id", "position").aggregate(
-            impressions=kept.sum(),
-            clicks=table.clicked.sum(where=kept),
-            users=table.user_id.nunique(where=kept),
-            quarantined=flagged.broken.sum(),
-        )
-        engine.to_parquet(counts, out)
+        engine.to_parquet(clicks.count(flagged.kept), out)
 
 
 def run_spark(log: Path, documents: Path, out: Path) -> None:
@@ -152,6 +146,7 @@ def run_sql(log: Path, documents: Path, out: Path) -> None:
     kept = " AND ".join(f"NOT rule_{n}" for n in range(len(rules)))
     with engines.duckdb(EngineSettings.model_validate(ENGINE)) as engine:
         engine.con.execute(f"CREATE TEMP TABLE documents AS SELECT * FROM read_parquet('{documents}/*.parquet')")
+        window = out.with_suffix(".window")
         engine.con.execute(
             rf"""COPY (
             WITH users AS (
@@ -180,16 +175,22 @@ def run_sql(log: Path, documents: Path, out: Path) -> None:
                     WHEN number = replace(digits, '+', '') THEN regexp_replace(query, '{number}', '<number>', 'g')
                     ELSE regexp_replace(query, '{number}', '<phone>', 'g') END AS query)
                 FROM numbered
-            ), known AS (
-                SELECT masked.*, documents.doc_id AS known FROM masked LEFT JOIN documents USING (doc_id)
-            ), flagged AS (
-                SELECT locale, query, doc_id, position, clicked, user_id, {flags} FROM known
             )
-            SELECT locale, query, doc_id, position, count(*) FILTER ({kept}) AS impressions,
-                sum(clicked::INTEGER) FILTER ({kept}) AS clicks,
-                count(DISTINCT user_id) FILTER ({kept}) AS users,
-                count(*) FILTER (NOT ({kept})) AS quarantined
-            FROM flagged GROUP BY locale, query, doc_id, position) TO '{out}' (FORMAT parquet)"""
+            SELECT * EXCLUDE (number, digits) FROM masked) TO '{window}' (FORMAT parquet)"""
+        )
+        engine.con.execute(
+            f"""COPY (
+            WITH known AS (
+                SELECT log.*, documents.doc_id AS known FROM read_parquet('{window}') AS log
+                LEFT JOIN documents USING (doc_id)
+            ), flagged AS (
+                SELECT locale, query, doc_id, position, clicked, {flags} FROM known
+            ), counts AS (
+                SELECT query, locale, doc_id, position, count(*) AS impressions, sum(clicked::INTEGER) AS clicks
+                FROM flagged WHERE {kept} GROUP BY ALL
+            )
+            SELECT *, dense_rank() OVER (ORDER BY query, locale, doc_id) - 1 AS pair FROM counts)
+            TO '{out}' (FORMAT parquet)"""
         )
 
 
@@ -214,6 +215,7 @@ def run_pandas(log: Path, documents: Path, out: Path) -> None:
         return number.sub("<card>" if 13 <= len(digits) <= 19 and total % 10 == 0 else f"<{kind}>", query)
 
     rows = rows.assign(query=rows["query"].map(mask)).sort_values(rows.columns.tolist())
+    rows.to_parquet(out.with_suffix(".window"))
     names = [
         "event_time",
         "query_id",
@@ -239,16 +241,13 @@ def run_pandas(log: Path, documents: Path, out: Path) -> None:
         rows.duplicated(["query_id", "doc_id", "position"]),
     ]
     flags = pd.DataFrame({f"rule_{n}": rule for n, rule in enumerate(rules)})
-    kept = ~flags.any(axis=1)
-    pair = ["locale", "query", "doc_id", "position"]
-    rows = rows[[*pair, "clicked", "user_id"]].assign(kept=kept, broken=~kept, clicked=rows.clicked & kept)
-    rows["user_id"] = rows.user_id.where(kept)
-    counts = rows.groupby(pair, as_index=False).agg(
-        impressions=("kept", "sum"),
-        clicks=("clicked", "sum"),
-        users=("user_id", "nunique"),
-        quarantined=("broken", "sum"),
+    pair = ["query", "locale", "doc_id"]
+    counts = (
+        rows[~flags.any(axis=1)]
+        .groupby([*pair, "position"], as_index=False)
+        .agg(impressions=("clicked", "size"), clicks=("clicked", "sum"))
     )
+    counts["pair"] = counts.groupby(pair).ngroup()
     counts.to_parquet(out)
 
 
@@ -257,6 +256,7 @@ RUNS = {"serm": run_serm, "sql": run_sql, "pandas": run_pandas, "spark": run_spa
 
 def child(name: str, log: Path, documents: Path, out: Path) -> None:
     """Run ``name`` in this process and print its seconds and peak memory, Spark's too; imports are not timed."""
+    import ibis.backends.duckdb  # noqa: F401  # which ibis imports late
     import pandas  # noqa: F401
     import psutil
 
@@ -273,16 +273,21 @@ def child(name: str, log: Path, documents: Path, out: Path) -> None:
     print(json.dumps({"seconds": round(seconds, 2), "peak_memory_mb": round(peak)}))
 
 
-def digest(counts: Path) -> list[int]:
-    """What all runs must agree on: groups, impressions, clicks, users, quarantined rows, a hash over all rows."""
+def digest(out: Path) -> list[int]:
+    """What all runs must agree on: groups, impressions, clicks, pairs, rows of the window, a hash over each file."""
     import duckdb
 
-    source = f"read_parquet('{counts / '*.parquet' if counts.is_dir() else counts}')"
-    names = ("position", "impressions", "clicks", "users", "quarantined")
-    numbers = ", ".join(f"coalesce({name}, 0)::BIGINT" for name in names)
-    sql = f"""SELECT count(*), sum(impressions), sum(clicks), sum(users), sum(quarantined),
-        bit_xor(hash(locale, query, doc_id, {numbers})) FROM {source}"""
-    return [int(value) for value in duckdb.sql(sql).fetchall()[0]]
+    def over(path: Path, figures: str, columns: str) -> list[int]:
+        source = f"read_parquet('{path / '*.parquet' if path.is_dir() else path}')"
+        (row,) = duckdb.sql(f"SELECT {figures}, bit_xor(hash({columns})) FROM {source}").fetchall()
+        return [int(value) for value in row]
+
+    numbers = ", ".join(f"{name}::BIGINT" for name in ("position", "impressions", "clicks", "pair"))
+    counts = over(
+        out, "count(*), sum(impressions), sum(clicks), count(DISTINCT pair)", f"query, locale, doc_id, {numbers}"
+    )
+    names = "query_id, session_id, user_id, locale, query, doc_id, position::BIGINT, clicked, score"
+    return counts + over(out.with_suffix(".window"), "count(*)", f"epoch_us(event_time), {names}")
 
 
 def measure(rows: int, names: list[str], repeat: int, folder: Path) -> dict[str, object]:
@@ -294,7 +299,7 @@ def measure(rows: int, names: list[str], repeat: int, folder: Path) -> dict[str,
     for name in names * repeat:  # in turns: what else runs on the machine hits all alike
         out = folder / f"{name}.parquet"
         for earlier in (out, out.with_suffix(".window")):
-            shutil.rmtree(earlier, ignore_errors=True)
+            shutil.rmtree(earlier) if earlier.is_dir() else earlier.unlink(missing_ok=True)
         command = [sys.executable, __file__, "--child", name, str(log), str(documents), str(out)]
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         runs[name].append(json.loads(told))
@@ -302,7 +307,8 @@ def measure(rows: int, names: list[str], repeat: int, folder: Path) -> dict[str,
         print(f"{rows:>12,} {name:8}", told.strip(), flush=True)
     if len({tuple(found) for found in digests.values()}) > 1:
         sys.exit(f"the results differ: {digests}")
-    line: dict[str, object] = {"rows": rows, "rows_quarantined": digests["serm"][4]}
+    _, kept, _, _, _, in_window, _ = digests["serm"]
+    line: dict[str, object] = {"rows": rows, "rows_in_window": in_window, "rows_quarantined": in_window - kept}
     for name, found in runs.items():
         best = min(found, key=lambda run: run["seconds"])
         line[name] = {**best, "all_seconds": [run["seconds"] for run in found]}

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ibis
 import pyarrow as pa
@@ -32,6 +33,7 @@ def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
             temp_directory=spill,
             autoinstall_known_extensions=False,
             TimeZone="UTC",
+            preserve_insertion_order=False,  # as on Spark: what needs an order says so
             # DuckDB 2.0 believes Parquet statistics, which leave NaN out: it would fold isnan(score) to false.
             disabled_optimizers="statistics_propagation",
         )
@@ -104,23 +106,67 @@ def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
 
 #: Engine -> the type of its function ``hash``; only DuckDB's has 64 bits and no sign.
 _HASH = {"duckdb": "uint64", "pyspark": "int32"}
+#: Up to this share of the rows, those of crowded pages are sorted or grouped whole.
+_FEW = 0.2
 
 
-def _hash(row: dict[str, str]) -> int: ...  # type: ignore[empty-body]
+def _hash(row: Any) -> int: ...  # type: ignore[empty-body]
 
 
-def split_repeated(engine: BaseBackend, table: ibis.Table, key: Sequence[str]) -> tuple[ibis.Table, ibis.Table]:
+@ibis.udf.scalar.builtin(name="bit_count")  # type: ignore[untyped-decorator]
+def _bit_count(bits: int) -> int: ...  # type: ignore[empty-body]
+
+
+@ibis.udf.agg.builtin(name="bit_or")  # type: ignore[untyped-decorator]
+def _bit_or(bits: int) -> int: ...  # type: ignore[empty-body]  # ibis' own is not defined for Spark
+
+
+def split_repeated(
+    engine: BaseBackend, table: ibis.Table, key: Sequence[str], page: str = "", place: str = ""
+) -> tuple[ibis.Table, ibis.Table]:
     """Return the rows of ``table`` that no other row can share ``key`` with, and the few others.
 
-    The first pass counts a hash of the key, so that what must be sorted or grouped whole is the few others only:
-    over a log of 100 million rows that is the difference between memory and disk. ``table`` is computed twice.
+    A first pass over hashes finds the others, so that only they must be sorted or grouped whole: over a log of 100
+    million rows that is the difference between memory and disk. ``table`` is computed two or three times more.
+
+    Args:
+        engine: where ``table`` is.
+        table: any rows.
+        key: the columns of the key.
+        page: a column of the key that many rows share, and
+        place: one of whole numbers that mostly differ on a ``page``, as positions do. Where all differ, no key on the
+            page is repeated; a bit a place tells that ten times sooner than a hash a key.
     """
-    row = ibis.struct({name: table[name] for name in key})
-    fingerprint = ibis.udf.scalar.builtin(_hash, name="hash", signature=((row.type(),), _HASH[engine.name]))(row)
-    counts = table.select(fingerprint=fingerprint).group_by("fingerprint").aggregate(rows=ibis._.count())
-    several = hold(engine, ibis.util.gen_name("several"), counts.filter(counts.rows > 1).select("fingerprint"))
-    same = fingerprint == several.fingerprint
-    return table.anti_join(several, same), table.semi_join(several, same)
+    if page and (crowded := _crowded(engine, table, page, place)) is not None:
+        return _split(engine, table, [page], crowded)
+    hashes = table.select(hash=_fingerprint(engine, table, key)).group_by("hash").aggregate(rows=ibis._.count())
+    return _split(engine, table, key, hold(engine, ibis.util.gen_name("several"), hashes.filter(hashes.rows > 1)))
+
+
+def _crowded(engine: BaseBackend, table: ibis.Table, page: str, place: str) -> ibis.Table | None:
+    """Return the hashes of the pages on which a place may be taken twice; None where these have many of the rows."""
+    bit = ibis.literal(1 << 62) >> (table[place] % 62).abs()  # from above: engines take a 1 for a small integer
+    pages = table.select(hash=_fingerprint(engine, table, [page]), bit=bit).group_by("hash")
+    counts = pages.aggregate(rows=ibis._.count(), places=_bit_or(ibis._.bit).fill_null(0))
+    crowded = hold(engine, ibis.util.gen_name("crowded"), counts.filter(counts.rows != _bit_count(counts.places)))
+    of_crowded, of_all = (int(rows.to_pyarrow().as_py() or 0) for rows in (crowded.rows.sum(), table.count()))
+    return crowded if of_crowded <= _FEW * of_all else None
+
+
+def _split(
+    engine: BaseBackend, table: ibis.Table, columns: Sequence[str], hashes: ibis.Table
+) -> tuple[ibis.Table, ibis.Table]:
+    """Return the rows of ``table`` whose hash of ``columns`` is not among the ``hashes``, and those whose hash is."""
+    same = _fingerprint(engine, table, columns) == hashes.hash
+    return table.anti_join(hashes, same), table.semi_join(hashes, same)
+
+
+def _fingerprint(engine: BaseBackend, table: ibis.Table, columns: Sequence[str]) -> ibis.ir.IntegerValue:
+    """A hash of the ``columns``; of one alone DuckDB hashes each entry of a Parquet dictionary once."""
+    row = table[columns[0]] if len(columns) == 1 else ibis.struct({name: table[name] for name in columns})
+    signature = ((row.type(),), _HASH[engine.name])
+    value: ibis.ir.IntegerValue = ibis.udf.scalar.builtin(_hash, name="hash", signature=signature)(row)
+    return value
 
 
 def write(engine: BaseBackend, table: ibis.Table, path: Path, schema: pa.Schema, order_by: Sequence[str]) -> int:

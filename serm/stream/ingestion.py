@@ -124,13 +124,12 @@ def windowed(engine: BaseBackend, rows: ibis.Table, settings: Settings) -> ibis.
     timely = with_lateness(rows, settings.stream.allowed_lateness_hours)
     inside = timely.filter(in_window(timely.event_time, settings.cycle))
     names = contracts.IMPRESSIONS.names
-    single, several = engines.split_repeated(engine, inside, ("query_id", "doc_id", "position"))
+    single, several = engines.split_repeated(
+        engine, inside, ("query_id", "doc_id", "position"), page="query_id", place="position"
+    )
     unique = ibis.union(
         single.select(*names, "late", copies=ibis.literal(1, "int64")),
         several.group_by(names).aggregate(late=several.late.all(), copies=several.count()),
     )
-    masked = unique.mutate(typed=unique.query, query=privacy.masked(unique.query))
-    found = {
-        kind: privacy.has_mask(masked.query, kind) & ~privacy.has_mask(masked.typed, kind) for kind in privacy.KINDS
-    }
-    return privacy.with_withheld(masked.mutate(**found).drop("typed"), settings.stream.min_query_users)
+    masked = privacy.with_masked_queries(engine, unique, inside)
+    return privacy.with_withheld(masked, settings.stream.min_query_users)

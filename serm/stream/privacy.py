@@ -58,12 +58,30 @@ def keyed_hash(value: StringValue, key: bytes) -> StringValue:
     return _unhex(ibis.literal(outer) + digest).hexdigest("sha256").left(32)
 
 
-def with_hashed_users(engine: BaseBackend, rows: ibis.Table, key: bytes) -> ibis.Table:
-    """Return ``rows`` with user_id as its keyed hash; each user is hashed once, however many rows are its."""
-    users = rows.select(raw_user_id="user_id").distinct()
+def with_hashed_users(engine: BaseBackend, rows: ibis.Table, log: ibis.Table, key: bytes) -> ibis.Table:
+    """Return ``rows`` with user_id as its keyed hash.
+
+    ``log`` has a column ``user_id`` with every user of ``rows``: each is hashed once, however many rows are its.
+    """
+    users = log.select(raw_user_id="user_id").distinct()
     users = engines.hold(engine, "users", users.mutate(hashed_user_id=keyed_hash(users.raw_user_id, key)))
     joined = rows.left_join(users, rows.user_id == users.raw_user_id)
     return joined.mutate(user_id=joined.hashed_user_id).select(rows.columns)
+
+
+def with_masked_queries(engine: BaseBackend, rows: ibis.Table, log: ibis.Table) -> ibis.Table:
+    """Return ``rows`` with their queries masked and, for each of ``KINDS``, whether the query had it.
+
+    ``log`` has a column ``query`` with every query of ``rows``: each is masked once, however many rows typed it.
+    """
+    # Held before it is masked: DuckDB would push the filter below the distinct, and mask the queries of all rows.
+    typed = engines.hold(engine, "typed_queries", log.select(typed_query="query").distinct())
+    typed = typed.mutate(masked_query=masked(typed.typed_query))
+    personal = engines.hold(engine, "personal_queries", typed.filter(typed.masked_query != typed.typed_query))
+    joined = rows.left_join(personal, rows.query == personal.typed_query)
+    found = {kind: has_mask(joined.masked_query, kind) & ~has_mask(joined.typed_query, kind) for kind in KINDS}
+    query = ibis.coalesce(joined.masked_query, joined.query)
+    return joined.mutate(query=query, **found).drop("typed_query", "masked_query")
 
 
 def masked(query: StringValue) -> StringValue:

@@ -59,7 +59,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         parsed = Path(scratch) / "records.parquet"
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed])
-        rows = ubi.impressions(with_hashed_users(engine, records, key), gap)
+        rows = ubi.impressions(with_hashed_users(engine, records, records, key), gap)
         yield Log(engines.hold(engine, "log_rows", rows), lines)
 
 

@@ -62,7 +62,6 @@ def flag_documents(engine: BaseBackend, documents: ibis.Table, cycle: CycleSetti
     """Return the DOCUMENTS ``documents``, flagged."""
     table = _with_repeated(engine, documents, DOCUMENTS, ("doc_id",))
     rules = {
-        **_missing(table, DOCUMENTS),
         "doc_id is repeated": table.repeated,
         "title is blank": table.title.strip() == "",
         "published_at is after the window": table.published_at >= _time(cycle.end),
@@ -78,11 +77,11 @@ def flag_impressions(
     ``documents`` is the catalogue after its own quarantine: an impression of a document that was quarantined
     goes there too, so that all that is kept joins.
     """
-    table = _with_repeated(engine, impressions, IMPRESSIONS, ("query_id", "doc_id", "position"))
+    key = ("query_id", "doc_id", "position")
+    table = _with_repeated(engine, impressions, IMPRESSIONS, key, page="query_id", place="position")
     table = _with_known_documents(table, documents)
     time = table.event_time
     rules = {
-        **_missing(table, IMPRESSIONS),
         "event_time is outside the window": (time < _time(cycle.start)) | (time >= _time(cycle.end)),
         "query is blank": table.query.strip() == "",
         **_unknown(table, documents),
@@ -101,7 +100,6 @@ def flag_judgments(engine: BaseBackend, judgments: ibis.Table, documents: ibis.T
     table = _with_known_documents(_with_repeated(engine, judgments, JUDGMENTS, pair), documents)
     lowest, highest = table.grade.min().over(group_by=pair), table.grade.max().over(group_by=pair)
     rules = {
-        **_missing(table, JUDGMENTS),
         "query is blank": table.query.strip() == "",
         **_unknown(table, documents),
         "grade is outside 0 to 3": ~table.grade.between(int(min(Grade)), int(max(Grade))),
@@ -131,16 +129,14 @@ def _time(value: datetime) -> ibis.ir.TimestampScalar:
     return ibis.literal(value, "timestamp('UTC')")
 
 
-def _missing(table: ibis.Table, schema: pa.Schema) -> Rules:
-    return {f"{field.name} is missing": table[field.name].isnull() for field in schema if not field.nullable}
-
-
-def _with_repeated(engine: BaseBackend, table: ibis.Table, schema: pa.Schema, key: Sequence[str]) -> ibis.Table:
+def _with_repeated(
+    engine: BaseBackend, table: ibis.Table, schema: pa.Schema, key: Sequence[str], page: str = "", place: str = ""
+) -> ibis.Table:
     """Return ``table`` with ``repeated``: whether a row is a further one of its key.
 
-    The first in the order of all columns is the one to keep.
+    The first in the order of all columns is the one to keep. ``page`` and ``place`` as in ``split_repeated``.
     """
-    single, several = engines.split_repeated(engine, table, key)
+    single, several = engines.split_repeated(engine, table, key, page, place)
     order = [name for name in schema.names if name not in key and not table[name].type().is_map()]
     further = ibis.row_number().over(group_by=key, order_by=order) > 0
     has_key = ibis.and_(*(several[name].notnull() for name in key))
@@ -148,6 +144,10 @@ def _with_repeated(engine: BaseBackend, table: ibis.Table, schema: pa.Schema, ke
 
 
 def _flag(dataset: str, schema: pa.Schema, table: ibis.Table, rules: Rules) -> Flagged:
-    columns = {rule: f"rule_{number}" for number, rule in enumerate(rules)}
-    flags = {columns[rule]: broken.fill_null(False) for rule, broken in rules.items()}
+    """Return ``table`` flagged by ``rules``, and by what its schema says must not be null."""
+    # Not filled in as the others: engines look for a plain IS NULL in a Parquet file's statistics.
+    missing = {f"{field.name} is missing": table[field.name].isnull() for field in schema if not field.nullable}
+    broken = {**missing, **{rule: flag.fill_null(False) for rule, flag in rules.items()}}
+    columns = {rule: f"rule_{number}" for number, rule in enumerate(broken)}
+    flags = {columns[rule]: flag for rule, flag in broken.items()}
     return Flagged(dataset, schema, table.select(*schema.names, **flags), columns)
