@@ -127,7 +127,7 @@ def split_repeated(
     """Return the rows of ``table`` that no other row can share ``key`` with, and the few others.
 
     A first pass over hashes finds the others, so that only they must be sorted or grouped whole: over a log of 100
-    million rows that is the difference between memory and disk. ``table`` is computed two or three times more.
+    million rows that is the difference between memory and disk. ``table`` is computed three to five times.
 
     Args:
         engine: where ``table`` is.
@@ -135,7 +135,7 @@ def split_repeated(
         key: the columns of the key.
         page: a column of the key that many rows share, and
         place: one of whole numbers that mostly differ on a ``page``, as positions do. Where all differ, no key on the
-            page is repeated; a bit a place tells that ten times sooner than a hash a key.
+            page is repeated, which a bit a place tells with one group a page instead of one a row.
     """
     if page and (crowded := _crowded(engine, table, page, place)) is not None:
         return _split(engine, table, [page], crowded)
@@ -162,7 +162,7 @@ def _split(
 
 
 def _fingerprint(engine: BaseBackend, table: ibis.Table, columns: Sequence[str]) -> ibis.ir.IntegerValue:
-    """A hash of the ``columns``; of one alone DuckDB hashes each entry of a Parquet dictionary once."""
+    """A hash of the ``columns``; one alone is hashed as it is, since DuckDB is slower with a struct around it."""
     row = table[columns[0]] if len(columns) == 1 else ibis.struct({name: table[name] for name in columns})
     signature = ((row.type(),), _HASH[engine.name])
     value: ibis.ir.IntegerValue = ibis.udf.scalar.builtin(_hash, name="hash", signature=signature)(row)

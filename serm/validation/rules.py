@@ -145,7 +145,7 @@ def _with_repeated(
 
 def _flag(dataset: str, schema: pa.Schema, table: ibis.Table, rules: Rules) -> Flagged:
     """Return ``table`` flagged by ``rules``, and by what its schema says must not be null."""
-    # Not filled in as the others: engines look for a plain IS NULL in a Parquet file's statistics.
+    # IS NULL is itself never null: nothing to fill in, as there is in the others.
     missing = {f"{field.name} is missing": table[field.name].isnull() for field in schema if not field.nullable}
     broken = {**missing, **{rule: flag.fill_null(False) for rule, flag in rules.items()}}
     columns = {rule: f"rule_{number}" for number, rule in enumerate(broken)}
