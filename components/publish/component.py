@@ -22,8 +22,8 @@ def publish(
     from pathlib import Path
 
     from serm import settings as params
-    from serm import versioning
     from serm.monitoring import snapshots
+    from serm.workspace.publish import publish
 
     outputs = {
         "ingest": Path(window.path),
@@ -34,7 +34,7 @@ def publish(
         "train": Path(trained.path),
         "evaluate": Path(evaluated.path),
     }
-    published = versioning.publish(Path(repository), outputs, params.parse(settings))
+    published = publish(Path(repository), outputs, params.parse(settings))
     snapshots.add(Path(repository), published["tag"], Path(drifted.path) / "snapshot.json")
     figures.metadata.update(published)
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -18,11 +18,11 @@ def record(
     from pathlib import Path
 
     from serm import settings as params
-    from serm import versioning
     from serm.monitoring import snapshots
+    from serm.workspace.record import record
 
     outputs = {"ingest": Path(window.path), "validate": Path(validated.path), "drift": Path(drifted.path)}
-    recorded = versioning.record(Path(repository), outputs, params.parse(settings))
+    recorded = record(Path(repository), outputs, params.parse(settings))
     snapshots.add(Path(repository), recorded["tag"], Path(drifted.path) / "snapshot.json")
     figures.metadata.update(recorded)
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import CYCLE, JUDGMENTS, PARAMS, Json, Judgments, Knowledge, Mined, Out, Params, Validated, show
+from serm.cli.options import Json, Judgments, Knowledge, Mined, Out, Params, Validated, show
+from serm.workspace.layout import CYCLE, JUDGMENTS, PARAMS
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Call no judge: print what LLM judges would be asked, and its price.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from serm.cli.options import CHAMPION, CYCLE, PARAMS, Champion, Evaluated, Json, Out, Params, Trained, Validated, show
+from serm.cli.options import Champion, Evaluated, Json, Out, Params, Trained, Validated, show
+from serm.workspace.layout import CHAMPION, CYCLE, PARAMS
 
 
 def deploy(

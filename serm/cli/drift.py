@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from serm.cli.options import (
-    CHAMPION,
-    CYCLE,
-    PARAMS,
-    REFERENCE,
-    WINDOWS,
-    Champion,
-    Json,
-    Out,
-    Params,
-    Reference,
-    Validated,
-    Windows,
-    show,
-)
+from serm.cli.options import Champion, Json, Out, Params, Reference, Validated, Windows, show
+from serm.workspace.layout import CHAMPION, CYCLE, PARAMS, REFERENCE, WINDOWS
 
 
 def drift(

@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serm.cli.options import (
-    CHAMPION,
-    CYCLE,
-    PARAMS,
-    REFERENCE,
-    Annotated_,
-    Champion,
-    Json,
-    Out,
-    Params,
-    Reference,
-    Tests,
-    Trained,
-    Validated,
-    show,
-)
+from serm.cli.options import Annotated_, Champion, Json, Out, Params, Reference, Tests, Trained, Validated, show
+from serm.workspace.layout import CHAMPION, CYCLE, PARAMS, REFERENCE
 
 
 def evaluate(

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from serm.cli.options import CYCLE, Json, Mined, Out, Tests, Validated, show
+from serm.cli.options import Json, Mined, Out, Tests, Validated, show
+from serm.workspace.layout import CYCLE
 
 Model = Annotated[
     str, typer.Option(help="The trained model: a directory, hf://OWNER/NAME, dvc://TAG/PATH or package:NAME.")

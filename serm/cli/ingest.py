@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serm.cli.options import CYCLE, PARAMS, Json, Log, Out, Params, show
+from serm.cli.options import Json, Log, Out, Params, show
+from serm.workspace.layout import CYCLE, PARAMS
 
 
 def ingest(

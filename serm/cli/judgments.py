@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import JUDGMENTS, Json, Judgments, show
+from serm.cli.options import Json, Judgments, show
 from serm.errors import UserError
+from serm.workspace.layout import JUDGMENTS
 
 app = typer.Typer(no_args_is_help=True, help="Judgments in and out: OpenSearch judgment lists and TREC qrels.")
 
@@ -34,7 +35,7 @@ def import_(
     """Add the judgments of FILE as seed judgments; a pair that is judged already keeps its grade."""
     from serm import contracts
     from serm.stream.judgments import read
-    from serm.versioning.advance import merged
+    from serm.workspace.advance import merged
 
     new = read(file, locale, _numbers(ratings))
     earlier = contracts.JUDGMENTS.empty_table()

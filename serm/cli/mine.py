@@ -4,22 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serm.cli.options import (
-    CHAMPION,
-    CYCLE,
-    JUDGMENTS,
-    PARAMS,
-    REFERENCE,
-    Champion,
-    Json,
-    Judgments,
-    Out,
-    Params,
-    Reference,
-    Tests,
-    Validated,
-    show,
-)
+from serm.cli.options import Champion, Json, Judgments, Out, Params, Reference, Tests, Validated, show
+from serm.workspace.layout import CHAMPION, CYCLE, JUDGMENTS, PARAMS, REFERENCE
 
 
 def mine(

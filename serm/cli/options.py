@@ -33,15 +33,7 @@ Trained = Annotated[Path, typer.Option(help="What `serm train` wrote.")]
 Evaluated = Annotated[Path, typer.Option(help="What `serm evaluate` wrote.")]
 WorkspacePath = Annotated[Path, typer.Option(help="The git and DVC workspace.")]
 
-PARAMS = Path("params.yaml")
-CHAMPION = Path("state/champion")
-JUDGMENTS = Path("state/judgments")
-REFERENCE = Path("state/reference")
-PROFILES = Path("state/profiles")
-WINDOWS = Path("state/windows")
 HERE = Path()
-CYCLE = Path("cycle")
-"""Where each step writes: ``cycle/<step>``."""
 
 
 def show(title: str, figures: Figures, json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import CYCLE, Annotated_, Validated
+from serm.cli.options import Annotated_, Validated
+from serm.workspace.layout import CYCLE
 
 
 class Tool(StrEnum):

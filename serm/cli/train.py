@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from serm.cli.options import (
-    CHAMPION,
-    CYCLE,
-    JUDGMENTS,
-    PARAMS,
-    Annotated_,
-    Champion,
-    Json,
-    Judgments,
-    Out,
-    Params,
-    Validated,
-    show,
-)
+from serm.cli.options import Annotated_, Champion, Json, Judgments, Out, Params, Validated, show
+from serm.workspace.layout import CHAMPION, CYCLE, JUDGMENTS, PARAMS
 
 
 def train(

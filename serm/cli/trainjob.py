@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from serm.cli.options import PARAMS, Params
+from serm.cli.options import Params
+from serm.workspace.layout import PARAMS
 
 
 def trainjob(params: Params = PARAMS) -> None:

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serm.cli.options import (
-    CYCLE,
-    JUDGMENTS,
-    PARAMS,
-    PROFILES,
-    Documents,
-    Json,
-    Judgments,
-    Out,
-    Params,
-    Profiles,
-    Window,
-    show,
-)
+from serm.cli.options import Documents, Json, Judgments, Out, Params, Profiles, Window, show
+from serm.workspace.layout import CYCLE, JUDGMENTS, PARAMS, PROFILES
 
 
 def validate(

@@ -12,9 +12,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from serm.errors import UserError
-from serm.report import history
-from serm.report.history import Cycle
-from serm.versioning import Workspace
+from serm.workspace import history
+from serm.workspace.history import Cycle
+from serm.workspace.store import Workspace
 
 GATES = ("passed", "failed", "inconclusive")
 DECISIONS = ("promote", "hold", "roll back", "inconclusive")

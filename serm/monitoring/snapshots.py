@@ -11,8 +11,8 @@ from pathlib import Path
 from uuid import UUID, uuid5
 
 from serm.atomic import replace_file, write_json, write_text
-from serm.report import history
-from serm.versioning import Workspace
+from serm.workspace import history
+from serm.workspace.store import Workspace
 
 #: Evidently names a metric by its class; a panel draws each one over the cycles, a line a column.
 PANELS = (("Distance of each column from the window before", "ValueDrift"), ("Columns marked", "DriftedColumnsCount"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serm.report.charts import Axis, axis, columns
-from serm.report.history import Cycle
+from serm.workspace.history import Cycle
 
 #: The sets and the pairs of evaluation.json, in the order and the words of the page.
 SETS = {"rolling": "Rolling set", "frozen": "Frozen set"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from serm.atomic import replace_directory
 from serm.errors import UserError
-from serm.versioning import Workspace
+from serm.workspace.store import Workspace
 
 _LOG = logging.getLogger(__name__)
 

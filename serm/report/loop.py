@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serm.report.formats import count, decimal, megabytes, seconds, share, signed
-from serm.report.history import Cycle
+from serm.workspace.history import Cycle
 
 STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
 #: Those of a window in which nothing drifted; ``record`` is its ``publish``.

@@ -9,8 +9,9 @@ import jinja2
 from markupsafe import Markup
 
 from serm.atomic import write_text
-from serm.report import comparison, formats, history, linked, loop, proof
+from serm.report import comparison, formats, linked, loop, proof
 from serm.report.charts import curve
+from serm.workspace import history
 
 #: Trends are shown of so many cycles, the latest (a year of one every two weeks), and details of fewer, so that the
 #: page stays below 3 MB; the table lists all.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serm.report.formats import count, decimal, signed
-from serm.report.history import Cycle
+from serm.workspace.history import Cycle
 
 #: Rule -> its name on the page, and how its value and limit are written.
 RULES = {

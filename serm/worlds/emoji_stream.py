@@ -7,20 +7,18 @@ import re
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serm import settings as params
-from serm import versioning
 from serm.atomic import write_json, write_text
 from serm.settings import Settings
 from serm.step import Figures, step
+from serm.workspace.store import TEMPLATE, Workspace
 from serm.worlds import pools, traffic
 from serm.worlds.emoji import WINDOWS, EmojiWorld
 
 if TYPE_CHECKING:
     from serm.worlds.traffic import FirstStage
-
-_TEMPLATE = Path(versioning.__file__).parent / "template"
 
 
 class EmojiStream:
@@ -40,10 +38,10 @@ class EmojiStream:
         """Make the workspace: seed judgments, the first champion trained on them, and a reference window."""
         from serm import relevance, training
 
-        workspace = versioning.Workspace.create(self.path, self.path.with_name(self.path.name + ".remote"))
+        workspace = Workspace.create(self.path, self.path.with_name(self.path.name + ".remote"))
         for name in ("dvc.yaml", "params.yaml"):
             if not (self.path / name).exists():
-                shutil.copyfile(_TEMPLATE / name, self.path / name)
+                shutil.copyfile(TEMPLATE / name, self.path / name)
         pools.prepare(self.path, 0, self.world, self._first_stage)
         champion = self.path / "state" / "champion"
         if not champion.exists():
@@ -74,6 +72,12 @@ class EmojiStream:
         pools.prepare(self.path, number, self.world, self._first_stage)
         champion = relevance.load(self.path / "state" / "champion")
         return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
+
+    def audit(self) -> dict[str, Any]:
+        """Hold the open window's cycle against the hidden truth, as ``worlds.audit`` says."""
+        from serm.worlds.audit import audit
+
+        return audit(self.path, self.world)
 
     def settings(self) -> Settings:
         """Return the settings of the cycle that the world is at."""

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pytest
 import yaml
 
-from serm import contracts, versioning
+from serm import contracts
+from serm.workspace.store import TEMPLATE
 from serm.worlds.emoji import TRUTH, TRUTH_SUBGROUPS, EmojiWorld
 
 SMALL = {
@@ -23,7 +24,8 @@ SMALL = {
 PROGRAM = """
 import sys
 from pathlib import Path
-from serm.cli.demo import run
+from serm.cli.evolve import show_costs
+from serm.workspace.runner import run_loop
 from serm.worlds.emoji import EmojiWorld
 from serm.worlds.emoji_stream import EmojiStream
 
@@ -31,7 +33,7 @@ path = Path(sys.argv[1])
 world = EmojiWorld(
     seed_queries=60, seed_pairs=8, test_queries=60, window_queries=80, sessions=2000, data=path.with_name("emoji")
 )
-run(EmojiStream(path, world), 1)
+run_loop(EmojiStream(path, world), 1, show_costs)
 """
 
 
@@ -69,7 +71,7 @@ def demo(tmp_path_factory):
     root = tmp_path_factory.mktemp("e2e") / "demo"
     root.mkdir()
     small_world(root.with_name("emoji"))
-    template = yaml.safe_load((Path(versioning.__file__).parent / "template" / "params.yaml").read_text())
+    template = yaml.safe_load((TEMPLATE / "params.yaml").read_text())
     (root / "params.yaml").write_text(yaml.safe_dump(template | SMALL, sort_keys=False))
     killed = start(root)
     for line in killed.stdout:

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serm import contracts, report, versioning
+from serm import contracts, report
 from serm.monitoring import exporter
-from serm.versioning.workspace import STEPS
+from serm.workspace.layout import STEPS, WATCH
+from serm.workspace.store import Workspace
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,7 +42,7 @@ def test_an_interrupted_cycle_resumes_where_it_stopped(demo):
 
 
 def test_the_cycle_is_tagged_and_clean(demo):
-    workspace = versioning.Workspace(demo[0])
+    workspace = Workspace(demo[0])
     assert workspace.has_tag("cycle-0001")
     assert workspace.git("status", "--porcelain") == ""
     assert (workspace.path / "cycle" / "model_card.md").read_text().startswith("---\nlibrary_name: serm")
@@ -72,7 +73,7 @@ def test_both_models_answered_through_kserve(demo):
 
 def test_the_command_line_writes_the_same_bytes_as_the_pipeline(demo):
     """``dvc repro`` runs the same steps from the same tag; dvc.lock, a hash of every byte, must not change."""
-    workspace = versioning.Workspace(demo[0])
+    workspace = Workspace(demo[0])
     workspace.git("checkout", "--quiet", "cycle-0001")
     workspace.dvc("checkout", "--quiet", "--force")
     assert "up to date" in workspace.dvc("status")
@@ -98,8 +99,8 @@ def test_the_report_shows_the_cycle(demo):
 def test_a_window_in_which_nothing_drifted_is_recorded_and_moved_past(demo, tmp_path):
     """In a clone that shares DVC's cache, the same window comes once more."""
     clone = tmp_path / "clone"
-    versioning.Workspace(demo[0]).git("clone", "--quiet", str(demo[0]), str(clone))
-    workspace = versioning.Workspace(clone)
+    Workspace(demo[0]).git("clone", "--quiet", str(demo[0]), str(clone))
+    workspace = Workspace(clone)
     workspace.git("config", "user.name", "SERM")
     workspace.git("config", "user.email", "serm@localhost")
     workspace.dvc("config", "--local", "cache.dir", str(demo[0] / ".dvc" / "cache"))
@@ -115,7 +116,7 @@ def test_a_window_in_which_nothing_drifted_is_recorded_and_moved_past(demo, tmp_
         done = subprocess.run([*serm, verb], cwd=clone, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
     costs = json.loads((clone / "history/cycle-0002/costs.json").read_text())
-    assert costs.keys() == {*versioning.WATCH, "record"}
+    assert costs.keys() == {*WATCH, "record"}
     assert workspace.git("status", "--porcelain") == ""
     assert json.loads((clone / "state.json").read_text()) == {"after": "cycle-0002", "champion": "kept"}
     windows = contracts.read(clone / "state/windows/impressions", contracts.SAMPLES)

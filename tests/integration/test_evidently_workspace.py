@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from evidently.ui.workspace import Workspace as EvidentlyWorkspace
 
 from serm import engine as engines
-from serm import versioning
 from serm.drift import columns
 from serm.monitoring import snapshots
 from serm.settings import Settings
+from serm.workspace.store import Workspace
 
 
-def publish(workspace: versioning.Workspace, number: int, logs: list[pa.Table], settings: Settings) -> None:
+def publish(workspace: Workspace, number: int, logs: list[pa.Table], settings: Settings) -> None:
     """Leave what a cycle's drift step and ``serm publish`` leave of it."""
     cycle = settings.cycle.model_copy(
         update={"number": number, "end": datetime.fromisoformat(f"20{18 + number}-01-01")}
@@ -41,7 +41,7 @@ def test_each_cycle_appends_one_snapshot_and_a_second_call_none(
     make_impressions: Callable[..., pa.Table], make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     settings = make_settings(drift={"sample_searches": 100})
-    workspace = versioning.Workspace.create(tmp_path / "shop", tmp_path / "store")
+    workspace = Workspace.create(tmp_path / "shop", tmp_path / "store")
     logs = [make_impressions(seed=seed) for seed in range(3)]
     publish(workspace, 1, logs[:2], settings)
     out = tmp_path / "evidently"

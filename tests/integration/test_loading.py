@@ -22,7 +22,7 @@ from serm import relevance
 from serm.errors import UserError
 from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings
-from serm.versioning.workspace import Workspace
+from serm.workspace.store import Workspace
 
 SETTINGS = RelevanceSettings(max_tokens=16)
 PICKLE = pickle.dumps({"weights": [1.0]})

@@ -10,7 +10,7 @@ import report_history
 from browser import Browser
 
 from serm import report
-from serm.versioning import Workspace
+from serm.workspace.store import Workspace
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ DATA = ROOT / "data" / "emoji"
 SEED_LOCALES = set(LAUNCHES[0])
 STEPS = (
     *("clicks", "drift", "evaluation", "judging", "mining", "relevance", "rollout", "serving", "stream"),
-    *("training", "validation", "versioning"),
+    *("training", "validation", "workspace"),
 )
 
 sys.path.insert(0, str(DATA.parent))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serm.cli.kfplog import StepLog
+from serm.workspace.kfplog import StepLog
 
 RUN = """\
 12:00:00.000 - INFO - Running pipeline: \x1b[95m'serm-evolve'\x1b[0m

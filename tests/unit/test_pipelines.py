@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipelines.compile import COMPILED, PIPELINES, compile_all, dangling_references, load_ir
-from serm.versioning import STEPS
+from serm.workspace.layout import STEPS
 
 ROOT = Path(__file__).parents[2]
 ALL_STEPS = (*STEPS, "publish", "deploy", "record")

@@ -16,7 +16,8 @@ from hypothesis import given
 
 from serm import report
 from serm.errors import UserError
-from serm.report import charts, comparison, formats, history, linked, loop, proof
+from serm.report import charts, comparison, formats, linked, loop, proof
+from serm.workspace import history
 
 MISSING = "not available"
 VOID = {"meta", "link", "input", "br"}

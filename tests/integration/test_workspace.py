@@ -5,16 +5,17 @@ import importlib.metadata
 import json
 import shutil
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from serm import contracts, settings, versioning
+from serm import contracts, settings
 from serm.errors import UserError
-from serm.versioning.advance import merged
-
-TEMPLATE = Path(versioning.__file__).parent / "template"
+from serm.workspace.advance import advance, merged
+from serm.workspace.layout import STEPS, WATCH
+from serm.workspace.publish import publish
+from serm.workspace.record import record
+from serm.workspace.store import TEMPLATE, Workspace
 
 
 def judgments(rows, source="seed", cycle=0):
@@ -95,7 +96,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
 @pytest.fixture
 def workspace(tmp_path):
     root = tmp_path / "shop"
-    made = versioning.Workspace.create(root, tmp_path / "store")
+    made = Workspace.create(root, tmp_path / "store")
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(TEMPLATE / name, root / name)
     for name in ("log", "documents", "knowledge", "tests"):
@@ -115,7 +116,7 @@ def workspace(tmp_path):
 
 
 def outputs(workspace):
-    return {step: workspace.path / "cycle" / step for step in versioning.STEPS}
+    return {step: workspace.path / "cycle" / step for step in STEPS}
 
 
 def tree(path):
@@ -133,7 +134,7 @@ def params(workspace):
 def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     root = workspace.path
     run_steps(root)
-    first = versioning.publish(root, outputs(workspace), params(workspace))
+    first = publish(root, outputs(workspace), params(workspace))
     assert first["tag"] == "cycle-0001"
     assert "up to date" in workspace.dvc("status")
     assert workspace.git("status", "--porcelain") == ""
@@ -147,7 +148,7 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
     before = tree(root / "cycle")
     state = tree(root / "state/champion")
 
-    moved = versioning.advance(root, params(workspace))
+    moved = advance(root, params(workspace))
     assert moved["champion"] == "promoted"
     assert (root / "state/champion/model.safetensors").read_bytes() == b"challenger"
     assert contracts.read(root / "state/judgments", contracts.JUDGMENTS)["query"].to_pylist() == ["cat", "fox"]
@@ -164,27 +165,27 @@ def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):
 
     clone = tmp_path / "clone"  # elsewhere, with nothing but the git history and the remote
     workspace.git("clone", "--quiet", "--branch", "cycle-0001", str(root), str(clone))
-    versioning.Workspace(clone).dvc("pull", "--quiet")
+    Workspace(clone).dvc("pull", "--quiet")
     assert tree(clone / "cycle/train") == tree(root / "cycle/train")
 
 
 def test_publishing_and_advancing_again_change_nothing(workspace):
     root = workspace.path
     run_steps(root)
-    first = versioning.publish(root, outputs(workspace), params(workspace))
-    assert versioning.publish(root, outputs(workspace), params(workspace))["commit"] == first["commit"]
-    moved = versioning.advance(root, params(workspace))
-    assert versioning.advance(root, params(workspace))["commit"] == moved["commit"]
+    first = publish(root, outputs(workspace), params(workspace))
+    assert publish(root, outputs(workspace), params(workspace))["commit"] == first["commit"]
+    moved = advance(root, params(workspace))
+    assert advance(root, params(workspace))["commit"] == moved["commit"]
 
 
 def test_what_people_reviewed_joins_the_judgments(workspace):
     root = workspace.path
     run_steps(root)
-    versioning.publish(root, outputs(workspace), params(workspace))
+    publish(root, outputs(workspace), params(workspace))
     people = judgments([("fox", "d9", 3), ("cat", "d1", 0)], source="human", cycle=1)
     contracts.write(people, root / "reviewed", contracts.JUDGMENTS)
     before = contracts.read(root / "state/judgments", contracts.JUDGMENTS).to_pylist()
-    versioning.advance(root, params(workspace))
+    advance(root, params(workspace))
     after = contracts.read(root / "state/judgments", contracts.JUDGMENTS).to_pylist()
     assert [row for row in after if row["source"] == "human" and row["doc_id"] == "d9"]
     assert all(row in after for row in before)
@@ -194,43 +195,43 @@ def test_what_people_reviewed_joins_the_judgments(workspace):
 def test_another_result_under_the_same_tag_is_refused(workspace):
     root = workspace.path
     run_steps(root)
-    versioning.publish(root, outputs(workspace), params(workspace))
+    publish(root, outputs(workspace), params(workspace))
     run_steps(root, weights=b"other")
     with pytest.raises(UserError, match=r"cycle-0001 exists already and dvc\.lock differ"):
-        versioning.publish(root, outputs(workspace), params(workspace))
+        publish(root, outputs(workspace), params(workspace))
 
 
 def watch(root, decision="quiet"):
     """Stand in for the steps that a quiet window goes through."""
     run_steps(root)
     (root / "cycle/drift/drift.json").write_text(json.dumps({"decision": decision, "reasons": []}))
-    return {step: root / "cycle" / step for step in versioning.WATCH}
+    return {step: root / "cycle" / step for step in WATCH}
 
 
 def test_a_quiet_window_is_recorded_and_moved_past_without_a_challenger(workspace):
     root = workspace.path
     run_steps(root)
-    versioning.publish(root, outputs(workspace), params(workspace))
-    versioning.advance(root, params(workspace))
+    publish(root, outputs(workspace), params(workspace))
+    advance(root, params(workspace))
     text = (root / "params.yaml").read_text()
     (root / "params.yaml").write_text(text.replace("number: 1", "number: 2"))
     judged, model = tree(root / "state/judgments"), tree(root / "state/champion")
 
     given = watch(root)
     contracts.write(impressions("owl"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
-    first = versioning.record(root, given, params(workspace))
+    first = record(root, given, params(workspace))
     assert first["tag"] == "cycle-0002"
-    assert versioning.record(root, given, params(workspace))["commit"] == first["commit"]
-    assert {file.stem for file in (root / "history/cycle-0002").iterdir()} == set(versioning.WATCH)
+    assert record(root, given, params(workspace))["commit"] == first["commit"]
+    assert {file.stem for file in (root / "history/cycle-0002").iterdir()} == set(WATCH)
     assert workspace.git("status", "--porcelain") == ""
 
-    assert versioning.advance(root, params(workspace))["champion"] == "kept"
+    assert advance(root, params(workspace))["champion"] == "kept"
     assert contracts.read(root / "state/reference", contracts.IMPRESSIONS)["query"].to_pylist() == ["owl"]
     assert (tree(root / "state/judgments"), tree(root / "state/champion")) == (judged, model)
     assert workspace.git("status", "--porcelain") == ""
 
     brought_back = []
-    for tag, steps in (("cycle-0001", versioning.STEPS), ("cycle-0002", versioning.WATCH)):
+    for tag, steps in (("cycle-0001", STEPS), ("cycle-0002", WATCH)):
         workspace.git("checkout", "--quiet", tag)
         workspace.dvc("checkout", "--quiet")
         assert "up to date" in workspace.dvc("status", *steps)
@@ -241,15 +242,15 @@ def test_a_quiet_window_is_recorded_and_moved_past_without_a_challenger(workspac
 def test_a_window_that_drifted_is_not_recorded_as_quiet(workspace):
     given = watch(workspace.path, decision="evolve")
     with pytest.raises(UserError, match=r"the window of cycle-0001 drifted; run the steps after drift"):
-        versioning.record(workspace.path, given, params(workspace))
+        record(workspace.path, given, params(workspace))
 
 
 @pytest.mark.parametrize("result", ["failed", "inconclusive"])
 def test_a_challenger_that_did_not_pass_never_serves(workspace, result):
     root = workspace.path
     run_steps(root, result=result)
-    versioning.publish(root, outputs(workspace), params(workspace))
-    moved = versioning.advance(root, params(workspace))
+    publish(root, outputs(workspace), params(workspace))
+    moved = advance(root, params(workspace))
     assert moved["champion"] == "kept"
     assert (root / "state/champion/model.safetensors").read_bytes() == b"champion"
     assert moved["judgments"] == 2
@@ -259,21 +260,21 @@ def test_outputs_from_elsewhere_are_placed_into_the_workspace(workspace, tmp_pat
     root = workspace.path
     run_steps(root)
     shutil.move(root / "cycle", tmp_path / "artifacts")
-    given = {step: tmp_path / "artifacts" / step for step in versioning.STEPS}
-    versioning.publish(root, given, params(workspace))
+    given = {step: tmp_path / "artifacts" / step for step in STEPS}
+    publish(root, given, params(workspace))
     assert tree(root / "cycle/train") == tree(tmp_path / "artifacts/train")
     assert "up to date" in workspace.dvc("status")
 
 
 def test_mistakes_are_named(workspace, tmp_path):
     with pytest.raises(UserError, match="not a SERM workspace"):
-        versioning.Workspace(tmp_path)
+        Workspace(tmp_path)
     with pytest.raises(UserError, match="cycle-0001 is not published"):
-        versioning.advance(workspace.path, params(workspace))
+        advance(workspace.path, params(workspace))
     given = outputs(workspace)
     del given["annotate"]
     with pytest.raises(UserError, match="outputs of annotate"):
-        versioning.publish(workspace.path, given, params(workspace))
+        publish(workspace.path, given, params(workspace))
 
 
 def test_a_summary_of_another_serm_is_a_users_error(workspace):
@@ -283,7 +284,7 @@ def test_a_summary_of_another_serm_is_a_users_error(workspace):
     found["gate"] = {"result": "passed", "reasons": ["It was better."]}
     path.write_text(json.dumps(found))
     with pytest.raises(UserError, match=r"written by another SERM .* run the cycle's steps again"):
-        versioning.publish(workspace.path, outputs(workspace), params(workspace))
+        publish(workspace.path, outputs(workspace), params(workspace))
 
 
 def test_a_panel_label_never_replaces_an_earlier_judgment():

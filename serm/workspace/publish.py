@@ -1,4 +1,4 @@
-"""Publish a cycle, or record a quiet window: put the outputs into the workspace, pin them with DVC, commit and tag."""
+"""Publish a cycle: put the outputs into the workspace, pin them with DVC, commit and tag."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from serm.atomic import write_json, write_text
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.versioning.workspace import STEPS, WATCH, Workspace, place
+from serm.workspace.layout import STEPS
+from serm.workspace.store import Workspace, place
 
 
 @step
@@ -34,45 +35,16 @@ def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -
         UserError: an output is missing, or the tag exists already with other bytes.
     """
     workspace = Workspace(repository)
-    summaries = _placed(workspace, outputs, STEPS)
+    summaries = placed(workspace, outputs, STEPS)
     write_text(workspace.path / "cycle" / "model_card.md", model_card(summaries, settings))
     workspace.dvc("commit", "--quiet", "--force")
     workspace.git("add", "cycle/model_card.md")
     gate = summaries["evaluate"]["gate"]["result"]
     subject = f"the challenger {gate} the gate" if gate != "inconclusive" else gate
-    return _tagged(workspace, settings.cycle.name, summaries, subject, f"gate: {gate}")
+    return tagged(workspace, settings.cycle.name, summaries, subject, f"gate: {gate}")
 
 
-@step
-def record(repository: Path, outputs: Mapping[str, Path], settings: Settings) -> Figures:
-    """Commit and tag a window in which nothing drifted: what was found in it, and no challenger.
-
-    The steps after drift did not run, so ``cycle/`` and dvc.lock keep what the last challenger's cycle left of them
-    (``dvc status`` says that their window is another). A second call with the same bytes changes nothing.
-
-    Args:
-        repository: the workspace.
-        outputs: step name -> the directory that it wrote, of the steps ``WATCH``.
-        settings: the cycle's settings.
-
-    Returns:
-        ``tag`` and ``commit``.
-
-    Raises:
-        UserError: an output is missing, the window drifted, or the tag exists already with other bytes.
-    """
-    workspace = Workspace(repository)
-    tag = settings.cycle.name
-    summaries = _placed(workspace, outputs, WATCH)
-    if summaries["drift"]["decision"] != "quiet":
-        raise UserError(f"{repository}: the window of {tag} drifted; run the steps after drift, then `serm publish`.")
-    for name in STEPS[len(WATCH) :]:  # of a trial under this tag, which was deleted
-        (workspace.path / "history" / tag / f"{name}.json").unlink(missing_ok=True)
-    workspace.dvc("commit", "--quiet", "--force", *WATCH)
-    return _tagged(workspace, tag, summaries, "nothing drifted", "nothing drifted")
-
-
-def _placed(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+def placed(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Put the steps' outputs into ``cycle/``, and return their summaries."""
     if missing := sorted(set(steps) - set(outputs)):
         raise UserError(f"{workspace.path}: the outputs of {', '.join(missing)} were not given to be published.")
@@ -81,7 +53,7 @@ def _placed(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[s
     return {name: summary(workspace.path, name) for name in steps}
 
 
-def _tagged(
+def tagged(
     workspace: Workspace, tag: str, summaries: Mapping[str, Mapping[str, Any]], subject: str, said: str
 ) -> Figures:
     """Commit what DVC pinned and the summaries, tag it, and push to DVC's remote if there is one."""
@@ -125,7 +97,7 @@ def model_card(summaries: Mapping[str, Mapping[str, Any]], settings: Settings) -
         UserError: a summary lacks what the card tells; another SERM wrote it.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("serm.versioning", "."),
+        loader=jinja2.PackageLoader("serm.workspace", "."),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,

@@ -12,8 +12,8 @@ from serm.atomic import write_json
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.versioning.publish import summary
-from serm.versioning.workspace import Workspace, place
+from serm.workspace.publish import summary
+from serm.workspace.store import Workspace, place
 
 _KEY = ["query", "locale", "doc_id"]
 

@@ -1,4 +1,4 @@
-"""A workspace: a git and DVC repository that holds a search engine's relevance model and all it learned from."""
+"""The git and DVC commands of a workspace, and how a directory gets into it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,6 @@ from pathlib import Path
 from serm.atomic import replace_directory, write_text
 from serm.errors import UserError
 
-#: The steps whose outputs dvc.yaml declares, in order; each writes the directory ``cycle/<step>``.
-STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate")
-
-#: Those that every window goes through; the others run where something drifted.
-WATCH = STEPS[:3]
-
 #: Hard links, so that the workspace, the cache and the pipeline's own outputs share one copy of a model.
 _CONFIG = """\
 [core]
@@ -28,6 +22,9 @@ _CONFIG = """\
 ['remote "store"']
     url = {remote}
 """
+
+#: A workspace's dvc.yaml and params.yaml to begin with.
+TEMPLATE = Path(__file__).parent / "template"
 
 _QUIET = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
 

@@ -11,7 +11,7 @@ from typing import Any
 from serm import settings as params
 from serm.errors import UserError
 from serm.settings import Settings
-from serm.versioning import Workspace
+from serm.workspace.store import Workspace
 
 _TAG = re.compile(r"cycle-\d{4,}")
 

@@ -1,0 +1,37 @@
+"""Where everything of a workspace lies, relative to its root: each path is spelled here, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: The steps whose outputs dvc.yaml declares, in order; each writes the directory ``cycle/<step>``.
+STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate")
+
+#: Those that every window goes through; the others run where something drifted.
+WATCH = STEPS[:3]
+
+PARAMS = Path("params.yaml")
+
+#: What the search engine gives.
+LOG, DOCUMENTS, KNOWLEDGE, TESTS = Path("log"), Path("documents"), Path("knowledge"), Path("tests")
+INPUTS = (LOG, DOCUMENTS, KNOWLEDGE, TESTS)
+
+#: What the world believes now; ``advance`` alone changes it.
+CHAMPION, JUDGMENTS = Path("state/champion"), Path("state/judgments")
+REFERENCE, PROFILES, WINDOWS = Path("state/reference"), Path("state/profiles"), Path("state/windows")
+STATE = (CHAMPION, JUDGMENTS, REFERENCE, PROFILES, WINDOWS)
+AFTER = Path("state.json")
+"""Which cycle the state is after."""
+
+CYCLE = Path("cycle")
+"""Where each step writes: ``cycle/<step>``."""
+MODEL_CARD = CYCLE / "model_card.md"
+REVIEWED = Path("reviewed")
+"""The human judgments of ``serm review``, until ``advance`` takes them into the state."""
+HISTORY = Path("history")
+"""The steps' summaries of each cycle: ``history/<tag>/<step>.json``."""
+TASKS = Path(".kfp")
+"""What ``kfp.local`` keeps of runs, by their fingerprint; git does not see it."""
+EVIDENTLY = Path("evidently")
+"""The Evidently workspace to which cycles add their snapshots; git does not see it."""
+REPORT = Path("report")
