@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-
-def normalize(text: str) -> str:
-    """Fold compatibility forms and case (Unicode NFKC, casefold)."""
-    return unicodedata.normalize("NFKC", text).casefold()
+from serm.pairs.text import fold
 
 
 def words(text: str) -> list[str]:
@@ -26,6 +23,6 @@ def letters(text: str) -> list[str]:
 
 
 def tokens(text: str) -> list[str]:
-    """Words and letters of the normalised ``text``, told apart by a mark."""
-    folded = normalize(text)
+    """Words and letters of the folded ``text``, told apart by a mark."""
+    folded = fold(text)
     return [f"w:{word}" for word in words(folded)] + letters(folded)

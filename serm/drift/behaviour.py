@@ -13,8 +13,9 @@ from serm.drift import permutation
 from serm.drift.permutation import Floats, Outcome, Permutations, sums
 from serm.drift.sample import Windows, codes
 from serm.drift.verdict import Verdict, not_tested, rise, share
+from serm.pairs.text import fold
 from serm.settings import DriftSettings
-from serm.tokens import normalize, words
+from serm.tokens import words
 
 #: Quantiles of the scores over all windows: the bins of their distribution.
 BINS = 20
@@ -88,7 +89,7 @@ class Behaviour:
 
     def new_words(self) -> Verdict:
         """Words that no earlier window has."""
-        found = [words(normalize(text)) for _, text in self.windows.queries]
+        found = [words(fold(text)) for _, text in self.windows.queries]
         names = sorted({word for one in found for word in one})
         number = {word: i for i, word in enumerate(names)}
         asked = [(search, number[word]) for search, q in enumerate(self.windows.query) for word in found[q]]

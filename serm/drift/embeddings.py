@@ -16,8 +16,9 @@ from serm.clusters import cluster
 from serm.drift.permutation import Floats, Permutations, p_value, sums
 from serm.drift.sample import Windows
 from serm.drift.verdict import Examples, Verdict, rise, share
+from serm.pairs.text import fold
 from serm.settings import DriftSettings
-from serm.tokens import normalize, words
+from serm.tokens import words
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -221,7 +222,7 @@ class Embeddings:
         inside: dict[str, float] = {}
         members = set(rows.tolist())
         for i, (_, text) in enumerate(self.texts):
-            for word in words(normalize(text)):
+            for word in words(fold(text)):
                 totals[word] = totals.get(word, 0.0) + float(self.counts[:, i].sum())
                 if i in members:
                     inside[word] = inside.get(word, 0.0) + float(self.counts[-1][i])

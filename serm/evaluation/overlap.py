@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import unicodedata
+from serm.pairs.text import fold
+from serm.tokens import words
 
 #: Languages written without spaces between words, or (Korean) with particles glued to them.
 UNSPACED = frozenset({"ja", "ko", "th", "zh"})
 
 
 def tokens(text: str) -> frozenset[str]:
-    """Return the words of ``text``: its runs of letters, marks and digits, NFKC-normalised and casefolded.
-
-    Marks (Unicode category M) belong to words: Indic and Thai vowel signs are marks, at which ``\\w+`` would cut.
-    Format characters, such as joiners, are dropped.
-    """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = (c for c in folded if unicodedata.category(c) != "Cf")
-    return frozenset("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in kept).split())
+    """Return the words of the folded ``text``."""
+    return frozenset(words(fold(text)))
 
 
 def share_token(query: str, document: str, locale: str) -> bool:

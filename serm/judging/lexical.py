@@ -9,7 +9,8 @@ import numpy as np
 
 from serm.judging.calibration import Found
 from serm.judging.judge import Floats, Pairs
-from serm.tokens import letters, normalize, tokens, words
+from serm.pairs.text import fold
+from serm.tokens import letters, tokens, words
 
 
 class LexicalEvidence:
@@ -56,7 +57,7 @@ class _Catalogue:
         score = float(scores[self._row[title]])
         best = float(scores.max())
         rank = 1 + int((scores > score).sum()) if score > 0 else self._size
-        asked, name = normalize(query), normalize(title)
+        asked, name = fold(query), fold(title)
         asked_words, name_words = words(asked), words(name)
         shared = [word for word in asked_words if word in name_words]
         asked_letters, name_letters = Counter(letters(asked)), Counter(letters(name))

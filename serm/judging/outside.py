@@ -9,7 +9,7 @@ import numpy as np
 from serm.judging.calibration import Found
 from serm.judging.encoder import Embeddings, standing
 from serm.judging.judge import Pairs
-from serm.tokens import normalize
+from serm.pairs.text import fold
 
 BACKGROUND = 64
 """Keys of the knowledge that a cosine is compared with."""
@@ -51,9 +51,7 @@ class OutsideEvidence:
             texts[starts[c] + int(cosines[q, starts[c] : starts[c] + sizes[c]].argmax())]
             for q, c in zip(asked, columns, strict=True)
         ]
-        exact = np.array(
-            [normalize(query) == normalize(text) for query, text in zip(pairs.queries, nearest, strict=True)]
-        )
+        exact = np.array([fold(query) == fold(text) for query, text in zip(pairs.queries, nearest, strict=True)])
         features = np.stack([value, mean[asked, columns], stands_out, stands_out**2, above, exact], axis=1)
         sentences = [
             "outside knowledge says nothing about the document."

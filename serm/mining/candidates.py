@@ -14,6 +14,7 @@ from serm import clicks
 from serm.clicks import PAIR, Estimates
 from serm.mining import click_model, feedback, hard_negative, novelty, rejection
 from serm.mining.opinion import Thresholds
+from serm.pairs.documents import with_documents
 from serm.settings import MiningSettings
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def describe(
       one more 0 so that one long visit does not win;
     - clicks_over_expected: clicks less their standard error (the root of a Poisson count), over the clicks that the
       average document would have had at the same positions (``expected_clicks`` [pairs]; COEC of Zhang and Jones,
-      "Comparing click logs and editorial labels for training query rewriting", WWW 2007 workshop);
+      "Comparing click logs and editorial labels for training query rewriting", WWW 2007 workshop); 0 where nobody
+      clicked anything at those positions;
     - dislike_rate, 0 to 1: negative feedbacks less their standard error, over impressions;
     - attractiveness and its standard_error, and relevance (R_cm: the click model's relevance less its standard
       error), 0 to 1;
@@ -96,7 +98,10 @@ def describe(
         *("novelty", "rise", "segment"),
         judged=known.judged.fill_null(False),
         engagement=known.engaged / _MILLION / (known.clicks + known.negatives + 1),
-        clicks_over_expected=(known.clicks - known.clicks.sqrt()) / known.expected_clicks,
+        # Where nobody clicked at the pair's positions, nobody clicked the pair: 0 clicks over 0 speak for nothing.
+        clicks_over_expected=(known.expected_clicks > 0).ifelse(
+            (known.clicks - known.clicks.sqrt()) / known.expected_clicks.nullif(0), 0.0
+        ),
         dislike_rate=(known.negatives - known.negatives.sqrt()) / known.impressions,
     )
 
@@ -180,7 +185,7 @@ def unseen(
     )
     of_query = pairs.select("query", "locale", "novelty", "rise", "segment").distinct()
     rows = ibis.memtable(found).join(of_query, ["query", "locale"])
-    rows = rows.join(documents.select("doc_id", "title", "body"), "doc_id")
+    rows = with_documents(rows, documents, ("title", "body"))
     nothing = {name: ibis.literal(0).cast(str(asked.schema.field(name).type)) for name in _COUNTED}
     rows = engine.to_pyarrow(rows.mutate(**nothing).order_by(*PAIR))
     after = engine.to_pyarrow(pairs.pair.max()).as_py() + 1

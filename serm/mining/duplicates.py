@@ -1,11 +1,12 @@
-"""Queries that say the same: equal but for case, spaces and Unicode form, or all but equal in their trigrams."""
+"""Queries that say the same: equal in their folded form, or all but equal in their trigrams."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
 from datasketch import MinHash, MinHashLSH
+
+from serm.pairs.text import fold
 
 #: Characters of a gram; a query is padded with a space on either side, so that the shortest has one.
 GRAM = 3
@@ -42,7 +43,7 @@ def canonical(shown: Mapping[Query, int]) -> dict[Query, Query]:
 
 
 def _grams(query: str) -> frozenset[str]:
-    text = f" {' '.join(unicodedata.normalize('NFKC', query).casefold().split())} "
+    text = f" {fold(query)} "
     return frozenset(text[start : start + GRAM] for start in range(max(len(text) - GRAM + 1, 1)))
 
 

@@ -25,6 +25,8 @@ from serm.mining.agents import AGENTS, ask
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
 from serm.mining.selection import Selection, select
+from serm.pairs.documents import with_documents
+from serm.pairs.text import folded
 from serm.settings import MiningSettings, Settings, Threshold
 from serm.step import Figures, step
 
@@ -138,11 +140,11 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     pairs = engine.create_table("pairs", described, temp=True)
     seen = pairs.filter(pairs.impressions >= options.min_impressions)
     thresholds = _click_thresholds(seen, options)
-    candidates = _without_tests(seen.filter(~seen.judged).semi_join(inputs.documents, "doc_id"), inputs.tests)
+    open_pairs = with_documents(seen.filter(~seen.judged), inputs.documents)
+    candidates = _without_tests(engine, open_pairs, inputs.tests)
     candidate_count = int(candidates.count().to_pyarrow().as_py())
     chosen, kinds = cascade.to_score(candidates, thresholds, options)
-    texts = inputs.documents.select("doc_id", "title", "body")
-    asked = chosen.join(texts, "doc_id").order_by("pair").to_pyarrow()
+    asked = with_documents(chosen, inputs.documents, ("title", "body")).order_by("pair").to_pyarrow()
     unseen = cascade.unseen(engine, pairs, asked, inputs.documents, inputs.judgments, model, options)
 
     asked = pa.concat_tables([asked, unseen], promote_options="default")
@@ -171,14 +173,13 @@ def read_tests(engine: BaseBackend, tests: Path) -> ibis.Table:
     return ibis.union(*(contracts.scan(engine, tests / name, contracts.JUDGMENTS) for name in ("frozen", "rolling")))
 
 
-def _without_tests(candidates: ibis.Table, tests: ibis.Table) -> ibis.Table:
-    """Leave out what asks as a test query does, but for capitals and outer spaces."""
-
-    def asked(table: ibis.Table) -> ibis.Value:
-        return table.query.strip().lower()
-
-    held_out = tests.select(asked=asked(tests)).distinct()
-    return candidates.mutate(asked=asked(candidates)).anti_join(held_out, "asked").drop("asked")
+def _without_tests(engine: BaseBackend, candidates: ibis.Table, tests: ibis.Table) -> ibis.Table:
+    """Leave out what asks as a test query does, however it is spelled (``fold``), in whichever locale."""
+    held_out, asked = (engine.to_pyarrow(of.select("query").distinct())["query"] for of in (tests, candidates))
+    same = asked.filter(pc.is_in(folded(asked), value_set=folded(held_out)))
+    return candidates.anti_join(
+        ibis.memtable(pa.table({"query": same}), schema=ibis.schema({"query": "string"})), "query"
+    )
 
 
 def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:

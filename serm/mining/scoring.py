@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from serm.atomic import replace_file
+from serm.errors import UserError
 from serm.mining.disagreement import gap
 from serm.mining.opinion import Thresholds
 from serm.mining.uncertainty import entropy
@@ -48,6 +49,9 @@ def score(
         document_text: a document's title and body to the text that the model reads.
         settings: dropout_samples and seed are read.
         finished: a directory; its files are named by a hash of all that their content depends on.
+
+    Raises:
+        UserError: a score is not finite: no threshold could be held against it.
     """
     parts = range(0, pairs.num_rows, PART)
     done = [
@@ -77,6 +81,8 @@ def _score_part(
         scores = model.score(queries, texts)
         disagreement = gap(model.sample(queries, texts, settings.dropout_samples, settings.seed))
         columns = (scores.expected, disagreement, entropy(scores.distribution))
+        if not all(np.isfinite(column).all() for column in columns):
+            raise UserError("The champion gives scores that are not finite numbers; train it again.")
         arrays = [pa.array(column, pa.float64()) for column in columns]
         with replace_file(file) as beside:
             pq.write_table(pa.Table.from_arrays(arrays, schema=_SCORED), beside)

@@ -86,7 +86,9 @@ def flag_impressions(
         "query is blank": table.query.strip() == "",
         **_unknown(table, documents),
         "position is below 1": table.position < 1,
-        "dwell_seconds is negative or not a number": (table.dwell_seconds < 0) | table.dwell_seconds.isnan(),
+        "dwell_seconds is negative or not finite": (table.dwell_seconds < 0)
+        | table.dwell_seconds.isnan()
+        | table.dwell_seconds.isinf(),
         "dwell_seconds without a click": table.dwell_seconds.notnull() & ~table.clicked,
         "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
         "query_id, doc_id and position are repeated": table.repeated,

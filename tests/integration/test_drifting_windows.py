@@ -147,6 +147,19 @@ def test_a_log_without_scores_is_compared_on_the_rest(
     )
 
 
+@pytest.mark.parametrize("clicked", [(False, False), (False, True)])
+def test_windows_in_which_nobody_or_everybody_clicks_are_compared(
+    clicked: tuple[bool, bool], run: Run, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    reference, window = halves(make_impressions(searches=400))
+    logs = [
+        replaced(one, clicked=pa.array([all_of] * len(one)), dwell_seconds=pa.nulls(len(one), pa.float64()))
+        for one, all_of in zip((reference, window), clicked, strict=True)
+    ]
+    found = run(tmp_path, *logs, make_settings())
+    assert json.dumps(found, allow_nan=False)
+
+
 def test_two_runs_write_the_same_bytes_and_a_page_that_needs_no_network(
     run: Run, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:

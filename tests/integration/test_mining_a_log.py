@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -194,13 +195,68 @@ def test_the_order_of_the_log_does_not_matter(world: dict[str, pa.Table]) -> Non
     assert summary == summary_again
 
 
-def test_no_pair_of_a_test_query_is_mined_in_any_spelling_or_locale(world: dict[str, pa.Table]) -> None:
+RESPELLED = {
+    "capitals and spaces": lambda query: f" {query.upper()} ",
+    "two spaces": lambda query: query.replace(" ", "  "),
+    "a no-break space": lambda query: query.replace(" ", "\u00a0"),
+    "full width": lambda query: "".join(chr(ord(c) + 0xFEE0) if c != " " else "\u3000" for c in query),
+    "zero-width characters": lambda query: "\u200b".join(query) + "\ufeff",
+    "a soft hyphen": lambda query: query.replace("e", "e\u00ad"),
+}
+
+
+@pytest.mark.parametrize("respelled", RESPELLED.values(), ids=RESPELLED)
+def test_no_pair_of_a_test_query_is_mined_in_any_spelling_or_locale(
+    world: dict[str, pa.Table], respelled: Callable[[str], str]
+) -> None:
     pairs, _ = mined(world, budget=300)
     tested = sorted(set(pairs["query"].to_pylist()))[:5]
-    tests = pa.table({"query": [f" {query.upper()}" for query in tested], "locale": ["fi"] * len(tested)})
+    tests = pa.table({"query": [respelled(query) for query in tested], "locale": ["fi"] * len(tested)})
     others, _ = mined({**world, "tests": tests}, budget=300)
     assert others.num_rows > 0
     assert not set(tested) & set(others["query"].to_pylist())
+
+
+def test_no_pair_of_a_test_query_is_mined_whichever_side_spells_it_apart(world: dict[str, pa.Table]) -> None:
+    """The log asks in decomposed letters (as macOS stores them) and ss, the test set in composed ones and ß."""
+    names = {"query 11": "cafe\u0301 strasse", "query 12": "CAFÉ STRASSE ２", "query 13": "caféstraße"}
+    columns = {"query": [names.get(query, query) for query in world["impressions"]["query"].to_pylist()]}
+    log = world["impressions"].set_column(
+        world["impressions"].column_names.index("query"), "query", pa.array(columns["query"])
+    )
+    tests = pa.table({"query": ["café straße", "café straße 2"], "locale": ["fi"] * 2})
+    pairs, _ = mined({**world, "impressions": log, "tests": tests}, budget=300)
+    assert set(names.values()) & set(pairs["query"].to_pylist()) == {"caféstraße"}
+
+
+def test_a_rank_at_which_nobody_clicks_gives_no_number_that_is_none(world: dict[str, pa.Table]) -> None:
+    """Clicks over expected clicks would be 0 / 0 there, and NaN is above every threshold."""
+    log = world["impressions"]
+    deep = pc.greater(log["position"], 3)
+    columns = {
+        "clicked": pc.and_(log["clicked"], pc.invert(deep)),
+        "dwell_seconds": pc.if_else(deep, None, log["dwell_seconds"]),
+    }
+    for name, column in columns.items():
+        log = log.set_column(log.column_names.index(name), name, column)
+    only_deep = log.filter(pc.or_(deep, pc.equal(log["query"], "query 20")))
+    for impressions in (log, only_deep):
+        pairs, summary = mined({**world, "impressions": impressions}, budget=300)
+        assert json.dumps(summary, allow_nan=False)
+        shown = pc.value_counts(impressions.filter(impressions["clicked"])["doc_id"]).field("values")
+        fed = [row for row in pairs.to_pylist() if any(one["agent"] == "user feedback" for one in row["agents"])]
+        assert {row["doc_id"] for row in fed} <= set(shown.to_pylist())
+
+
+def test_a_log_without_a_click_is_mined(world: dict[str, pa.Table]) -> None:
+    log = world["impressions"]
+    nothing = {"clicked": pa.array([False] * len(log)), "dwell_seconds": pa.nulls(len(log), pa.float64())}
+    for name, column in nothing.items():
+        log = log.set_column(log.column_names.index(name), name, column)
+    pairs, summary = mined({**world, "impressions": log}, budget=300)
+    assert json.dumps(summary, allow_nan=False)
+    assert summary["by_agent"]["user feedback"]["candidates"] == 0
+    assert pairs.num_rows > 0
 
 
 def test_a_window_whose_pairs_are_all_judged_mines_nothing(world: dict[str, pa.Table]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from mining_thresholds import TAU
 from pydantic import ValidationError
 
+from serm.errors import UserError
 from serm.mining import scoring
 from serm.mining.scoring import score, with_model_thresholds
 from serm.settings import MiningSettings, Threshold
@@ -88,3 +89,13 @@ def test_model_thresholds_are_quantiles_over_the_candidates_that_the_scored_stan
 def test_a_threshold_is_a_quantile_or_a_value(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Threshold.model_validate(wrong)
+
+
+def test_a_champion_whose_scores_are_not_numbers_is_named(tmp_path: Path) -> None:
+    class Broken(Stub):
+        def sample(self, queries: list[str], documents: list[str], samples: int, seed: int) -> np.ndarray:
+            return np.full((samples, len(documents)), np.nan)
+
+    table = pa.table({"query": ["q"], "title": ["a"], "body": [""], "logged": pa.array([0.5])})
+    with pytest.raises(UserError, match=r"champion gives scores that are not finite numbers; train it again"):
+        score(table, Broken(), lambda title, body: title, MiningSettings(), tmp_path)

@@ -34,8 +34,9 @@ BAD_IMPRESSIONS: list[tuple[dict[str, Any], set[str]]] = [
     ({"doc_id": "nowhere"}, {"doc_id is not in the catalogue"}),
     ({"doc_id": None}, {"doc_id is missing"}),
     ({"position": 0}, {"position is below 1"}),
-    ({"clicked": True, "dwell_seconds": -0.5}, {"dwell_seconds is negative or not a number"}),
-    ({"clicked": True, "dwell_seconds": float("nan")}, {"dwell_seconds is negative or not a number"}),
+    ({"clicked": True, "dwell_seconds": -0.5}, {"dwell_seconds is negative or not finite"}),
+    ({"clicked": True, "dwell_seconds": float("nan")}, {"dwell_seconds is negative or not finite"}),
+    ({"clicked": True, "dwell_seconds": float("inf")}, {"dwell_seconds is negative or not finite"}),
     ({"clicked": False, "dwell_seconds": 3.0}, {"dwell_seconds without a click"}),
     ({"score": 3.01}, {"score is outside 0 to 3"}),
     ({"score": float("nan")}, {"score is outside 0 to 3"}),
@@ -153,7 +154,7 @@ def test_not_a_number_is_found_even_where_parquets_statistics_hide_it(
     table = changed(make_impressions(), [{"score": nan}, {"clicked": True, "dwell_seconds": nan}])
     run(tmp_path, table, make_documents(), make_settings())
     found = [line["reason"] for line in quarantined(tmp_path / "out", "impressions")]
-    assert sorted(found) == ["dwell_seconds is negative or not a number", "score is outside 0 to 3"]
+    assert sorted(found) == ["dwell_seconds is negative or not finite", "score is outside 0 to 3"]
 
 
 def test_of_repeated_rows_one_is_kept(
@@ -200,14 +201,14 @@ def test_rows_in_are_rows_kept_and_rows_quarantined(
         (
             {"max_quarantined_share": 0.005, "min_impressions": 1},
             [
-                "14 of 1,500 impressions (0.9%)",
+                "15 of 1,500 impressions (1.0%)",
                 "max_quarantined_share allows at most 0.005",
-                "'query is blank' (2 rows)",
+                "'dwell_seconds is negative or not finite' (3 rows)",
             ],
         ),
         (
-            {"max_quarantined_share": 1.0, "min_impressions": 1487},
-            ["1,486 of 1,500 impressions are left", "min_impressions allows at least 1487"],
+            {"max_quarantined_share": 1.0, "min_impressions": 1486},
+            ["1,485 of 1,500 impressions are left", "min_impressions allows at least 1486"],
         ),
     ],
 )
