@@ -104,6 +104,15 @@ def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:
     return engine.create_table(name, table, temp=True)
 
 
+def load(engine: BaseBackend, name: str, table: pa.Table) -> ibis.Table:
+    """Return a small ``table`` of this process as a table of the engine's."""
+    if engine.name == "pyspark":
+        engine._session.createDataFrame(table).createOrReplaceTempView(name)
+    else:
+        engine.con.register(name, table)  # ibis' create_table fails on Arrow under DuckDB 2.0
+    return engine.table(name)
+
+
 #: Engine -> the type of its function ``hash``; only DuckDB's has 64 bits and no sign.
 _HASH = {"duckdb": "uint64", "pyspark": "int32"}
 #: Up to this share of the rows, those of crowded pages are sorted or grouped whole.

@@ -60,6 +60,19 @@ class StreamSettings(Section):
     """A pause that ends a session where the log names none, and the longest dwell that UBI event times can tell."""
     min_query_users: Count = 1
     """k: queries that fewer users of the window typed are withheld from all later steps."""
+    masked: tuple[Literal["email", "iban", "card", "phone", "number"], ...] = (
+        "email",
+        "iban",
+        "card",
+        "phone",
+        "number",
+    )
+    """What of a person's is masked in queries; leave out what your catalogue's own numbers are taken for."""
+    phone_regions: tuple[Annotated[str, Field(pattern="^[A-Z]{2}$")], ...] = (
+        *("US", "MX", "BR", "ES", "PT", "IT", "PL", "IN"),
+    )
+    """ISO 3166 codes of numbering plans whose telephone numbers are told even where nothing but their groups of digits
+    tells them. Not needed for numbers that begin with +, 00, 0 or a bracket."""
     locale: str = "en"
     """Of UBI queries without ``query_attributes.locale``."""
     shown: tuple[str, ...] = ("impression",)

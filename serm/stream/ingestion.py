@@ -15,6 +15,7 @@ from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.stream import privacy
+from serm.stream.masking import KINDS
 from serm.stream.source import Log, open_log
 from serm.stream.windows import in_window, with_lateness
 
@@ -77,10 +78,10 @@ def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Setting
         "rows_duplicate": (held.copies - 1).sum(),
         "rows_late": (held.late & ~held.withheld).sum(),
         "rows_withheld": held.withheld.sum(),
-        **{kind: held[kind].sum() for kind in privacy.KINDS},
+        **{kind: held[kind].sum() for kind in KINDS},
     }
     told = _one_row(held.aggregate(**{name: total.fill_null(0) for name, total in sums.items()}))
-    masked = {kind: told.pop(kind) for kind in privacy.KINDS}
+    masked = {kind: told.pop(kind) for kind in KINDS}
     rows_of = {
         "rows_in": counts["rows_in"],
         "rows_kept": rows_kept,
@@ -119,7 +120,7 @@ def windowed(engine: BaseBackend, rows: ibis.Table, settings: Settings) -> ibis.
     """Return the distinct rows inside the window: IMPRESSIONS with masked queries, and what is to know of each.
 
     ``copies`` is how often the row came, ``late`` whether all of them came late, ``withheld`` whether too few users
-    typed its query in time; for each of ``privacy.KINDS``, a column says whether the query had it.
+    typed its query in time; for each of ``masking.KINDS``, a column says whether the query had it.
     """
     timely = with_lateness(rows, settings.stream.allowed_lateness_hours)
     inside = timely.filter(in_window(timely.event_time, settings.cycle))
@@ -131,5 +132,5 @@ def windowed(engine: BaseBackend, rows: ibis.Table, settings: Settings) -> ibis.
         single.select(*names, "late", copies=ibis.literal(1, "int64")),
         several.group_by(names).aggregate(late=several.late.all(), copies=several.count()),
     )
-    masked = privacy.with_masked_queries(engine, unique, inside)
+    masked = privacy.with_masked_queries(engine, unique, inside, settings.stream)
     return privacy.with_withheld(masked, settings.stream.min_query_users)

@@ -1,6 +1,6 @@
-"""What a log may tell about a person: users become keyed hashes, personal numbers in queries are masked.
+"""What a log may tell about a person: users and their searches become keyed hashes, queries are masked or withheld.
 
-All are ibis expressions over the engine's rows; nothing here logs a value.
+Nothing here logs a value.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ import hashlib
 import os
 
 import ibis
+import pyarrow as pa
 from ibis.backends import BaseBackend
 from ibis.expr.types import StringValue
 
 from serm import engine as engines
 from serm.errors import UserError
+from serm.settings import StreamSettings
+from serm.stream import masking
+from serm.stream.masking import KINDS
 
 USER_KEY = "SERM_USER_KEY"
-KINDS = ("email", "card", "phone", "number")
-"""What is masked in queries: ``number`` is a run of 7 digits or more that is neither a card nor a phone."""
-_EMAIL = r"[^\s@<>]+@[^\s@<>]+\.[^\s@<>]+"
-_NUMBER = r"[+(]?\p{Nd}(?:[ ().\-/]{0,2}\p{Nd}){6,}"
-_SEPARATORS = r"[ ().\-/]"
-_CARD_DIGITS = range(13, 20)
 _BLOCK = 64  # SHA-256's block in bytes
 
 
@@ -69,42 +67,42 @@ def with_hashed_users(engine: BaseBackend, rows: ibis.Table, log: ibis.Table, ke
     return joined.mutate(user_id=joined.hashed_user_id).select(rows.columns)
 
 
-def with_masked_queries(engine: BaseBackend, rows: ibis.Table, log: ibis.Table) -> ibis.Table:
+def with_hashed_ids(rows: ibis.Table, key: bytes) -> ibis.Table:
+    """Return ``rows`` with query_id and session_id as keyed hashes.
+
+    Raw, they would lead a holder of the log from a row to its user.
+    """
+    return rows.mutate(**{name: keyed_hash(rows[name], key) for name in ("query_id", "session_id")})
+
+
+def with_masked_queries(engine: BaseBackend, rows: ibis.Table, log: ibis.Table, settings: StreamSettings) -> ibis.Table:
     """Return ``rows`` with their queries masked and, for each of ``KINDS``, whether the query had it.
 
-    ``log`` has a column ``query`` with every query of ``rows``: each is masked once, however many rows typed it.
+    ``log`` has a column ``query`` with every query of ``rows``: each is masked once, however many rows typed it, and
+    only those leave the engine that may have something to mask.
     """
-    # Held before it is masked: DuckDB would push the filter below the distinct, and mask the queries of all rows.
+    # Held before it is filtered: DuckDB would push the filter below the distinct, and search the queries of all rows.
     typed = engines.hold(engine, "typed_queries", log.select(typed_query="query").distinct())
-    typed = typed.mutate(masked_query=masked(typed.typed_query))
-    personal = engines.hold(engine, "personal_queries", typed.filter(typed.masked_query != typed.typed_query))
+    candidates = typed.filter(typed.typed_query.re_search(masking.CANDIDATE))
+    masked = [_masked(chunk, settings) for chunk in candidates.to_pyarrow()["typed_query"].chunks]
+    personal = engines.load(engine, "personal_queries", pa.Table.from_batches(masked, _MASKED))
     joined = rows.left_join(personal, rows.query == personal.typed_query)
-    found = {kind: has_mask(joined.masked_query, kind) & ~has_mask(joined.typed_query, kind) for kind in KINDS}
+    found = {kind: joined[kind].fill_null(False) for kind in KINDS}
     query = ibis.coalesce(joined.masked_query, joined.query)
     return joined.mutate(query=query, **found).drop("typed_query", "masked_query")
 
 
-def masked(query: StringValue) -> StringValue:
-    """Return ``query`` with e-mail addresses and numbers of 7 digits or more as ``<email>``, ``<card>``, ...
-
-    Numbers may have separators between their digits. All numbers of a query get the kind of its first.
-    """
-    without_mail = query.re_replace(_EMAIL, "<email>")
-    number = without_mail.re_extract(_NUMBER, 0)
-    digits = number.re_replace(_SEPARATORS, "")
-    is_card = digits.length().between(_CARD_DIGITS[0], _CARD_DIGITS[-1]) & _luhn(digits)
-    return ibis.cases(
-        (~query.contains("@") & ~query.re_search(_NUMBER), query),  # nearly all, told with one search
-        (~without_mail.re_search(_NUMBER), without_mail),
-        (is_card, without_mail.re_replace(_NUMBER, "<card>")),
-        (number == digits.re_replace(r"\+", ""), without_mail.re_replace(_NUMBER, "<number>")),
-        else_=without_mail.re_replace(_NUMBER, "<phone>"),
-    )
+_MASKED = pa.schema(
+    [("typed_query", pa.string()), ("masked_query", pa.string()), *((kind, pa.bool_()) for kind in KINDS)]
+)
 
 
-def has_mask(query: StringValue, kind: str) -> ibis.ir.BooleanValue:
-    """Whether ``query`` has the mask of ``kind`` in it."""
-    return query.contains(f"<{kind}>").fill_null(False)
+def _masked(queries: pa.Array, settings: StreamSettings) -> pa.RecordBatch:
+    """Those of ``queries`` that have something to mask, as ``_MASKED``."""
+    typed = queries.to_pylist()
+    masked = [(query, *masking.mask(query, settings.masked, settings.phone_regions)) for query in typed]
+    rows = [(query, text, *(kind in found for kind in KINDS)) for query, text, found in masked if found]
+    return pa.RecordBatch.from_pylist([dict(zip(_MASKED.names, row, strict=True)) for row in rows], _MASKED)
 
 
 def with_withheld(rows: ibis.Table, min_users: int) -> ibis.Table:
@@ -121,18 +119,3 @@ def with_withheld(rows: ibis.Table, min_users: int) -> ibis.Table:
     joined = rows.left_join(common, [rows.locale == common.common_locale, rows.query == common.common_query])
     withheld = joined.query.notnull() & joined.common_query.isnull()
     return joined.mutate(withheld=withheld).drop("common_locale", "common_query")
-
-
-def _luhn(digits: StringValue) -> ibis.ir.BooleanValue:
-    """Whether the last of up to 19 digits is the check digit of the others (ISO/IEC 7812-1, annex B)."""
-    # A digit's value is its place in the string: every second one counts double, 10 to 18 by their digit sum.
-    values = (
-        digits.reverse()
-        .split("")
-        .map(
-            lambda digit, place: (place % 2 == 0).ifelse(
-                ibis.literal("0123456789").find(digit), ibis.literal("0516273849").find(digit)
-            )
-        )
-    )
-    return values.sums() % 10 == 0

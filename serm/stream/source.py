@@ -17,7 +17,7 @@ from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.stream import tables, ubi
-from serm.stream.privacy import user_key, with_hashed_users
+from serm.stream.privacy import user_key, with_hashed_ids, with_hashed_users
 from serm.stream.sessions import with_sessions
 
 TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
@@ -60,7 +60,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed])
         rows = ubi.impressions(with_hashed_users(engine, records, records, key), gap)
-        yield Log(engines.hold(engine, "log_rows", rows), lines)
+        yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), lines)
 
 
 def _text_files(log: Path) -> Sequence[Path]:

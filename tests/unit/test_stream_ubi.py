@@ -79,8 +79,9 @@ def test_shown_documents_become_impressions_with_positions_from_1(make_settings:
         "d2": (2, True, "lamp", "en"),
     }
     assert rows["d1"]["event_time"].isoformat() == "2018-03-04T10:00:01+00:00"
-    hashed = hmac.new(b"a secret of the tests", b"ann", "sha256").hexdigest()[:32]
-    assert {row["user_id"] for row in rows.values()} == {hashed}
+    for column, raw in (("user_id", b"ann"), ("session_id", b"s1"), ("query_id", b"q1")):
+        hashed = hmac.new(b"a secret of the tests", raw, "sha256").hexdigest()[:32]
+        assert {row[column] for row in rows.values()} == {hashed}
 
 
 @pytest.mark.parametrize("action", ["click", "add_to_cart", "purchase"])
