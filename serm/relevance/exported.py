@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.interface import Indices, Scores, length_batches, unique
+from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Scores, length_batches, readable, unique
 from serm.relevance.saved import verify
 
 FAMILY = "exported"
@@ -60,7 +60,9 @@ class Exported:
 
     def _tokens(self, kind: str, texts: Sequence[str]) -> tuple[list[list[int]], Indices]:
         distinct, rows = unique(texts)
-        return [one.ids for one in self._tokenizer.encode_batch([f"{kind}: {text}" for text in distinct])], rows
+        limit = self.config["max_tokens"] * CHARACTERS_A_TOKEN
+        whole = [f"{kind}: {readable(text, limit)}" for text in distinct]
+        return [one.ids for one in self._tokenizer.encode_batch(whole)], rows
 
     def _inputs(
         self, query_ids: list[list[int]], document_ids: list[list[int]], q: Indices, d: Indices

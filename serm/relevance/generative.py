@@ -27,7 +27,7 @@ from serm.atomic import replace_directory
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.relevance.encoder import Encoder, base_folder, fast_matmul, load_encoder, read_encoder
-from serm.relevance.interface import Scores, length_batches, unique
+from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches, readable, unique
 from serm.relevance.location import require_safetensors
 from serm.relevance.ordinal import expected_grade
 from serm.relevance.saved import finish, verify
@@ -221,7 +221,7 @@ class GenerativeModel:
 
     def _cut(self, text: str, limit: str) -> str:
         """Return the text of one line, cut after as many tokens as ``config[limit]`` says."""
-        line = " ".join(text.split())
+        line = " ".join(readable(text, self.config[limit] * CHARACTERS_A_TOKEN).split())
         ids = self.tokenizer(line, add_special_tokens=False, truncation=True, max_length=self.config[limit]).input_ids
         return line if len(ids) < self.config[limit] else str(self.tokenizer.decode(ids)).strip()
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from serm.relevance.encoder import Encoder
 
 Indices = NDArray[np.int64]
+CHARACTERS_A_TOKEN = 64
+"""More than any token of a text has: a token of running text has about four."""
+MAX_CHARACTERS = 512 * CHARACTERS_A_TOKEN
+"""What a model reads of a text at most: ``relevance.max_tokens`` is 512 at most."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,17 @@ class Model(Scorer, Protocol):
 def document_text(title: str, body: str) -> str:
     """Return the text that stands for a document: its title, then its body."""
     return f"{title} {body}".strip()
+
+
+def readable(text: str, characters: int) -> str:
+    """Return as much of ``text`` as a model that reads ``characters`` of it can need, whatever its length.
+
+    A text that is longer is cut before it is tokenised, its white space collapsed, so that a page of empty lines
+    before the first word costs neither the time nor the words.
+    """
+    if len(text) <= characters:
+        return text
+    return " ".join(text[: 16 * MAX_CHARACTERS].split())[:characters]
 
 
 def unique(texts: Sequence[str]) -> tuple[list[str], Indices]:

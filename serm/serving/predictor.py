@@ -1,153 +1,126 @@
-"""The predictor: a relevance model behind KServe's v1 and v2 REST protocols.
+"""The predictor: relevance models behind KServe's v1 and v2 REST protocols.
 
 ``python -m serm.serving.predictor --model champion=PATH --model challenger=PATH --http-port 8080`` serves several
-models in one process. In v1 an instance is a query and a document's text::
+models in one process, on this machine only unless ``--host`` says otherwise. In v1 an instance is a query and a
+document's text::
 
     POST /v1/models/champion:predict  {"instances": [{"query": "cat", "document": "grinning cat"}]}
     {"predictions": [{"score": 2.4, "distribution": [0.0, 0.1, 0.4, 0.5]}], "model_version": "0123456789ab"}
 
 In v2 ``query`` and ``document`` are BYTES tensors of shape [n]; the outputs are ``score`` FP64 [n], the expected grade
-(0 to 3), and ``distribution`` FP64 [n, 4]. v2 wants ``Content-Type: application/json`` and an ``id``.
+(0 to 3), and ``distribution`` FP64 [n, 4], in JSON or binary. Texts are cut to what the model reads, and many pairs
+are scored in parts. A request that is wrong gets 400 with the field, one that is too large 413, one too many 429 with
+``Retry-After``, and one that comes while the server stops 503: always ``{"error": "..."}``, and nothing of its texts.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer
-from kserve.errors import InvalidInput
+from kserve import Model
 
 from serm import relevance
-from serm.contracts import Grade
 from serm.errors import UserError
+from serm.serving import protocol
+from serm.serving.application import Application
+from serm.serving.connections import Server, listen
+from serm.serving.protocol import Answer, Body, Pairs
+from serm.serving.scoring import Scoring
 
-MAX_PAIRS = 256
-"""Pairs in one request."""
-MAX_CHARACTERS = 10_000
-"""Characters of one text; the model reads its first ``max_tokens`` tokens."""
-
-#: One for all models of the process: torch already spreads a batch over the cores.
-_SCORING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+_LOG = logging.getLogger(__name__)
+#: Bodies are read one after the other, so that at most one is in memory as bytes and as texts.
+_READING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
 
 
 class Predictor(Model):  # type: ignore[misc]
-    """A saved relevance model under a name."""
+    """A saved relevance model under a name; KServe's ``Model`` calls the three phases, and measures them."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, path: Path, scoring: Scoring) -> None:
         super().__init__(name)
         self.path = path
+        self._scoring = scoring
 
     def load(self) -> bool:
-        """Read the model. Raises ``UserError`` when there is none, or one that is not safetensors."""
+        """Read the model and score a pair with it.
+
+        Raises:
+            UserError: there is none, it is not safetensors, or what it gives is no score.
+        """
         self.model = relevance.load_scorer(self.path)
+        found = self.model.score(["query"], ["document"])
+        if not (np.isfinite(found.expected).all() and np.isfinite(found.distribution).all()):
+            raise UserError(f"{self.path}: the model's scores are not finite; train or export it again.")
         self.ready = True
-        return self.ready
+        return True
 
-    async def predict(
-        self, payload: dict[str, Any] | InferRequest, headers: Any = None, response_headers: Any = None
-    ) -> dict[str, Any] | InferResponse:
-        """Score the pairs of a v1 (dict) or v2 request; raises ``InvalidInput`` (HTTP 400) when it has none."""
-        if isinstance(payload, InferRequest):
-            scores = await self._score(*_tensors(payload))
-            outputs = [
-                _output("score", scores.expected),
-                _output("distribution", scores.distribution),
-            ]
-            return InferResponse(payload.id, self.name, outputs, model_version=self.model.version)
-        scores = await self._score(*_instances(payload))
-        return {
-            "predictions": [
-                {"score": score, "distribution": distribution}
-                for score, distribution in zip(scores.expected.tolist(), scores.distribution.tolist(), strict=True)
-            ],
-            "model_version": self.model.version,
-        }
+    async def preprocess(self, payload: Body, headers: Any = None) -> Pairs:
+        """Read a body, off the event loop; raises ``InvalidInput`` or ``TooLarge``."""
+        return await asyncio.get_running_loop().run_in_executor(_READING, protocol.read, payload)
 
-    async def _score(self, queries: list[str], documents: list[str]) -> relevance.Scores:
-        """Score off the event loop, so that health checks are answered meanwhile."""
-        return await asyncio.get_running_loop().run_in_executor(_SCORING, self.model.score, queries, documents)
+    async def predict(self, payload: Pairs, headers: Any = None) -> tuple[Pairs, relevance.Scores]:
+        """Score a request's pairs when its turn has come; raises ``Busy`` or ``Stopping``."""
+        return payload, await self._scoring.score(self.model, payload.queries, payload.documents)
+
+    async def postprocess(self, result: tuple[Pairs, relevance.Scores], headers: Any = None) -> Answer:
+        """Write the answer."""
+        return protocol.answer(*result, self.name, self.model.version)
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """Return the v2 metadata of the inputs."""
-        return [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("query", "document")]
+        return protocol.input_types()
 
     def get_output_types(self) -> list[dict[str, Any]]:
         """Return the v2 metadata of the outputs."""
-        return [
-            {"name": "score", "datatype": "FP64", "shape": [-1]},
-            {"name": "distribution", "datatype": "FP64", "shape": [-1, len(Grade)]},
-        ]
+        return protocol.output_types()
 
 
-def _instances(payload: Any) -> tuple[list[str], list[str]]:
-    instances = payload.get("instances") if isinstance(payload, dict) else None
-    if not isinstance(instances, list):
-        raise InvalidInput('Expected {"instances": [{"query": "...", "document": "..."}]}.')
-    for row, instance in enumerate(instances):
-        if not isinstance(instance, dict) or not {"query", "document"} <= instance.keys():
-            raise InvalidInput(f'instances[{row}]: expected an object with "query" and "document".')
-    return _checked([one["query"] for one in instances], [one["document"] for one in instances])
+def serve(models: dict[str, Path], host: str, port: int, queue_pairs: int, max_body: int) -> None:
+    """Serve the models, name -> directory, until SIGTERM.
 
+    Args:
+        models: each is read, and has scored a pair, before the first request is taken.
+        host: the address to listen on.
+        port: the port; 0 takes a free one, and the log says which.
+        queue_pairs: pairs that may wait; a request beyond them gets 429.
+        max_body: bytes of a request's body; a longer one gets 413.
 
-def _tensors(request: InferRequest) -> tuple[list[str], list[str]]:
-    tensors = {tensor.name: tensor for tensor in request.inputs}
-    texts = []
-    for name in ("query", "document"):
-        tensor = tensors.get(name)
-        if tensor is None or tensor.datatype != "BYTES" or len(tensor.shape) != 1:
-            raise InvalidInput(f"inputs: expected a BYTES tensor {name!r} of shape [n].")
-        try:
-            values = tensor.as_numpy().tolist()
-            texts.append([value.decode() if isinstance(value, bytes) else value for value in values])
-        except ValueError as error:  # the shape does not fit the data, or the bytes are not UTF-8
-            raise InvalidInput(f"inputs: {name}: {error}.") from error
-    return _checked(*texts)
-
-
-def _checked(queries: list[Any], documents: list[Any]) -> tuple[list[str], list[str]]:
-    if len(queries) != len(documents):
-        raise InvalidInput(f"{len(queries)} queries but {len(documents)} documents; a pair is one of each.")
-    if not 1 <= len(queries) <= MAX_PAIRS:
-        raise InvalidInput(f"{len(queries)} pairs; send 1 to {MAX_PAIRS} in a request.")
-    for name, texts in (("query", queries), ("document", documents)):
-        for row, text in enumerate(texts):
-            if not isinstance(text, str) or not 1 <= len(text) <= MAX_CHARACTERS:
-                raise InvalidInput(f"Pair {row}: {name} must be a text of 1 to {MAX_CHARACTERS} characters.")
-    return queries, documents
-
-
-def _output(name: str, values: np.ndarray[Any, Any]) -> InferOutput:
-    output = InferOutput(name, list(values.shape), "FP64")
-    output.set_data_from_numpy(values.astype(np.float64), binary_data=False)
-    return output
-
-
-def serve(models: dict[str, Path], http_port: int) -> None:
-    """Serve the models, name -> directory, until SIGTERM. Raises ``UserError`` when one cannot be read."""
-    predictors = [Predictor(name, path) for name, path in models.items()]
-    for predictor in predictors:
+    Raises:
+        UserError: a model cannot be read, or the address is taken.
+    """
+    scoring = Scoring(queue_pairs)
+    predictors = {name: Predictor(name, path, scoring) for name, path in models.items()}
+    for predictor in predictors.values():
         predictor.load()
-    # Latency logging prints a line for each request; the Prometheus histograms at /metrics hold the same.
-    ModelServer(http_port=http_port, enable_grpc=False, enable_latency_logging=False).start(predictors)
+    listening = listen(host, port)
+    _LOG.info("Serving %s on http://%s:%d", ", ".join(models), *listening.getsockname()[:2])
+    Server(Application(predictors, scoring, max_body)).run([listening])
 
 
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m serm.serving.predictor", description="Serve relevance models.")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=PATH", help="may be repeated")
-    parser.add_argument("--http-port", type=int, default=8080)
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
+    parser.add_argument("--http-port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument("--queue-pairs", type=int, default=1024, help="pairs that may wait, beyond them: 429")
+    parser.add_argument("--max-body-mb", type=int, default=32, help="of a request, beyond them: 413")
     options = parser.parse_args()
     named = [text.partition("=") for text in options.model]
     if not all(name and path for name, _, path in named):
         parser.error("--model expects NAME=PATH, for example champion=state/champion")
+    if options.queue_pairs < 1 or options.max_body_mb < 1:
+        parser.error("--queue-pairs and --max-body-mb must be at least 1")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    models = {name: Path(path) for name, _, path in named}
     try:
-        serve({name: Path(path) for name, _, path in named}, options.http_port)
+        serve(models, options.host, options.http_port, options.queue_pairs, options.max_body_mb * 1_000_000)
     except UserError as error:
         sys.exit(f"Error: {error}")
 

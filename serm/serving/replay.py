@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ import httpx
 import numpy as np
 
 from serm import contracts, engine
+from serm.relevance.interface import MAX_CHARACTERS, document_text, readable
 from serm.settings import Settings
 from serm.split import Variant, variant
 
 VARIANTS: tuple[Variant, ...] = ("champion", "challenger")
 CONCURRENCY = 4
 """Requests in flight at once."""
+PART_BYTES = 4_000_000
+"""Of texts in one body; a request with more is sent in parts."""
+BUSY_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,6 @@ def sample(validated: Path, settings: Settings) -> list[Request]:
 
     Shown documents that are no longer in the catalogue are left out.
     """
-    from serm.relevance import document_text  # imports torch, which can wait until the server is starting
-
     serving = settings.serving
     with engine.connect(settings.engine) as connection:
         shown = contracts.scan(connection, validated / "impressions", contracts.IMPRESSIONS)
@@ -119,14 +123,49 @@ def _variant(answers: list[Answer], served: int) -> dict[str, Any]:
 
 
 def send(client: httpx.Client, name: str, request: Request) -> Answer:
-    """Ask the model ``name`` for the request's scores."""
-    instances = [{"query": request.query, "document": document} for document in request.documents]
-    start = time.perf_counter()
-    try:
-        response = client.post(f"/v1/models/{name}:predict", json={"instances": instances})
-        milliseconds = 1000 * (time.perf_counter() - start)
-        if response.is_success:
-            return Answer(milliseconds, tuple(one["score"] for one in response.json()["predictions"]))
-        return Answer(milliseconds, error=f"HTTP {response.status_code}: {response.text[:200]}")
-    except httpx.HTTPError as error:
-        return Answer(1000 * (time.perf_counter() - start), error=f"{type(error).__name__}: {error}")
+    """Ask the model ``name`` for the request's scores, in as many requests as its texts need.
+
+    Where the server is busy (429), ask again when it says so, up to ``BUSY_SECONDS``; the waiting is not counted.
+    """
+    scores: list[float] = []
+    milliseconds = 0.0
+    for instances in _parts(request):
+        body = json.dumps({"instances": instances}, ensure_ascii=False).encode()
+        try:
+            response, seconds = _ask(client, f"/v1/models/{name}:predict", body)
+        except httpx.HTTPError as error:
+            return Answer(milliseconds, error=f"{type(error).__name__}: {error}")
+        milliseconds += 1000 * seconds
+        if not response.is_success:
+            return Answer(milliseconds, error=f"HTTP {response.status_code}: {response.text[:200]}")
+        scores += [one["score"] for one in response.json()["predictions"]]
+    return Answer(milliseconds, tuple(scores))
+
+
+def _parts(request: Request) -> Iterator[list[dict[str, str]]]:
+    """Yield the request's pairs in parts of at most ``PART_BYTES``, or one pair; texts as far as a model reads them."""
+    query = readable(request.query, MAX_CHARACTERS)
+    part: list[dict[str, str]] = []
+    size = 0
+    for document in request.documents:
+        text = readable(document, MAX_CHARACTERS)
+        more = len(query.encode()) + len(text.encode()) + 100
+        if part and size + more > PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append({"query": query, "document": text})
+        size += more
+    yield part
+
+
+def _ask(client: httpx.Client, url: str, body: bytes) -> tuple[httpx.Response, float]:
+    """Return the answer, and how many seconds it took."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        start = time.perf_counter()
+        response = client.post(url, content=body, headers={"Content-Type": "application/json"})
+        seconds = time.perf_counter() - start
+        wait = float(response.headers.get("retry-after", 1))
+        if response.status_code != HTTPStatus.TOO_MANY_REQUESTS or time.monotonic() + wait > deadline:
+            return response, seconds
+        time.sleep(wait)

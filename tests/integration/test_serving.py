@@ -23,8 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serm import contracts, relevance
 from serm.errors import UserError
 from serm.monitoring import exporter
-from serm.serving import deploy
-from serm.serving.predictor import MAX_CHARACTERS, MAX_PAIRS
+from serm.serving import deploy, golden
 from serm.serving.replay import Request, sample
 from serm.serving.server import running
 from serm.settings import CycleSettings, ServingSettings, Settings
@@ -96,53 +95,6 @@ def test_v2_metadata(client: httpx.Client) -> None:
     assert metadata["outputs"][1]["shape"] == [-1, 4]
 
 
-@pytest.mark.parametrize(
-    ("instances", "message"),
-    [
-        ("cat", "Expected"),
-        ([], f"0 pairs; send 1 to {MAX_PAIRS}"),
-        ([{"query": "cat", "document": "dog"}] * (MAX_PAIRS + 1), f"{MAX_PAIRS + 1} pairs"),
-        ([{"query": "cat", "document": "dog"}, {"query": "cat"}], 'instances[1]: expected an object with "query"'),
-        ([{"query": "cat", "document": 7}], "Pair 0: document must be a text"),
-        ([{"query": "", "document": "dog"}], "Pair 0: query must be a text"),
-        ([{"query": "cat", "document": "x" * (MAX_CHARACTERS + 1)}], "Pair 0: document must be a text"),
-        (["cat"], "instances[0]"),
-    ],
-)
-def test_bad_v1_requests(client: httpx.Client, instances: object, message: str) -> None:
-    answer = _v1(client, instances)
-    assert answer.status_code == 400
-    assert message in answer.json()["error"]
-
-
-@pytest.mark.parametrize("body", ["not json", "[1]", '"text"', "{}"])
-def test_bodies_that_are_no_request(client: httpx.Client, body: str) -> None:
-    answer = client.post("/v1/models/champion:predict", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400
-
-
-@pytest.mark.parametrize(
-    ("inputs", "message"),
-    [
-        ([], "expected a BYTES tensor 'query'"),
-        ([{"name": "query", "datatype": "BYTES", "shape": [1], "data": ["cat"]}], "expected a BYTES tensor 'document'"),
-        ([{"name": n, "datatype": "FP32", "shape": [1], "data": [1]} for n in ("query", "document")], "BYTES tensor"),
-        ([{"name": n, "datatype": "BYTES", "shape": [3], "data": ["cat"]} for n in ("query", "document")], "reshape"),
-        (
-            [
-                {"name": n, "datatype": "BYTES", "shape": [k], "data": ["cat"] * k}
-                for k, n in ((1, "query"), (2, "document"))
-            ],
-            "1 queries but 2 documents",
-        ),
-    ],
-)
-def test_bad_v2_requests(client: httpx.Client, inputs: list[object], message: str) -> None:
-    answer = _v2(client, inputs=inputs)
-    assert answer.status_code == 400, answer.text
-    assert message in answer.json()["error"]
-
-
 def test_dashboard_and_alerts_name_only_what_is_exported(client: httpx.Client, tmp_path: Path) -> None:
     assert _v1(client, [{"query": "cat", "document": "red heart"}]).is_success
     assert not _v1(client, [{"query": "cat"}]).is_success
@@ -205,17 +157,24 @@ def test_a_server_that_is_late_is_stopped(saved: dict[str, Path], monkeypatch: p
 # --- the deploy step ----------------------------------------------------------------------------------------------
 
 
+TITLES = ["grinning cat", "dog face", "red heart"]
+
+
 @pytest.fixture
 def window(tmp_path: Path) -> Path:
-    validated, time = tmp_path / "validated", pa.timestamp("us", tz="UTC")
-    titles = ["grinning cat", "dog face", "red heart"]
+    return _window(tmp_path / "validated", TITLES, [""] * len(TITLES))
+
+
+def _window(validated: Path, titles: list[str], bodies: list[str]) -> Path:
+    """A catalogue, and 60 searches that showed all of it."""
+    time = pa.timestamp("us", tz="UTC")
     contracts.write(
         pa.table(
             {
                 "doc_id": [f"en-{number}" for number in range(len(titles))],
                 "locale": ["en"] * len(titles),
                 "title": titles,
-                "body": [""] * len(titles),
+                "body": bodies,
                 "published_at": pa.array([START] * len(titles), time),
                 "attributes": pa.array([[]] * len(titles), pa.map_(pa.string(), pa.string())),
             }
@@ -275,9 +234,8 @@ def test_a_passed_challenger_gets_its_share(tmp_path: Path, saved: dict[str, Pat
 
     # Top-1 agreement, by the models themselves.
     models = [relevance.load(path) for path in saved.values()]
-    titles = ["grinning cat", "dog face", "red heart"]
     best = {
-        query: [titles[np.argmax(model.score([query] * 3, titles).expected)] for model in models]
+        query: [TITLES[np.argmax(model.score([query] * 3, TITLES).expected)] for model in models]
         for query in ("cat", "dog", "heart")
     }
     asked = canary["top1_agreement"]
@@ -305,7 +263,7 @@ def test_one_that_did_not_pass_gets_none_but_is_tried(tmp_path: Path, saved: dic
 def test_a_request_that_fails_fails_the_step(
     tmp_path: Path, saved: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relevance, "document_text", lambda title, body: title * MAX_CHARACTERS)
+    monkeypatch.setattr("serm.serving.replay._parts", lambda request: [[{"query": request.query}]])
     with pytest.raises(UserError, match="80 of 80 replayed requests failed; the first, champion: HTTP 400"):
         _deploy(tmp_path, saved, "passed")
     assert not (tmp_path / "out").exists()
@@ -319,10 +277,29 @@ def test_requests_are_whole_and_drawn_by_seed(window: Path) -> None:
     assert drawn(1) == drawn(1)
     assert drawn(1) != drawn(2)
     assert len(drawn(1)) == 30
-    titles = ["grinning cat", "dog face", "red heart"]
     for request in drawn(1):
         first = ["cat", "dog", "heart"].index(request.query)  # session % 3, as is the first document shown
-        assert request.documents == tuple(titles[first:] + titles[:first])
+        assert request.documents == tuple(TITLES[first:] + TITLES[:first])
+
+
+@pytest.mark.usefixtures("started")
+def test_long_empty_and_many_documents_are_tried_as_any_other(tmp_path: Path, saved: dict[str, Path]) -> None:
+    titles = ["", "cat", *(f"{TITLES[n % 3]} {n}" for n in range(318))]
+    bodies = ["", "", *("red heart \u00e9 " * 2000 for _ in range(318))]
+    _window(tmp_path / "validated", titles, bodies)
+    canary, _ = _deploy(tmp_path, saved, "passed")
+    assert {variant["errors"] for variant in canary["variants"].values()} == {0}
+
+
+def test_the_golden_batch_takes_long_and_empty_texts(client: httpx.Client, saved: dict[str, Path]) -> None:
+    model = relevance.load(saved["challenger"])
+    documents = ("", "cat", "red heart " * 2000, "\n" * 20_000 + "dog", "dog", "\u3000" * 5_000 + "x" * 3_000_000)
+    found = golden.check(
+        lambda: client, model, [Request("u", query, documents) for query in ("cat", "", "dog " * 9999)]
+    )
+    assert (found.error, found.difference) == ("", 0.0)
+    one, other = model.score(["cat"] * 2, documents[3:5]).expected
+    assert one == other  # what stands behind twenty thousand empty lines is read
 
 
 def test_no_gate_result(tmp_path: Path, saved: dict[str, Path], window: Path) -> None:
