@@ -125,9 +125,9 @@ class Application:
         self.accepted += not self.draining
         try:
             body = await self._body(request)
-            if not request.scope["serm.accepted"]:
-                raise Stopping
             try:
+                if not request.scope["serm.accepted"]:
+                    raise Stopping
                 answer = (await model(Body(version, body, request.headers.get(JSON_LENGTH))))[0]
             finally:
                 self._held -= len(body)

@@ -165,8 +165,8 @@ def window(tmp_path: Path) -> Path:
     return _window(tmp_path / "validated", TITLES, [""] * len(TITLES))
 
 
-def _window(validated: Path, titles: list[str], bodies: list[str]) -> Path:
-    """A catalogue, and 60 searches that showed all of it."""
+def _window(validated: Path, titles: list[str], bodies: list[str], searches: int = 60) -> Path:
+    """A catalogue, and searches that showed all of it."""
     time = pa.timestamp("us", tz="UTC")
     contracts.write(
         pa.table(
@@ -195,7 +195,7 @@ def _window(validated: Path, titles: list[str], bodies: list[str]) -> Path:
             "clicked": position == 0,
             "negative_feedback": False,
         }
-        for session in range(60)
+        for session in range(searches)
         for position in range(len(titles))
     ]
     contracts.write(
@@ -286,7 +286,7 @@ def test_requests_are_whole_and_drawn_by_seed(window: Path) -> None:
 def test_long_empty_and_many_documents_are_tried_as_any_other(tmp_path: Path, saved: dict[str, Path]) -> None:
     titles = ["", "cat", *(f"{TITLES[n % 3]} {n}" for n in range(318))]
     bodies = ["", "", *("red heart \u00e9 " * 2000 for _ in range(318))]
-    _window(tmp_path / "validated", titles, bodies)
+    _window(tmp_path / "validated", titles, bodies, searches=3)
     canary, _ = _deploy(tmp_path, saved, "passed")
     assert {variant["errors"] for variant in canary["variants"].values()} == {0}
 
