@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from serm import contracts
+from serm import engine as engines
 from serm.evaluation.measures import ndcg
 from serm.evaluation.significance import bootstrap_interval
 from serm.relevance.generative import GenerativeModel
@@ -94,7 +95,8 @@ def _examples(options: argparse.Namespace, settings: Settings) -> tuple[Examples
         path = Path(folder)
         contracts.write(world.documents(1), path / "documents", contracts.DOCUMENTS)
         contracts.write(pools.seed(world, pools.LETTERS), path / "seed", contracts.JUDGMENTS)
-        known = read(path / "seed", path / "documents", settings.training)
+        with engines.connect(settings.engine) as engine:
+            known = read(engine, path / "seed", path / "documents", settings.training).examples
     known = known[known.locales == options.locale]
     generator = np.random.default_rng(options.seed)
     part = generator.choice(3, known.groups().max() + 1, p=(0.6, 0.2, 0.2))[known.groups()]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serm import engine as engines
 from serm import relevance
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
@@ -19,12 +20,12 @@ from serm.settings import Settings
 from serm.step import Figures, step
 from serm.training.checkpoint import checkpoints_of
 from serm.training.cross_encoder import CrossEncoderTask, targets_of
-from serm.training.examples import Examples, chosen_queries, read, read_mined
+from serm.training.examples import Examples, read, read_mined
 from serm.training.fit import fine_tune, reproducible
 from serm.training.forgetting import remembered
+from serm.training.held_out import HeldOut, chosen
 from serm.training.place import place
 from serm.training.tracking import write_provenance
-from serm.training.train import held_out_rows
 
 WATCHED_SHARE = 0.1
 """Mined queries that the student does not learn from: how near it is to its teachers is measured on them."""
@@ -48,12 +49,12 @@ def distill(
         teachers: directories that ``serm.relevance.load`` reads: a larger model, or the models of several cycles, whose
             distributions are averaged.
         champion: the cross-encoder whose encoder and uppermost layers the student starts from.
-        mined: the mine step's output; ``mined/pairs`` need no labels.
+        mined: the mine step's output; ``mined/pairs`` need no labels. Pairs of held-out queries are not learned from.
         judgments: a JUDGMENTS dataset; the temperature is fitted on half of its held-out seed queries, and what is
             remembered is measured on the other half.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
         out: becomes ``model/``, which ``serm evaluate`` and the server take as a challenger's, and ``distill.json``.
-        settings: uses the section ``training``.
+        settings: uses the sections ``training`` and ``engine``.
 
     Raises:
         UserError: a model or dataset is missing, there is nothing to learn from, or the student would not be smaller
@@ -70,10 +71,12 @@ def distill(
             f"training.student_layers is {options.student_layers}, and {champion} has {len(start.residual.layers)}"
             " joint layers; give the student fewer."
         )
-    pairs = read_mined(mined / "pairs", validated / "documents")
-    unseen = chosen_queries(pairs, WATCHED_SHARE)
-    known = read(judgments, validated / "documents", options)
-    out_rows, calibrating = held_out_rows(known, options)
+    with engines.connect(settings.engine) as engine:
+        pairs, retired = read_mined(engine, mined / "pairs", validated / "documents")
+        known = read(engine, judgments, validated / "documents", options)
+    held_out = HeldOut.of(known, options.held_out_share)
+    pairs = held_out.without(pairs)
+    unseen = chosen(pairs.asked(), WATCHED_SHARE, "watched ")  # not those that are held out
     if not (~unseen).any():
         raise UserError(f"{mined}: no mined pairs to learn from; run the mine step before, or raise mining.budget.")
     loaded = [relevance.load(teacher) for teacher in teachers]
@@ -85,13 +88,13 @@ def distill(
         before = _divergence(taught[unseen], student, pairs[unseen])
         seen = pairs[~unseen]
         targets = replace(targets_of(seen), distributions=torch.from_numpy(taught[~unseen]).float())
-        held = known[calibrating]
-        held_out = student.pairs(*held.texts()), targets_of(held)
-        task = CrossEncoderTask(student, student.pairs(*seen.texts()), targets, options, held_out)
+        held = held_out.calibrating
+        looked_at = student.pairs(*held.texts()), targets_of(held)
+        task = CrossEncoderTask(student, student.pairs(*seen.texts()), targets, options, looked_at)
         fitted = fine_tune(task, options, checkpoints)
         after = _divergence(taught[unseen], student, pairs[unseen])
         temperature = task.calibrate()
-        memory = remembered(start, student, known[out_rows & ~calibrating])
+        memory = remembered(start, student, held_out.remembering)
     if place().is_main_process:
         with replace_directory(out) as directory:
             student.save(directory / "model")
@@ -103,7 +106,7 @@ def distill(
                 "champion": start.version,
                 "challenger": student.version,
                 "joint_layers": {"champion": len(start.residual.layers), "student": options.student_layers},
-                "pairs": {"learned": len(seen), "watched": int(unseen.sum())},
+                "pairs": {"learned": len(seen), "watched": int(unseen.sum()), "retired": retired + known.retired},
                 "divergence": {"before": before, "after": after},
                 "loss": fitted.curve,
                 "temperature": round(temperature, 4),

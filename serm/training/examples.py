@@ -1,8 +1,7 @@
-"""Judgments as training examples: text, grade and weight, which are held out, and which fit in the budget."""
+"""Judgments as training examples: text, grade and weight, and which fit in the budget."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,12 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from ibis.backends import BaseBackend
 from numpy.typing import NDArray
 
 from serm import contracts
-from serm.errors import UserError
+from serm.pairs.documents import join
+from serm.pairs.text import fold, folded
 from serm.relevance import document_text
 from serm.settings import TrainingSettings
+
+Query = tuple[str, str]
+"""Locale and folded text: queries that only differ in their spelling are one."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Examples:
         keys = zip(self.locales, self.queries, strict=True)
         return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
+    def asked(self) -> list[Query]:
+        """Return the query of each row [n]."""
+        text = {query: fold(query) for query in set(self.queries)}
+        return [(locale, text[query]) for locale, query in zip(self.locales, self.queries, strict=True)]
+
     def by_origin(self) -> dict[str, dict[str, float]]:
         """Return for each origin its pairs, and its share of the weight of all, 0 to 1."""
         total = max(float(self.weights.sum()), 1e-12)
@@ -75,30 +84,43 @@ class Examples:
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False) -> Examples:
+@dataclass(frozen=True)
+class Known:
+    """A dataset of judgments as examples, and what of it is retired because its documents are gone."""
+
+    examples: Examples
+    retired: int
+    """Judgments."""
+    retired_seeds: frozenset[Query]
+    """The queries of the seed judgments among them."""
+
+
+def read(engine: BaseBackend, judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False) -> Known:
     """Join a JUDGMENTS dataset with the text of a DOCUMENTS dataset, sorted, so that files' order does not matter.
 
     Args:
+        engine: joins them.
         judgments: the dataset.
-        documents: the catalogue that was judged.
+        documents: the catalogue that was judged; judgments of what is gone from it are retired.
         settings: ``panel_weight`` and the weights of the origins are read.
         new: whether the judgments are this cycle's own; those of before are ``seed`` by their source, or ``earlier``.
 
     Raises:
-        UserError: a dataset is missing, or a judged document is not in the catalogue.
+        UserError: a dataset is missing, or none of the judged documents is in the catalogue.
     """
     judged = contracts.read(judgments, contracts.JUDGMENTS)
     judged = judged.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id", "cycle", "grade")])
-    text = _texts(judged, judgments, documents)
+    joined = join(engine, judged, judgments, documents, ("title", "body"))
+    judged, retired = joined.pairs, joined.retired
     agreement = pc.fill_null(judged["agreement"], 1.0).to_numpy()
     panel = np.asarray(pc.equal(judged["source"], "panel"))
     origins = np.where(np.asarray(pc.equal(judged["source"], "seed")), "seed", "earlier").astype(object)
     if new:
         origins[:] = "new"
     mixing = {"new": settings.new_weight, "earlier": settings.earlier_weight, "seed": settings.seed_weight}
-    return Examples(
+    examples = Examples(
         queries=_objects(judged["query"].to_pylist()),
-        documents=text,
+        documents=_texts(judged),
         locales=_objects(judged["locale"].to_pylist()),
         grades=judged["grade"].to_numpy().astype(np.int64),
         weights=np.where(panel, agreement * settings.panel_weight, 1.0) * np.array([mixing[o] for o in origins]),
@@ -106,20 +128,23 @@ def read(judgments: Path, documents: Path, settings: TrainingSettings, new: bool
         origins=origins,
         rationales=_objects(judged["rationale"].to_pylist()),
     )
+    seeds = retired.filter(pc.equal(retired["source"], "seed"))
+    asked = zip(seeds["locale"].to_pylist(), folded(seeds["query"]).to_pylist(), strict=True)
+    return Known(examples, retired.num_rows, frozenset(asked))
 
 
-def read_mined(mined: Path, documents: Path) -> Examples:
+def read_mined(engine: BaseBackend, mined: Path, documents: Path) -> tuple[Examples, int]:
     """Join a MINED_PAIRS dataset with the documents' text, as ``read``: no grades yet (0), all of weight 1.
 
-    Raises:
-        UserError: a dataset is missing, or a mined document is not in the catalogue.
+    Returns the examples, and how many pairs are retired.
     """
     pairs = contracts.read(mined, contracts.MINED_PAIRS)
     pairs = pairs.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id")])
-    count = pairs.num_rows
-    return Examples(
+    joined = join(engine, pairs.select(["query", "locale", "doc_id"]), mined, documents, ("title", "body"))
+    pairs, count = joined.pairs, joined.pairs.num_rows
+    examples = Examples(
         queries=_objects(pairs["query"].to_pylist()),
-        documents=_texts(pairs, mined, documents),
+        documents=_texts(pairs),
         locales=_objects(pairs["locale"].to_pylist()),
         grades=np.zeros(count, np.int64),
         weights=np.ones(count),
@@ -127,19 +152,7 @@ def read_mined(mined: Path, documents: Path) -> Examples:
         origins=_objects(["new"] * count),
         rationales=_objects([None] * count),
     )
-
-
-def held_out(examples: Examples, share: float) -> NDArray[np.bool_]:
-    """Return which rows are seed judgments of queries that no cycle trains on; chosen by a hash of the query."""
-    chosen: NDArray[np.bool_] = chosen_queries(examples, share) & (examples.sources == "seed")
-    return chosen
-
-
-def chosen_queries(examples: Examples, share: float) -> NDArray[np.bool_]:
-    """Return which rows are of the ``share`` of queries with the lowest hashes, whatever stands around them."""
-    keys = zip(examples.locales, examples.queries, strict=True)
-    hashed = [int.from_bytes(hashlib.sha256(f"{a}\t{b}".encode()).digest()[:8], "big") / 2**64 for a, b in keys]
-    return np.array(hashed, np.float64) < share
+    return examples, joined.retired.num_rows
 
 
 def choose(earlier: Examples, new: Examples, settings: TrainingSettings) -> Examples:
@@ -156,18 +169,9 @@ def draw(examples: Examples, count: int, generator: np.random.Generator) -> Exam
     return examples[np.sort(generator.choice(len(examples), count, replace=False))]
 
 
-def _texts(pairs: pa.Table, path: Path, documents: Path) -> NDArray[np.object_]:
-    """Return the text of each pair's document; ``path`` names the pairs in errors."""
-    catalogue = contracts.read(documents, contracts.DOCUMENTS)
-    rows = pc.index_in(pairs["doc_id"], value_set=catalogue["doc_id"])
-    if rows.null_count:
-        lost = pairs["doc_id"].filter(pc.is_null(rows))
-        raise UserError(
-            f"{path}: {len(lost)} judged documents are not in {documents}, for example {lost[0].as_py()!r};"
-            " give the catalogue that was judged."
-        )
-    found = catalogue.take(rows)
-    both = zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)
+def _texts(joined: pa.Table) -> NDArray[np.object_]:
+    """Return the text of each pair's document."""
+    both = zip(joined["title"].to_pylist(), joined["body"].to_pylist(), strict=True)
     return _objects([document_text(*one) for one in both])
 
 

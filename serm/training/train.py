@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from serm import engine as engines
 from serm import relevance
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
 from serm.relevance import Model, RelevanceModel
 from serm.relevance.encoder import load_encoder
-from serm.settings import RelevanceSettings, Settings, TrainingSettings
+from serm.settings import RelevanceSettings, Settings
 from serm.step import Figures, step
 from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.cross_encoder import CrossEncoderTask
-from serm.training.examples import Examples, choose, draw, held_out, read
+from serm.training.examples import Examples, choose, draw, read
 from serm.training.fit import Fitted, fine_tune, reproducible
 from serm.training.forgetting import remembered
+from serm.training.held_out import HeldOut
 from serm.training.place import place
 from serm.training.task import Task
 from serm.training.tracking import track, write_provenance
@@ -32,7 +33,8 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
 
     It continues from the champion, with earlier and seed judgments replayed beside the new ones (arXiv 2601.09515
     retrains on new, all earlier and original data each round). So it also passes over old judgments once more: what a
-    challenger gains is not the new labels' alone (benchmarks/evolution.py has the control without them).
+    challenger gains is not the new labels' alone (benchmarks/evolution.py has the control without them). No judgment of
+    a held-out query is trained on (``HeldOut``), and none of a document that is gone.
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
@@ -40,27 +42,33 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         annotated: the annotate step's output; its kept labels are ``annotated/judgments``.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
         out: becomes ``model/`` (the challenger, with ``provenance.json``); ``tracking/``, DVC's metrics and plots; and
-            ``train.json``: pairs by source and by origin, the loss curve, the temperature (fitted on half of the
-            held-out seed queries), and on their other half what is remembered (``forgetting.remembered``). While it
-            trains, ``<out>.checkpoint/`` beside it holds the run's state, from which the same call goes on when it was
-            killed.
-        settings: uses the sections ``relevance`` and ``training``.
+            ``train.json``: pairs by source and by origin, how many judgments of held-out queries were left out and
+            how many are retired, the loss curve, the temperature (fitted on half of the held-out seed queries), and on
+            their other half what is remembered (``forgetting.remembered``). While it trains, ``<out>.checkpoint/``
+            beside it holds the run's state, from which the same call goes on when it was killed.
+        settings: uses the sections ``relevance``, ``training`` and ``engine``.
 
     Raises:
-        UserError: a dataset or the champion is missing, or a judged document is not in the catalogue.
+        UserError: a dataset or the champion is missing, or no judged document is in the catalogue.
     """
     options = settings.training
     documents = validated / "documents"
-    earlier = read(judgments, documents, options)
-    new = read(annotated / "judgments", documents, options, new=True)
-    out_rows, calibrating = held_out_rows(earlier, options)
-    examples = choose(earlier[~out_rows], new, options)
+    with engines.connect(settings.engine) as engine:
+        known = read(engine, judgments, documents, options)
+        labels = read(engine, annotated / "judgments", documents, options, new=True)
+    held_out = HeldOut.of(known, options.held_out_share)
+    earlier, new = held_out.without(known.examples), held_out.without(labels.examples)
+    examples = choose(earlier, new, options)
     before = relevance.load(champion)
-    checkpoints = checkpoints_of(out, settings, [before.version, examples, earlier[calibrating]])
+    checkpoints = checkpoints_of(out, settings, [before.version, examples, held_out.calibrating])
     with reproducible(options):
         model = _copy(before, champion)
-        fitted, figures = _fit(model, examples, earlier[calibrating], settings, checkpoints)
-        memory = remembered(before, model, earlier[out_rows & ~calibrating])
+        fitted, figures = _fit(model, examples, held_out.calibrating, settings, checkpoints)
+        memory = remembered(before, model, held_out.remembering)
+    aside = {
+        "retired": known.retired + labels.retired,
+        "of_held_out_queries": len(known.examples) + len(labels.examples) - len(earlier) - len(new),
+    }
     if place().is_main_process:
         with replace_directory(out) as beside:
             model.save(beside / "model")
@@ -73,6 +81,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
                 "pairs": {
                     "new": len(new),
                     "used": len(examples),
+                    **aside,
                     "by_source": examples.by_source(),
                     "by_origin": examples.by_origin(),
                 },
@@ -85,6 +94,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         checkpoints.remove()
     return {
         "new_labels": len(new),
+        "retired_judgments": aside["retired"],
         **figures,
         **{f"held_out_{name}": value for name, value in memory["challenger"].items()},
     }
@@ -98,28 +108,28 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
         judgments: a JUDGMENTS dataset.
         documents: a DOCUMENTS dataset.
         out: becomes the model's directory.
-        settings: uses the sections ``relevance`` (``base``) and ``training``.
+        settings: uses the sections ``relevance`` (``base``), ``training`` and ``engine``.
 
     Raises:
-        UserError: the base encoder cannot be loaded, a dataset is missing, or a judged document is not in the
-            catalogue.
+        UserError: the base encoder cannot be loaded, a dataset is missing, or no judged document is in the catalogue.
     """
     options = settings.training
-    known = read(judgments, documents, options)
-    out_rows, calibrating = held_out_rows(known, options)
-    seen = known[~out_rows]
+    with engines.connect(settings.engine) as engine:
+        known = read(engine, judgments, documents, options)
+    held_out = HeldOut.of(known, options.held_out_share)
+    seen = held_out.without(known.examples)
     examples = draw(seen[seen.weights > 0], options.max_pairs, np.random.default_rng(options.seed))
     founding = options.model_copy(update={"epochs": options.founding_epochs})
     settings = settings.model_copy(update={"training": founding})
-    checkpoints = checkpoints_of(out, settings, [examples, known[calibrating]])
+    checkpoints = checkpoints_of(out, settings, [examples, held_out.calibrating])
     with reproducible(options):
         model = _start(settings.relevance)
-        _, figures = _fit(model, examples, known[calibrating], settings, checkpoints, fresh=True)
+        _, figures = _fit(model, examples, held_out.calibrating, settings, checkpoints, fresh=True)
     if place().is_main_process:
         model.save(out)
         write_provenance(out, settings, {"judgments": judgments, "documents": documents})
         checkpoints.remove()
-    return figures
+    return {**figures, "retired_judgments": known.retired}
 
 
 def _start(settings: RelevanceSettings) -> Model:
@@ -136,11 +146,6 @@ def _copy(champion: Model, path: Path) -> Model:
     if isinstance(champion, RelevanceModel):
         return RelevanceModel(champion.encoder, copy.deepcopy(champion.residual))
     return relevance.load(path)
-
-
-def held_out_rows(examples: Examples, options: TrainingSettings) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which rows are held out from training, and which of those, half, are for the temperature."""
-    return held_out(examples, options.held_out_share), held_out(examples, options.held_out_share / 2)
 
 
 def _fit(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import tiny_encoder
 import training_data
@@ -18,6 +20,7 @@ import training_data
 from serm import contracts, relevance, training
 from serm.errors import UserError
 from serm.settings import Settings
+from serm.training.held_out import chosen
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,62 @@ def test_what_is_remembered_is_told_by_locale(
     assert difference["low"] <= difference["mean"] <= difference["high"]
     gain = memory["challenger"]["ndcg_10"] - memory["champion"]["ndcg_10"]
     assert difference["mean"] == pytest.approx(gain, abs=2e-4)
+
+
+RESPELLED = (
+    str,
+    str.upper,
+    lambda query: f" {query.replace(' ', '  ')}\u200b",
+    lambda query: query.replace(" ", "\u00a0"),
+)
+
+
+def relabelled(judgments: Path, source: str, grade: int) -> pa.Table:
+    """Return the seed judgments as another source might give them: each query in another spelling, another grade."""
+    rows = contracts.read(judgments, contracts.JUDGMENTS).to_pylist()
+    changed = [
+        row | {"query": RESPELLED[n % 4](row["query"]), "grade": grade, "source": source, "cycle": 1}
+        for n, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(changed, contracts.JUDGMENTS)
+
+
+@pytest.mark.parametrize(("source", "where"), [("panel", "annotated"), ("human", "judgments")])
+def test_no_judgment_of_a_held_out_query_is_trained_on_whoever_gave_it_and_however_it_is_spelled(
+    source: str, where: str, data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Judgments that are wrong on purpose, of every seed query: of the held-out ones they change no bit."""
+    options = settings(patience=9)
+    seed = contracts.read(data / "validated" / "judgments", contracts.JUDGMENTS)
+
+    def run(name: str, more: pa.Table) -> dict[str, Any]:
+        path = tmp_path / name
+        shutil.copytree(data / "validated", path / "validated")
+        shutil.copytree(data / "annotated", path / "annotated")
+        to = path / ("validated" if where == "judgments" else "annotated") / "judgments"
+        contracts.write(pa.concat_tables([contracts.read(to, contracts.JUDGMENTS), more]), to, contracts.JUDGMENTS)
+        judgments, out = path / "validated" / "judgments", path / "out"
+        training.train(champion, judgments, path / "annotated", path / "validated", out, options)
+        return json.loads((out / "train.json").read_text()) | {"weights": weights(out / "model")}
+
+    every = relabelled(data / "validated" / "judgments", source, grade=0)
+    everywhere = run("every", every)
+    left_out = (
+        everywhere["pairs"]["of_held_out_queries"] - run("none", every.slice(0, 0))["pairs"]["of_held_out_queries"]
+    )
+    held = {query for query, row in zip(every["query"].to_pylist(), seed.to_pylist(), strict=True) if is_held(row)}
+    assert left_out == sum(query in held for query in every["query"].to_pylist()) > 0
+    others = every.filter(pc.invert(pc.is_in(every["query"], pa.array(sorted(held)))))
+    assert others.num_rows < every.num_rows
+    without = run("others", others)
+    assert {name: everywhere[name] for name in ("weights", "temperature", "held_out_seed", "loss", "steps")} == {
+        name: without[name] for name in ("weights", "temperature", "held_out_seed", "loss", "steps")
+    }
+
+
+def is_held(row: dict[str, Any]) -> bool:
+    """Whether the settings above hold the seed judgment's query out."""
+    return bool(chosen([(row["locale"], row["query"])], 0.4)[0])
 
 
 def test_a_run_leaves_its_curve_and_where_its_model_comes_from(
@@ -155,8 +214,13 @@ def test_a_student_gives_its_teachers_distributions(
     assert summary["challenger"] == student.version
     assert summary["teachers"] == [relevance.load(teacher).version for teacher in teachers]
     np.testing.assert_allclose(student.score(["cat 1"], ["cat dog 3"]).distribution.sum(), 1)
+    held = [is_held(row) for row in judged.to_pylist()]
+    others = mined.append_column("agents", agents).filter(pa.array([not one for one in held]))
+    assert 0 < others.num_rows < mined.num_rows
+    contracts.write(others, tmp_path / "mined" / "pairs", contracts.MINED_PAIRS)
     again = tmp_path / "again"
     training.distill(teachers, champion, tmp_path / "mined", judgments, validated, again, options)
+    # The same bytes again, and pairs of held-out queries have no part in them.
     assert weights(again / "model") == weights(tmp_path / "out" / "model")
 
 
@@ -166,3 +230,33 @@ def test_a_student_must_be_smaller(
     inputs = (tmp_path / "mined", data / "validated/judgments", data / "validated", tmp_path / "out")
     with pytest.raises(UserError, match=r"student_layers is 2.*has 2 joint layers"):
         training.distill([champion], champion, *inputs, settings(student_layers=2))
+
+
+def test_a_judged_document_that_is_gone_stops_nothing(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    shutil.copytree(data / "validated", tmp_path / "validated")
+    catalogue = contracts.read(data / "validated/documents", contracts.DOCUMENTS)
+    contracts.write(catalogue.slice(3), tmp_path / "validated/documents", contracts.DOCUMENTS)
+    gone = catalogue["doc_id"].slice(0, 3)
+    sets = [data / "validated" / "judgments", data / "annotated" / "judgments"]
+    lost = sum(pc.sum(pc.is_in(contracts.read(one, contracts.JUDGMENTS)["doc_id"], gone)).as_py() for one in sets)
+    inputs = (sets[0], data / "annotated", tmp_path / "validated")
+    figures = training.train(champion, *inputs, tmp_path / "out", settings())
+    assert figures["retired_judgments"] == lost > 0
+    assert json.loads((tmp_path / "out" / "train.json").read_text())["pairs"]["retired"] == lost
+    founded = training.bootstrap(sets[0], tmp_path / "validated" / "documents", tmp_path / "first", settings())
+    assert 0 < founded["retired_judgments"] < lost
+
+
+def test_a_catalogue_without_any_judged_document_is_one_sentence(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    catalogue = contracts.read(data / "validated/documents", contracts.DOCUMENTS)
+    renamed = [f"new-{doc_id}" for doc_id in catalogue["doc_id"].to_pylist()]
+    catalogue = catalogue.set_column(0, contracts.DOCUMENTS.field("doc_id"), pa.array(renamed))
+    contracts.write(catalogue, tmp_path / "documents", contracts.DOCUMENTS)
+    with pytest.raises(
+        UserError, match=r"none of the documents of its 480 pairs is in .*give the catalogue that was jud"
+    ):
+        training.train(champion, data / "validated/judgments", data / "annotated", tmp_path, tmp_path / "o", settings())

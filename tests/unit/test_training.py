@@ -1,4 +1,4 @@
-"""Which judgments a training run gets: text joined, seed queries held out, the budget kept, panel labels lighter."""
+"""Which judgments a training run gets: text joined, whole queries held out, the budget kept, panel labels lighter."""
 
 from __future__ import annotations
 
@@ -10,9 +10,21 @@ import pyarrow as pa
 import pytest
 
 from serm import contracts
+from serm import engine as engines
 from serm.errors import UserError
-from serm.settings import TrainingSettings
-from serm.training.examples import choose, held_out, read
+from serm.settings import EngineSettings, TrainingSettings
+from serm.training import examples
+from serm.training.examples import Examples, Known, choose
+from serm.training.held_out import HeldOut
+
+
+def known(judgments: Path, documents: Path, options: TrainingSettings, new: bool = False) -> Known:
+    with engines.connect(EngineSettings()) as engine:
+        return examples.read(engine, judgments, documents, options, new)
+
+
+def read(judgments: Path, documents: Path, options: TrainingSettings, new: bool = False) -> Examples:
+    return known(judgments, documents, options, new).examples
 
 
 @pytest.fixture
@@ -49,24 +61,53 @@ def test_judgments_get_their_documents_text_and_the_panel_weighs_less(write: Cal
     np.testing.assert_allclose(panel.weights, 0.4)
 
 
-def test_a_document_that_is_not_in_the_catalogue_is_named(
+def test_judgments_of_documents_that_are_gone_are_retired(
     write: Callable[..., tuple[Path, Path]], make_documents: Callable[[], pa.Table]
 ) -> None:
     judgments, documents = write("seed", 3)
-    contracts.write(make_documents().slice(2), documents, contracts.DOCUMENTS)
-    with pytest.raises(UserError, match=r"2 judged documents are not in .*'d0'"):
+    contracts.write(make_documents().slice(3), documents, contracts.DOCUMENTS)
+    found = known(judgments, documents, TrainingSettings())
+    assert found.retired == 3
+    assert found.examples.documents.tolist() == ["title 3", "title 4", "title 5"]
+    assert found.retired_seeds == {("de", "seed 0"), ("de", "seed 1")}
+
+
+def test_a_catalogue_that_has_none_of_the_judged_documents_is_named(
+    write: Callable[..., tuple[Path, Path]], make_documents: Callable[[], pa.Table]
+) -> None:
+    judgments, documents = write("seed", 3)
+    contracts.write(make_documents().slice(6), documents, contracts.DOCUMENTS)
+    with pytest.raises(
+        UserError, match=r"seed: none of the documents of its 6 pairs is in .*documents, such as .*'d0'"
+    ):
         read(judgments, documents, TrainingSettings())
 
 
 def test_held_out_are_whole_seed_queries_and_stay_so(write: Callable[..., tuple[Path, Path]]) -> None:
     options = TrainingSettings()
-    seed, panel = read(*write("seed", 400), options), read(*write("panel", 400, "panel", 1.0), options)
-    rows = held_out(seed, 0.1)
-    assert 0.05 < rows.mean() < 0.15
-    assert not set(seed.queries[rows]) & set(seed.queries[~rows])
-    assert not held_out(panel, 0.5).any()
+    seed, panel = known(*write("seed", 400), options), known(*write("panel", 400, "panel", 1.0), options)
+    held_out = HeldOut.of(seed, 0.1)
+    queries = {query for _, query in held_out.queries}
+    assert 0.05 < len(queries) / 400 < 0.15
+    parts = [set(part.queries) for part in (held_out.calibrating, held_out.remembering)]
+    assert all(parts)
+    assert set.union(*parts) == queries
+    assert not set.intersection(*parts)
+    assert set(held_out.without(seed.examples).queries) == set(seed.examples.queries) - queries
+    assert not HeldOut.of(panel, 0.5).queries  # nobody's seed
     # More judgments around them do not move the line between the two.
-    assert held_out(seed + panel, 0.1)[: len(seed)].tolist() == rows.tolist()
+    more = Known(seed.examples + panel.examples, 0, frozenset())
+    assert HeldOut.of(more, 0.1).queries == held_out.queries
+    assert len(HeldOut.of(more, 0.1).calibrating) == len(held_out.calibrating)
+
+
+def test_a_held_out_query_whose_seed_judgments_are_retired_stays_held_out(
+    write: Callable[..., tuple[Path, Path]], make_documents: Callable[[], pa.Table]
+) -> None:
+    judgments, documents = write("seed", 30)
+    everything = HeldOut.of(known(judgments, documents, TrainingSettings()), 0.5).queries
+    contracts.write(make_documents().slice(40), documents, contracts.DOCUMENTS)
+    assert HeldOut.of(known(judgments, documents, TrainingSettings()), 0.5).queries == everything
 
 
 def test_the_new_pairs_come_first_and_earlier_ones_fill_the_budget(write: Callable[..., tuple[Path, Path]]) -> None:
