@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test lint compile constraints install
 
-install: $(STAMP) $(BIN)/promtool
+install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
 $(STAMP): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,13 @@ $(BIN)/promtool: | $(STAMP)
 		&& dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x -C ../bin --strip-components=3 ./usr/bin/promtool \
 		|| echo "No promtool: apt could not bring Debian's prometheus; the tests of the alert rules need it on PATH."
 	rm -rf $(VENV)/apt
+
+# For the tests of the pages: the Chromium on PATH, or Debian's where root may install it. Without one the tests fail
+# where CI is set, and are skipped otherwise.
+$(BIN)/chromium: | $(STAMP)
+	command -v chromium || { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes chromium; } \
+		|| echo "No Chromium: install it, so that the pages are tested in a real browser."
+	! command -v chromium || ln -sf "$$(command -v chromium)" $@
 
 demo: install
 	$(BIN)/serm demo --workspace runs/demo
