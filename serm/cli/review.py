@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serm.cli.options import Annotated_, Validated
 from serm.workspace.layout import CYCLE
+
+if TYPE_CHECKING:
+    from serm.judging.review import Export, Reviews
 
 
 class Tool(StrEnum):
@@ -21,9 +24,9 @@ class Tool(StrEnum):
 
 ReviewedOut = Annotated[Path, typer.Option(help="The human judgments (Parquet, source `human`); added to.")]
 Port = Annotated[int, typer.Option(help="The page's port on this machine.", min=0, max=65535)]
-Export = Annotated[Path | None, typer.Option(help="Write the ungraded pairs as a file for --tool, and stop.")]
-Import = Annotated[Path | None, typer.Option("--import", help="Read the grades of an export of --tool, and stop.")]
-ToolOption = Annotated[Tool, typer.Option(help="The tool of --export and --import.")]
+ExportTo = Annotated[Path | None, typer.Option(help="Write the ungraded pairs as a file for --tool, and stop.")]
+ImportFrom = Annotated[Path | None, typer.Option("--import", help="Read the answers of a tool's export, and stop.")]
+ToolOption = Annotated[Tool, typer.Option(help="The tool of --export; an export to --import is told by its content.")]
 
 
 def review(
@@ -31,22 +34,39 @@ def review(
     validated: Validated = CYCLE / "validate",
     out: ReviewedOut = Path("reviewed"),
     port: Port = 8410,
-    export: Export = None,
-    import_: Import = None,
+    export: ExportTo = None,
+    import_: ImportFrom = None,
     tool: ToolOption = Tool.label_studio,
 ) -> None:
     """Grade what the panel could not agree on, on a page in the browser; the keys 0 to 3 do it."""
-    from serm.judging.review import Reviews, read_grades, serve, write_tasks
-    from serm.judging.review.formats import LABEL_STUDIO_CONFIG
+    from serm.judging.review import LABEL_STUDIO_CONFIG, Reviews, listen, read_export, serve, write_tasks
 
     reviews = Reviews(annotated, validated, out)
     if import_ is not None:
-        changed = reviews.take(read_grades(import_, tool.value))
-        print(f"{changed} judgments taken from {import_}; {out} has {len(reviews.graded)} of {len(reviews.items)}.")
+        _take(reviews, read_export(import_))
     elif export is not None:
         print(f"{write_tasks(reviews.left, export, tool.value)} pairs written to {export}.")
         if tool is Tool.label_studio:
             print(f"Labelling interface of the project: {LABEL_STUDIO_CONFIG}")
     else:
-        print(f"{len(reviews.left)} pairs to grade: http://127.0.0.1:{port} (Ctrl+C ends; each grade is kept at once)")
-        serve(reviews, port)
+        listener = listen(port)
+        url = "http://{}:{}".format(*listener.getsockname())
+        print(f"{len(reviews.left)} pairs to grade: {url} (Ctrl+C ends; each grade is kept at once)", flush=True)
+        serve(reviews, listener)
+
+
+def _take(reviews: Reviews, export: Export) -> None:
+    """Take the answers and say what became of each."""
+    taken = reviews.take(export.answers)
+    outside = f", {taken.outside} of them not of this queue" if taken.outside else ""
+    print(f"{taken.changed} judgments taken from {export.path}{outside};", end=" ")
+    print(f"{reviews.out} has {len(reviews.graded)} of {len(reviews.items)}.")
+    if taken.divided:
+        query, _, doc_id = taken.divided[0]
+        print(f"{len(taken.divided)} pairs without a grade: people differ evenly (first: {doc_id!r} for {query!r}).")
+    left_out = dict(export.left_out)
+    if taken.unknown:
+        left_out["are of pairs that neither the queue nor the export names"] = taken.unknown
+    for why, rows in sorted(left_out.items()):
+        named = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        print(f"{len(rows)} answers left out, which {why} (rows {named}).")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import socket
 import threading
@@ -92,3 +93,26 @@ def test_a_person_grades_by_the_keyboard(browser: Browser, desk: tuple[Reviews, 
     assert browser.tell("document.documentElement.scrollWidth") <= 900
     complaints = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
     assert [event for event in browser.events if event["method"] in complaints] == []
+
+
+def test_the_page_says_so_when_a_grade_is_not_saved_and_does_not_count_on(
+    browser: Browser, desk: tuple[Reviews, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews, url = desk
+    browser.open(url, 900, "light")
+    until(lambda: browser.tell("!document.querySelector('#pair').hidden"))
+    first = browser.tell("document.querySelector('#doc').textContent")
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("serm.judging.review.reviews.replace_directory", full)
+    press(browser, "2")
+    error = "document.querySelector('#error').innerText"
+    until(lambda: "Not saved: the answer could not be saved (No space left on device)." in browser.tell(error))
+    assert browser.tell("document.querySelector('#doc').textContent") == first
+    assert f"0 of {len(reviews.items)} graded" in browser.tell("document.body.innerText")
+    monkeypatch.undo()
+    press(browser, "2")
+    until(lambda: f"1 of {len(reviews.items)} graded" in browser.tell("document.body.innerText"))
+    assert not browser.tell(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from serm import contracts
 from serm.cli import app
 from serm.errors import UserError
-from serm.judging.review import Reviews, application, read_grades, write_tasks
+from serm.judging.review import Reviews, application, listen, read_export, write_tasks
 
 BASE = "http://127.0.0.1"
 
@@ -106,9 +108,11 @@ def test_label_studio_there_and_back(made: Path, tmp_path: Path) -> None:
     tasks[2]["annotations"] = [{"result": [choice(name)]} for name in ("1 fair", "2 good")]
     tasks[3]["annotations"] = [{"result": [choice(name)]} for name in ("1 fair", "0 bad", "1 fair")]
     path.write_text(json.dumps(tasks))
-    assert of.take(read_grades(path, "label-studio")) == 2
+    taken = of.take(read_export(path).answers)
+    assert taken.changed == 2
     keys = [item.key for item in reviews(made).items.values()]
     assert of.graded == {keys[0]: (3, ""), keys[3]: (1, "")}
+    assert taken.divided == [keys[2]]
     assert contracts.read(made / "reviewed", contracts.JUDGMENTS)["source"].to_pylist() == ["human"] * 2
 
 
@@ -120,7 +124,7 @@ def test_argilla_there_and_back(made: Path, tmp_path: Path) -> None:
     records[0]["responses"] = {"grade": [{"value": 2, "user_id": "u", "status": "submitted"}]}
     records[1]["responses"] = {"grade": [{"value": 2, "user_id": "u", "status": "draft"}]}
     path.write_text(json.dumps(records))
-    assert of.take(read_grades(path, "argilla")) == 1
+    assert of.take(read_export(path).answers).changed == 1
     assert list(of.graded.values()) == [(2, "")]
 
 
@@ -137,12 +141,96 @@ def test_the_command_line_writes_and_reads_another_tools_file(made: Path) -> Non
     assert contracts.read(made / "reviewed", contracts.JUDGMENTS)["grade"].to_pylist() == [1]
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "not json", '[{"data": {}}]'])
+@pytest.mark.parametrize("text", ["[1]", "not json", '[{"data": {}}]', "{", '[{"a": ' * 20_000, "\x00"])
 def test_another_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tasks.json"
     path.write_text(text)
-    if text == "{}":
-        assert read_grades(path, "label-studio") == {}
-        return
-    with pytest.raises(UserError, match="not an export of label-studio"):
-        read_grades(path, "label-studio")
+    with pytest.raises(UserError, match="not an export of label-studio or argilla"):
+        read_export(path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_an_export_of_nothing_has_no_answers(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(text)
+    assert read_export(path).answers == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("grade", 1.9),
+        ("grade", 2.0),
+        ("grade", "2"),
+        ("grade", True),
+        ("grade", None),
+        ("grade", float("nan")),
+        ("grade", 4),
+        ("grade", -1),
+        ("grade", 2**70),
+        ("grade", [2]),
+        ("note", 7),
+        ("note", None),
+        ("note", "x" * 1001),
+        ("identity", 3),
+    ],
+)
+def test_what_is_no_grade_is_refused_with_its_field(made: Path, field: str, value: object) -> None:
+    of = reviews(made)
+    page = client(of)
+    asked = {"identity": next(iter(of.items.values())).identity, "grade": 1, "note": "", field: value}
+    refused = page.post("/grade", content=json.dumps(asked))
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith(f"{field}: expected")
+    assert page.get("/state").json()["graded"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{", 400), (b"", 400), (b"\xff", 400), (b"[" * 10_000, 400), (b"3", 400), (b"x" * 20_000, 413)],
+)
+def test_another_body_is_refused(made: Path, body: bytes, status: int) -> None:
+    assert client(reviews(made)).post("/grade", content=body).status_code == status
+
+
+def test_only_an_action_of_the_page_does_something(made: Path) -> None:
+    of = reviews(made)
+    page = client(of)
+    act(page, "grade", identity=page.get("/state").json()["pair"]["identity"], grade=2)
+    assert page.post("/elsewhere", content="{}").status_code == 404
+    assert len(of.graded) == 1
+
+
+def test_a_note_that_utf_8_cannot_hold_is_kept_and_blocks_no_later_grade(made: Path) -> None:
+    page = client(reviews(made))
+    first = page.get("/state").json()["pair"]["identity"]
+    told = page.post(
+        "/grade", content=f'{{"identity": "{first}", "grade": 1, "note": "half \\ud800 a \\ud83d\\ude00"}}'
+    )
+    assert told.json()["judged"]["note"] == "half \ufffd a \U0001f600"
+    act(page, "grade", identity=told.json()["pair"]["identity"], grade=2)
+    rows = contracts.read(made / "reviewed", contracts.JUDGMENTS).to_pylist()
+    assert {row["rationale"] for row in rows} == {"half \ufffd a \U0001f600", None}
+
+
+def test_a_grade_that_cannot_be_saved_is_not_counted(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = client(reviews(made))
+    first = page.get("/state").json()["pair"]["identity"]
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("serm.judging.review.reviews.replace_directory", full)
+    refused = page.post("/grade", content=json.dumps({"identity": first, "grade": 3}))
+    assert (refused.status_code, "No space left on device" in refused.json()["error"]) == (507, True)
+    state = page.get("/state").json()
+    assert (state["graded"], state["undoable"], state["pair"]["identity"]) == (0, False, first)
+    monkeypatch.undo()
+    assert act(page, "grade", identity=first, grade=3)["graded"] == 1
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^port {port}: Address already in use; give another one with --port\.$"):
+            listen(port)

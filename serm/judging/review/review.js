@@ -3,6 +3,9 @@
 const $ = (id) => document.getElementById(id);
 const NAMES = ["bad", "fair", "good", "excellent"];
 let pair = null, busy = false;
+// This tab's sitting: its own order, and its own grades to undo; a reload keeps both.
+const sitting = sessionStorage.getItem("sitting") || crypto.randomUUID();
+sessionStorage.setItem("sitting", sitting);
 
 function put(id, text) { $(id).textContent = text; }
 
@@ -53,23 +56,23 @@ function reveal(judged) {
   }));
 }
 
-async function act(action, body) {
+async function ask(path, request) {
   if (busy) return;
   busy = true;
+  const headers = { "x-serm-token": document.body.dataset.token, "x-serm-sitting": sitting };
   try {
-    const answer = await fetch(action, {
-      method: "POST", body: JSON.stringify(body), headers: { "x-serm-token": document.body.dataset.token },
-    });
+    const answer = await fetch(path, { ...request, headers, signal: AbortSignal.timeout(30000) });
     const told = await answer.json();
-    put("error", told.error || "");
-    if (!told.error) show(told);
+    put("error", answer.ok ? "" : `Not saved: ${told.error}`);
+    if (answer.ok) show(told);
   } catch {
-    put("error", "The server does not answer; is `serm review` still running?");
+    put("error", "Not saved: the server does not answer; is `serm review` still running?");
   } finally {
     busy = false;
   }
 }
 
+function act(action, body) { return ask(action, { method: "POST", body: JSON.stringify(body) }); }
 function grade(value) { if (pair) act("grade", { identity: pair.identity, grade: value, note: $("note").value }); }
 function skip() { if (pair) act("skip", { identity: pair.identity }); }
 function undo() { act("undo", {}); }
@@ -92,4 +95,4 @@ document.addEventListener("click", (event) => {
   else if (button.dataset.act === "skip") skip();
   else undo();
 });
-fetch("state").then((answer) => answer.json()).then(show);
+ask("state", {});

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from serm import contracts
+from serm.atomic import replace_directory
 from serm.contracts import Grade
 from serm.errors import UserError
 
 Key = tuple[str, str, str]
 """Query, locale, document."""
+Graded = tuple[int, str]
+"""A grade, 0 to 3, and the note."""
+ANSWERS = "answers.jsonl"
+"""Beside the judgments: every answer that was ever given, one a line, oldest first; a null grade takes one back."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,42 @@ class Item:
         return hashlib.sha256("\t".join(self.key).encode("utf-8", "replace")).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What one person said of one pair in another tool."""
+
+    key: Key | None
+    """None: only ``identity`` says which pair it is."""
+    grade: int
+    by: str = ""
+    """A hash of the person's name there; empty: not told."""
+    at: str = ""
+    """When, as the tool writes it; it only orders the answers of one person."""
+    identity: str = ""
+    """What the queue's export called the pair."""
+    row: int = 0
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of the answers of an export."""
+
+    changed: int
+    """Pairs whose grade is new or another one."""
+    outside: int
+    """Of these, those that the queue does not hold; the export named them itself."""
+    divided: list[Key] = field(default_factory=list)
+    """Pairs on which people differ evenly: they keep the grade that they had, or none."""
+    unknown: list[int] = field(default_factory=list)
+    """Rows of answers to pairs that neither the queue nor the export names."""
+
+
 class Reviews:
     """The review queue of a cycle and the human judgments beside it; each one is on disk before the next.
 
-    Grades are kept as the dataset ``out`` (JUDGMENTS, source ``human``). Those of other cycles stay in it.
+    Grades are kept as the dataset ``out`` (JUDGMENTS, source ``human``). Those of other cycles stay in it. Several
+    processes may write to one ``out``: each change is made to what is on disk, under a lock. The newest answer to a
+    pair is its judgment; all answers are in ``ANSWERS``.
     """
 
     def __init__(self, annotated: Path, validated: Path, out: Path) -> None:
@@ -55,58 +99,184 @@ class Reviews:
         self.out = out
         self.items = {item.key: item for item in _items(annotated, validated)}
         """By key, those of the highest priority first."""
-        self._earlier: pa.Table = contracts.JUDGMENTS.empty_table()
-        self.graded: dict[Key, tuple[int, str]] = {}
+        self._rows: dict[Key, dict[str, Any]] = {}
+        self._seen: tuple[int, int] | None = None
+        self.refresh()
+
+    @property
+    def graded(self) -> dict[Key, Graded]:
         """The grade and the note of each pair of the queue that a person graded."""
-        if out.exists():
-            judged = contracts.read(out, contracts.JUDGMENTS)
-            ours = [key in self.items for key in _keys(judged)]
-            self._earlier = judged.filter(pa.array([not one for one in ours], pa.bool_()))
-            for row in judged.filter(pa.array(ours, pa.bool_())).to_pylist():
-                self.graded[row["query"], row["locale"], row["doc_id"]] = (row["grade"], row["rationale"] or "")
+        ours = ((key, self._rows[key]) for key in self.items if key in self._rows)
+        return {key: (row["grade"], row["rationale"] or "") for key, row in ours}
 
     @property
     def left(self) -> list[Item]:
         """The items that nobody has graded."""
-        return [item for key, item in self.items.items() if key not in self.graded]
+        return [item for key, item in self.items.items() if key not in self._rows]
 
-    def grade(self, key: Key, grade: int, note: str = "") -> None:
-        """Record a grade, 0 to 3, with what the person noted."""
+    def refresh(self) -> None:
+        """Read what other processes wrote since."""
+        with self._locked():
+            pass
+
+    def _reread(self) -> None:
+        try:
+            found = self.out.stat()
+        except FileNotFoundError:
+            self._rows, self._seen = {}, None
+            return
+        if self._seen != (found.st_ino, found.st_mtime_ns):
+            judged = contracts.read(self.out, contracts.JUDGMENTS)
+            self._rows = dict(zip(_keys(judged), judged.to_pylist(), strict=True))
+            self._seen = (found.st_ino, found.st_mtime_ns)
+
+    def grade(self, key: Key, grade: int, note: str = "", by: str = "") -> Graded | None:
+        """Record a grade, 0 to 3, with what the person noted; return what stood there before.
+
+        It is on disk when this returns.
+
+        Raises:
+            UserError: the pair is not under review.
+            OSError: it could not be written; nothing changed.
+        """
         if key not in self.items:
             raise UserError(f"{key[2]!r} for {key[0]!r} is not under review.")
-        self.graded[key] = (int(Grade(grade)), note)
-        self._write()
+        given = (int(Grade(grade)), storable(note))
+        with self._locked():
+            before = self.graded.get(key)
+            self._write({key: given}, [_line("page", key, given, by)])
+        return before
 
-    def undo(self, key: Key) -> None:
-        """Take a grade back."""
-        self.graded.pop(key, None)
-        self._write()
+    def undo(self, key: Key, given: Graded, before: Graded | None = None, by: str = "") -> bool:
+        """Put ``before`` in the place of ``given``; return False where another answer has taken its place since."""
+        with self._locked():
+            if self.graded.get(key) != given:
+                return False
+            self._write({key: before}, [_line("page", key, before, by)])
+        return True
 
-    def take(self, grades: Mapping[Key, tuple[int, str]]) -> int:
-        """Record many grades at once, of pairs under review; return how many of them are new or changed."""
-        known = {key: grade for key, grade in grades.items() if key in self.items}
-        changed = sum(self.graded.get(key) != grade for key, grade in known.items())
-        self.graded.update(known)
-        self._write()
-        return changed
+    def take(self, answers: Sequence[Answer]) -> Taken:
+        """Record the answers of an export.
 
-    def _write(self) -> None:
-        rows = [
-            {
-                "query": key[0],
-                "locale": key[1],
-                "doc_id": key[2],
-                "grade": grade,
-                "rationale": note or None,
-                "source": "human",
-                "cycle": self.items[key].cycle,
-                "panel_version": None,
-                "agreement": None,
-            }
-            for key, (grade, note) in sorted(self.graded.items())
-        ]
-        new = pa.Table.from_pylist(rows, contracts.JUDGMENTS)
-        contracts.write(pa.concat_tables([self._earlier, new]), self.out, contracts.JUDGMENTS)
+        Of one person the latest answer to a pair counts, and the grade that most people gave is the pair's; where two
+        grades have as many people, the pair keeps what it had. An export that was taken before changes nothing.
+        """
+        named = {item.identity: key for key, item in self.items.items()}
+        by_pair: dict[Key, list[Answer]] = {}
+        unknown = []
+        for answer in answers:
+            key = answer.key or named.get(answer.identity)
+            if key is None or not all(part == storable(part) for part in key):
+                unknown.append(answer.row)
+            else:
+                by_pair.setdefault(key, []).append(answer)
+        with self._locked():
+            told = self._answers()
+            changes: dict[Key, Graded | None] = {}
+            lines: list[str] = []
+            divided: list[Key] = []
+            for key, given in by_pair.items():
+                people = _latest(given)
+                new = [one for one in people if _signature(key, one.grade, one.by) not in told]
+                lines += [_line("import", key, (one.grade, ""), one.by) for one in new]
+                grade = _agreed([one.grade for one in people])
+                if grade is None:
+                    divided.append(key)
+                elif new and (key not in self._rows or self._rows[key]["grade"] != grade):
+                    changes[key] = (grade, "")
+            if lines:
+                self._write(changes, lines)
+        return Taken(len(changes), sum(key not in self.items for key in changes), divided, unknown)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of ``out``, with what is on disk read; it goes with the process, however that ends."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.out.parent / f".{self.out.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            self._reread()
+            yield
+        finally:
+            os.close(handle)
+
+    def _answers(self) -> set[tuple[str, ...]]:
+        """The newest answer of each person to each pair."""
+        newest: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for line in self._trace().decode("utf-8", "replace").split("\n"):
+            try:
+                row = json.loads(line)
+                key = (row["query"], row["locale"], row["doc_id"])
+                if row["through"] == "import":
+                    newest[row["by"], *key] = _signature(key, row["grade"], row["by"])
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that somebody edited: it keeps no answer from being taken
+        return set(newest.values())
+
+    def _trace(self) -> bytes:
+        try:
+            return (self.out / ANSWERS).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _write(self, changes: Mapping[Key, Graded | None], lines: Iterable[str]) -> None:
+        """Replace the dataset and its answers at once: no reader and no kill sees one without the other."""
+        rows = dict(self._rows)
+        for key, graded in changes.items():
+            rows.pop(key, None)
+            if graded is not None:
+                rows[key] = self._judgment(key, graded)
+        table = pa.Table.from_pylist([rows[key] for key in sorted(rows)], contracts.JUDGMENTS)
+        with replace_directory(self.out) as beside:
+            judged = contracts.conform(table, self.out, contracts.JUDGMENTS)
+            pq.write_table(judged, beside / "part-0.parquet", compression="zstd")
+            (beside / ANSWERS).write_bytes(self._trace() + "".join(lines).encode())
+        self._rows = rows
+
+    def _judgment(self, key: Key, graded: Graded) -> dict[str, Any]:
+        cycle = (
+            self.items[key].cycle if key in self.items else max((one.cycle for one in self.items.values()), default=0)
+        )
+        return {
+            "query": key[0],
+            "locale": key[1],
+            "doc_id": key[2],
+            "grade": graded[0],
+            "rationale": graded[1] or None,
+            "source": "human",
+            "cycle": cycle,
+            "panel_version": None,
+            "agreement": None,
+        }
+
+
+def storable(text: str) -> str:
+    """Return ``text`` as UTF-8 can hold it: half a surrogate pair becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _latest(answers: Iterable[Answer]) -> list[Answer]:
+    """One answer a person, the latest; where the tool does not say who answered, each is a person's."""
+    people: dict[object, Answer] = {}
+    for answer in sorted(answers, key=lambda one: one.at):
+        people[answer.by or object()] = answer
+    return list(people.values())
+
+
+def _agreed(grades: Iterable[int]) -> int | None:
+    ranked = Counter(grades).most_common(2)
+    return None if len(ranked) == 2 and ranked[0][1] == ranked[1][1] else ranked[0][0]
+
+
+def _signature(key: Sequence[str], grade: object, by: str) -> tuple[str, ...]:
+    return (by, *key, str(grade))
+
+
+def _line(through: str, key: Key, graded: Graded | None, by: str) -> str:
+    grade, note = graded or (None, "")
+    row: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "through": through, "by": by}
+    row |= dict(zip(("query", "locale", "doc_id"), key, strict=True)) | {"grade": grade, "note": note}
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _items(annotated: Path, validated: Path) -> Iterable[Item]:
