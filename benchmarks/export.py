@@ -142,9 +142,13 @@ def measure(way: str, model: str, options: argparse.Namespace) -> dict[str, obje
 
 def texts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Return the first test pairs, in the order of the test sets: a query's documents stand together."""
+    from serm import engine as engines
     from serm.evaluation import pools
+    from serm.settings import EngineSettings
 
-    pool = pools.judged(options.workspace / "tests", options.workspace / "cycle" / "validate").slice(0, options.pairs)
+    with engines.connect(EngineSettings()) as engine:
+        found = pools.judged(engine, options.workspace / "tests", options.workspace / "cycle" / "validate")
+    pool = found.pairs.slice(0, options.pairs)
     return pool["query"].to_pylist(), pool["text"].to_pylist()
 
 

@@ -83,13 +83,13 @@ def evaluate(
         validated: the validate step's output, with ``documents`` and ``impressions``.
         reference: IMPRESSIONS; a query that is searched for in them is an old one.
         out: becomes ``per_query/`` (PER_QUERY), ``rankings/`` (RANKINGS) and ``evaluation.json``: versions, number of
-            pairs, ``sets`` (set -> choice of pairs -> slice -> n and measures), ``calibration`` (set -> numbers),
-            ``examples`` (wins and losses) and ``gate`` (result and rules, each with rule, result, reason, value, limit
-            and slice).
+            pairs, ``retired`` (set -> pairs and queries left out, as their documents are gone), ``sets`` (set -> choice
+            of pairs -> slice -> n and measures), ``calibration`` (set -> numbers), ``examples`` (wins and losses) and
+            ``gate`` (result and rules, each with rule, result, reason, value, limit and slice).
         settings: uses the sections ``evaluation``, ``engine`` and ``cycle``.
 
     Raises:
-        UserError: a dataset is missing, a test pair is there twice, a test document is not in the catalogue, or a
+        UserError: a dataset is missing, a test pair is there twice, no document of a set is in the catalogue, or a
             model's scores are not finite.
     """
     from serm import relevance
@@ -97,7 +97,8 @@ def evaluate(
 
     options = settings.evaluation
     with server.running({golden.NAME: trained / "model"}) as ready:
-        pool = pools.read(tests, validated, reference, settings)
+        judged = pools.read(tests, validated, reference, settings)
+        pool = judged.pairs
         models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
         for name, model in models.items():
             pool = with_scores(pool, model, name)
@@ -112,8 +113,9 @@ def evaluate(
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
     verdict = decide(evidence, options)
-    _write(out, sets, verdict, {name: model.version for name, model in models.items()}, options)
-    return _figures(evidence, verdict) | {"pairs": pool.num_rows}
+    _write(out, sets, judged.retired, verdict, {name: model.version for name, model in models.items()}, options)
+    retired = {f"{name}_retired": one.pairs for name, one in judged.retired.items()}
+    return _figures(evidence, verdict) | {"pairs": pool.num_rows, **retired}
 
 
 def golden_batch(pool: pa.Table, settings: EvaluationSettings) -> list[Request]:
@@ -141,7 +143,12 @@ def read_held(path: Path) -> list[str] | None:
 
 
 def _write(
-    out: Path, sets: dict[str, Measured], verdict: Verdict, versions: dict[str, str], settings: EvaluationSettings
+    out: Path,
+    sets: dict[str, Measured],
+    retired: dict[str, pools.Retired],
+    verdict: Verdict,
+    versions: dict[str, str],
+    settings: EvaluationSettings,
 ) -> None:
     queries = pa.concat_tables(one.per_query for one in sets.values())
     ranked = pa.concat_tables(one.rankings for one in sets.values())
@@ -154,6 +161,7 @@ def _write(
             {
                 "versions": versions,
                 "pairs": {name: one.pairs for name, one in sets.items()},
+                "retired": {name: asdict(one) for name, one in retired.items()},
                 "sets": {
                     name: {pairs: as_json(compared) for pairs, compared in one.compared.items()}
                     for name, one in sets.items()

@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
+from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm import engine as engines
 from serm.errors import UserError
+from serm.pairs.documents import join
 from serm.settings import Settings
 
+_LOG = logging.getLogger(__name__)
 SETS = ("frozen", "rolling")
 _QUERY = ["locale", "query"]
 _PAIR = [*_QUERY, "doc_id"]
 
 
-def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> pa.Table:
-    """Return the judged pools of both test sets, one row a judged document.
+@dataclass(frozen=True)
+class Retired:
+    """What of a test set is retired, as its documents are gone from the catalogue."""
+
+    pairs: int
+    queries: int
+    """Those that keep no pair, so they are not measured."""
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The judged pools of both test sets."""
+
+    pairs: pa.Table
+    """One row a judged document that is in the catalogue."""
+    retired: dict[str, Retired]
+    """Set -> what is left out."""
+
+
+def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> Pools:
+    """Return the judged pools of both test sets.
 
     Columns: set, locale, query, doc_id, grade, title, text, and the slices of the query:
 
@@ -30,23 +54,47 @@ def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> p
     - document_age: ``new`` if the newest of its best-graded documents was published in the window, else ``old``.
 
     Raises:
-        UserError: a dataset is missing, a pair is judged twice, or a document is not in the catalogue.
+        UserError: a dataset is missing, a pair is judged twice, or no document of a set is in the catalogue.
     """
-    pool = judged(tests, validated)
-    queries = pool.group_by(_QUERY).aggregate([]).sort_by([(name, "ascending") for name in _QUERY])
-    searched = _searched(queries, validated, reference, settings)
+    with engines.connect(settings.engine) as engine:
+        found = judged(engine, tests, validated)
+        pool = found.pairs
+        queries = pool.group_by(_QUERY).aggregate([]).sort_by([(name, "ascending") for name in _QUERY])
+        searched = _searched(engine, queries, validated, reference)
     pool = pool.join(searched, _QUERY)
     pool = pool.join(_document_age(pool, settings), ["set", *_QUERY])
     family = {locale: name for name, locales in settings.evaluation.families.items() for locale in locales}
     named = [family.get(locale, "other") for locale in pool["locale"].to_pylist()]
     pool = pool.append_column("family", pa.array(named, pa.string())).drop_columns("published_at")
-    return pool.sort_by([(name, "ascending") for name in ("set", *_PAIR)]).combine_chunks()
+    pool = pool.sort_by([(name, "ascending") for name in ("set", *_PAIR)]).combine_chunks()
+    return Pools(pool, found.retired)
 
 
-def judged(tests: Path, validated: Path) -> pa.Table:
+def judged(engine: BaseBackend, tests: Path, validated: Path) -> Pools:
     """Return what ``read`` does, without the slices; raises like it."""
-    pool = pa.concat_tables(_judged(tests / name, name) for name in SETS).combine_chunks()
-    return _with_documents(pool, tests, validated)
+    parts = {name: _joined(engine, tests / name, name, validated / "documents") for name in SETS}
+    pool = pa.concat_tables(pairs for pairs, _ in parts.values()).combine_chunks()
+    return Pools(pool, {name: retired for name, (_, retired) in parts.items()})
+
+
+def _joined(engine: BaseBackend, path: Path, name: str, documents: Path) -> tuple[pa.Table, Retired]:
+    """Return a test set with its documents' title, text and published_at, and what of it is retired."""
+    from serm.relevance import document_text
+
+    given = _judged(path, name)
+    joined = join(engine, given, path, documents, ("title", "body", "published_at"))
+    kept = joined.pairs.select(_QUERY).group_by(_QUERY).aggregate([])
+    lost = joined.retired.select(_QUERY).group_by(_QUERY).aggregate([]).join(kept, _QUERY, join_type="left anti")
+    if lost.num_rows:
+        locale, query = (lost.sort_by([(c, "ascending") for c in _QUERY])[column][0].as_py() for column in _QUERY)
+        _LOG.warning(
+            "serm: %s: %s test queries keep no document of the catalogue and are not measured, such as %r (%s)",
+            *(path, f"{lost.num_rows:,}", query, locale),
+        )
+    pairs = zip(joined.pairs["title"].to_pylist(), joined.pairs["body"].to_pylist(), strict=True)
+    text = pa.array([document_text(*pair) for pair in pairs], pa.string())
+    pool = joined.pairs.drop_columns("body").append_column("text", text)
+    return pool, Retired(joined.retired.num_rows, lost.num_rows)
 
 
 def _judged(path: Path, name: str) -> pa.Table:
@@ -62,53 +110,30 @@ def _judged(path: Path, name: str) -> pa.Table:
     return judged.append_column("set", pa.array([name] * judged.num_rows, pa.string()))
 
 
-def _with_documents(pool: pa.Table, tests: Path, validated: Path) -> pa.Table:
-    """Add title, text and published_at."""
-    from serm.relevance import document_text
-
-    documents = contracts.read(validated / "documents", contracts.DOCUMENTS)
-    documents = documents.select(["doc_id", "title", "body", "published_at"])
-    documents = documents.filter(pc.is_in(documents["doc_id"], value_set=pool["doc_id"])).combine_chunks()
-    row = pc.index_in(pool["doc_id"], value_set=documents["doc_id"])
-    lost = pc.unique(pool["doc_id"].filter(pc.is_null(row))).sort()
-    if len(lost):
-        raise UserError(
-            f"{validated / 'documents'}: {len(lost)} test documents are not in the catalogue, such as doc_id "
-            f"{lost[0].as_py()!r} of {tests}; add them to the documents or take them out of the test sets."
-        )
-    pairs = zip(documents["title"].to_pylist(), documents["body"].to_pylist(), strict=True)
-    text = pa.array([document_text(*pair) for pair in pairs], pa.string())
-    pool = pool.append_column("text", text.take(row))
-    return pool.append_column("title", documents["title"].take(row)).append_column(
-        "published_at", documents["published_at"].take(row)
-    )
-
-
-def _searched(queries: pa.Table, validated: Path, reference: Path, settings: Settings) -> pa.Table:
+def _searched(engine: BaseBackend, queries: pa.Table, validated: Path, reference: Path) -> pa.Table:
     """Return locale, query, traffic and query_age of the ``queries`` (locale, query)."""
-    with engines.connect(settings.engine) as engine:
-        asked = ibis.memtable(queries)
-        now = contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS)
-        before = contracts.scan(engine, reference, contracts.IMPRESSIONS).semi_join(asked, _QUERY)
-        counts = now.select(*_QUERY, "query_id").distinct().group_by(_QUERY).aggregate(searches=ibis._.count())
-        up_to = ibis.window(
-            order_by=[ibis.desc("searches"), *_QUERY], preceding=None, following=0
-        )  # the rows are ordered by all that tells them apart, so one engine ranks them as the other
-        total = counts.aggregate(all_searches=counts.searches.sum())
-        ranked = counts.cross_join(total).mutate(
-            share_before=(ibis._.searches.sum().over(up_to) - ibis._.searches) / ibis._.all_searches
-        )
-        known = before.select(*_QUERY).distinct().mutate(known=True)
-        joined = asked.left_join(ranked, _QUERY, rname="{name}_ranked").left_join(known, _QUERY, rname="{name}_known")
-        traffic = ibis.cases(
-            (joined.share_before.isnull(), "unseen"),
-            (joined.share_before < 1 / 3, "head"),
-            (joined.share_before < 2 / 3, "torso"),
-            else_="tail",
-        )
-        age = joined.known.fill_null(False).ifelse("old", "new")
-        found = joined.select(*_QUERY, traffic=traffic, query_age=age)
-        return engine.to_pyarrow(found).cast(pa.schema([(name, pa.string()) for name in found.columns]))
+    asked = ibis.memtable(queries)
+    now = contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS)
+    before = contracts.scan(engine, reference, contracts.IMPRESSIONS).semi_join(asked, _QUERY)
+    counts = now.select(*_QUERY, "query_id").distinct().group_by(_QUERY).aggregate(searches=ibis._.count())
+    up_to = ibis.window(
+        order_by=[ibis.desc("searches"), *_QUERY], preceding=None, following=0
+    )  # the rows are ordered by all that tells them apart, so one engine ranks them as the other
+    total = counts.aggregate(all_searches=counts.searches.sum())
+    ranked = counts.cross_join(total).mutate(
+        share_before=(ibis._.searches.sum().over(up_to) - ibis._.searches) / ibis._.all_searches
+    )
+    known = before.select(*_QUERY).distinct().mutate(known=True)
+    joined = asked.left_join(ranked, _QUERY, rname="{name}_ranked").left_join(known, _QUERY, rname="{name}_known")
+    traffic = ibis.cases(
+        (joined.share_before.isnull(), "unseen"),
+        (joined.share_before < 1 / 3, "head"),
+        (joined.share_before < 2 / 3, "torso"),
+        else_="tail",
+    )
+    age = joined.known.fill_null(False).ifelse("old", "new")
+    found = joined.select(*_QUERY, traffic=traffic, query_age=age)
+    return engine.to_pyarrow(found).cast(pa.schema([(name, pa.string()) for name in found.columns]))
 
 
 def _document_age(pool: pa.Table, settings: Settings) -> pa.Table:

@@ -30,8 +30,9 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
 
     Writes ``out`` with judgments/ (JUDGMENTS: the kept labels), review/ (REVIEW: the other pairs), votes/ (VOTES)
     and panel.json: figures of each judge and of each panel, with and without the outside knowledge, on seed
-    queries that no judge was calibrated on. Each mined pair is in exactly one of judgments/ and review/. A batch
-    that fails a bar of ``judging.trust`` is held: judgments/ is empty and all pairs are in review/.
+    queries that no judge was calibrated on. Each mined pair is in exactly one of judgments/ and review/, unless its
+    document is gone: those are retired and counted. A batch that fails a bar of ``judging.trust`` is held: judgments/
+    is empty and all pairs are in review/.
 
     Args:
         mined: what ``mine`` wrote.
@@ -42,7 +43,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
         settings: ``judging``, ``clicks``, ``relevance``, ``engine`` and ``cycle.number`` are used.
 
     Raises:
-        UserError: a dataset is missing, a mined document is not in the catalogue, there are too few seed
+        UserError: a dataset is missing, no mined document is in the catalogue, there are too few seed
             judgments, or an LLM judge's endpoint refuses its key, address or model.
     """
     batch = Batch.read(mined, validated, judgments, knowledge, settings)
@@ -79,6 +80,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
         "gold": of_gold,
         "held": failures,
         "mined": len(batch.pairs),
+        "retired": batch.retired,
         "kept": kept,
         "dropped": len(batch.pairs) - kept,
         "by_grade": {str(grade): n for grade, n in Counter(decision.grades[decision.kept].tolist()).items()},
@@ -100,6 +102,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     level = decided.figures[settings.judging.agreement]
     return {
         "mined": len(batch.pairs),
+        "retired": batch.retired,
         "kept": kept,
         "keep_rate": round(kept / max(len(batch.pairs), 1), 4),
         "held_out_accuracy": level["accuracy"] or 0.0,

@@ -10,9 +10,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from serm import contracts
+from serm import engine as engines
 from serm.judging.catalogue import Catalogue
 from serm.judging.judge import Floats, Integers, Pairs
 from serm.judging.seed import held_out, read_seed
+from serm.pairs.documents import join
 from serm.settings import Settings
 
 _ORDER = [("locale", "ascending"), ("query", "ascending"), ("doc_id", "ascending")]
@@ -39,16 +41,21 @@ class Batch:
     knowledge: pa.Table
     impressions: Path
     """What users saw and did in the window (IMPRESSIONS)."""
+    retired: int = 0
+    """Mined pairs that are left out, as their documents are gone."""
 
     @staticmethod
     def read(mined: Path, validated: Path, judgments: Path, knowledge: Path, settings: Settings) -> Batch:
         """Read a batch; the files' order changes nothing.
 
         Raises:
-            UserError: a dataset is missing, a mined document is not in the catalogue, or there are too few seed
+            UserError: a dataset is missing, no mined document is in the catalogue, or there are too few seed
                 judgments.
         """
-        table = contracts.read(mined / "pairs", contracts.MINED_PAIRS).sort_by(_ORDER)
+        given = contracts.read(mined / "pairs", contracts.MINED_PAIRS).sort_by(_ORDER)
+        with engines.connect(settings.engine) as engine:
+            joined = join(engine, given, mined / "pairs", validated / "documents", ())
+        table = joined.pairs
         catalogue = Catalogue.read(validated / "documents", settings.judging.knowledge_attribute)
         look_ups = contracts.read(knowledge, contracts.KNOWLEDGE)
         seed = read_seed(judgments, catalogue.doc_ids, settings.judging)
@@ -63,6 +70,7 @@ class Batch:
             catalogue=catalogue,
             knowledge=look_ups,
             impressions=validated / "impressions",
+            retired=joined.retired.num_rows,
         )
 
     def pair(self, query: str, locale: str, doc_id: str) -> Pairs | None:

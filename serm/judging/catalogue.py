@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from serm import contracts
-from serm.errors import UserError
 from serm.judging.judge import Pairs
 from serm.relevance import document_text
 
@@ -46,18 +45,8 @@ class Catalogue:
         )
 
     def pairs(self, table: pa.Table) -> Pairs:
-        """Return the query-document pairs of ``table`` (query, locale, doc_id), in its order.
-
-        Raises:
-            UserError: a document is not in the catalogue.
-        """
+        """Return the pairs of ``table`` (query, locale, doc_id), all of documents that are here, in its order."""
         doc_ids = table["doc_id"].to_pylist()
-        unknown = sorted({doc_id for doc_id in doc_ids if doc_id not in self.rows})
-        if unknown:
-            raise UserError(
-                f"{self.path}: document {unknown[0]!r} ({len(unknown)} in all) was mined but is not there;"
-                " run mine and annotate on the output of the same validate."
-            )
         rows = [self.rows[doc_id] for doc_id in doc_ids]
         return Pairs(
             table["query"].to_pylist(),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serm import contracts
 from serm.errors import UserError
+from serm.pairs.text import fold
 from serm.settings import JudgingSettings
 
 
@@ -47,7 +48,11 @@ def held_out(seed: pa.Table, settings: JudgingSettings) -> NDArray[np.bool_]:
 
 
 def _draw(queries: list[str], seed: int) -> NDArray[np.int64]:
-    """Give each query its place in a random order that depends on nothing but its text and ``seed``."""
-    hashes = {query: hashlib.sha256(f"{seed}:{query}".encode()).digest() for query in queries}
-    place = {query: number for number, query in enumerate(sorted(hashes, key=lambda query: hashes[query]))}
-    return np.array([place[query] for query in queries], dtype=np.int64)
+    """Give each query its place in a random order that depends on nothing but its folded text and ``seed``.
+
+    Spellings of one query have one place, so that none is held out from judges that were calibrated on another.
+    """
+    texts = [fold(query) for query in queries]
+    hashes = {text: hashlib.sha256(f"{seed}:{text}".encode()).digest() for text in texts}
+    place = {text: number for number, text in enumerate(sorted(hashes, key=lambda text: hashes[text]))}
+    return np.array([place[text] for text in texts], dtype=np.int64)

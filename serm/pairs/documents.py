@@ -75,7 +75,7 @@ def _tell(retired: pa.Table, total: int, source: Path, documents: Path) -> None:
     if retired.num_rows == total:
         raise UserError(
             f"{source}: none of the documents of its {total:,} pairs is in {documents}, such as doc_id {example!r}; "
-            "give the catalogue that was judged."
+            "give the catalogue that the pairs are of."
         )
     _LOG.warning(
         "serm: %s: %s of %s pairs are retired, as their document is gone from %s or in quarantine, such as doc_id %r",

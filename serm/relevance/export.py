@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from safetensors.torch import save_file
 
 from serm import contracts
+from serm import engine as engines
 from serm.atomic import replace_directory
 from serm.errors import UserError
+from serm.pairs.documents import join
 from serm.relevance import exported, graph
 from serm.relevance.interface import Scorer, document_text
 from serm.relevance.loading import load
 from serm.relevance.model import RelevanceModel
 from serm.relevance.saved import finish
+from serm.settings import EngineSettings
 from serm.step import Figures, step
 
 if TYPE_CHECKING:
@@ -171,15 +173,14 @@ def _mined_texts(mined: Path, validated: Path) -> tuple[list[str], list[str]]:
     """Return the queries and documents of at most ``CALIBRATION_PAIRS`` mined pairs, evenly spread, by query."""
     pairs = contracts.read(mined / "pairs", contracts.MINED_PAIRS).select(["locale", "query", "doc_id"])
     pairs = pairs.sort_by([(name, "ascending") for name in ("query", "locale", "doc_id")])
-    catalogue = contracts.read(validated / "documents", contracts.DOCUMENTS)
-    rows = pc.index_in(pairs["doc_id"], value_set=catalogue["doc_id"])
-    pairs, rows = pairs.filter(pc.is_valid(rows)), rows.drop_null()
+    with engines.connect(EngineSettings()) as engine:
+        pairs = join(engine, pairs, mined / "pairs", validated / "documents", ("title", "body")).pairs
     if not pairs.num_rows:
-        raise UserError(f"{mined / 'pairs'}: no mined pair of {validated / 'documents'} to calibrate int8 on.")
-    chosen = pa.array(np.unique(np.linspace(0, pairs.num_rows - 1, CALIBRATION_PAIRS).round().astype(np.int64)))
-    found = catalogue.take(rows.take(chosen))
+        raise UserError(f"{mined / 'pairs'}: no mined pair to calibrate int8 on.")
+    chosen = np.unique(np.linspace(0, pairs.num_rows - 1, CALIBRATION_PAIRS).round().astype(np.int64))
+    found = pairs.take(pa.array(chosen))
     both = zip(found["title"].to_pylist(), found["body"].to_pylist(), strict=True)
-    return pairs["query"].take(chosen).to_pylist(), [document_text(*one) for one in both]
+    return found["query"].to_pylist(), [document_text(*one) for one in both]
 
 
 def _check(trained: Scorer, copy: Scorer, tests: Path, validated: Path) -> dict[str, float]:
@@ -193,7 +194,8 @@ def _check(trained: Scorer, copy: Scorer, tests: Path, validated: Path) -> dict[
     from serm.evaluation import pools
     from serm.evaluation.measures import ndcg
 
-    pool = pools.judged(tests, validated)
+    with engines.connect(EngineSettings()) as engine:
+        pool = pools.judged(engine, tests, validated).pairs
     texts = pool["query"].to_pylist(), pool["text"].to_pylist()
     scores = [one.score(*texts).expected for one in (trained, copy)]
     groups, grades = _groups(pool), pool["grade"].to_numpy().astype(np.int64)

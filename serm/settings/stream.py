@@ -98,6 +98,8 @@ class ValidationSettings(Section):
     """(warns) Freshness: days from the newest published_at to the window's end."""
     max_judgments_age_cycles: Count = 3
     """(warns) Freshness: cycles since the newest judgment."""
+    max_retired_share: Share = 0.1
+    """(warns) Judgments of documents that are gone from the catalogue or in quarantine, which no step uses."""
     max_unjudged_share: Share = 0.2
     """(warns) Impressions in locales that have no judgment at all."""
     trailing_windows: Count = 4

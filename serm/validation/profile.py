@@ -23,7 +23,10 @@ _NO_ROWS = "no rows"
 
 
 def count(kept: Mapping[str, ibis.Table], cycle: CycleSettings) -> pa.Table:
-    """Return how many rows each of ``kept``, the datasets after quarantine, has in each locale, as PROFILES."""
+    """Return how many rows each of ``kept``, the datasets after quarantine, has in each locale, as PROFILES.
+
+    Retired judgments count: that documents left the catalogue is no loss of judgments.
+    """
     head = {"cycle": cycle.number, "start": cycle.start, "end": cycle.end}
     rows = [
         {**head, "dataset": dataset, **row}
@@ -98,10 +101,10 @@ def freshness(kept: Mapping[str, ibis.Table], settings: Settings) -> list[Check]
     ]
 
 
-def unjudged(now: pa.Table, settings: Settings) -> Check:
-    """Say which share of the impressions is in locales without a judgment."""
-    shown, judged = (_mix(now, dataset, settings.cycle.number) for dataset in ("impressions", "judgments"))
-    bare = {locale: rows for locale, rows in shown.items() if locale not in judged}
+def unjudged(now: pa.Table, judged: pa.Table, settings: Settings) -> Check:
+    """Say which share of the impressions is in locales without a judgment; ``judged`` are PROFILES of those in use."""
+    shown, usable = (_mix(*one, settings.cycle.number) for one in ((now, "impressions"), (judged, "judgments")))
+    bare = {locale: rows for locale, rows in shown.items() if locale not in usable}
     value = sum(bare.values()) / sum(shown.values()) if shown else None
     names = f": {', '.join(bare)}" if bare else ""
     return Check(

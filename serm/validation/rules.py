@@ -30,11 +30,19 @@ class Flagged:
     table: ibis.Table
     columns: dict[str, str]
     """Rule -> its column."""
+    retired: str | None = None
+    """The column that says whether a row is of a document that is gone, where that is no fault of the row."""
+
+    @property
+    def sound(self) -> ibis.Table:
+        """The rows that broke no rule, retired ones included."""
+        return self.table.filter(~self.broken).select(self.schema.names)
 
     @property
     def kept(self) -> ibis.Table:
-        """The rows that broke no rule."""
-        return self.table.filter(~self.broken).select(self.schema.names)
+        """The rows that broke no rule and are not retired."""
+        table = self.table.filter(~self.broken)
+        return (table.filter(~table[self.retired]) if self.retired else table).select(self.schema.names)
 
     @property
     def quarantined(self) -> ibis.Table:
@@ -84,7 +92,8 @@ def flag_impressions(
     rules = {
         "event_time is outside the window": (time < _time(cycle.start)) | (time >= _time(cycle.end)),
         "query is blank": table.query.strip() == "",
-        **_unknown(table, documents),
+        "locale is not in the catalogue": table.locale.notin(_locales(documents)),
+        "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
         "position is below 1": table.position < 1,
         "dwell_seconds is negative or not finite": (table.dwell_seconds < 0)
         | table.dwell_seconds.isnan()
@@ -97,13 +106,17 @@ def flag_impressions(
 
 
 def flag_judgments(engine: BaseBackend, judgments: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:
-    """Return the JUDGMENTS ``judgments``, flagged; ``documents`` as for impressions."""
+    """Return the JUDGMENTS ``judgments``, flagged; ``documents`` as for impressions.
+
+    A judgment of a document that is gone, or in quarantine, breaks no rule by that: it is retired.
+    """
     pair = ("query", "locale", "doc_id")
     table = _with_known_documents(_with_repeated(engine, judgments, JUDGMENTS, pair), documents)
+    table = table.mutate(retired=table.doc_id.notnull() & table.known_doc_id.isnull())
     lowest, highest = table.grade.min().over(group_by=pair), table.grade.max().over(group_by=pair)
     rules = {
         "query is blank": table.query.strip() == "",
-        **_unknown(table, documents),
+        "locale is not in the catalogue": table.locale.notin(_locales(documents)) & ~table.retired,
         "grade is outside 0 to 3": ~table.grade.between(int(min(Grade)), int(max(Grade))),
         "source is not seed, panel or human": table.source.notin(SOURCES),
         "cycle is below 0 or after this one": ~table.cycle.between(0, cycle.number),
@@ -111,7 +124,7 @@ def flag_judgments(engine: BaseBackend, judgments: ibis.Table, documents: ibis.T
         "grades of the pair contradict each other": lowest != highest,
         "query, locale and doc_id are repeated": table.repeated,
     }
-    return _flag("judgments", JUDGMENTS, table, rules)
+    return _flag("judgments", JUDGMENTS, table, rules, retired="retired")
 
 
 def _with_known_documents(table: ibis.Table, documents: ibis.Table) -> ibis.Table:
@@ -119,12 +132,9 @@ def _with_known_documents(table: ibis.Table, documents: ibis.Table) -> ibis.Tabl
     return table.left_join(catalogue, table.doc_id == catalogue.known_doc_id)
 
 
-def _unknown(table: ibis.Table, documents: ibis.Table) -> Rules:
-    locales = documents.select("locale").distinct().order_by("locale").to_pyarrow()["locale"].to_pylist()
-    return {
-        "locale is not in the catalogue": table.locale.notin(locales),
-        "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
-    }
+def _locales(documents: ibis.Table) -> list[str]:
+    locales: list[str] = documents.select("locale").distinct().order_by("locale").to_pyarrow()["locale"].to_pylist()
+    return locales
 
 
 def _time(value: datetime) -> ibis.ir.TimestampScalar:
@@ -145,11 +155,12 @@ def _with_repeated(
     return ibis.union(single.mutate(repeated=False), several.mutate(repeated=further & has_key))
 
 
-def _flag(dataset: str, schema: pa.Schema, table: ibis.Table, rules: Rules) -> Flagged:
+def _flag(dataset: str, schema: pa.Schema, table: ibis.Table, rules: Rules, retired: str | None = None) -> Flagged:
     """Return ``table`` flagged by ``rules``, and by what its schema says must not be null."""
     # IS NULL is itself never null: nothing to fill in, as there is in the others.
     missing = {f"{field.name} is missing": table[field.name].isnull() for field in schema if not field.nullable}
     broken = {**missing, **{rule: flag.fill_null(False) for rule, flag in rules.items()}}
     columns = {rule: f"rule_{number}" for number, rule in enumerate(broken)}
     flags = {columns[rule]: flag for rule, flag in broken.items()}
-    return Flagged(dataset, schema, table.select(*schema.names, **flags), columns)
+    also = [retired] if retired else []
+    return Flagged(dataset, schema, table.select(*schema.names, *also, **flags), columns, retired)

@@ -15,7 +15,7 @@ from serm import contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.settings import Settings
+from serm.settings import Settings, ValidationSettings
 from serm.step import Figures, step
 from serm.validation import profile
 from serm.validation.rules import Flagged, flag_documents, flag_impressions, flag_judgments
@@ -31,12 +31,14 @@ class Split:
     dataset: str
     rows_in: int
     rows_kept: int
+    rows_retired: int
+    """Rows that broke no rule, but are of a document that is gone."""
     violations: dict[str, int]
 
     @property
     def rows_quarantined(self) -> int:
         """Rows that broke at least one rule."""
-        return self.rows_in - self.rows_kept
+        return self.rows_in - self.rows_kept - self.rows_retired
 
 
 @step
@@ -44,13 +46,16 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
     """Write the rows that keep every rule to ``out/impressions`` and ``out/documents``, the rest to quarantine.
 
     ``window`` is what ingest wrote; ``documents`` is a DOCUMENTS dataset, ``judgments`` a JUDGMENTS one: it is
-    checked and not copied. ``profiles`` is what earlier cycles wrote to ``out/profiles`` (PROFILES); where there is
-    no such directory, as before the first cycle, volume and locale mix are reported as not checked.
+    checked and not copied. A judgment of a document that is gone, or in quarantine, is retired: it is counted, stays
+    where it is, and no step uses it until the document is back. ``profiles`` is what earlier cycles wrote to
+    ``out/profiles`` (PROFILES); where there is no such directory, as before the first cycle, volume and locale mix are
+    reported as not checked.
     ``out/quarantine`` holds the other rows as JSON, each with all its reasons; ``out/validation.json`` every check;
     ``out/data_docs`` the verdict of the Great Expectations suites on them.
 
     Raises:
-        UserError: a check of severity ``error`` failed (see ``ValidationSettings``). ``out`` is written before.
+        UserError: a check of severity ``error`` failed (see ``ValidationSettings``), or every judgment is retired.
+            ``out`` is written before.
     """
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
         flagged = _flag(engine, window, documents, judgments, settings)
@@ -61,22 +66,30 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
         )
         if quarantined != sum(split.rows_quarantined for split in splits):
             raise RuntimeError(f"rows lost: {splits} and {quarantined} rows in quarantine")
-        kept = {one.dataset: one.kept for one in flagged}
-        now, earlier = profile.count(kept, settings.cycle), _earlier(profiles, settings)
+        sound = {one.dataset: one.sound for one in flagged}
+        now, earlier = profile.count(sound, settings.cycle), _earlier(profiles, settings)
         contracts.write(pa.concat_tables([earlier, now]), beside / "profiles", contracts.PROFILES)
         checks = [check for split in splits for check in _checks(split, settings)]
-        checks += [*profile.freshness(kept, settings), *profile.beside_earlier(now, earlier, settings)]
-        checks.append(profile.unjudged(now, settings))
+        checks += [*profile.freshness(sound, settings), *profile.beside_earlier(now, earlier, settings)]
+        judged = profile.count({"judgments": flagged[-1].kept}, settings.cycle)
+        checks.append(profile.unjudged(now, judged, settings))
         paths = (documents, window / "impressions", judgments)
         checks += [_types(one, path) for one, path in zip(flagged, paths, strict=True)]
         checks.sort(key=lambda check: check.dataset)
         failed = judge(checks, settings.cycle, beside / "data_docs")
         write_json(beside / "validation.json", _summary(splits, checks, failed))
     _tell(failed, checks, out)
+    of_judgments = splits[-1]
+    if of_judgments.rows_retired and not of_judgments.rows_kept:
+        raise UserError(
+            f"{judgments}: none of the {of_judgments.rows_in:,} judgments is of a document of {documents} that passed "
+            "validation; give the catalogue that was judged."
+        )
     return {
         **{f"{split.dataset}_in": split.rows_in for split in splits},
         **{f"{split.dataset}_kept": split.rows_kept for split in splits},
         **{f"{split.dataset}_quarantined": split.rows_quarantined for split in splits},
+        "judgments_retired": sum(split.rows_retired for split in splits),
         "rules_broken": sum(count > 0 for split in splits for count in split.violations.values()),
         "warnings": len(failed),
         "not_checked": sum(check.value is None for check in checks),
@@ -109,7 +122,8 @@ def _split(engine: BaseBackend, flagged: Flagged, out: Path) -> Split:
         rows_kept = engines.write(engine, flagged.kept, out / dataset, flagged.schema, _ORDER[dataset])
     else:
         rows_kept = flagged.kept.count().to_pyarrow().as_py()
-    return Split(dataset, rows_in, rows_kept, counts)
+    rows_retired = flagged.sound.count().to_pyarrow().as_py() - rows_kept if flagged.retired else 0
+    return Split(dataset, rows_in, rows_kept, rows_retired, counts)
 
 
 def _earlier(profiles: Path, settings: Settings) -> pa.Table:
@@ -148,6 +162,8 @@ def _checks(split: Split, settings: Settings) -> list[Check]:
             violations=split.rows_quarantined,
         )
     )
+    if dataset == "judgments":
+        checks.append(_retired(split, limits))
     if dataset == "impressions":
         checks.append(
             Check(
@@ -161,6 +177,19 @@ def _checks(split: Split, settings: Settings) -> list[Check]:
             )
         )
     return checks
+
+
+def _retired(split: Split, limits: ValidationSettings) -> Check:
+    told = f"{split.rows_retired:,} of {split.rows_in:,} judgments are of documents that are gone or in quarantine"
+    return Check(
+        dataset=split.dataset,
+        rule="retired judgments",
+        severity="warning",
+        value=split.rows_retired / split.rows_in if split.rows_in else 0.0,
+        finding=f"{told}; they stay in the state, and no step uses them",
+        high=limits.max_retired_share,
+        setting="max_retired_share",
+    )
 
 
 def _types(flagged: Flagged, path: Path) -> Check:
@@ -184,6 +213,7 @@ def _summary(splits: Sequence[Split], checks: Sequence[Check], failed: Sequence[
                 "rows_in": split.rows_in,
                 "rows_kept": split.rows_kept,
                 "rows_quarantined": split.rows_quarantined,
+                **({"rows_retired": split.rows_retired} if split.dataset == "judgments" else {}),
             }
             for split in splits
         },

@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _pool(root: Path, settings: Settings, noises: tuple[float, float] = (2.0, 0.5)) -> pa.Table:
-    pool = pools.read(root / "tests", root / "validated", root / "reference", settings)
+    pool = pools.read(root / "tests", root / "validated", root / "reference", settings).pairs
     for name, noise in zip(examples.MODELS, noises, strict=True):
         pool = with_scores(pool, _Model(noise), name)
     return pool
@@ -80,7 +80,7 @@ def test_traffic_is_cut_by_thirds_of_the_searches(tmp_path: Path) -> None:
         tmp_path / "tests" / "rolling",
         [(query, locale, f"{locale}-{g}", g) for query, locale in queries for g in (0, 3)],
     )
-    pool = pools.read(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", world.settings())
+    pool = pools.read(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", world.settings()).pairs
     found = {(row["query"], row["locale"]): row["traffic"] for row in pool.to_pylist() if row["set"] == "rolling"}
     assert [found[key] for key in queries] == ["head", "torso", "tail", "tail", "unseen"]
 
@@ -104,7 +104,7 @@ def test_the_comparison_of_a_slice_is_that_of_its_queries(root: Path) -> None:
 
 
 def test_each_distinct_pair_is_scored_once(root: Path) -> None:
-    pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+    pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings()).pairs
     model = _Model(1.0)
     with_scores(pool, model, "champion")
     assert model.asked == 2 * 80 * 4  # both locales share their texts
@@ -184,7 +184,7 @@ def test_models_that_agree_have_no_wins(root: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("q", "de", "de-9", 1)], "1 test documents are not in the catalogue, such as doc_id 'de-9'"),
+        ([("q", "de", "de-9", 1)], "rolling: none of the documents of its 1 pairs is in .*, such as doc_id 'de-9'"),
         ([("q", "de", "de-1", 1), ("q", "de", "de-1", 2)], r"1 pairs are judged twice, such as query 'q' \(de\)"),
     ],
 )
@@ -192,6 +192,23 @@ def test_bad_pools(root: Path, rows: list[world.Judged], message: str) -> None:
     world.judge(root / "tests" / "rolling", rows)
     with pytest.raises(UserError, match=message):
         pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+
+
+def test_test_documents_that_are_gone_are_retired_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = [(f"q{q}", "de", f"de-{g}", g) for q in range(60) for g in range(4)]
+    gone = [("q1", "de", "gone", 3), ("q59", "de", "gone", 0), ("lost", "de", "gone", 2), ("lost", "de", "away", 0)]
+    world.judge(root / "tests" / "rolling", kept + gone)
+    found = pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+    assert found.retired == {"frozen": pools.Retired(0, 0), "rolling": pools.Retired(4, 1)}
+    assert "gone" not in found.pairs["doc_id"].to_pylist()
+    told = [record.getMessage() for record in caplog.records]
+    assert any("rolling: 4 of 244 pairs are retired" in line for line in told)
+    assert any(
+        "1 test queries keep no document of the catalogue and are not measured, such as 'lost'" in line for line in told
+    )
+    world.judge(root / "tests" / "rolling", kept)
+    without = pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+    assert found.pairs.equals(without.pairs)
 
 
 @pytest.mark.parametrize("lost", ["tests/frozen", "validated/documents", "validated/impressions", "reference"])
@@ -227,7 +244,7 @@ def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None,
 
 def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path) -> None:
     settings = world.settings(gate={"golden_requests": 7})
-    pool = pools.read(root / "tests", root / "validated", root / "reference", settings)
+    pool = pools.read(root / "tests", root / "validated", root / "reference", settings).pairs
     batch = golden_batch(pool, settings.evaluation)
     assert len(batch) == 7
     assert all(len(set(request.documents)) == len(request.documents) == 4 for request in batch)

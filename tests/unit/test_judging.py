@@ -31,7 +31,9 @@ from serm.errors import UserError
 from serm.judging.agreement import confident, dawid_skene, mace, unanimous
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
 from serm.judging.lexical import LexicalEvidence
+from serm.judging.seed import held_out
 from serm.judging.trust import measure
+from serm.settings import JudgingSettings
 from serm.tokens import words
 
 
@@ -295,10 +297,29 @@ def test_no_mined_pairs_is_no_mistake(world: Path) -> None:
     assert json.loads((run(world) / "panel.json").read_text())["kept"] == 0
 
 
-def test_a_mined_document_outside_the_catalogue_is_named(world: Path) -> None:
+def test_a_mined_document_that_is_gone_is_retired_and_counted(world: Path) -> None:
+    write_mined(world, [("cat", "en-99"), ("cat", "en-1"), ("cat", "en-2")])
+    out = run(world)
+    summary, figures = (json.loads(file.read_text()) for file in (out / "panel.json", world / "figures.json"))
+    assert (summary["mined"], summary["retired"], summary["kept"] + summary["dropped"]) == (2, 1, 2)
+    assert (figures["mined"], figures["retired"]) == (2, 1)
+    outputs = {"judgments": contracts.JUDGMENTS, "review": contracts.REVIEW}
+    left = [contracts.read(out / name, schema) for name, schema in outputs.items()]
+    assert sorted(doc_id for table in left for doc_id in table["doc_id"].to_pylist()) == ["en-1", "en-2"]
+
+
+def test_a_catalogue_that_has_no_mined_document_is_named(world: Path) -> None:
     write_mined(world, [("cat", "en-99")])
-    with pytest.raises(UserError, match=r"'en-99' .* was mined but is not there; run mine"):
+    with pytest.raises(UserError, match=r"none of the documents of its 1 pairs is in .* 'en-99'; give the catalogue"):
         run(world)
+
+
+def test_spellings_of_one_seed_query_are_held_out_together() -> None:
+    queries = [f"word{n}" for n in range(40)]
+    table = pa.table({"query": queries + [f" {query.upper()}\u200b" for query in queries]})
+    rows = held_out(table, JudgingSettings())
+    assert 0 < rows.sum() < 80
+    assert rows[:40].tolist() == rows[40:].tolist()
 
 
 def test_no_seed_judgments_is_named(world: Path) -> None:

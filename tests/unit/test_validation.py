@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
@@ -128,6 +129,67 @@ def test_every_rule_of_documents_finds_its_rows_and_their_impressions_follow(
     followers = [json.loads(line["row"])["doc_id"] for line in quarantined(tmp_path / "out", "impressions")]
     assert len(followers) == sum(doc_id in gone for doc_id in impressions["doc_id"].to_pylist()) > 0
     assert set(followers) <= gone
+
+
+def judged(folder: Path, judgments: pa.Table, documents: pa.Table, impressions: pa.Table, params: Settings) -> Path:
+    """Validate with ``judgments``; return the output."""
+    tables = {"window/impressions": impressions, "documents": documents, "judgments": judgments}
+    for name, table in tables.items():
+        (folder / name).mkdir(parents=True)
+        pq.write_table(table, folder / name / "part.parquet")
+    inputs = (folder / name for name in ("window", "documents", "judgments", "profiles"))
+    figures = validation.validate(*inputs, folder / "out", params)
+    (folder / "figures.json").write_text(json.dumps(figures))
+    return folder / "out"
+
+
+def test_judgments_of_documents_that_are_gone_or_in_quarantine_are_retired(
+    make_impressions: Make, make_documents: Make, make_judgments: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """d0 is gone from the catalogue, d1 in quarantine; what remains is judged as ever, and nothing stops."""
+    documents = changed(make_documents().slice(1), [{"title": " "}])
+    out = judged(tmp_path, make_judgments(), documents, make_impressions(), make_settings(validation=LENIENT))
+    summary = json.loads((out / "validation.json").read_text())
+    assert summary["datasets"]["judgments"] == {
+        "rows_in": 60,
+        "rows_kept": 58,
+        "rows_quarantined": 0,
+        "rows_retired": 2,
+    }
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert (figures["judgments_retired"], figures["judgments_kept"], figures["judgments_quarantined"]) == (2, 58, 0)
+    assert quarantined(out, "judgments") == []
+    (told,) = (line for line in summary["profile"] if line["rule"] == "retired judgments")
+    assert told["passed"]
+    assert told["finding"].startswith("2 of 60 judgments are of documents that are gone or in quarantine")
+    counted = contracts.read(out / "profiles", contracts.PROFILES).to_pylist()
+    assert sum(row["rows"] for row in counted if row["dataset"] == "judgments") == 60  # no loss of judgments
+
+
+def test_many_retired_judgments_warn_and_all_of_them_stop_with_one_sentence(
+    make_impressions: Make, make_documents: Make, make_judgments: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    judgments, params = make_judgments(), make_settings(validation=LENIENT)
+    out = judged(tmp_path / "many", judgments, make_documents().slice(40), make_impressions(), params)
+    summary = json.loads((out / "validation.json").read_text())
+    (told,) = (line for line in summary["profile"] if line["rule"] == "retired judgments")
+    assert (told["passed"], told["value"]) == (False, pytest.approx(2 / 3))
+    gone = judgments.set_column(2, "doc_id", pa.array([f"old-{n}" for n in range(60)]))
+    with pytest.raises(UserError, match=r"none of the 60 judgments is of a document of .*give the catalogue that was"):
+        judged(tmp_path / "all", gone, make_documents(), make_impressions(), params)
+
+
+def test_a_judgment_of_a_locale_that_left_with_its_documents_is_retired_and_no_other_is_let_through(
+    make_impressions: Make, make_documents: Make, make_judgments: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    documents = make_documents()
+    documents = documents.filter(pc.not_equal(documents["locale"], "fr"))
+    judgments = make_judgments()
+    out = judged(tmp_path / "left", judgments, documents, make_impressions(), make_settings(validation=LENIENT))
+    assert json.loads((out / "validation.json").read_text())["datasets"]["judgments"]["rows_retired"] == 20
+    slipped = changed(judgments, [{"locale": "xx"}, {"doc_id": "gone", "grade": 7}])
+    with pytest.raises(UserError, match=r"2 of 60 judgments .* broke a rule"):
+        judged(tmp_path / "slipped", slipped, make_documents(), make_impressions(), make_settings(validation=LENIENT))
 
 
 def test_columns_stored_as_another_type_are_read_as_the_contracts_and_reported(
