@@ -1,9 +1,9 @@
-"""``serm judgments``: judgments in and out as OpenSearch judgment lists and TREC qrels."""
+"""``serm judgments``: judgments in, in the formats that they are kept in, and out as judgment lists and TREC qrels."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,8 +11,18 @@ from serm.cli.options import Json, Judgments, show
 from serm.errors import UserError
 from serm.workspace.layout import JUDGMENTS
 
-app = typer.Typer(no_args_is_help=True, help="Judgments in and out: OpenSearch judgment lists and TREC qrels.")
+if TYPE_CHECKING:
+    from serm.stream.judgments import Imported
 
+app = typer.Typer(no_args_is_help=True, help="Judgments in and out: judgment lists, qrels, tables.")
+
+FileIn = Annotated[
+    Path,
+    typer.Argument(
+        help="An OpenSearch judgment list; qrels of TREC, BEIR, MS MARCO or NTCIR; a table (CSV, TSV, JSON, Parquet) "
+        "with query, document and rating, such as Quepid's and ESCI's. Its content tells which."
+    ),
+]
 File = Annotated[
     Path,
     typer.Argument(
@@ -20,32 +30,80 @@ File = Annotated[
         "FILE.queries.tsv then: a line each, id, tab, text."
     ),
 ]
-Locale = Annotated[str, typer.Option(help="The locale of the judgments, which the formats cannot hold.")]
+Locale = Annotated[str, typer.Option(help="The locale of the judgments; of a file with several, those to read.")]
+Queries = Annotated[
+    Path | None,
+    typer.Option(
+        help="The queries' texts, for qrels, which have ids: a line each, id, tab, text, or BEIR's queries.jsonl. "
+        "Default: FILE.queries.tsv, or queries.jsonl beside FILE or above."
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        help="The file's ratings of grade 0, 1, 2 and 3 (0,1,10,100), or a map ('0=-1,0;1=1;2=2;3=3,4'), or three cuts "
+        "between the grades (0.25,0.5,0.75). Default: the grades themselves, NTCIR's L0 to L3, ESCI's labels."
+    ),
+]
+Quarantine = Annotated[
+    Path | None, typer.Option(help="Where the rows that are no judgments go. Default: FILE.quarantine.jsonl.")
+]
 Ratings = Annotated[str, typer.Option(help="The file's ratings of grade 0, 1, 2 and 3; ESCI has 0,1,10,100.")]
 
 
 @app.command("import")
 def import_(
-    file: File,
+    file: FileIn,
     locale: Locale,
     judgments: Judgments = JUDGMENTS,
-    ratings: Ratings = "0,1,2,3",
+    ratings: Scale = None,
+    queries: Queries = None,
+    quarantine: Quarantine = None,
     json: Json = False,
 ) -> None:
     """Add the judgments of FILE as seed judgments; a pair that is judged already keeps its grade."""
     from serm import contracts
-    from serm.stream.judgments import read
+    from serm.stream.judgments import read, scale
     from serm.workspace.advance import merged
 
-    new = read(file, locale, _numbers(ratings))
+    aside = quarantine or file.with_name(f"{file.name}.quarantine.jsonl")
+    if aside.exists() and file.exists() and aside.samefile(file):
+        raise UserError(f"--quarantine {aside}: is FILE itself; give another one.")
+    found = read(file, locale, scale(ratings) if ratings is not None else None, queries)
+    _set_aside(found, aside)
+    new = found.judgments
     earlier = contracts.JUDGMENTS.empty_table()
     if judgments.exists():
         earlier = contracts.read(judgments, contracts.JUDGMENTS)
     both = merged(earlier, new)
     contracts.write(both, judgments, contracts.JUDGMENTS)
     added = both.num_rows - earlier.num_rows
+    out = {"quarantined": len(found.quarantined), "of_other_locales": found.of_other_locales}
     figures = {"read": new.num_rows, "added": added, "judged_before": new.num_rows - added, "judgments": both.num_rows}
-    show("judgments import", {**figures}, json)
+    show("judgments import", {"rows": found.rows, **out, **figures}, json)
+
+
+def _set_aside(found: Imported, path: Path) -> None:
+    """Write the quarantined rows to ``path``, an object a line; one that lies there from an earlier import goes."""
+    import json
+    import sys
+    from dataclasses import asdict
+
+    from serm.atomic import write_text
+
+    try:
+        path.unlink(missing_ok=True)
+        if found.quarantined:
+            write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found.quarantined))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); give another one with --quarantine.") from error
+    if found.quarantined:
+        first = found.quarantined[0]
+        print(
+            f"{len(found.quarantined)} of {found.rows} rows are no judgments and went to {path}; the first: "
+            f"{first.where}, {first.reason}.",
+            file=sys.stderr,
+        )
 
 
 @app.command()

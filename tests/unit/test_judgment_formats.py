@@ -18,6 +18,7 @@ from serm.stream import judgments
 
 ESCI = Path("/work/shared/data/esci-us/judgments.json")
 ESCI_RATINGS = (0.0, 1.0, 10.0, 100.0)
+ESCI_SCALE = judgments.scale("0,1,10,100")
 FORMATS = ("list.json", "judged.qrels")
 QUERY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r"), min_size=1, max_size=12)
 DOC_ID = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8)
@@ -39,7 +40,8 @@ def test_a_round_trip_loses_nothing(
 ) -> None:
     path = tmp_path_factory.mktemp("judged") / name
     judgments.write(table(pairs), path)
-    assert judgments.read(path, "en") == table(pairs)
+    read = judgments.read(path, "en")
+    assert (read.judgments, read.quarantined) == (table(pairs), [])
 
 
 def test_qrels_are_trecs_and_their_queries_stand_beside(tmp_path: Path) -> None:
@@ -51,10 +53,10 @@ def test_qrels_are_trecs_and_their_queries_stand_beside(tmp_path: Path) -> None:
 @pytest.mark.skipif(not ESCI.is_file(), reason=f"{ESCI} is not there")
 @pytest.mark.parametrize("name", FORMATS)
 def test_esci_comes_back_whole(name: str, tmp_path: Path) -> None:
-    read = judgments.read(ESCI, "en", ESCI_RATINGS)
+    read = judgments.read(ESCI, "en", ESCI_SCALE).judgments
     assert [read["grade"].to_pylist().count(grade) for grade in range(4)] == [1086, 305, 1898, 3389]
     judgments.write(read, tmp_path / name, ESCI_RATINGS)
-    assert judgments.read(tmp_path / name, "en", ESCI_RATINGS) == read
+    assert judgments.read(tmp_path / name, "en", ESCI_SCALE).judgments == read
     if name == "list.json":
         lists = [json.loads(path.read_text())["judgmentRatings"] for path in (ESCI, tmp_path / name)]
         before, after = (
@@ -69,7 +71,7 @@ def test_esci_comes_back_whole(name: str, tmp_path: Path) -> None:
         ("{}", "not an OpenSearch judgment list"),
         (
             '{"judgmentRatings": [{"query": "a", "ratings": [{"docId": "d", "rating": "7"}]}]}',
-            "rating 7 of 'd' for 'a'",
+            "its ratings are 7; say which are grade 0, 1, 2 and 3",
         ),
         (
             '{"judgmentRatings": [{"query": "a", "ratings": [{"docId": "d", "rating": 1}, '
@@ -87,9 +89,12 @@ def test_a_wrong_list_is_explained(content: str, words: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("qrels", "queries", "words"),
     [
-        ("q1 0 d1\n", "q1\ta\n", "line 1 has 3 fields, not 4"),
-        ("q1 0 d1 2\nq2 0 d1 2\n", "q1\ta\n", "line 2: 'q2'"),
-        ("q1 0 d1 good\n", "q1\ta\n", "line 1: .*good"),
+        ("q1 0\n", "q1\ta\n", "none of 1 rows can be kept; line 1: it has 2 fields, not 4"),
+        ("q2 0 d1 2\n", "q1\ta\n", "line 1: its query 'q2' is not in the queries' file"),
+        ("q1 0 d1 good\n", "q1\ta\n", "its ratings are 'GOOD'; .* --ratings '0=GOOD'"),
+        ("q1 0 d1 2\n", "q1 a\n", "line 1 is neither id, tab, text"),
+        ("q1 0 d1 2\n", "q1\ta\nq1\tb\n", "line 2 gives the query 'q1' a second text"),
+        ("# nothing\n\n", "q1\ta\n", "it holds no judgments"),
     ],
 )
 def test_wrong_qrels_are_explained(qrels: str, queries: str, words: str, tmp_path: Path) -> None:
@@ -117,19 +122,24 @@ def test_the_command_line_adds_judgments_and_gives_them_back(tmp_path: Path) -> 
     contracts.write(table({("lamp", "d1"): 3}), tmp_path / "state/judgments", contracts.JUDGMENTS)
     judgments.write(table({("lamp", "d1"): 0, ("rug", "d2"): 2}), tmp_path / "new.json")
     done = cli("import", "new.json", "--locale", "en", "--json", folder=tmp_path)
-    assert json.loads(done.stdout) == {"read": 2, "added": 1, "judged_before": 1, "judgments": 2}
+    assert json.loads(done.stdout) == {"rows": 2, "quarantined": 0, "of_other_locales": 0} | {
+        "read": 2,
+        "added": 1,
+        "judged_before": 1,
+        "judgments": 2,
+    }
     german = cli("import", "new.json", "--locale", "de", "--json", folder=tmp_path)
     assert json.loads(german.stdout)["judgments"] == 4
     done = cli("export", "out.qrels", "--locale", "en", "--json", folder=tmp_path)
     assert json.loads(done.stdout) == {"written": 2, "queries": 2, "of_other_locales": 2}
-    assert judgments.read(tmp_path / "out.qrels", "en") == table({("lamp", "d1"): 3, ("rug", "d2"): 2})
+    assert judgments.read(tmp_path / "out.qrels", "en").judgments == table({("lamp", "d1"): 3, ("rug", "d2"): 2})
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("import", "nowhere.json", "--locale", "en"), "nowhere.json: not an OpenSearch judgment list"),
-        (("import", "nowhere.json", "--locale", "en", "--ratings", "1,2,3"), "expected four different numbers"),
+        (("import", "nowhere.json", "--locale", "en"), "nowhere.json: cannot be read (No such file or directory)"),
+        (("import", "nowhere.json", "--locale", "en", "--ratings", "1,2"), "expected four different numbers"),
         (("export", "x.json", "--locale", "en"), "state/judgments: no Parquet files"),
     ],
 )
@@ -149,4 +159,6 @@ def test_a_locale_without_judgments_is_told(tmp_path: Path) -> None:
 def test_esci_is_imported_from_the_command_line(tmp_path: Path) -> None:
     done = cli("import", str(ESCI), "--locale", "en", "--ratings", "0,1,10,100", "--json", folder=tmp_path)
     assert json.loads(done.stdout)["added"] == 1086 + 305 + 1898 + 3389
-    assert contracts.read(tmp_path / "state/judgments", contracts.JUDGMENTS) == judgments.read(ESCI, "en", ESCI_RATINGS)
+    assert contracts.read(tmp_path / "state/judgments", contracts.JUDGMENTS) == (
+        judgments.read(ESCI, "en", ESCI_SCALE).judgments
+    )

@@ -1,0 +1,201 @@
+"""Judgments of a file as JUDGMENTS: what can be kept, and what cannot, with its reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from serm import contracts
+from serm.errors import UserError
+from serm.stream.judgments.formats import FORMATS, Row, Source
+from serm.stream.judgments.ratings import Rating, Scale, is_rating, known, rating_of
+from serm.stream.judgments.writing import queries_path
+
+_MAX_RAW = 1000
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A row that is no judgment."""
+
+    where: str
+    reason: str
+    row: str
+    """As it stands in the file, cut to 1,000 characters."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a file holds: ``rows`` = judgments + quarantined + of other locales."""
+
+    judgments: pa.Table
+    rows: int
+    quarantined: list[Quarantined]
+    of_other_locales: int
+
+
+def read(path: Path, locale: str, scale: Scale | None = None, queries: Path | None = None) -> Imported:
+    """Return the judgments of ``path`` as JUDGMENTS of ``locale``, sorted, with source ``seed`` and cycle 0.
+
+    ``path`` has one of ``FORMATS``. ``scale`` tells the grade of a rating; without it the file's ratings must be 0 to
+    3, or labels that are known. ``queries`` has the texts of a file that names queries by ids; without it they are
+    looked for beside the file. Where the file has rows of several locales, those of ``locale`` are read.
+
+    Raises:
+        UserError: the file is of no known format, its ratings are of another scale, or no row of it can be kept.
+    """
+    rows = list(_rows(path, scale, queries))
+    if not rows:
+        raise UserError(f"{path}: it holds no judgments.")
+    ours = list(_of_locale(path, rows, locale))
+    texts = _texts(path, queries or _queries_beside(path)) if any(row.by_id for row in ours) else {}
+    ratings = [rating_of(row.rating) for row in ours]
+    scale = scale or known(path, (rating for rating in ratings if rating is not None))
+    quarantined: list[Quarantined] = []
+    kept: dict[tuple[str, str], list[tuple[int, Row]]] = {}
+    for row, rating in zip(ours, ratings, strict=True):
+        reason, pair, grade = _judged(row, rating, scale, texts)
+        if reason:
+            quarantined.append(_quarantined(row, reason))
+        else:
+            kept.setdefault(pair, []).append((grade, row))
+    grades: dict[tuple[str, str], int] = {}
+    for pair, same in kept.items():
+        if len({grade for grade, _ in same}) == 1:
+            grades[pair] = same[0][0]
+            quarantined += [_quarantined(row, f"it repeats {same[0][1].where}") for _, row in same[1:]]
+        else:
+            said = f"{pair[1]!r} is rated twice for {pair[0]!r}, with different grades; keep one"
+            quarantined += [_quarantined(row, said) for _, row in same]
+    if not grades:
+        first = quarantined[0]
+        raise UserError(f"{path}: none of {len(ours)} rows can be kept; {first.where}: {first.reason}.")
+    return Imported(_table(path, grades, locale), len(rows), quarantined, len(rows) - len(ours))
+
+
+def _rows(path: Path, scale: Scale | None, queries: Path | None) -> Iterator[Row]:
+    def looks(value: object) -> bool:
+        rating = rating_of(value)
+        return is_rating(value) or (scale is not None and rating is not None and scale.grade(rating) is not None)
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    source = Source(path, data, looks, queries is not None or queries_path(path).is_file())
+    found = (read_as(source) for read_as in FORMATS)
+    return next(rows for rows in found if rows is not None)
+
+
+def _of_locale(path: Path, rows: list[Row], locale: str) -> Iterable[Row]:
+    told = {row.locale for row in rows if isinstance(row.locale, str) and row.locale}
+    if len(told) < 2:
+        return rows
+    if locale not in told:
+        has = ", ".join(sorted(map(str, told))[:20])
+        raise UserError(f"{path}: it has rows of {has}, and none of --locale {locale}; name one of them.")
+    return (row for row in rows if row.locale == locale)
+
+
+def _judged(
+    row: Row, rating: Rating | None, scale: Scale, texts: Mapping[str, str]
+) -> tuple[str, tuple[str, str], int]:
+    """Why a row is no judgment (empty: it is one), its query and document, its grade."""
+    query, doc_id = _text(row.query), _text(row.doc_id)
+    grade = None if rating is None else scale.grade(rating)
+    reason = row.reason
+    if reason:
+        pass
+    elif not query or not doc_id:
+        reason = f"it has no {'document' if query else 'query'}"
+    elif row.by_id and query not in texts:
+        reason = f"its query {query!r} is not in the queries' file"
+    elif not row.rating and row.rating != 0:
+        reason = "it has no rating"
+    elif grade is None:
+        reason = f"its rating {str(row.rating)[:40]!r} has no grade"
+    query = texts.get(query, "") if row.by_id else query
+    if not reason and not _is_utf8(query + doc_id):
+        reason = "it is not UTF-8"
+    return reason, (query, doc_id), grade or 0
+
+
+def _text(value: object) -> str:
+    """An id or a query as text: 17, 17.0 and "17" are the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _quarantined(row: Row, reason: str) -> Quarantined:
+    return Quarantined(row.where, reason, row.raw[:_MAX_RAW].encode("utf-8", "replace").decode())
+
+
+def _table(path: Path, grades: Mapping[tuple[str, str], int], locale: str) -> pa.Table:
+    pairs = sorted(grades)
+    columns = {
+        "query": [query for query, _ in pairs],
+        "locale": [locale] * len(pairs),
+        "doc_id": [doc_id for _, doc_id in pairs],
+        "grade": [grades[pair] for pair in pairs],
+        "rationale": pa.nulls(len(pairs), pa.string()),
+        "source": ["seed"] * len(pairs),
+        "cycle": [0] * len(pairs),
+        "panel_version": pa.nulls(len(pairs), pa.string()),
+        "agreement": pa.nulls(len(pairs), pa.float64()),
+    }
+    return contracts.conform(pa.table(columns), path, contracts.JUDGMENTS)
+
+
+def _queries_beside(path: Path) -> Path | None:
+    """``queries_path``, or BEIR's ``queries.jsonl`` in the directory or the one above."""
+    beside = (queries_path(path), path.parent / "queries.jsonl", path.absolute().parent.parent / "queries.jsonl")
+    return next((file for file in beside if file.is_file()), None)
+
+
+def _texts(path: Path, queries: Path | None) -> dict[str, str]:
+    """The queries' texts by id: a line each, id, tab, text, or an object with ``_id`` and ``text``."""
+    if queries is None:
+        raise UserError(
+            f"{path}: it names queries by ids; give their texts with --queries FILE (a line each: id, tab, text; or "
+            f"BEIR's queries.jsonl), or put them in {queries_path(path)}."
+        )
+    try:
+        lines = queries.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise UserError(f"{queries}: cannot be read ({error.strerror or error}).") from error
+    texts: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or (line.startswith(("#", "//")) and "\t" not in line):
+            continue
+        query_id, text = _query(line)
+        if not query_id or not text:
+            raise UserError(f"{queries}: line {number} is neither id, tab, text nor an object with _id and text.")
+        if texts.setdefault(query_id, text) != text:
+            raise UserError(f"{queries}: line {number} gives the query {query_id!r} a second text; keep one.")
+    return texts
+
+
+def _query(line: str) -> tuple[str, str]:
+    if not line.startswith("{"):
+        query_id, _, text = line.partition("\t")
+        return query_id.strip(), text
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return "", ""
+    names = (("_id", "id", "query_id", "qid"), ("text", "query", "title"))
+    query_id, text = (next((_text(row[name]) for name in some if name in row), "") for some in names)
+    return query_id, text
