@@ -42,7 +42,6 @@ from serm.judging.judge import ABSTAINED, GRADES, Pairs
 from serm.judging.llm.budget import Budget
 from serm.judging.llm.judge import LLMJudge, Session
 from serm.judging.llm.ledger import Ledger
-from serm.judging.llm.limits import Breaker
 from serm.judging.llm.prompt import Prompter
 from serm.judging.retrieval import Retrieval
 from serm.judging.seating import seat
@@ -76,7 +75,7 @@ def judge(url: str, **fields: Any) -> Iterator[LLMJudge]:
         budget = Budget(BudgetSettings(money=None, calls=None), 0, 0)
         session = Session("benchmark", ledger, budget, Prompter({}, 2000), Retrieval([]))
         try:
-            yield LLMJudge(llm, session, Breaker(60.0))
+            yield LLMJudge(llm, session)
         finally:
             ledger.close()
 

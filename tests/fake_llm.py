@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
@@ -25,6 +26,9 @@ Grade = Callable[[str, str], int]
 """(query, document) -> grade"""
 Fault = Callable[[str, int], str | None]
 """(request key, how often it came before) -> the name of a fault, or None"""
+
+Says = Callable[[dict[str, Any], dict[str, Any]], "Said | object | None"]
+"""(request, the ordinary answer) -> what is said in its place: ``Said``, or a JSON body; None for the ordinary one"""
 
 FAULTS = ("429", "500", "drop", "slow", "garbage", "truncated", "wrong label", "no label")
 
@@ -48,6 +52,18 @@ def seeded(kinds: tuple[str, ...], share: float, seed: int = 0) -> Fault:
     return fault
 
 
+@dataclass(frozen=True)
+class Said:
+    """An answer of any kind."""
+
+    body: object
+    """Text and bytes go out as they are, all else as JSON."""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    endless: bool = False
+    """Repeat the body until the client hangs up."""
+
+
 class FakeLLM:
     """The server, in a thread of this process; use it as a context."""
 
@@ -60,14 +76,19 @@ class FakeLLM:
         retry_after: str = "0.05",
         slowness: float = 0.02,
         tokens: tuple[int, int] = (200, 40),
+        says: Says = lambda request, ordinary: None,
     ) -> None:
-        self.grade, self.latency, self.fault = grade, latency, fault
+        self.grade, self.latency, self.fault, self.says = grade, latency, fault, says
         self.retry_after, self.slowness, self.tokens = retry_after, slowness, tokens
         self.seen: Counter[str] = Counter()
         """How often each request, by its key, came."""
         self.finished: Counter[str] = Counter()
         self.log: list[tuple[float, str, dict[str, Any]]] = []
         """Arrival time, key and body of each request."""
+        self.headers: list[dict[str, str]] = []
+        """Of each request."""
+        self.sent = 0
+        """Bytes of endless answers that were sent."""
         self.in_flight = self.most_in_flight = 0
 
     def __enter__(self) -> FakeLLM:
@@ -104,14 +125,33 @@ class FakeLLM:
         attempt = self.seen[key]
         self.seen[key] += 1
         self.log.append((time.monotonic(), key, request))
+        self.headers.append(headers)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await asyncio.sleep(self.latency)
-            await self._answer(request, self.fault(key, attempt), send)
+            ordinary = self._completion(request, None)
+            if (said := self.says(request, ordinary)) is not None:
+                await self._say(said if isinstance(said, Said) else Said(said), send, receive)
+            else:
+                await self._answer(request, self.fault(key, attempt), send)
             self.finished[key] += 1
         finally:
             self.in_flight -= 1
+
+    async def _say(self, said: Said, send: Any, receive: Any) -> None:
+        body = said.body if isinstance(said.body, str | bytes) else json.dumps(said.body)
+        raw = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+        if not said.endless:
+            await _send(send, said.status, raw, list(said.headers.items()))
+            return
+        gone = asyncio.create_task(receive())
+        headers = [(name.encode(), value.encode()) for name, value in said.headers.items()]
+        await send({"type": "http.response.start", "status": said.status, "headers": headers})
+        while not gone.done():
+            await send({"type": "http.response.body", "body": raw, "more_body": True})
+            self.sent += len(raw)
+            await asyncio.sleep(0)
 
     async def _answer(self, request: dict[str, Any], fault: str | None, send: Any) -> None:
         if fault == "429":
@@ -185,17 +225,17 @@ def _between(text: str, tag: str) -> str:
 async def _send(
     send: Any,
     status: int,
-    text: str,
+    text: str | bytes,
     headers: list[tuple[str, str]] | None = None,
     kind: str = "application/json",
     pause: float = 0.0,
 ) -> None:
-    body = text.encode()
+    body = text.encode() if isinstance(text, str) else text
     named = [("content-type", kind), ("content-length", str(len(body))), *(headers or [])]
     start = {"type": "http.response.start", "status": status, "headers": [(n.encode(), v.encode()) for n, v in named]}
     await send(start)
-    step = len(body) if not pause else max(len(body) // 8, 1)
-    for place in range(0, len(body), step):
+    step = max(len(body) if not pause else len(body) // 8, 1)
+    for place in range(0, max(len(body), 1), step):
         await asyncio.sleep(pause)
         part = {"type": "http.response.body", "body": body[place : place + step]}
         await send(part | {"more_body": place + step < len(body)})

@@ -86,7 +86,6 @@ _EXTRA_OF = {
     "crowdkit": "judge",
     "deltalake": "tables",
     "httpx": "judge",
-    "openai": "judge",
     "starlette": "judge",
     "tenacity": "judge",
     "uvicorn": "judge",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -10,8 +11,15 @@ import bm25s
 import httpx
 import numpy as np
 
+from serm.judging import wire
+from serm.judging.text import plain
 from serm.settings.judging import SearchSettings
 from serm.tokens import tokens
+
+MOST_BYTES = 4 * 2**20
+"""Of a search endpoint's answer."""
+MOST_TEXT = 10_000
+"""Characters of a text that was found; the rest is cut."""
 
 
 class Piece(NamedTuple):
@@ -146,8 +154,13 @@ class SearchSource:
 
     async def _fetch(self, address: str) -> list[str] | None:
         try:
-            async with self._places, httpx.AsyncClient(timeout=self._search.timeout_seconds) as client:
-                answer = (await client.get(address)).raise_for_status().json()
-            return [str(result["text"]) for result in answer["results"][: self._search.count]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            async with self._places, wire.client() as http, asyncio.timeout(self._search.timeout_seconds):
+                response, raw = await wire.exchange(http, http.build_request("GET", address), MOST_BYTES)
+            if not response.is_success:
+                return None
+            results = json.loads(raw)["results"][: self._search.count]
+            return [plain(str(result["text"]), MOST_TEXT) for result in results]
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, wire.Unreadable):
+            return None
+        except (ValueError, KeyError, TypeError, RecursionError):  # an answer of another shape
             return None

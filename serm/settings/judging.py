@@ -3,47 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from serm.settings.section import Count, Section, Share
+
+ResponseFormat = Literal["json_schema", "json_object", "none"]
+TokenLimit = Literal["max_tokens", "max_completion_tokens"]
+RESPONSE_FORMATS: tuple[ResponseFormat, ...] = get_args(ResponseFormat)
+TOKEN_LIMITS: tuple[TokenLimit, ...] = get_args(TokenLimit)
+Address = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+([/?][^\s#]*)?$")]
+"""An HTTP address without a user, a password or a fragment."""
+Price = Annotated[float, Field(ge=0, le=100_000)]
 
 
 class LLMSettings(Section):
     """One LLM judge behind an OpenAI-compatible endpoint. Prices are in whatever currency ``budget.money`` is in."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w .:/-]{0,39}$")]
-    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    base_url: Address
     """The endpoint up to and including its version, for example ``http://vllm:8000/v1``."""
     model: str
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = None
     """The environment variable that holds the key; null where the endpoint asks for none."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
+    """Null: the endpoint's own, which reasoning models insist on."""
     paths: Annotated[int, Field(ge=1, le=99)] = 3
     """n sampled reasoning paths (level 1); sampling stops once the majority is decided."""
-    max_tokens: Annotated[int, Field(ge=16)] = 300
-    """An answer's bound; each call's reservation of money counts it in full."""
+    max_tokens: Annotated[int, Field(ge=16, le=1_000_000)] = 300
+    """An answer's bound, its thinking included; each call's reservation of money counts it in full."""
+    response_format: ResponseFormat = "json_schema"
+    """How the answer's form is asked for. An endpoint that says that it refuses this, one of the next three fields or
+    the temperature is asked in another way, or without: learnt once a run, and told."""
+    token_limit: TokenLimit = "max_tokens"
+    """The name that ``max_tokens`` goes by at the endpoint."""
+    seed: bool = True
+    """Send each path's number as its seed."""
     logprobs: bool = True
-    """Ask for token log-probabilities, to read a grade distribution off the label; false where a 400 answers that."""
-    price_per_million_input: Annotated[float, Field(ge=0)] = 0.0
-    price_per_million_output: Annotated[float, Field(ge=0)] = 0.0
+    """Ask for token log-probabilities, to read a grade distribution off the label."""
+    price_per_million_input: Price = 0.0
+    price_per_million_output: Price = 0.0
     requests_per_minute: Count = 600
     tokens_per_minute: Count = 1_000_000
     concurrency: Count = 8
     """Requests in flight at once."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Of one request, its body included."""
     attempts: Annotated[int, Field(ge=1, le=20)] = 6
     """Times that one call is sent before its pair is left unjudged."""
-    backoff_seconds: Annotated[float, Field(gt=0)] = 0.5
-    """The first pause before a retry is up to this, and doubles; a longer Retry-After wins."""
-    patience_seconds: Annotated[float, Field(gt=0)] = 120.0
-    """How long an endpoint that does not answer is probed before its judge's other pairs are left unjudged."""
+    backoff_seconds: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """The first pause before a retry is up to this, and doubles; a longer Retry-After wins, up to the patience."""
+    patience_seconds: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    """How long an endpoint that does not answer, or answers 429 only, is probed before its judge's other pairs are
+    left unjudged; what it asked to wait counts."""
 
     @model_validator(mode="after")
     def _varied(self) -> LLMSettings:
-        if self.paths > 1 and not self.temperature:
+        if self.paths > 1 and self.temperature == 0:
             raise ValueError(f"judge {self.name}: {self.paths} paths at temperature 0 are one path; raise temperature")
         return self
 
@@ -51,18 +68,18 @@ class LLMSettings(Section):
 class SearchSettings(Section):
     """A search endpoint that LLM judges get evidence from: ``GET url?q=<query>&locale=<locale>``."""
 
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Address
     """Answers ``{"results": [{"text": ...}, ...]}``; what it answers once is kept in the ledger."""
     count: Count = 3
     """Results that are shown to a judge."""
     concurrency: Count = 4
-    timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
 
 
 class BudgetSettings(Section):
     """What the LLM judges of a cycle may cost, over all runs of its annotate step; null: no cap."""
 
-    money: Annotated[float, Field(ge=0)] | None = 10.0
+    money: Annotated[float, Field(ge=0, le=1e9)] | None = 10.0
     calls: Annotated[int, Field(ge=0)] | None = 100_000
     seconds: Annotated[float, Field(gt=0)] | None = None
     """Wall time of one run's calls."""

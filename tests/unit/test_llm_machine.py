@@ -18,8 +18,9 @@ from serm.errors import UserError
 from serm.judging.llm import limits
 from serm.judging.llm.budget import NANO, Budget, Exhausted, likely_input_tokens, most_input_tokens
 from serm.judging.llm.client import retry_after
-from serm.judging.llm.ledger import Ledger, Reply
+from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.limits import Breaker, Dead, Limits, Window
+from serm.judging.llm.reply import Reply
 from serm.settings.judging import BudgetSettings
 
 
@@ -152,8 +153,9 @@ def test_a_finished_call_is_on_disk_and_a_lost_one_stays_paid_for(tmp_path: Path
     path = tmp_path / "of" / "ledger.sqlite"
 
     async def calls(ledger: Ledger) -> None:
-        first = await ledger.start("cycle-0001", "a", "k1", 100)
-        await ledger.start("cycle-0001", "a", "k2", 50)
+        first, noted = ledger.start("cycle-0001", "a", "k1", 100)
+        await noted
+        await ledger.start("cycle-0001", "a", "k2", 50)[1]
         await ledger.finish(first, "k1", "answered", Reply("{}", [0.1, 0.2, 0.3, 0.4], 10, 5), 70)
         with sqlite3.connect(path) as other:
             assert other.execute("SELECT content FROM answers").fetchall() == [("{}",)]

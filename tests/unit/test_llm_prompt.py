@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from serm.judging.canaries import ATTACKS
 from serm.judging.judge import ABSTAINED, GRADES
 from serm.judging.llm.answer import Malformed, distribution, label_probabilities, parse
-from serm.judging.llm.prompt import Example, Prompter, Question, plain
+from serm.judging.llm.prompt import Example, Prompter, Question
 from serm.judging.llm.vote import Tally
 from serm.judging.retrieval import Piece
+from serm.judging.text import plain
 
 LIMIT = 300
 EXAMPLES = {"de": [Example("katze", "rote Katze", 3)], "": [Example("cat", "red cat", 3)]}
@@ -79,7 +80,7 @@ def test_an_answer_is_read_out_of_what_stands_around_it() -> None:
         ("", "no whole JSON object"),
         ('{"rationale": "so", "label": 2', "no whole JSON object"),
         ('{"rationale": "so", "evidence_used": [], "label": 7, "confidence": 1}', "label: "),
-        ('{"rationale": "so", "evidence_used": [], "label": "3", "confidence": 1}', "label: "),
+        ('{"rationale": "so", "evidence_used": [], "label": "rather good", "confidence": 1}', "label: "),
         ('{"rationale": "so", "evidence_used": [], "label": 3, "confidence": 2}', "confidence: "),
         ('{"rationale": "so", "evidence_used": [], "label": 3}', "confidence: Field required"),
         ('{"rationale": "so", "evidence_used": [], "label": 3, "confidence": 1, "x": 1}', "x: "),

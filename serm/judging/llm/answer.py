@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from serm.contracts import Grade
 from serm.judging.judge import GRADES
+from serm.judging.text import plain
+
+MOST_STARTS = 200
+"""Braces, counted from the end, at which an answer's object is looked for."""
+MOST_TEXT = 2000
+"""Characters of a text in an answer; the rest is cut."""
+
+
+def _grade(label: object) -> object:
+    """Take a grade that is spelled as text or as 2.0."""
+    if isinstance(label, str):
+        named = label.strip().casefold()
+        names = {grade.name.casefold(): grade.value for grade in Grade} | {str(g.value): g.value for g in Grade}
+        return names.get(named, label)
+    return int(label) if isinstance(label, float) and label.is_integer() else label
 
 
 class Answer(BaseModel):
@@ -20,7 +37,7 @@ class Answer(BaseModel):
 
     rationale: str
     evidence_used: list[int]
-    label: Literal[0, 1, 2, 3]
+    label: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_grade)]
     confidence: float = Field(ge=0, le=1)
 
 
@@ -42,20 +59,41 @@ class Malformed(Exception):
 
 
 def parse(content: str) -> Answer:
-    """Read an answer; what stands around the object (a Markdown fence, say) is passed over.
+    """Read an answer: the outermost JSON object that ends at the last brace.
+
+    What stands around it is passed over: thinking with braces of its own, a Markdown fence. Its texts come back on
+    one line, fit to be stored and shown.
 
     Raises:
         Malformed: there is no such object, or a field is missing or out of its bounds.
     """
-    start, end = content.find("{"), content.rfind("}")
-    if not 0 <= start < end:
+    found = _last_object(content)
+    if found is None:
         raise Malformed("no whole JSON object")
     try:
-        return Answer.model_validate_json(content[start : end + 1])
+        texts = {name: plain(value, MOST_TEXT) if isinstance(value, str) else value for name, value in found.items()}
+        return Answer.model_validate(texts)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise Malformed(f"{where}: {first['msg']}" if where else str(first["msg"])) from error
+        raise Malformed(plain(f"{where}: {first['msg']}" if where else str(first["msg"]), 200)) from error
+
+
+def _last_object(content: str) -> dict[str, Any] | None:
+    end = content.rfind("}") + 1
+    starts = [brace.start() for brace in re.finditer("{", content[:end])]
+    for start in starts[-MOST_STARTS:]:
+        try:
+            found, stop = _JSON.raw_decode(content, start)
+        except (ValueError, RecursionError):
+            continue
+        # An object before the last brace is thinking, or a document's words inside a malformed answer.
+        if stop == end:
+            return found if isinstance(found, dict) else None
+    return None
+
+
+_JSON = json.JSONDecoder()
 
 
 def distribution(answer: Answer, of_tokens: Sequence[float] | None) -> list[float]:
@@ -68,7 +106,7 @@ def distribution(answer: Answer, of_tokens: Sequence[float] | None) -> list[floa
     return [confidence if grade == answer.label else rest for grade in range(GRADES)]
 
 
-_LABEL = re.compile(r'"label"\s*:\s*(?=[0-3])')
+_LABEL = re.compile(r'"label"\s*:\s*"?(?=[0-3])')
 
 
 def label_probabilities(tokens: Sequence[tuple[str, Mapping[str, float]]]) -> list[float] | None:
@@ -86,7 +124,7 @@ def label_probabilities(tokens: Sequence[tuple[str, Mapping[str, float]]]) -> li
         if start <= place < start + len(token):
             mass = [0.0] * GRADES
             for alternative, log_probability in alternatives.items():
-                if (digit := alternative.strip()) in ("0", "1", "2", "3"):
+                if (digit := alternative.strip(' "')) in ("0", "1", "2", "3"):
                     mass[int(digit)] += math.exp(log_probability)
             return mass if sum(mass) > 0 else None
         start += len(token)

@@ -5,42 +5,67 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import time
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
-from typing import Any
 
-import openai
-from openai.types.chat import ChatCompletion
+import httpx
 
 from serm.errors import UserError
-from serm.judging.llm.answer import RESPONSE_FORMAT, label_probabilities
-from serm.judging.llm.ledger import Reply
+from serm.judging import wire
+from serm.judging.llm.answer import RESPONSE_FORMAT
+from serm.judging.llm.reply import Garbage, Reply, decoded, error_status, read, words
+from serm.judging.llm.spelling import Body
+from serm.judging.text import plain, storable
 from serm.settings.judging import LLMSettings
 
-Body = dict[str, Any]
 LONGEST_RETRY_AFTER = 300.0
 """Seconds; a longer Retry-After is cut to this."""
+MOST_BYTES, MOST_BYTES_A_TOKEN = 2**20, 2**12
+"""Of an answer: a token comes with ten alternatives, about 100 bytes each."""
+MOST_CHARS_A_TOKEN = 32
+FEWEST_SECRET = 8
+"""Characters of a key that is masked in what comes back; a shorter one is a word."""
+
+_SPENT = re.compile(r"insufficient.?(quota|balance|credit|fund)|credit.?balance|billing.?(hard|limit|not)", re.I)
+_OF_INPUT = re.compile(r"content.?(filter|policy|management)|moderation|flagged|safety|context.?length|too long", re.I)
 
 
 class Failed(Exception):
     """A request failed in a way that may pass: try again."""
 
-    def __init__(self, status: str, *, billed: bool, alive: bool = False, retry_after: float = 0.0) -> None:
+    def __init__(self, status: str, *, billed: bool, busy: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(status)
         self.status = status
         self.billed = billed
-        """Whether the endpoint may have worked, and so charges, for it."""
-        self.alive = alive
-        """Whether the endpoint answered in good order (too many requests)."""
+        """Whether the endpoint, if it was reached, may have worked and so charges for it."""
+        self.busy = busy
+        """Whether the endpoint asked to be left alone (too many requests)."""
         self.retry_after = retry_after
 
 
 class Refused(Exception):
     """The endpoint will not answer this request, however often it is sent."""
 
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"{status}: {said}" if said else str(status))
+        self.said = said
+        """In the endpoint's words."""
+        self.of_input = bool(_OF_INPUT.search(said))
+        """Whether the words blame what was asked about."""
+        # Only where no query is echoed: a searcher may type such words.
+        self.spent = status == 402 or (status in (403, 429) and not self.of_input and bool(_SPENT.search(said)))
+        """Whether the account has nothing left."""
+        self.closed = status in (401, 404, 405, 407) or status < 400
+        """Whether key, address or model are wrong for every request."""
+
 
 def body(llm: LLMSettings, messages: list[dict[str, str]], path: int) -> Body:
-    """Return the request; ``path`` is its seed, so that each sampled path is a request of its own."""
+    """Return the request; ``path`` is its seed, so that each sampled path is a request of its own.
+
+    An answer is kept under it, however ``Spelling`` sends it.
+    """
     wanted: Body = {
         "model": llm.model,
         "messages": messages,
@@ -59,65 +84,83 @@ class Client:
         """Connect to nothing yet.
 
         Raises:
-            UserError: the environment has no key where the judge needs one.
+            UserError: the environment has no usable key where the judge needs one, or the address is none.
         """
-        key = os.environ.get(llm.api_key_env) if llm.api_key_env else "none"
-        if not key:
-            raise UserError(f"judge {llm.name}: {llm.api_key_env} is not set; set it to the endpoint's key.")
-        self._llm = llm
-        # The client's own retries would go past the limits, the budget and the ledger.
-        self._openai = openai.AsyncOpenAI(
-            base_url=llm.base_url, api_key=key, max_retries=0, timeout=llm.timeout_seconds
-        )
+        self._llm, self._key = llm, _key(llm)
+        try:
+            address = httpx.URL(llm.base_url)
+        except httpx.InvalidURL as error:
+            raise UserError(f"judge {llm.name}: base_url {llm.base_url!r} is no address ({error}).") from error
+        self._url = address.copy_with(path=address.path.rstrip("/") + "/chat/completions")
+        self._http = wire.client({"Authorization": f"Bearer {self._key}"} if self._key else None)
+        self._most_bytes = MOST_BYTES + MOST_BYTES_A_TOKEN * llm.max_tokens
+        self._most_chars = 4096 + MOST_CHARS_A_TOKEN * llm.max_tokens
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._openai.close()
+        await self._http.aclose()
 
-    async def send(self, request: Body, key: str, seconds_left: float) -> Reply:
+    async def send(self, request: Body, key: str, seconds_left: float, sent: Callable[[], None]) -> Reply:
         """Send one request, and wait for all of its answer.
 
         Args:
-            request: what ``body`` returned.
+            request: what ``body`` returned, spelled for the endpoint.
             key: names the request to endpoints that know Idempotency-Key.
             seconds_left: until the run's time is up; the request is cut then.
+            sent: called when the request begins to go out; before that nothing can be charged for it.
 
         Raises:
             Failed: try again later.
             Refused: do not.
-            UserError: the key, the address or the model's name is wrong.
         """
+
+        async def trace(event: str, _: object) -> None:
+            if event.endswith("send_request_headers.started"):
+                sent()
+
+        post = self._http.build_request(
+            "POST", self._url, json=request, headers={"Idempotency-Key": key}, extensions={"trace": trace}
+        )
         try:
             async with asyncio.timeout(min(self._llm.timeout_seconds, max(seconds_left, 0.0))):
-                # Not chat.completions.create: it walks through each message again, a fifth of a call's CPU time.
-                answer = await self._openai.post(
-                    "/chat/completions",
-                    cast_to=ChatCompletion,
-                    body=request,
-                    options={"headers": {"Idempotency-Key": key}},
-                )
-        except openai.APIStatusError as error:
-            raise self._of_status(error) from error
-        except (TimeoutError, openai.APITimeoutError) as error:
+                response, raw = await wire.exchange(self._http, post, self._most_bytes)
+        except TimeoutError as error:
             raise Failed("timeout", billed=True) from error
-        except openai.APIConnectionError as error:
-            refused = "connect" in type(error.__cause__).__name__.lower()
-            raise Failed(f"connection: {_short(error.__cause__ or error)}", billed=not refused) from error
-        except (openai.APIError, ValueError, TypeError, AttributeError) as error:
-            raise Failed(f"garbage: {_short(error)}", billed=True) from error
-        return _reply(answer)
+        except wire.Unreadable as error:
+            raise Failed(f"garbage: {error}", billed=True) from error
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise Failed(f"connection: {self._short(str(error) or type(error).__name__)}", billed=True) from error
+        answer = decoded(raw)
+        if not response.is_success:
+            raise self._failure(response.status_code, response.headers, answer)
+        try:
+            return read(answer, self._clean)
+        except Garbage as error:
+            if (status := error_status(answer)) is not None:
+                raise self._failure(status, response.headers, answer) from error
+            raise Failed(f"garbage: {self._short(str(error))}", billed=True) from error
 
-    def _of_status(self, error: openai.APIStatusError) -> Exception:
-        code = error.status_code
-        if code in (401, 403, 404):
-            return UserError(
-                f"judge {self._llm.name}: {self._llm.base_url} answers {code} ({_short(error)});"
-                " check base_url, model and the key in params.yaml's judging.llms."
-            )
-        if code == 429 or code >= 500 or code in (408, 409, 425):
-            after = retry_after(error.response.headers.get("retry-after"))
-            return Failed(str(code), billed=False, alive=code == 429, retry_after=after)
-        return Refused(f"{code}: {_short(error)}")
+    def masked(self, text: str) -> str:
+        """Return ``text`` without the judge's key, whoever put it there, and without what cannot be stored."""
+        text = storable(text)
+        return text.replace(self._key, "*" * len(self._key)) if len(self._key) >= FEWEST_SECRET else text
+
+    def _clean(self, text: str) -> str:
+        """Return the end of a text, where an answer stands, masked."""
+        return self.masked(text[-self._most_chars - len(self._key) :])[-self._most_chars :]
+
+    def _short(self, text: str) -> str:
+        return plain(self.masked(text[:4000]), 300)
+
+    def _failure(self, status: int, headers: httpx.Headers, answer: object) -> Exception:
+        said = self._short(words(answer))
+        if status < 400:
+            said = f"a redirect to {self._short(headers.get('location', 'nowhere'))}, which is not followed"
+        refused = Refused(status, said)
+        if (status == 429 or status >= 500 or status in (408, 409, 425)) and not refused.spent:
+            after = min(retry_after(headers.get("retry-after")), self._llm.patience_seconds)
+            return Failed(str(refused), billed=False, busy=status == 429, retry_after=after)
+        return refused
 
 
 def retry_after(value: str | None) -> float:
@@ -129,24 +172,18 @@ def retry_after(value: str | None) -> float:
     except ValueError:
         try:
             seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0.0
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else 0.0
 
 
-def _reply(answer: ChatCompletion) -> Reply:
-    try:
-        choice = answer.choices[0]
-        content = choice.message.content or ""
-        tokens = choice.logprobs.content if choice.logprobs and choice.logprobs.content else []
-        of_tokens = label_probabilities([(t.token, {a.token: a.logprob for a in t.top_logprobs}) for t in tokens])
-        usage = answer.usage
-        if usage is None:
-            return Reply(content, of_tokens)
-        return Reply(content, of_tokens, usage.prompt_tokens, usage.completion_tokens)
-    except (AttributeError, IndexError, TypeError) as error:
-        raise Failed(f"garbage: {_short(error)}", billed=True) from error
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _key(llm: LLMSettings) -> str:
+    """Return the judge's key, empty where it needs none."""
+    if llm.api_key_env is None:
+        return ""
+    key = os.environ.get(llm.api_key_env, "").strip()
+    if not key:
+        raise UserError(f"judge {llm.name}: {llm.api_key_env} is not set; set it to the endpoint's key.")
+    if not key.isascii() or not key.isprintable():
+        raise UserError(f"judge {llm.name}: {llm.api_key_env} holds what no HTTP header can; set it to the key alone.")
+    return key

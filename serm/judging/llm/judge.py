@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,19 +15,27 @@ import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 
+from serm.errors import UserError
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes
 from serm.judging.llm import prompt
-from serm.judging.llm.answer import Malformed, distribution, parse
+from serm.judging.llm.answer import MOST_TEXT, Malformed, distribution, parse
 from serm.judging.llm.budget import Budget, Exhausted, likely_input_tokens, most_input_tokens, price
-from serm.judging.llm.client import Body, Client, Failed, Refused, body
-from serm.judging.llm.ledger import Ledger, Reply
-from serm.judging.llm.limits import Breaker, Dead, Limits
+from serm.judging.llm.client import Client, Failed, Refused, body
+from serm.judging.llm.endpoint import Endpoint
+from serm.judging.llm.ledger import Ledger
+from serm.judging.llm.limits import Dead, Limits
 from serm.judging.llm.prompt import Message, Prompter, Question
+from serm.judging.llm.reply import Reply
+from serm.judging.llm.spelling import Body, Spelling
 from serm.judging.llm.vote import Opinion, Tally, unjudged
 from serm.judging.retrieval import Piece, Retrieval
+from serm.judging.text import plain
 from serm.settings.judging import LLMSettings
 
 LONGEST_BACKOFF = 60.0
+REFUSALS = 5
+"""Refusals that stand for a refusal of all, where the endpoint has answered nothing yet."""
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,21 @@ class Session:
 class LLMJudge:
     """A judge behind an endpoint."""
 
-    def __init__(self, llm: LLMSettings, session: Session, breaker: Breaker) -> None:
-        """Judges of one endpoint share its ``breaker``."""
+    def __init__(self, llm: LLMSettings, session: Session, endpoint: Endpoint | None = None) -> None:
+        """Judges of one endpoint share what is known of it."""
         self.name = llm.name
         self.counts: Counter[str] = Counter()
-        """Calls, cached, retries, repaired, malformed, saved (paths not drawn), input_tokens, output_tokens, cost."""
-        self._llm, self._session, self._breaker = llm, session, breaker
+        """Calls = answered + refused + failed + cut. Of them and the cached answers came paths that are graded or
+        abstained (repaired; malformed, unanswered), and calls that came before another of the same path: asked_again
+        (malformed), respelled; or that stopped the judge: cached + answered + refused = graded + abstained +
+        asked_again + respelled + stopped. Also: retries, saved (paths not drawn), input_tokens, output_tokens, cost.
+        """
+        self._llm, self._session, self._endpoint = llm, session, endpoint or Endpoint.of(llm)
+        self._answered = self._known = False
+        """Whether the endpoint has answered in this run, or in this or an earlier one."""
+        self._refusals = 0
+        self._stopped = ""
+        """Why no more calls are made; else empty."""
         self._limits = Limits(llm.requests_per_minute, llm.tokens_per_minute, llm.concurrency)
         self._client = Client(llm)
         self._version = prompt.version()
@@ -64,7 +82,7 @@ class LLMJudge:
     def judge(self, pairs: Pairs) -> Votes:
         """Vote on each pair, in the order of ``pairs``."""
         # Connections, locks and places belong to one event loop.
-        sitting = LLMJudge(self._llm, self._session, Breaker(self._llm.patience_seconds))
+        sitting = LLMJudge(self._llm, self._session)
         opinions, _ = asyncio.run(sitting.opinions(pairs, [0] * len(pairs)))
         self.counts.update(sitting.counts)
         return votes(opinions, self._llm.paths)
@@ -107,7 +125,7 @@ class LLMJudge:
         except (Exhausted, TimeoutError) as cap:
             return self._left("budget", f"not judged: the cap on {str(cap) or 'time'} was reached.")
         except Dead as dead:
-            return self._left("endpoint", f"not judged: the endpoint does not answer ({dead}).")
+            return self._left("endpoint", f"not judged: {dead}")
         except Failed as failure:
             return self._left("endpoint", f"not judged: {self._llm.attempts} attempts failed ({failure}).")
         self.counts["saved"] += self._llm.paths - len(tally.grades)
@@ -124,26 +142,33 @@ class LLMJudge:
             try:
                 answer = parse(reply.content)
             except Malformed as problem:
+                if reply.problem:
+                    return self._abstained("unanswered", reply.problem)
+                self.counts["asked_again"] += 1
                 again = self._session.prompter.repair(messages, reply.content, str(problem))
                 reply = await self._ask(again, path)
                 answer = parse(reply.content)
                 self.counts["repaired"] += 1
         except Malformed as problem:
-            self.counts["malformed"] += 1
-            return ABSTAINED, [], f"malformed twice: {problem}."
+            return self._abstained("malformed", f"malformed twice: {reply.problem or f'{problem}.'}")
         except Refused as refusal:
-            self.counts["refused"] += 1
-            return ABSTAINED, [], f"the endpoint refused: {refusal}."
+            return self._abstained("unanswered", f"the endpoint refused: {refusal}.")
+        self.counts["graded"] += 1
         grades = distribution(answer, reply.of_tokens)
         grade = answer.label if reply.of_tokens is None else int(np.argmax(grades))
-        used = f" [evidence {', '.join(map(str, answer.evidence_used))}]" if answer.evidence_used else ""
-        return grade, grades, answer.rationale + used
+        used = [str(number) for number in answer.evidence_used if 0 < number < 100]
+        return grade, grades, self._client.masked(answer.rationale) + (f" [evidence {', '.join(used)}]" if used else "")
+
+    def _abstained(self, how: str, why: str) -> tuple[int, list[float], str]:
+        self.counts.update(["abstained", how])
+        return ABSTAINED, [], plain(why, MOST_TEXT)
 
     async def _ask(self, messages: list[Message], path: int) -> Reply:
         request = body(self._llm, messages, path)
         key = request_key(self.name, self._version, request)
         if (known := self._session.ledger.answer(key)) is not None:
             self.counts["cached"] += 1
+            self._known = True
             return known
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._llm.attempts),
@@ -152,39 +177,97 @@ class LLMJudge:
             before_sleep=lambda _: self.counts.update(["retries"]),
             reraise=True,
         )
-        return await retrying(self._call, request, key)
+        return await retrying(self._in_turn, request, key)
 
-    async def _call(self, request: Body, key: str) -> Reply:
+    async def _in_turn(self, request: Body, key: str) -> Reply:
+        """Send a request once; the first to an endpoint goes alone, so that what it teaches is learnt once."""
+        if not self._endpoint.met:
+            async with self._endpoint.first:
+                if not self._endpoint.met:
+                    return await self._spelled(request, key)
+        return await self._spelled(request, key)
+
+    async def _spelled(self, request: Body, key: str) -> Reply:
+        """Send a request as its endpoint wants it spelled, found out where it refuses a field by name."""
+        spelling = self._endpoint.spelling
+        while True:
+            try:
+                reply = await self._call(request, key, spelling)
+            except Refused as refusal:
+                other = None if refusal.spent or refusal.of_input else spelling.without(refusal.said)
+                if other is None:
+                    raise self._meant(refusal) from refusal
+                self.counts["respelled"] += 1
+                spelling = other
+            else:
+                self._endpoint.learn(spelling, self.name)
+                self._answered = self._known = True
+                return reply
+
+    def _meant(self, refusal: Refused) -> Exception:
+        """Tell a refusal of one input from one of all, of which the first of all is the user's mistake."""
+        where = f"judge {self.name}: {self._llm.base_url}"
+        if refusal.spent or (refusal.closed and self._answered):
+            if not self._stopped:
+                self._stopped = f"the endpoint takes no more calls ({refusal})."
+                _LOG.warning("serm: %s takes no more calls (%s); its other pairs stay unjudged.", where, refusal)
+            self.counts["stopped"] += 1
+            return Dead(self._stopped)
+        if refusal.closed:
+            fix = "check base_url, model and the key in params.yaml's judging.llms."
+            return UserError(f"{where} answers {refusal}; {fix}")
+        self._refusals += not (self._known or refusal.of_input)
+        if self._refusals >= REFUSALS and not self._known:
+            fix = "check model, response_format, token_limit, seed, logprobs and temperature"
+            return UserError(f"{where} refused {REFUSALS} requests and answered none ({refusal}); {fix} there.")
+        return refusal
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Dead(self._stopped)
+
+    async def _call(self, request: Body, key: str, spelling: Spelling) -> Reply:
         """Send a request once: paid for before, settled and durable after, however it ends."""
         messages: list[Message] = request["messages"]
-        ledger, budget = self._session.ledger, self._session.budget
-        self._breaker.check()
+        ledger, budget, endpoint = self._session.ledger, self._session.budget, self._endpoint
+        self._check()
+        endpoint.breaker.check()
         most = price(self._llm, most_input_tokens(messages), self._llm.max_tokens)
         budget.reserve(most)
         reply: Reply | None = None
-        status, cost, sent = "unsent", 0, False
-        number = -1
+        status, outcome, cost, went = "unsent", "cut", 0, False
+
+        def sent() -> None:
+            nonlocal status, cost, went
+            self.counts["calls"] += not went
+            status, cost, went = "cut", most, True
+
+        number, noted = ledger.start(self._session.batch, self.name, key, most)
         try:
-            number = await ledger.start(self._session.batch, self.name, key, most)
+            await noted
             tokens = likely_input_tokens(messages) + self._llm.max_tokens
-            async with self._limits.place(tokens), self._breaker.passage():
-                status, cost, sent = "cut", most, True
-                self.counts["calls"] += 1
-                reply = await self._client.send(request, key, budget.seconds_left())
-                status, cost = "answered", self._cost(reply, most)
-                self._breaker.succeeded()
+            async with self._limits.place(tokens), endpoint.breaker.passage():
+                self._check()
+                spelled = spelling.spell(request)
+                name = key if spelled == request else request_key(self.name, key, spelled)
+                reply = await self._client.send(spelled, name, budget.seconds_left(), sent)
+                status, outcome, cost = "answered", "answered", self._cost(reply, most)
+                endpoint.breaker.succeeded()
         except Failed as failure:
-            status, cost = failure.status, most if failure.billed else 0
+            status, outcome = failure.status if went else f"unsent: {failure}", "failed"
+            cost = most if failure.billed and went else 0
             self._limits.hold(failure.retry_after)
-            if not failure.alive:
-                self._breaker.failed(failure.status)
+            endpoint.breaker.failed(failure.status, busy=failure.busy)
             raise
         except Refused as refusal:
-            status, cost = "refused", 0
-            self._breaker.failed(str(refusal))
+            status, outcome, cost = f"refused: {refusal}", "refused", 0
+            endpoint.breaker.succeeded()
             raise
         finally:
-            budget.settle(most, cost, called=sent)
+            endpoint.met |= outcome != "refused"
+            if went:
+                self.counts[outcome] += 1
+            budget.settle(most, cost, called=went)
             written = ledger.finish(number, key, status, reply, cost)
         await written
         return reply

@@ -15,12 +15,12 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serm.errors import UserError
 from serm.judging.llm.budget import NANO
+from serm.judging.llm.reply import Reply
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS calls (
@@ -29,28 +29,19 @@ CREATE TABLE IF NOT EXISTS calls (
 );
 CREATE INDEX IF NOT EXISTS calls_of_batch ON calls (batch);
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, content TEXT NOT NULL, tokens TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS problems (key TEXT PRIMARY KEY, problem TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS opinions (
     judge TEXT NOT NULL, pair TEXT NOT NULL, batch TEXT NOT NULL, grade INTEGER NOT NULL, PRIMARY KEY (judge, pair)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS lookups (source TEXT NOT NULL, key TEXT NOT NULL, found TEXT NOT NULL,
     PRIMARY KEY (source, key)) WITHOUT ROWID;
 """
+_SENT = "status NOT LIKE 'unsent%'"
 _START = "INSERT INTO calls (id, batch, judge, key, started, status, cost) VALUES (?, ?, ?, ?, ?, 'sent', ?)"
 _FINISH = "UPDATE calls SET finished = ?, status = ?, input_tokens = ?, output_tokens = ?, cost = ? WHERE id = ?"
 _ANSWER = "INSERT OR IGNORE INTO answers (key, content, tokens) VALUES (?, ?, ?)"
+_PROBLEM = "INSERT OR IGNORE INTO problems (key, problem) VALUES (?, ?)"
 _Statement = tuple[str, tuple[Any, ...]]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an endpoint answered to one call."""
-
-    content: str
-    of_tokens: list[float] | None
-    """The probability of each grade at the label's token; None where the endpoint gave none."""
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    """None where the endpoint tells no usage."""
 
 
 class Ledger:
@@ -62,8 +53,12 @@ class Ledger:
         Raises:
             UserError: another run holds it, or it is not a ledger.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = path.with_name(path.name + ".lock").open("w")
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = path.with_name(path.name + ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"{path}: no ledger can be kept there ({error}); set judging.ledger.") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -72,13 +67,13 @@ class Ledger:
         try:
             self._reader = _connect(path)
             self._reader.executescript(_TABLES)
+            writer = _connect(path)
         except sqlite3.DatabaseError as error:
             self._lock.close()
             raise UserError(f"{path}: not a ledger of SERM ({error}); give another path in judging.ledger.") from error
-        (last,) = self._reader.execute("SELECT coalesce(max(id), 0) FROM calls").fetchone()
-        self._last: int = last
+        self._last: int = self._read("SELECT coalesce(max(id), 0) FROM calls")[0][0]
         self._waiting: queue.SimpleQueue[tuple[list[_Statement], asyncio.Future[None]] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, args=(path,), name="ledger", daemon=True)
+        self._writer = threading.Thread(target=self._write, args=(writer,), name="ledger", daemon=True)
         self._writer.start()
 
     def close(self) -> None:
@@ -90,32 +85,33 @@ class Ledger:
 
     def spent(self, batch: str) -> tuple[int, int]:
         """Return what the calls of ``batch`` cost so far (billionths), and how many were sent."""
-        row = self._reader.execute(
-            "SELECT coalesce(sum(cost), 0), coalesce(sum(status != 'unsent'), 0) FROM calls WHERE batch = ?", (batch,)
-        ).fetchone()
-        return int(row[0]), int(row[1])
+        sums = f"coalesce(sum(cost), 0), coalesce(sum({_SENT}), 0)"
+        ((cost, calls),) = self._read(f"SELECT {sums} FROM calls WHERE batch = ?", batch)
+        return int(cost), int(calls)
 
     def summary(self, batch: str) -> dict[str, dict[str, float]]:
         """Return calls, answers, tokens and cost by judge, over all runs of ``batch``."""
-        rows = self._reader.execute(
-            "SELECT judge, sum(status != 'unsent'), sum(status = 'answered'), coalesce(sum(input_tokens), 0),"
+        rows = self._read(
+            f"SELECT judge, sum({_SENT}), sum(status = 'answered'), coalesce(sum(input_tokens), 0),"
             " coalesce(sum(output_tokens), 0), sum(cost) FROM calls WHERE batch = ? GROUP BY judge ORDER BY judge",
-            (batch,),
+            batch,
         )
         names = ("calls", "answered", "input_tokens", "output_tokens")
         return {judge: dict(zip(names, row, strict=True)) | {"cost": cost / NANO} for judge, *row, cost in rows}
 
     def answer(self, key: str) -> Reply | None:
         """Return the answer to an earlier call with the same key."""
-        row = self._reader.execute("SELECT content, tokens FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Reply(row[0], None if row[1] is None else json.loads(row[1]))
+        rows = self._read(
+            "SELECT content, tokens, problem FROM answers LEFT JOIN problems USING (key) WHERE key = ?", key
+        )
+        for content, tokens, problem in rows:
+            return Reply(content, None if tokens is None else json.loads(tokens), problem=problem or "")
+        return None
 
-    async def start(self, batch: str, judge: str, key: str, most: int) -> int:
-        """Note a call that is about to be sent and may cost ``most`` billionths; return its number."""
+    def start(self, batch: str, judge: str, key: str, most: int) -> tuple[int, asyncio.Future[None]]:
+        """Note a call that may cost ``most`` billionths; return its number, and what to await before it is sent."""
         self._last += 1
-        number = self._last
-        await self._commit([(_START, (number, batch, judge, key, time.time(), most))])
-        return number
+        return self._last, self._commit([(_START, (self._last, batch, judge, key, time.time(), most))])
 
     def finish(self, call: int, key: str, status: str, reply: Reply | None, cost: int) -> asyncio.Future[None]:
         """Note how a call ended, with its answer if there is one; await what is returned to know it on disk."""
@@ -124,12 +120,13 @@ class Ledger:
         if reply:
             of_tokens = None if reply.of_tokens is None else json.dumps(reply.of_tokens)
             statements.append((_ANSWER, (key, reply.content, of_tokens)))
+            if reply.problem:
+                statements.append((_PROBLEM, (key, reply.problem)))
         return self._commit(statements)
 
     def opinions(self, judge: str, batch: str) -> dict[str, int]:
         """Return the grades that ``judge`` gave in batches other than ``batch``, by pair."""
-        rows = self._reader.execute("SELECT pair, grade FROM opinions WHERE judge = ? AND batch != ?", (judge, batch))
-        return {pair: grade for pair, grade in rows}
+        return dict(self._read("SELECT pair, grade FROM opinions WHERE judge = ? AND batch != ?", judge, batch))
 
     async def remember(self, judge: str, batch: str, grades: Iterable[tuple[str, int]]) -> None:
         """Keep a judge's grades, by pair, for later batches; a pair's first batch stays."""
@@ -138,22 +135,30 @@ class Ledger:
 
     def found(self, source: str, key: str) -> list[str] | None:
         """Return what a look-up found earlier."""
-        row = self._reader.execute("SELECT found FROM lookups WHERE source = ? AND key = ?", (source, key)).fetchone()
-        return None if row is None else json.loads(row[0])
+        rows = self._read("SELECT found FROM lookups WHERE source = ? AND key = ?", source, key)
+        return json.loads(rows[0][0]) if rows else None
 
     async def keep(self, source: str, key: str, found: list[str]) -> None:
         """Keep what a look-up found."""
         statement = "INSERT OR IGNORE INTO lookups (source, key, found) VALUES (?, ?, ?)"
         await self._commit([(statement, (source, key, json.dumps(found)))])
 
+    def _read(self, query: str, *values: str) -> list[Any]:
+        try:
+            return self._reader.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise UserError(f"{self._path}: the ledger cannot be read ({error}); mend it or move it away.") from error
+
     def _commit(self, statements: list[_Statement]) -> asyncio.Future[None]:
         done = asyncio.get_running_loop().create_future()
         self._waiting.put((statements, done))
         return done
 
-    def _write(self, path: Path) -> None:
-        """Write what is waiting, all of it in one transaction: one fsync serves every call that ended meanwhile."""
-        connection = _connect(path)
+    def _write(self, connection: sqlite3.Connection) -> None:
+        """Write what is waiting, all of it in one transaction: one fsync serves every call that ended meanwhile.
+
+        Whatever goes wrong is told to all who wait, and ends the run: a writer that died would leave them waiting.
+        """
         open_ = True
         while open_:
             group = [self._waiting.get()]
@@ -161,16 +166,17 @@ class Ledger:
                 group.append(self._waiting.get())
             work = [one for one in group if one is not None]
             open_ = len(work) == len(group)
-            failure: Exception | None = None
+            failure: UserError | None = None
             try:
                 connection.execute("BEGIN IMMEDIATE")
                 for statements, _ in work:
                     for statement, values in statements:
                         connection.execute(statement, values)
                 connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                failure = error
-                if connection.in_transaction:
+            except Exception as error:
+                said = f"{self._path}: the ledger cannot be written ({type(error).__name__}: {error})"
+                failure = UserError(f"{said}; mend that and annotate again: what was answered is kept.")
+                with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
             for _, done in work:
                 with contextlib.suppress(RuntimeError):  # a run that failed has closed its loop, and waits no more
@@ -185,10 +191,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _resolve(done: asyncio.Future[None], failure: Exception | None) -> None:
+def _resolve(done: asyncio.Future[None], failure: UserError | None) -> None:
     if done.done():
         return
     if failure is None:
         done.set_result(None)
     else:
         done.set_exception(failure)
+        done.exception()  # calls that were cut do not wait for it: that is no fault of theirs

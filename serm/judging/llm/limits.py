@@ -72,7 +72,7 @@ class Limits:
 
 
 class Dead(Exception):
-    """An endpoint has not answered for longer than its judge is patient."""
+    """An endpoint has not answered for longer than its judge is patient, or takes no more calls."""
 
 
 class Breaker:
@@ -81,16 +81,25 @@ class Breaker:
     def __init__(self, patience: float, clock: Clock = time.monotonic) -> None:
         self._patience, self._clock = patience, clock
         self._failures = 0
-        self._opened: float | None = None
+        self._since: float | None = None
+        """The first failure since the last answer."""
+        self._busy = False
         self._pause = FIRST_PAUSE
         self._probe = asyncio.Lock()
         self.reason = ""
         """What the endpoint last failed with."""
 
+    @property
+    def _open(self) -> bool:
+        return self._failures >= FAILURES
+
     def check(self) -> None:
-        """Raise ``Dead`` where no probe is worth it any more."""
-        if self._opened is not None and self._clock() - self._opened > self._patience:
-            raise Dead(self.reason)
+        """Raise ``Dead`` where no probe is worth it any more.
+
+        An endpoint that says itself that it is busy needs no ``FAILURES`` for that: what it asks to wait may be long.
+        """
+        if self._since is not None and (self._open or self._busy) and self._clock() - self._since > self._patience:
+            raise Dead(f"the endpoint does not answer ({self.reason}).")
 
     @asynccontextmanager
     async def passage(self) -> AsyncIterator[None]:
@@ -99,11 +108,11 @@ class Breaker:
         Raises:
             Dead: the endpoint has failed for longer than ``patience`` seconds.
         """
-        if self._opened is None:
+        if not self._open:
             yield
             return
         async with self._probe:
-            if self._opened is not None:
+            if self._open:
                 self.check()
                 await asyncio.sleep(min(self._pause, self._patience))
                 self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -111,11 +120,11 @@ class Breaker:
 
     def succeeded(self) -> None:
         """The endpoint answered: close."""
-        self._failures, self._opened, self._pause = 0, None, FIRST_PAUSE
+        self._failures, self._since, self._busy, self._pause = 0, None, False, FIRST_PAUSE
 
-    def failed(self, reason: str) -> None:
-        """The endpoint did not answer."""
+    def failed(self, reason: str, *, busy: bool = False) -> None:
+        """The endpoint did not answer, or only that it is ``busy``."""
         self._failures += 1
-        self.reason = reason
-        if self._failures >= FAILURES and self._opened is None:
-            self._opened = self._clock()
+        self._busy, self.reason = busy, reason
+        if self._since is None:
+            self._since = self._clock()

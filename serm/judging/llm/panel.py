@@ -15,6 +15,7 @@ from serm.judging.batch import Batch
 from serm.judging.judge import ABSTAINED, GRADES, Integers, Votes
 from serm.judging.llm import prompt
 from serm.judging.llm.budget import NANO, Budget
+from serm.judging.llm.endpoint import Endpoint
 from serm.judging.llm.judge import LLMJudge, Session, votes
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.limits import Breaker
@@ -107,7 +108,12 @@ def session(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> tuple[Se
 async def _ask(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> Asked:
     shared, checks = session(batch, ledger, settings)
     breakers = {llm.base_url: Breaker(llm.patience_seconds) for llm in settings.llms}
-    judges = {llm.name: LLMJudge(llm, shared, breakers[llm.base_url]) for llm in settings.llms}
+    endpoints: dict[str, Endpoint] = {}
+    judges = {}
+    for llm in settings.llms:
+        met = Endpoint.of(llm, breakers[llm.base_url])
+        endpoint = endpoints.setdefault(repr([llm.base_url, llm.model, met.spelling]), met)
+        judges[llm.name] = LLMJudge(llm, shared, endpoint)
     heard_of = await asyncio.gather(*(_hear(judge, batch, checks, shared, settings) for judge in judges.values()))
     heard = dict(zip(judges, heard_of, strict=True))
     paths = {llm.name: llm.paths for llm in settings.llms}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from serm.judging.retrieval import Piece
+from serm.judging.text import plain
 
 TEMPLATES = "v1"
 """The directory of serm/judging/prompts in use; a changed wording is a new directory."""
@@ -89,17 +89,6 @@ class Prompter:
 
     def _cut(self, text: str) -> str:
         return plain(text, self.max_chars)
-
-
-def plain(text: str, max_chars: int) -> str:
-    """Put ``text`` on one line without control and format characters, at most ``max_chars`` long.
-
-    Lone surrogates, which UTF-8 cannot hold, and private characters go too. Zero-width joiners stay: they spell words
-    in Indic scripts and Persian, and emoji. So do characters newer than this Python's Unicode.
-    """
-    unwanted = ("Cc", "Cf", "Cs", "Co")
-    kept = (c if c in "\u200c\u200d" or unicodedata.category(c) not in unwanted else " " for c in text[: 2 * max_chars])
-    return " ".join("".join(kept).split())[:max_chars]
 
 
 def _render(template: str, **values: Any) -> str:
