@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -165,3 +166,12 @@ def foresee(world: Path, *judges: dict[str, object]) -> dict[str, dict[str, floa
 
 def content(out: Path) -> dict[str, bytes]:
     return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.*"))}
+
+
+def ask(world: Path, *judges: dict[str, object], **judging: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Annotate three pairs with few checks; return the votes and the first judge's counts of this run."""
+    write_mined(world, [("green", "en-4"), ("green", "en-2"), ("pet", "en-0")])
+    few = {"gold_pairs": 4, "canaries": 0, "repeats": 0, "min_gold_pairs": 1}
+    out = run_llms(world, *judges, trust=few, agreement="unanimous", **judging)
+    counts = json.loads((out / "panel.json").read_text())["llms"][judges[0]["name"]]["this_run"]
+    return contracts.read(out / "votes", contracts.VOTES).to_pylist(), counts

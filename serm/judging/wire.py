@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import zlib
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
+
+# It logs each request with what the endpoint calls its status: noise, and a stranger's words.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class Unreadable(Exception):
