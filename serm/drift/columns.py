@@ -22,9 +22,17 @@ from evidently.core.report import Snapshot
 from evidently.presets import DataDriftPreset
 
 from serm.atomic import write_json, write_text
+from serm.escaping import policy
 from serm.settings import CycleSettings, DriftSettings
 
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=metric_)[0-9a-f]{32}")
+
+#: Evidently puts texts raw into a script, Plotly takes tags in labels for markup, and so does whoever opens the
+#: snapshot: what a searcher typed goes in without angle brackets. Words, lengths and so the distances stay the same.
+_NO_MARKUP = str.maketrans("<>", "‹›")
+_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+#: The data, a global, Evidently's library, the call that draws.
+_SCRIPTS = 4
 
 #: Column -> Evidently's method; the distances are normed Wasserstein, Jensen-Shannon and a classifier's ROC AUC.
 METHODS = {
@@ -106,17 +114,29 @@ def _sample(impressions: ibis.Table, settings: DriftSettings) -> pd.DataFrame:
         query_length=one_each.query.length().cast("float64"),
         clicked=one_each.clicked.cast("string"),
     ).to_pandas()
+    for name in ("query", "locale"):
+        sample[name] = sample[name].str.translate(_NO_MARKUP)
     return sample
 
 
 def _write(snapshot: Snapshot, out: Path) -> dict[str, Any]:
-    """Write Evidently's HTML and JSON without its random ids and its floats' last digits; return the JSON."""
+    """Write Evidently's HTML, sealed, and JSON without its random ids and its floats' last digits; return the JSON."""
     report: dict[str, Any] = json.loads(snapshot.json(), parse_float=lambda text: round(float(text), 6))
     write_json(out / "report.json", report)
     dumped = json.loads(snapshot.dumps(), parse_float=lambda text: round(float(text), 6))
     write_text(out / "snapshot.json", _without_chance(json.dumps(dumped)))
-    write_text(out / "report.html", _without_chance(snapshot.get_html_str(as_iframe=False)))
+    write_text(out / "report.html", _sealed(_without_chance(snapshot.get_html_str(as_iframe=False))))
     return report
+
+
+def _sealed(page: str) -> str:
+    """Return Evidently's page with a policy under which nothing but its own scripts runs, and nothing is fetched."""
+    scripts = _SCRIPT.findall(page)
+    if len(scripts) != _SCRIPTS:
+        raise RuntimeError(f"Evidently's page has {len(scripts)} scripts, not its own {_SCRIPTS}: is text among them?")
+    allowed = policy(scripts, style_src="'unsafe-inline'", font_src="data:")  # its scripts write styles as they draw
+    charset = '<meta charset="UTF-8">'
+    return page.replace(charset, f'{charset}\n<meta http-equiv="Content-Security-Policy" content="{allowed}">', 1)
 
 
 def _without_chance(text: str) -> str:

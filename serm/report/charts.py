@@ -50,9 +50,8 @@ def columns(number: int, start: float, end: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over positions 1, 2, 3, ...; ``points`` in pixels, as SVG's polyline wants them."""
+    """A line over positions 1, 2, 3, ...; ``dots`` in pixels."""
 
-    points: str
     dots: list[tuple[float, float]]
     vertical: Axis
     first: str
@@ -64,4 +63,4 @@ def curve(values: Sequence[float], width: float = 260, height: float = 120) -> C
     vertical = axis([0.0, *values], height - 22, 8, ticks=2)
     xs = columns(len(values), 34, width - 4)
     dots = [(x, vertical.at(value)) for x, value in zip(xs, values, strict=True)]
-    return Curve(" ".join(f"{x},{y}" for x, y in dots), dots, vertical, "1", str(len(values)))
+    return Curve(dots, vertical, "1", str(len(values)))

@@ -19,13 +19,14 @@ def fetch(workspace: Path, tag: str, out: Path) -> dict[str, str]:
     """Copy the pages of ``tag`` out of DVC to ``out/<tag>/<step>``, unless they are there.
 
     Returns:
-        Step -> the page's address, relative to ``out``; a page that DVC does not have is left out.
+        Step -> the page's address, relative to ``out``; a page that DVC does not have is left out, and so is one
+        without a content security policy: an earlier SERM wrote it, with searchers' scripts in it if there were any.
     """
     found = {}
     for step, (name, opens) in PAGES.items():
-        directory = out / tag / step
-        if (directory / name).exists() or (_pinned(workspace, tag) and _get(workspace, tag, step, name, directory)):
-            found[step] = f"{tag}/{step}/{name}{opens}"
+        directory, page = out / tag / step, f"{tag}/{step}/{name}{opens}"
+        if _sealed(out / page) or (_pinned(workspace, tag) and _get(workspace, tag, step, name, directory, opens)):
+            found[step] = page
     return found
 
 
@@ -36,12 +37,22 @@ def _pinned(workspace: Path, tag: str) -> bool:
     return repository.has_tag(tag) and bool(repository.git("ls-tree", tag, "dvc.lock"))
 
 
-def _get(workspace: Path, tag: str, step: str, name: str, directory: Path) -> bool:
+def _get(workspace: Path, tag: str, step: str, name: str, directory: Path, opens: str) -> bool:
     source = [str(workspace.resolve()), f"cycle/{step}/{name}"]
     try:
         with replace_directory(directory.resolve()) as beside:  # DVC runs in the workspace, not here
             Workspace(workspace).dvc("get", "--quiet", "--rev", tag, "--out", str(beside / name), *source)
+            if not _sealed(beside / f"{name}{opens}"):
+                raise UserError("an earlier SERM wrote it, which did not escape what searchers typed.")
     except UserError as error:
         _LOG.warning("serm: %s will have no link to its %s page: %s", tag, step, error)
         return False
     return True
+
+
+def _sealed(page: Path) -> bool:
+    """Say whether ``page`` is there and has its policy, which stands before all else that a page shows."""
+    if not page.is_file():
+        return False
+    with page.open("rb") as file:
+        return b'<meta http-equiv="Content-Security-Policy"' in file.read(1000)

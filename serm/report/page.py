@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from serm.atomic import write_text
+from serm.escaping import asset, policy, templates
 from serm.report import comparison, formats, linked, loop, proof
 from serm.report.charts import curve
 from serm.workspace import history
@@ -16,6 +15,7 @@ from serm.workspace import history
 #: Trends are shown of so many cycles, the latest (a year of one every two weeks), and details of fewer, so that the
 #: page stays below 3 MB; the table lists all.
 RECENT, DETAILED = 26, 13
+_ROOM = "serm.report"
 
 
 def build(workspace: Path, out: Path) -> Path:
@@ -30,23 +30,20 @@ def build(workspace: Path, out: Path) -> Path:
     """
     cycles = history.read(workspace)
     recent, detailed = cycles[-RECENT:], cycles[-DETAILED:]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("serm.report", "."),
-        autoescape=True,  # queries, titles and reasons come from outside
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(_ROOM)
     environment.filters.update(formats.FILTERS)
+    views = comparison.views(recent)
+    style = "\n".join([asset(_ROOM, "report.css"), *_choices(views)])
     html = environment.get_template("report.html.jinja").render(
         name=workspace.resolve().name,
-        style=Markup((files("serm.report") / "report.css").read_text(encoding="utf-8")),
+        policy=policy(styles=[style]),
+        style=Markup(style),
         cycles=cycles,
         recent=recent,
         detailed=detailed,
         simulated=any(cycle.get("audit") is not None for cycle in cycles),
         pages={cycle.tag: linked.fetch(workspace, cycle.tag, out) for cycle in detailed},
-        views=comparison.views(recent),
+        views=views,
         comparison=comparison,
         proof=proof,
         curve=curve,
@@ -55,6 +52,13 @@ def build(workspace: Path, out: Path) -> Path:
     )
     write_text(out / "index.html", html)
     return out / "index.html"
+
+
+def _choices(views: list[comparison.View]) -> list[str]:
+    """Return the style by which the page shows the view of the chosen measure and test set without a script."""
+    measures, sets = ({getattr(view, name) for view in views} for name in ("measure", "set"))
+    names = [f"m{number + 1}" for number in range(len(measures))] + [f"s{number + 1}" for number in range(len(sets))]
+    return [f".trends:has(#{name}:checked) .view:not(.{name}) {{ display: none; }}" for name in names]
 
 
 def _interval_name(cycles: list[history.Cycle]) -> str:

@@ -88,7 +88,7 @@ def judge(checks: Sequence[Check], cycle: CycleSettings, docs: Path) -> list[Che
         }
         failed += [check for check in profile if not passed[check.rule]]
         verdicts[dataset] = bool(result.success)
-        write_page(docs / f"{dataset}.html", result)
+        write_page(docs / f"{dataset}.html", dataset, cycle, result)
     unchecked = [(check.dataset, check.rule, check.finding) for check in checks if check.value is None]
     write_index(docs / "index.html", cycle, verdicts, unchecked)
     return sorted(failed, key=lambda check: check.severity)

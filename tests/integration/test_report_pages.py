@@ -12,6 +12,8 @@ from browser import Browser
 from serm import report
 from serm.workspace.store import Workspace
 
+SEALED = '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,7 +68,7 @@ def test_linked_pages_come_out_of_dvc_once(tmp_path: Path, monkeypatch: pytest.M
     drift, docs = root / "cycle/drift/report.html", root / "cycle/validate/data_docs/index.html"
     for path in (drift, docs, root / "history/cycle-0001/ingest.json"):
         path.parent.mkdir(parents=True)
-        path.write_text("{}" if path.suffix == ".json" else path.name)
+        path.write_text("{}" if path.suffix == ".json" else f"{SEALED}{path.name}")
     stages = (f"  {step}: {{cmd: 'true', outs: [cycle/{step}]}}\n" for step in ("drift", "validate"))
     (root / "dvc.yaml").write_text("stages:\n" + "".join(stages))
     made.dvc("commit", "--quiet", "--force")
@@ -78,7 +80,15 @@ def test_linked_pages_come_out_of_dvc_once(tmp_path: Path, monkeypatch: pytest.M
     html = report.build(root, out).read_text(encoding="utf-8")
     for address, text in (("drift/report.html", "report.html"), ("validate/data_docs/index.html", "index.html")):
         assert f'href="cycle-0001/{address}"' in html
-        assert (out / "cycle-0001" / address).read_text() == text
+        assert (out / "cycle-0001" / address).read_text() == SEALED + text
     shutil.rmtree(root / ".dvc" / "cache")
     shutil.rmtree(tmp_path / "store", ignore_errors=True)
     assert report.build(root, out).read_text(encoding="utf-8") == html
+
+
+def test_a_page_that_an_earlier_serm_left_unescaped_is_not_linked(tmp_path: Path) -> None:
+    old = tmp_path / "out/cycle-0001/drift/report.html"
+    old.parent.mkdir(parents=True)
+    old.write_text("<!DOCTYPE html><script>var data = '</script><script>alert(1)</script>'</script>")
+    html = report.build(report_history.write(tmp_path / "shop", 1), tmp_path / "out").read_text(encoding="utf-8")
+    assert "cycle-0001/drift/report.html" not in html

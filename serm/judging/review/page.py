@@ -9,11 +9,10 @@ import secrets
 import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
 import uvicorn
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -23,8 +22,10 @@ from starlette.routing import Route
 
 from serm.contracts import Grade
 from serm.errors import UserError
+from serm.escaping import asset, policy, templates
 from serm.judging.review.reviews import Graded, Item, Key, Reviews
 
+_ROOM = "serm.judging.review"
 HOST = "127.0.0.1"
 MAX_NOTE = 1000
 """Characters of a person's note."""
@@ -111,7 +112,7 @@ def application(reviews: Reviews) -> Starlette:
     page itself (a token that other sites cannot read), and only under this machine's own names.
     """
     token = secrets.token_urlsafe(32)
-    page = _page(token)
+    page, headers = _page(token)
     desks: OrderedDict[str, _Desk] = OrderedDict()
 
     def desk_of(request: Request) -> _Desk:
@@ -125,7 +126,7 @@ def application(reviews: Reviews) -> Starlette:
         return desks[sitting]
 
     async def show(_: Request) -> Response:
-        return HTMLResponse(page, headers=_HEADERS)
+        return HTMLResponse(page, headers=headers)
 
     async def state(request: Request) -> Response:
         return _answered(lambda: desk_of(request).state())
@@ -195,19 +196,16 @@ def _field(asked: dict[str, Any], name: str, default: str | None = None) -> str:
     return value
 
 
-_HEADERS = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline';"
-    " script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-}
-
-
-def _page(token: str) -> str:
-    environment = Environment(loader=PackageLoader("serm.judging.review", "."), undefined=StrictUndefined)
-    here = files("serm.judging.review")
-    parts = {name: (here / f"review.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
-    return environment.get_template("review.html.jinja").render(token=token, **parts)
+def _page(token: str) -> tuple[str, dict[str, str]]:
+    """Return the page and its headers; nothing of the queue is in it, its script asks for that."""
+    css, js = (asset(_ROOM, f"review.{name}") for name in ("css", "js"))
+    html = templates(_ROOM).get_template("review.html.jinja").render(token=token, css=Markup(css), js=Markup(js))
+    allowed = policy([js], [css], connect_src="'self'", frame_ancestors="'none'")
+    return html, {
+        "cache-control": "no-store",
+        "content-security-policy": allowed,
+        "x-content-type-options": "nosniff",
+    }
 
 
 def listen(port: int) -> socket.socket:
