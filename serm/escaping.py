@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # `serm --help` does not wait for it
 #: Control characters but tab and newline, line separators, what turns the direction of writing, lone surrogates.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]|~!$#]|(?<=:)/(?=/)|(?<=www)\.")
+_ANGLES = str.maketrans("<>", "‹›")
 #: Characters of one text on a page.
 _LONGEST = 1000
 
@@ -33,6 +34,14 @@ def markdown(text: str) -> str:
     """Return ``text`` on one line of Markdown that every renderer shows as it is: no HTML, emphasis, link or table."""
     one_line = " ".join(visible(text).split())
     return _MARKDOWN.sub(r"\\\g<0>", html.escape(one_line, quote=False))  # entities: not all take \< for text
+
+
+def unmarked(text: str) -> str:
+    """Return ``text`` with ‹› for its angle brackets and � for what is not seen, for tools that escape nothing.
+
+    Its words and its length stay as they are.
+    """
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text.translate(_ANGLES))
 
 
 def policy(scripts: Sequence[str] = (), styles: Sequence[str] = (), **others: str) -> str:

@@ -22,14 +22,11 @@ from evidently.core.report import Snapshot
 from evidently.presets import DataDriftPreset
 
 from serm.atomic import write_json, write_text
-from serm.escaping import policy
+from serm.escaping import policy, unmarked
 from serm.settings import CycleSettings, DriftSettings
 
 _RANDOM_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=metric_)[0-9a-f]{32}")
 
-#: Evidently puts texts raw into a script, Plotly takes tags in labels for markup, and so does whoever opens the
-#: snapshot: what a searcher typed goes in without angle brackets. Words, lengths and so the distances stay the same.
-_NO_MARKUP = str.maketrans("<>", "‹›")
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 #: The data, a global, Evidently's library, the call that draws.
 _SCRIPTS = 4
@@ -114,8 +111,9 @@ def _sample(impressions: ibis.Table, settings: DriftSettings) -> pd.DataFrame:
         query_length=one_each.query.length().cast("float64"),
         clicked=one_each.clicked.cast("string"),
     ).to_pandas()
+    # Evidently puts texts raw into its scripts, its workspaces too, and Plotly takes tags in labels for markup.
     for name in ("query", "locale"):
-        sample[name] = sample[name].str.translate(_NO_MARKUP)
+        sample[name] = sample[name].map(unmarked, na_action="ignore")
     return sample
 
 

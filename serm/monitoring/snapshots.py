@@ -6,11 +6,11 @@ publishing and whose writes can be cut short. Ids come from names, so a cycle th
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from uuid import UUID, uuid5
 
 from serm.atomic import replace_file, write_json, write_text
+from serm.escaping import unmarked
 from serm.workspace import history
 from serm.workspace.store import Workspace
 
@@ -33,7 +33,7 @@ def add(workspace: Path, tag: str, snapshot: Path) -> None:
         snapshot: the drift step's ``snapshot.json``.
     """
     with replace_file(_run(_project(workspace, directory_of(workspace)), tag)) as beside:
-        shutil.copyfile(snapshot, beside)
+        _take(snapshot, beside)
 
 
 def append(workspace: Path, directory: Path) -> list[str]:
@@ -53,6 +53,7 @@ def append(workspace: Path, directory: Path) -> list[str]:
             beside.unlink()  # DVC leaves what is there
             source = [str(repository.path), "cycle/drift/snapshot.json"]
             repository.dvc("get", "--quiet", "--rev", tag, "--out", str(beside), *source)
+            _take(beside, beside)
     return tags
 
 
@@ -73,6 +74,11 @@ def _project(workspace: Path, directory: Path) -> Path:
     about = "The windows of SERM's cycles, each beside the one before."
     write_json(project / "metadata.json", {"id": project.name, "name": name, "description": about, "version": "2"})
     return project
+
+
+def _take(snapshot: Path, to: Path) -> None:
+    """Copy a snapshot; an earlier SERM let searchers' tags in, and Evidently draws and serves what it holds raw."""
+    to.write_text(unmarked(snapshot.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _run(project: Path, tag: str) -> Path:

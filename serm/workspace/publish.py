@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -10,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
+from markupsafe import Markup
 
 from serm.atomic import write_json, write_text
 from serm.errors import UserError
+from serm.escaping import templates
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.workspace.layout import STEPS
 from serm.workspace.store import Workspace, place
+
+_LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 
 
 @step
@@ -96,20 +102,35 @@ def model_card(summaries: Mapping[str, Mapping[str, Any]], settings: Settings) -
     Raises:
         UserError: a summary lacks what the card tells; another SERM wrote it.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("serm.workspace", "."),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    languages = sorted({locale.split("-")[0] for locale in summaries["ingest"].get("locales", {})} - {""})
-    template = environment.get_template("model_card.md.jinja")
+    languages = _languages(summaries["ingest"].get("locales", {}))
+    front = {
+        "library_name": "serm",
+        "language": languages,
+        "tags": ["relevance", "cross-encoder", "search", settings.cycle.name],
+    }
+    template = templates("serm.workspace", "markdown").get_template("model_card.md.jinja")
     try:
-        return template.render(settings=settings, languages=languages, code=code_version(), **summaries)
+        return template.render(
+            front_matter=Markup(yaml.safe_dump(front, sort_keys=False, default_flow_style=None)),  # `no` is a language
+            settings=settings,
+            languages=languages,
+            code=code_version(),
+            **summaries,
+        )
     except jinja2.UndefinedError as error:
         raise UserError(
             f"cycle: a summary was written by another SERM ({error}); run the cycle's steps again."
         ) from error
+
+
+def _languages(locales: Mapping[str, int]) -> list[str]:
+    """Return the languages, as ISO 639 codes, of the ``locales`` (locale to rows) that a log names, the largest 100.
+
+    What a log calls a locale and is none (``en``, ``de-AT``, ``pt_BR``) is left out.
+    """
+    largest = sorted(locales, key=lambda locale: (-locales[locale], locale))
+    found = dict.fromkeys(of[1].lower() for locale in largest if (of := _LOCALE.fullmatch(locale)))
+    return sorted(list(found)[:100])
 
 
 def code_version() -> str:

@@ -1,0 +1,153 @@
+"""Every text of every table poisoned, every page and file that SERM writes opened in a real browser: nothing runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import report_history
+import yaml
+from browser import Browser
+from hostile import PAYLOADS, complaints, injected, poison, poisoned, poisoned_summary, without_policy
+from markdown_it import MarkdownIt
+from prometheus_client.parser import text_string_to_metric_families
+
+from serm import contracts, report, validation
+from serm import engine as engines
+from serm.contracts import IMPRESSIONS
+from serm.drift import columns
+from serm.escaping import unmarked, visible
+from serm.monitoring import exporter
+from serm.settings import Settings
+from serm.workspace.publish import model_card
+
+PAGES = (
+    "report/index.html",
+    "drift/report.html",
+    "validate/data_docs/index.html",
+    "validate/data_docs/impressions.html",
+    "validate/data_docs/judgments.html",
+    "validate/data_docs/documents.html",
+)
+#: Open the rows of Evidently's table, then their tabs, one after the other: there stand the queries. Returns all text.
+UNFOLD = """(async () => {
+  const pause = () => new Promise(done => setTimeout(done, 300));
+  const text = () => document.body.innerText + document.body.textContent;
+  document.querySelectorAll('tbody tr button').forEach(button => button.click());
+  await pause();
+  const seen = [text()];
+  for (const tab of document.querySelectorAll('[role=tab]')) { tab.click(); await pause(); seen.push(text()); }
+  return seen.join();
+})()"""
+
+
+@pytest.fixture(scope="module")
+def written(
+    make_impressions: Callable[..., pa.Table],
+    make_documents: Callable[..., pa.Table],
+    make_judgments: Callable[..., pa.Table],
+    make_settings: Callable[..., Settings],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What the steps write of poisoned tables, one of whose rows breaks a rule, and the report over them."""
+    root = tmp_path_factory.mktemp("hostile")
+    logs = [poisoned(make_impressions(seed=seed)) for seed in range(2)]
+    news = pc.replace_substring(logs[1]["query"], "word", "term")
+    logs[1] = logs[1].set_column(logs[1].schema.get_field_index("query"), IMPRESSIONS.field("query"), news)
+    bad = logs[1].slice(0, 1).to_pylist()[0] | {"locale": poison("xx"), "position": 0}
+    log = pa.concat_tables([logs[1].slice(1), pa.Table.from_pylist([bad], IMPRESSIONS)])
+    judgments = [row | {"source": "seed"} for row in poisoned(make_judgments().slice(0, 1)).to_pylist()]
+    contracts.write(log, root / "window/impressions", IMPRESSIONS)
+    contracts.write(poisoned(make_documents()), root / "documents", contracts.DOCUMENTS)
+    contracts.write(pa.Table.from_pylist(judgments, contracts.JUDGMENTS), root / "judgments", contracts.JUDGMENTS)
+    chosen = make_settings(validation={"max_unjudged_share": 0.1}, drift={"sample_searches": 300})
+    inputs = (root / name for name in ("window", "documents", "judgments", "profiles"))
+    validation.validate(*inputs, root / "validate", chosen)
+    with engines.connect(chosen.engine) as engine:
+        contracts.write(logs[0], root / "reference", IMPRESSIONS)
+        tables = [contracts.scan(engine, root / name, IMPRESSIONS) for name in ("reference", "window/impressions")]
+        (root / "drift").mkdir()
+        columns.compare(*tables, chosen.drift, root / "drift", chosen.cycle)
+    shop = report_history.write(root / "shop <img src=x onerror=pwned=1>", 2)
+    for path in (shop / "history").glob("*/*.json"):
+        path.write_text(json.dumps(poisoned_summary(json.loads(path.read_text()), path.stem)))
+    report.build(shop, root / "report")
+    return root
+
+
+def opened(browser: Browser, page: Path) -> str:
+    """Open ``page``, let it draw, unfold all of it, and return its text."""
+    browser.open(page.as_uri(), 1280, "light")
+    deadline = time.monotonic() + 20
+    while page.name.endswith("report.html") and not browser.tell("document.querySelectorAll('tbody tr').length"):
+        assert time.monotonic() < deadline, "Evidently's page draws nothing"
+    told = browser.call("Runtime.evaluate", expression=UNFOLD, awaitPromise=True, returnByValue=True)
+    text: str = told["result"]["value"]
+    return text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_text_runs_in_a_page_and_its_policy_is_not_even_needed(browser: Browser, written: Path, page: str) -> None:
+    for file in (written / page, without_policy(written / page)):
+        opened(browser, file)
+        assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_policy_alone_stops_what_is_let_in(browser: Browser, written: Path, page: str) -> None:
+    opened(browser, injected(written / page))
+    assert browser.tell("!!document.getElementById('injected')")
+    assert browser.tell("typeof pwned") == "undefined"
+    loaded = [event for event in browser.events if event["method"] == "Network.responseReceived"]
+    assert not any("pwned" in event["params"]["response"]["url"] for event in loaded)
+
+
+def test_what_was_typed_is_shown_as_it_was_typed(browser: Browser, written: Path) -> None:
+    report_text = opened(browser, written / "report/index.html")
+    assert all(visible(one) in report_text for one in PAYLOADS)
+    findings = opened(browser, written / "validate/data_docs/judgments.html")
+    assert visible(poison("fr")) in findings  # a locale without a judgment
+    queries = opened(browser, written / "drift/report.html")
+    assert unmarked("</script><script>pwned=1</script>") in queries
+
+
+def test_a_model_card_is_data_and_text_whatever_a_log_calls_its_locales(
+    browser: Browser, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    summaries = {name: poisoned_summary(one, name) for name, one in report_history.summaries(1).items()}
+    locales = {"no": 9, "de-AT": 5, "pt_BR": 3, "en]\nlicense: pwned": 2, "": 1, **{one: 1 for one in PAYLOADS}}
+    summaries["ingest"]["locales"] = locales
+    summaries["evaluate"] |= {"sets": report_history.summaries(1)["evaluate"]["sets"]}
+    card = model_card(summaries, make_settings())
+    _, front, text = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "serm",
+        "language": ["de", "no", "pt"],
+        "tags": ["relevance", "cross-encoder", "search", "cycle-0001"],
+    }
+    assert len(summaries["evaluate"]["gate"]["rules"]) >= 8
+    renderer = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    page = tmp_path / "card.html"
+    page.write_text(f"<meta charset=utf-8>{renderer.render(text)}", encoding="utf-8")
+    assert "://" not in text  # GitHub makes links of them
+    told = opened(browser, page)
+    assert complaints(browser) == []
+    assert browser.tell("document.querySelectorAll('a, img, hr, code a, b').length") == 0
+    for rule in summaries["evaluate"]["gate"]["rules"]:
+        assert " ".join(visible(rule["reason"]).split()) in told
+
+
+def test_prometheus_reads_a_poisoned_history_as_it_reads_a_clean_one(written: Path, tmp_path: Path) -> None:
+    clean = report_history.write(tmp_path / "clean", 2)
+    found = []
+    for shop in (clean, next(written.glob("shop*"))):
+        exporter.write(shop, tmp_path / "serm.prom")
+        families = text_string_to_metric_families((tmp_path / "serm.prom").read_text(encoding="utf-8"))
+        found.append([(one.name, one.value) for family in families for one in family.samples])
+    names = [sorted(name for name, _ in one if "timestamp" not in name) for one in found]
+    assert names[0] == names[1]
