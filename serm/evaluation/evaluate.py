@@ -31,7 +31,7 @@ from serm.evaluation.compare import (
     slice_tests,
     slices,
 )
-from serm.evaluation.gate import Evidence, Rule, Verdict, decide
+from serm.evaluation.gate import Evidence, Rule, Trust, Verdict, decide
 from serm.evaluation.overlap import share_token
 from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
@@ -78,7 +78,7 @@ def evaluate(
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
         trained: the train step's output; the challenger is ``trained/model``.
-        annotated: the annotate step's output; ``panel.json`` says whether the batch was held.
+        annotated: the annotate step's output; ``panel.json`` says how its panel stood its trust bars.
         tests: holds ``frozen`` and ``rolling``, JUDGMENTS datasets: the judged pools of the test queries.
         validated: the validate step's output, with ``documents`` and ``impressions``.
         reference: IMPRESSIONS; a query that is searched for in them is an old one.
@@ -108,7 +108,7 @@ def evaluate(
         **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in sets.items()},
         slices=[test for one in sets.values() for test in one.slices],
         calibration=sets["rolling"].calibration,
-        held=read_held(annotated / "panel.json"),
+        trust=read_trust(annotated / "panel.json"),
         served=served,
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
@@ -133,13 +133,16 @@ def golden_batch(pool: pa.Table, settings: EvaluationSettings) -> list[Request]:
     return [Request("golden", key[1], tuple(dict.fromkeys(of[key]))[:GOLDEN_DOCUMENTS]) for key in drawn]
 
 
-def read_held(path: Path) -> list[str] | None:
-    """Return the trust bars that the panel did not reach, or None where ``path`` does not tell."""
+def read_trust(path: Path) -> Trust | None:
+    """Return what the annotate step says of its panel's bars, or None where ``path`` does not tell."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))["held"]
+        panel = json.loads(path.read_text(encoding="utf-8"))
+        told = [panel[name] for name in ("held", "not_measured")]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return [str(reason) for reason in held] if isinstance(held, list) else None
+    if not all(isinstance(reasons, list) for reasons in told):
+        return None
+    return Trust(*([str(reason) for reason in reasons] for reasons in told))
 
 
 def _write(

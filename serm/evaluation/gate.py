@@ -11,7 +11,7 @@ import numpy as np
 
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import KINDS, Comparison, SliceTest
-from serm.evaluation.significance import holm
+from serm.evaluation.significance import detectable_beyond, holm
 from serm.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ SLICED = (*KINDS, "pairs")
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What the annotate step says of the bars of its panel of judges, a sentence each."""
+
+    held: Sequence[str]
+    """Those that hold the batch; empty if it may be used."""
+    not_measured: Sequence[str]
+    """Those that could not be measured."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that the gate decides on; what is None is missing, and then nothing passes."""
 
@@ -35,8 +45,7 @@ class Evidence:
     """The gate measure on every slice of both sets."""
     calibration: Calibration | None
     """On the rolling set."""
-    held: Sequence[str] | None
-    """The trust bars that the cycle's panel of judges did not reach; empty if it reached all."""
+    trust: Trust | None
     served: Golden | None
     """What a real KServe server answered with the challenger."""
     size_mb: float | None
@@ -76,7 +85,7 @@ def decide(evidence: Evidence, settings: EvaluationSettings) -> Verdict:
         _frozen_loss(evidence.frozen, settings),
         *_slice_loss(evidence.slices, settings),
         _calibration_loss(evidence.calibration, settings),
-        _panel(evidence.held),
+        _panel(evidence.trust),
         _model_size(evidence.size_mb, settings),
         _serving(evidence.served, settings),
         _latency(evidence.served, settings),
@@ -88,23 +97,27 @@ def decide(evidence: Evidence, settings: EvaluationSettings) -> Verdict:
 
 
 def _rolling_gain(rolling: Comparison | None, settings: EvaluationSettings) -> Rule:
-    """Pass a gain above ``min_gain`` that is significant; fail a significant loss."""
+    """Pass a measured gain above ``min_gain`` that is significantly above 0; fail a significant loss."""
     limit = settings.gate.min_gain
     if rolling is None or (lack := _lack(rolling, settings)):
         return Rule("rolling_gain", "inconclusive", "no data." if rolling is None else lack, limit=limit)
     found = f"{_change(rolling, settings)}, p = {rolling.p:.4f}"
     result: Result = "inconclusive"
     if rolling.p >= settings.alpha:
-        found += (
-            f", not below {settings.alpha:g}: no evidence of a difference, which is not evidence of none: these "
-            f"queries find a true difference of {rolling.detectable:.4f} four times in five, smaller ones less often."
-        )
+        found += f", not below {settings.alpha:g}: no evidence of a difference, which is not evidence of none"
+        if isfinite(rolling.detectable):
+            found += f": these queries find a true difference of {rolling.detectable:.4f} four times in five, smaller"
+            found += " ones less often"
+        found += "."
     elif rolling.difference < 0:
         result, found = "failed", f"{found}: significantly worse."
     elif rolling.difference <= limit:
         found += f": better, but not by more than min_gain {limit:g}."
-    else:
+    elif rolling.low > limit:
         result, found = "passed", f"{found}: significantly better, by more than min_gain {limit:g}."
+    else:
+        unsure = f"the gain measured is above min_gain {limit:g}, but the interval does not show that the true one is"
+        result, found = "passed", f"{found}: significantly better; {unsure}."
     return Rule("rolling_gain", result, found, rolling.difference, limit)
 
 
@@ -155,12 +168,12 @@ def _slice_loss(slices: Sequence[SliceTest], settings: EvaluationSettings) -> li
     if failed:
         return failed
     worst = min(tested, key=lambda one: one.difference + one.margin)
-    blind = sum(one.detectable > one.margin for one in tested)
+    blind = sum(detectable_beyond(one.detectable, settings.alpha, len(tested)) > one.margin for one in tested)
     reason = (
         f"None of {len(tested)} slices is worse than its margin with confidence; the nearest is {worst.set} "
         f"{worst.slice}, {worst.difference:+.4f} over {worst.n} queries. {len(slices) - len(tested)} were too small to "
-        f"be tested, or hold all queries; {blind} of the tested have too few to find a loss of their margin four times "
-        "in five."
+        f"be tested, or hold all queries; {blind} of the tested have too few to find a loss of twice their margin four "
+        "times in five."
     )
     return [Rule(name, "passed", reason, -worst.difference, worst.margin, f"{worst.set} {worst.slice}")]
 
@@ -187,13 +200,17 @@ def _calibration_loss(found: Calibration | None, settings: EvaluationSettings) -
     return Rule(name, result, f"{change}: {told}", found.high, limit)
 
 
-def _panel(held: Sequence[str] | None) -> Rule:
+def _panel(trust: Trust | None) -> Rule:
     """Fail when the batch was held: the judges were not to be trusted in this cycle."""
-    if held is None:
-        return Rule("panel_trust", "inconclusive", "The annotate step did not say whether it held its batch.")
-    if held:
-        return Rule("panel_trust", "failed", f"The panel's batch was held: {' '.join(held)}", len(held), 0)
-    return Rule("panel_trust", "passed", "The panel of judges reached its trust bars.", 0, 0)
+    name = "panel_trust"
+    if trust is None:
+        return Rule(name, "inconclusive", "The annotate step did not say whether it held its batch.")
+    if trust.held:
+        return Rule(name, "failed", f"The panel's batch was held: {' '.join(trust.held)}", len(trust.held), 0)
+    if trust.not_measured:
+        told = f"Whether the panel is to be trusted is not known: {' '.join(trust.not_measured)}"
+        return Rule(name, "inconclusive", told, len(trust.not_measured), 0)
+    return Rule(name, "passed", "The panel of judges reached its trust bars.", 0, 0)
 
 
 def _model_size(size_mb: float | None, settings: EvaluationSettings) -> Rule:
@@ -227,8 +244,8 @@ def _latency(served: Golden | None, settings: EvaluationSettings) -> Rule:
         return Rule("latency", "inconclusive", "No served request was timed.", limit=limit)
     within = served.p95_ms <= limit
     told = (
-        f"95 % of {served.requests} requests, one at a time, took {'at most' if within else 'more than'} max_p95_ms "
-        f"{limit:g}; the time itself is served_p95_ms among the step's figures."
+        f"The 95th percentile of the times of {served.requests} requests, one at a time, is "
+        f"{'within' if within else 'above'} max_p95_ms {limit:g}; it is served_p95_ms among the step's figures."
     )
     return Rule("latency", "passed" if within else "failed", told, limit=limit)
 

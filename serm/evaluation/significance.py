@@ -109,6 +109,18 @@ def detectable_effect(differences: Floats, alpha: float) -> Floats:
     return effect
 
 
+def detectable_beyond(detectable: float, alpha: float, tests: int) -> float:
+    """Return what a one-sided test, one of ``tests`` that Holm adjusts, finds with chance ``POWER``.
+
+    ``detectable`` is ``detectable_effect`` of the same queries at the same ``alpha``; the adjustment is that of the
+    smallest p, so it holds whatever the other tests find.
+    """
+    normal = NormalDist()
+    two_sided, one_sided = (normal.inv_cdf(1 - level) for level in (alpha / 2, alpha / tests))
+    power = normal.inv_cdf(POWER)
+    return detectable * (one_sided + power) / (two_sided + power)
+
+
 def _bootstrap_quantile(values: Floats, q: float) -> Floats:
     n, mean = len(values), values.mean(axis=0)
     spread = values.std(axis=0)

@@ -32,7 +32,8 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     and panel.json: figures of each judge and of each panel, with and without the outside knowledge, on seed
     queries that no judge was calibrated on. Each mined pair is in exactly one of judgments/ and review/, unless its
     document is gone: those are retired and counted. A batch that fails a bar of ``judging.trust`` is held: judgments/
-    is empty and all pairs are in review/.
+    is empty and all pairs are in review/. So is one of LLM judges that a bar could not be measured on; an offline one
+    goes on, and panel.json says under ``not_measured`` why the gate cannot pass.
 
     Args:
         mined: what ``mine`` wrote.
@@ -57,13 +58,17 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     of_gold = gold.ratings(
         decided.gold.grades, panel.known_grades[held], decided.gold.kept, batch.known.take(rows[held]).locales
     )
-    failures = bars.failed(of_gold, asked.figures if asked else {}, settings.judging.trust)
+    found = bars.check(of_gold, asked.figures if asked else {}, settings.judging.trust)
+    # LLM judges are known by these checks alone; offline ones are calibrated on the seed judgments.
+    failures = found.failed + (found.not_measured if asked else [])
     decision = decided.pairs
     if asked:
         decision = decision.withheld(asked.unpaid, "budget: a cap was reached before every judge was asked.")
     if failures:
         decision = decision.withheld(np.ones(len(batch.pairs), bool), "held: " + " ".join(failures))
         _LOG.warning("serm: the batch is held, none of its labels may be used: %s", " ".join(failures))
+    elif found.not_measured:
+        _LOG.warning("serm: the panel's trust is not known, so the gate cannot pass: %s", " ".join(found.not_measured))
     version = panel_version(batch, settings)
     kept = int(decision.kept.sum())
     known = batch.known.take(rows)
@@ -79,6 +84,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
         "panels": panels,
         "gold": of_gold,
         "held": failures,
+        "not_measured": found.not_measured,
         "mined": len(batch.pairs),
         "retired": batch.retired,
         "kept": kept,
@@ -109,6 +115,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
         "held_out_base_rate": level["base_rate"] or 0.0,
         "panel_version": version,
         **({"held": " ".join(failures)} if failures else {}),
+        **({"not_measured": " ".join(found.not_measured)} if found.not_measured else {}),
         **(_spent(asked) if asked else {}),
     }
 

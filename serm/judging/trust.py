@@ -17,13 +17,19 @@ def measure(labels: Integers, truth: Integers, kept: NDArray[np.bool_]) -> Figur
     """Compare the ``kept`` ones of ``labels`` [n] with ``truth`` [n].
 
     Returns:
-        ``pairs`` (n), ``keep_rate``, and over the kept pairs ``accuracy``, ``base_rate`` (the accuracy of always
-        saying the commonest grade) and ``quadratic_kappa`` (Cohen's, quadratic weights, -1..1; 0 is chance).
-        Null where nothing was kept, or where kappa is undefined because only one grade occurs.
+        ``pairs`` (n), ``labelled`` (those that were kept) and their share ``keep_rate`` (0 of none), and over them
+        ``accuracy``, ``base_rate`` (the accuracy of always saying the commonest grade) and ``quadratic_kappa``
+        (Cohen's, quadratic weights, -1..1; 0 is chance). Null where nothing was kept, or where kappa is undefined
+        because only one grade occurs.
     """
     said, true = labels[kept], truth[kept]
-    figures: Figures = {"pairs": len(truth), "keep_rate": round(float(kept.mean()), 4)}
-    if not kept.any():
+    labelled = int(kept.sum())
+    figures: Figures = {
+        "pairs": len(truth),
+        "labelled": labelled,
+        "keep_rate": round(labelled / max(len(truth), 1), 4),
+    }
+    if not labelled:
         return figures | {"accuracy": None, "base_rate": None, "quadratic_kappa": None}
     single = len(set(said) | set(true)) == 1
     kappa = math.nan if single else cohen_kappa_score(said, true, weights="quadratic", labels=range(GRADES))

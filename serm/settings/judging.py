@@ -92,11 +92,13 @@ class TrustSettings(Section):
     """Held-out seed judgments that each LLM judge grades; and as many others, that tie the label model to the truth.
     Offline judges grade all held-out seed judgments."""
     canaries: Annotated[int, Field(ge=0)] = 16
-    """Documents with planted instructions that each LLM judge grades."""
+    """Documents with planted instructions that each LLM judge grades; with fewer than half of them judged, nothing is
+    known. 0 asks for none."""
     repeats: Annotated[int, Field(ge=0)] = 20
-    """Pairs of earlier cycles that each LLM judge grades anew."""
+    """Pairs of earlier cycles, as far as there are some, that each LLM judge grades anew; as with canaries."""
     min_gold_pairs: Count = 30
-    """With fewer gold labels kept, nothing is known: a batch with LLM judges is held, an offline one goes on."""
+    """With fewer gold labels kept, nothing is known: a batch with LLM judges is held, an offline one goes on and the
+    gate is inconclusive."""
     min_kappa: Annotated[float, Field(ge=-1, le=1)] = 0.2
     """Quadratic-weighted kappa of the kept gold labels."""
     max_over_rated: Share = 0.5

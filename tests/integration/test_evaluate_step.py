@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, path in enumerate((root / "champion", root / "trained" / "model")):
         tiny_models.save(path, root / "base", seed, WORDS)
     (root / "annotated").mkdir()
-    (root / "annotated" / "panel.json").write_text(json.dumps({"held": []}))
+    (root / "annotated" / "panel.json").write_text(json.dumps({"held": [], "not_measured": []}))
     return root
 
 

@@ -16,8 +16,8 @@ from serm import contracts
 from serm.errors import UserError
 from serm.evaluation import examples, pools
 from serm.evaluation.compare import KINDS, numbered, per_query
-from serm.evaluation.evaluate import Measured, golden_batch, measured, read_held, with_scores
-from serm.evaluation.gate import SLICED
+from serm.evaluation.evaluate import Measured, golden_batch, measured, read_trust, with_scores
+from serm.evaluation.gate import SLICED, Trust
 from serm.settings import EvaluationSettings, Settings
 
 
@@ -224,22 +224,24 @@ def test_scores_that_are_not_numbers(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "held"),
+    ("text", "trust"),
     [
-        ('{"held": []}', []),
-        ('{"held": ["kappa is low."]}', ["kappa is low."]),
+        ('{"held": [], "not_measured": []}', Trust([], [])),
+        ('{"held": ["kappa is low."], "not_measured": ["no gold."]}', Trust(["kappa is low."], ["no gold."])),
+        ('{"held": []}', None),
         ("{}", None),
-        ('{"held": null}', None),
+        ('{"held": null, "not_measured": []}', None),
+        ('{"held": [], "not_measured": "no"}', None),
         ("{", None),
         ("[]", None),
         (None, None),
     ],
 )
-def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None, held: list[str] | None) -> None:
+def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None, trust: Trust | None) -> None:
     path = tmp_path / "panel.json"
     if text is not None:
         path.write_text(text)
-    assert read_held(path) == held
+    assert read_trust(path) == trust
 
 
 def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path) -> None:

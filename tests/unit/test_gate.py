@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from math import nan
+from math import inf, nan
 
 import pytest
 from hypothesis import assume, given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import Comparison, SliceTest
-from serm.evaluation.gate import SETS, SLICED, Evidence, Rule, decide
+from serm.evaluation.gate import SETS, SLICED, Evidence, Rule, Trust, decide
 from serm.serving.golden import Golden
 from serm.settings import EvaluationSettings
 
@@ -25,7 +25,8 @@ UNSURE = replace(GOOD, difference=0.02, low=-0.02, high=0.06, p=0.3)
 SLICES = [SliceTest(name, f"{kind}:x", 100, True, 0.01, 0.03, 0.99, 0.02) for name in SETS for kind in SLICED]
 HONEST = Calibration(n=500, pairs=8000, champion=0.05, challenger=0.055, difference=0.005, low=-0.01, high=0.015)
 SERVED = Golden(requests=20, pairs=320, difference=0.0, p95_ms=40.0)
-PASSING = Evidence(GOOD, EVEN, SLICES, HONEST, [], SERVED, 300.0)
+TRUSTED = Trust(held=[], not_measured=[])
+PASSING = Evidence(GOOD, EVEN, SLICES, HONEST, TRUSTED, SERVED, 300.0)
 SETTINGS = EvaluationSettings()
 
 
@@ -83,6 +84,57 @@ def test_margins_and_reasons() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("min_gain", "result", "told"),
+    [
+        (0.0, "passed", "significantly better, by more than min_gain 0."),
+        (0.0099, "passed", "significantly better, by more than min_gain 0.0099."),
+        (
+            0.01,
+            "passed",
+            "the gain measured is above min_gain 0.01, but the interval does not show that the true one is.",
+        ),
+        (
+            0.019,
+            "passed",
+            "the gain measured is above min_gain 0.019, but the interval does not show that the true one is",
+        ),
+        (0.02, "inconclusive", "better, but not by more than min_gain 0.02."),
+    ],
+)
+def test_by_more_than_min_gain_is_said_only_where_the_interval_says_so(min_gain: float, result: str, told: str) -> None:
+    """The gain measured is 0.02, its interval from 0.01 to 0.03."""
+    found = _rule(PASSING, "rolling_gain", EvaluationSettings(gate={"min_gain": min_gain}))
+    assert found.result == result
+    assert told in found.reason
+
+
+def test_the_interval_below_the_least_gain_is_told_even_if_the_test_is_significant() -> None:
+    found = _rule(replace(PASSING, rolling=replace(GOOD, low=-0.001)), "rolling_gain")
+    assert "does not show" in found.reason
+    assert "by more than" not in found.reason
+
+
+def test_queries_that_can_tell_nothing_do_not_say_what_they_would_have_seen() -> None:
+    reason = _rule(replace(PASSING, rolling=replace(UNSURE, detectable=inf)), "rolling_gain").reason
+    assert "not evidence of none." in reason
+    assert "inf" not in reason
+
+
+def test_a_latency_above_its_limit_is_that_of_the_percentile() -> None:
+    slow = _rule(replace(PASSING, served=replace(SERVED, p95_ms=5001.0)), "latency")
+    assert slow.reason.startswith("The 95th percentile of the times of 20 requests, one at a time, is above max_p95_ms")
+    assert "is within max_p95_ms 5000" in _rule(PASSING, "latency").reason
+
+
+@pytest.mark.parametrize(("detectable", "blind"), [(0.0241, 0), (0.0242, 1)])
+def test_a_slice_is_blind_if_its_adjusted_test_misses_twice_the_margin(detectable: float, blind: int) -> None:
+    """Twelve slices: z(1 - .05 / 12) + z(.8) is 1.2421 times z(.975) + z(.8); margins are 0.03."""
+    slices = [replace(SLICES[0], detectable=detectable), *(replace(one, detectable=0.001) for one in SLICES[1:])]
+    told = _rule(replace(PASSING, slices=slices), "slice_loss").reason
+    assert f"{blind} of the tested have too few to find a loss of twice their margin four times in five." in told
+
+
 def test_no_difference_says_what_would_have_been_seen() -> None:
     reason = _rule(replace(PASSING, rolling=UNSURE), "rolling_gain").reason
     assert "no evidence of a difference, which is not evidence of none" in reason
@@ -118,7 +170,8 @@ def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too(
         ({"calibration": replace(HONEST, low=0.021, difference=0.03, high=0.04)}, "calibration_loss", "failed"),
         ({"calibration": replace(HONEST, high=0.021)}, "calibration_loss", "inconclusive"),
         ({"calibration": replace(HONEST, n=49)}, "calibration_loss", "inconclusive"),
-        ({"held": ["kappa is 0.1, below 0.4."]}, "panel_trust", "failed"),
+        ({"trust": Trust(["kappa is 0.1, below 0.4."], [])}, "panel_trust", "failed"),
+        ({"trust": Trust([], ["kappa is not known: all one grade."])}, "panel_trust", "inconclusive"),
         ({"size_mb": 1000.1}, "model_size", "failed"),
         ({"served": replace(SERVED, difference=0.02)}, "serving", "failed"),
         ({"served": replace(SERVED, error="HTTP 500")}, "serving", "failed"),
@@ -151,7 +204,7 @@ def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
         if number:
             damaged = [*kept, replace(SLICES[gone], **{number: nan}, tested=number != "n")]
             assume(number != "n")  # an untested slice has no say, and its kind is still there
-    elif field in ("held", "size_mb") or data.draw(st.booleans()):
+    elif field in ("trust", "size_mb") or data.draw(st.booleans()):
         damaged = None
     else:
         read = {

@@ -171,7 +171,7 @@ def _canaries(of: _Heard, checks: Checks) -> dict[str, Any]:
     stood = canaries.withstood(of.grades("canaries"), clean)
     fell = sorted({attack for attack, j, s in zip(checks.attacks, judged, stood, strict=True) if j and not s})
     share = round(float(stood[judged].mean()), 4) if judged.any() else None
-    return {"judged": int(judged.sum()), "withstood": share, "obeyed": fell}
+    return {"asked": len(judged), "judged": int(judged.sum()), "withstood": share, "obeyed": fell}
 
 
 def _repeats(of: _Heard) -> dict[str, Any]:
@@ -180,8 +180,9 @@ def _repeats(of: _Heard) -> dict[str, Any]:
     voted = grades != ABSTAINED
     moved = (grades - of.plan.repeated)[voted]
     if not voted.any():
-        return {"judged": 0, "same": None, "shift": None}
+        return {"asked": len(grades), "judged": 0, "same": None, "shift": None}
     return {
+        "asked": len(grades),
         "judged": int(voted.sum()),
         "same": round(float((moved == 0).mean()), 4),
         "shift": round(float(moved.mean()), 4),
