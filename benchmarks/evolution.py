@@ -24,7 +24,7 @@ import pyarrow as pa
 from serm import contracts, evaluation, judging, mining, stream, training, validation
 from serm.atomic import write_json
 from serm.settings import Settings
-from serm.workspace.advance import merged
+from serm.workspace.merge import merged
 from serm.worlds.emoji import WINDOWS, EmojiWorld
 from serm.worlds.emoji_stream import EmojiStream
 

@@ -34,7 +34,8 @@ def publish(
         "train": Path(trained.path),
         "evaluate": Path(evaluated.path),
     }
-    published = publish(Path(repository), outputs, params.parse(settings))
-    snapshots.add(Path(repository), published["tag"], Path(drifted.path) / "snapshot.json")
+    given = params.parse(settings)
+    published = publish(Path(repository), outputs, given)
+    snapshots.add(Path(repository), given.cycle.name, Path(drifted.path) / "snapshot.json")
     figures.metadata.update(published)
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

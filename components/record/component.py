@@ -22,7 +22,8 @@ def record(
     from serm.workspace.record import record
 
     outputs = {"ingest": Path(window.path), "validate": Path(validated.path), "drift": Path(drifted.path)}
-    recorded = record(Path(repository), outputs, params.parse(settings))
-    snapshots.add(Path(repository), recorded["tag"], Path(drifted.path) / "snapshot.json")
+    given = params.parse(settings)
+    recorded = record(Path(repository), outputs, given)
+    snapshots.add(Path(repository), given.cycle.name, Path(drifted.path) / "snapshot.json")
     figures.metadata.update(recorded)
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

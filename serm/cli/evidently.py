@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import HERE, WorkspacePath
-
 
 def evidently(
-    workspace: WorkspacePath = HERE,
     out: Annotated[
         Path | None, typer.Option(help="The Evidently workspace; else WORKSPACE/evidently, to which cycles append.")
     ] = None,
@@ -19,5 +16,6 @@ def evidently(
     """Append the published cycles' drift snapshots that an Evidently workspace lacks."""
     from serm.monitoring import snapshots
 
-    for tag in snapshots.append(workspace, out or snapshots.directory_of(workspace)):
+    root = Path.cwd()
+    for tag in snapshots.append(root, out or snapshots.directory_of(root)):
         typer.echo(tag)

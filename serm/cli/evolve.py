@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from serm.cli.options import HERE, Json, WorkspacePath
+from serm.cli.options import Json
 from serm.step import Figures
 
 Force = Annotated[bool, typer.Option("--force", help="Run the whole cycle though nothing drifted.")]
 
 
-def evolve(workspace: WorkspacePath = HERE, force: Force = False, json: Json = False) -> None:
+def evolve(force: Force = False, json: Json = False) -> None:
     """Run one evolution cycle: ingest, validate, drift, mine, annotate, train, evaluate, publish, deploy.
 
     When nothing drifted, record follows drift and nothing else: the window's figures stay, and no model is trained.
     """
     from serm.workspace.runner import run_cycle
 
-    costs = run_cycle(workspace, force)
+    costs = run_cycle(Path.cwd(), force)
     if json:
         print(jsonlib.dumps(costs, sort_keys=True))
     else:

@@ -10,8 +10,19 @@ import typer
 from serm.cli.options import Json, Mined, Out, Tests, Validated, show
 from serm.workspace.layout import CYCLE
 
+
+def _from_here(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """Make a directory that was given absolute, for the verb runs at the workspace's root."""
+    source = context.get_parameter_source(str(parameter.name))
+    elsewhere = value.startswith(("hf://", "dvc://", "package:"))
+    return value if elsewhere or source is None or source.name == "DEFAULT" else str(Path(value).absolute())
+
+
 Model = Annotated[
-    str, typer.Option(help="The trained model: a directory, hf://OWNER/NAME, dvc://TAG/PATH or package:NAME.")
+    str,
+    typer.Option(
+        help="The trained model: a directory, hf://OWNER/NAME, dvc://TAG/PATH or package:NAME.", callback=_from_here
+    ),
 ]
 Runtime = Annotated[Literal["onnx", "openvino"], typer.Option(help="What runs the exported model.")]
 Precision = Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serm.cli.options import Json, Judgments, show
+from serm.cli.standing import reads, writes
 from serm.errors import UserError
 from serm.workspace.layout import JUDGMENTS
 
@@ -52,6 +53,7 @@ Ratings = Annotated[str, typer.Option(help="The file's ratings of grade 0, 1, 2 
 
 
 @app.command("import")
+@writes
 def import_(
     file: FileIn,
     locale: Locale,
@@ -61,10 +63,10 @@ def import_(
     quarantine: Quarantine = None,
     json: Json = False,
 ) -> None:
-    """Add the judgments of FILE as seed judgments; a pair that is judged already keeps its grade."""
+    """Add the judgments of FILE as seed judgments; a pair keeps the grade of a person or an earlier seed judgment."""
     from serm import contracts
     from serm.stream.judgments import read, scale
-    from serm.workspace.advance import merged
+    from serm.workspace.merge import keep
 
     aside = quarantine or file.with_name(f"{file.name}.quarantine.jsonl")
     if aside.exists() and file.exists() and aside.samefile(file):
@@ -75,8 +77,7 @@ def import_(
     earlier = contracts.JUDGMENTS.empty_table()
     if judgments.exists():
         earlier = contracts.read(judgments, contracts.JUDGMENTS)
-    both = merged(earlier, new)
-    contracts.write(both, judgments, contracts.JUDGMENTS)
+    both = keep(new, judgments)
     added = both.num_rows - earlier.num_rows
     out = {"quarantined": len(found.quarantined), "of_other_locales": found.of_other_locales}
     figures = {"read": new.num_rows, "added": added, "judged_before": new.num_rows - added, "judgments": both.num_rows}
@@ -107,6 +108,7 @@ def _set_aside(found: Imported, path: Path) -> None:
 
 
 @app.command()
+@reads
 def export(
     file: File,
     locale: Locale,

@@ -7,11 +7,8 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import HERE, WorkspacePath
-
 
 def metrics(
-    workspace: WorkspacePath = HERE,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Serve /metrics on this port, until stopped.")] = 9109,
     textfile: Annotated[
         Path | None, typer.Option(help="Write them once to this *.prom file instead, for node_exporter.")
@@ -21,6 +18,6 @@ def metrics(
     from serm.monitoring import exporter
 
     if textfile:
-        exporter.write(workspace, textfile)
+        exporter.write(Path.cwd(), textfile)
     else:
-        exporter.serve(workspace, port)
+        exporter.serve(Path.cwd(), port)

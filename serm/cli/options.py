@@ -31,9 +31,6 @@ Mined = Annotated[Path, typer.Option(help="What `serm mine` wrote.")]
 Annotated_ = Annotated[Path, typer.Option("--annotated", help="What `serm annotate` wrote.")]
 Trained = Annotated[Path, typer.Option(help="What `serm train` wrote.")]
 Evaluated = Annotated[Path, typer.Option(help="What `serm evaluate` wrote.")]
-WorkspacePath = Annotated[Path, typer.Option(help="The git and DVC workspace.")]
-
-HERE = Path()
 
 
 def show(title: str, figures: Figures, json: bool) -> None:

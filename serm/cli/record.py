@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from serm.cli.options import HERE, Json, Params, WorkspacePath, show
-from serm.workspace.layout import CYCLE, PARAMS
+from pathlib import Path
+
+from serm.cli.options import Json, Params, show
+from serm.workspace.layout import CYCLE, PARAMS, WATCH
 
 
-def record(workspace: WorkspacePath = HERE, params: Params = PARAMS, json: Json = False) -> None:
+def record(params: Params = PARAMS, json: Json = False) -> None:
     """Commit and tag a window in which nothing drifted, in the place of a cycle."""
     from serm import settings
     from serm.monitoring import snapshots
-    from serm.workspace.layout import WATCH
     from serm.workspace.record import record
 
-    outputs = {step: workspace / CYCLE / step for step in WATCH}
-    figures = record(workspace, outputs, settings.load(params))
-    snapshots.add(workspace, str(figures["tag"]), workspace / CYCLE / "drift" / "snapshot.json")
+    root = Path.cwd()
+    given = settings.load(params)
+    figures = record(root, {step: root / CYCLE / step for step in WATCH}, given)
+    snapshots.add(root, given.cycle.name, root / CYCLE / "drift" / "snapshot.json")
     show("record", figures, json)

@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import HERE, WorkspacePath
+from serm.workspace.layout import REPORT
 
 
 def report(
-    workspace: WorkspacePath = HERE,
-    out: Annotated[Path, typer.Option(help="The directory of the HTML pages.")] = Path("report"),
+    out: Annotated[Path, typer.Option(help="The directory of the HTML pages.")] = REPORT,
 ) -> None:
     """Write the HTML report over all published cycles and print its path."""
     from serm import report as pages
 
-    print(pages.build(workspace, out))
+    print(pages.build(Path.cwd(), out))

@@ -87,7 +87,8 @@ def _gauge(name: str, says: str, values: Mapping[Any, Any], labels: tuple[str, .
 def _published(workspace: Path, cycle: Cycle) -> Iterator[Metric]:
     yield _gauge("serm_cycle_number", "The last published cycle.", {(): int(cycle.tag.removeprefix("cycle-"))})
     try:
-        seconds = Workspace(workspace).git("log", "-1", "--format=%ct", cycle.tag, "--")
+        repository = Workspace(workspace)
+        seconds = repository.git("log", "-1", "--format=%ct", repository.tag(cycle.tag), "--")
     except UserError:  # a history without its git
         return
     yield _gauge("serm_cycle_published_timestamp_seconds", "When it was published.", {(): seconds})

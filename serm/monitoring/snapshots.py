@@ -51,8 +51,7 @@ def append(workspace: Path, directory: Path) -> list[str]:
     for tag in tags:
         with replace_file(_run(project, tag).resolve()) as beside:  # DVC runs in the workspace, not here
             beside.unlink()  # DVC leaves what is there
-            source = [str(repository.path), "cycle/drift/snapshot.json"]
-            repository.dvc("get", "--quiet", "--rev", tag, "--out", str(beside), *source)
+            repository.get(tag, "cycle/drift/snapshot.json", beside)
             _take(beside, beside)
     return tags
 

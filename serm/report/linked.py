@@ -34,14 +34,13 @@ def _pinned(workspace: Path, tag: str) -> bool:
     if not (workspace / ".dvc").is_dir():
         return False
     repository = Workspace(workspace)
-    return repository.has_tag(tag) and bool(repository.git("ls-tree", tag, "dvc.lock"))
+    return repository.has_tag(tag) and repository.shows(tag, "dvc.lock")
 
 
 def _get(workspace: Path, tag: str, step: str, name: str, directory: Path, opens: str) -> bool:
-    source = [str(workspace.resolve()), f"cycle/{step}/{name}"]
     try:
         with replace_directory(directory.resolve()) as beside:  # DVC runs in the workspace, not here
-            Workspace(workspace).dvc("get", "--quiet", "--rev", tag, "--out", str(beside / name), *source)
+            Workspace(workspace).get(tag, f"cycle/{step}/{name}", beside / name)
             if not _sealed(beside / f"{name}{opens}"):
                 raise UserError("an earlier SERM wrote it, which did not escape what searchers typed.")
     except UserError as error:

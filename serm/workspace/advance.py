@@ -2,72 +2,115 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from tempfile import TemporaryDirectory
 
 from serm import contracts
-from serm.atomic import write_json
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace.publish import summary
-from serm.workspace.store import Workspace, place
+from serm.workspace import merge
+from serm.workspace.layout import (
+    AFTER,
+    CHAMPION,
+    CYCLE,
+    HISTORY,
+    JUDGMENTS,
+    LOCK,
+    PROFILES,
+    REFERENCE,
+    REVIEWED,
+    STATE,
+    SUPERSEDED,
+    WINDOWS,
+)
+from serm.workspace.lock import writing
+from serm.workspace.pins import bring
+from serm.workspace.progress import Progress
+from serm.workspace.store import Workspace
 
-_KEY = ["query", "locale", "doc_id"]
+#: What the next cycle compares its window with: what the tag pins -> where it goes.
+_WINDOW = {"cycle/validate/impressions": REFERENCE, "cycle/validate/profiles": PROFILES, "cycle/drift/windows": WINDOWS}
 
 
 @step
 def advance(repository: Path, settings: Settings) -> Figures:
-    """Move the world's state past a published cycle; a second call changes nothing.
+    """Move the world's state past a published cycle; a second call changes nothing but what people judged since.
 
-    A challenger that passed the gate becomes the champion. The panel's judgments join the earlier ones in any
-    case: they were earned, whatever the model made of them. So do the human judgments of ``serm review``, if there
-    are any (``reviewed/``). The window becomes the reference; its profile and a sample of it join those of the
-    windows before. A window that was recorded because nothing drifted has no challenger and no panel's judgments.
+    All comes from the cycle's tag: the gate's result out of git, the rest out of DVC by the hashes that the tag pins,
+    whatever lies in ``cycle/`` and ``history/`` by now. A challenger that passed the gate becomes the champion. The
+    panel's judgments join the earlier ones in any case: they were earned, whatever the model made of them. So do the
+    human judgments of ``serm review``, if there are any (``reviewed/``). The window becomes the reference; its profile
+    and a sample of it join those of the windows before. A window that was recorded because nothing drifted has no
+    challenger and no panel's judgments. An advance that was cut short is ended by the next one.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
 
     Raises:
-        UserError: the cycle has been neither published nor recorded.
+        UserError: the cycle has been neither published nor recorded, the state is past a later one, an advance past
+            another one was cut short, HEAD is on no branch, or another command writes in the workspace.
     """
     workspace = Workspace(repository)
-    tag = settings.cycle.name
+    with writing(workspace.path, "serm advance"):
+        tag = settings.cycle.name
+        progress = _checked(workspace, tag)
+        learned = workspace.shows(tag, f"history/{tag}/evaluate.json")
+        promoted = learned and _gate(workspace, tag) == "passed"
+        root = workspace.path
+        if progress.after != tag:
+            Progress(progress.after, progress.champion, advancing=tag).write(root)
+            _take(workspace, tag, learned, promoted)
+        if (root / REVIEWED).exists():
+            merge.keep(contracts.read(root / REVIEWED, contracts.JUDGMENTS), root / JUDGMENTS)
+        present = [path for path in (SUPERSEDED, REVIEWED) if (root / path).exists()]
+        workspace.track(*STATE, *present)
+        done = Progress(tag, "promoted" if promoted else "kept")
+        done.write(root)
+        after = [HISTORY / tag / f"{name}.json" for name in ("deploy", "costs", "audit")]
+        pointers = workspace.pointers(*STATE, *present)
+        commit = workspace.commit(
+            f"After {tag}: champion {done.champion}", (AFTER, CYCLE / "deploy", *after, *pointers)
+        )
+        rows = contracts.read(root / JUDGMENTS, contracts.JUDGMENTS).num_rows
+        return {"champion": str(done.champion), "judgments": rows, "commit": commit}
+
+
+def _checked(workspace: Workspace, tag: str) -> Progress:
+    """Return how far the state is; raises where it cannot be moved past ``tag``."""
+    workspace.require_branch()
     if not workspace.has_tag(tag):
-        raise UserError(f"{repository}: {tag} is not published; run `serm publish` first.")
-    root = workspace.path
-    learned = (root / "history" / tag / "evaluate.json").exists()
-    promoted = learned and summary(root, "evaluate")["gate"]["result"] == "passed"
-    if promoted:
-        place(root / "cycle" / "train" / "model", root / "state" / "champion")
-    judgments = contracts.read(root / "state" / "judgments", contracts.JUDGMENTS)
-    reviewed = ["reviewed"] if (root / "reviewed").exists() else []
-    for added in [*(["cycle/annotate/judgments"] if learned else []), *reviewed]:
-        judgments = merged(judgments, contracts.read(root / added, contracts.JUDGMENTS))
-    contracts.write(judgments, root / "state" / "judgments", contracts.JUDGMENTS)
-    place(root / "cycle" / "validate" / "impressions", root / "state" / "reference")
-    place(root / "cycle" / "validate" / "profiles", root / "state" / "profiles")
-    place(root / "cycle" / "drift" / "windows", root / "state" / "windows")
-    state = (f"state/{name}" for name in ("champion", "judgments", "reference", "profiles", "windows"))
-    workspace.track(*state, *reviewed)
-    write_json(root / "state.json", {"after": tag, "champion": "promoted" if promoted else "kept"})
-    recorded = [path for path in ("history", "cycle/deploy") if (root / path).exists()]
-    workspace.git("add", "state.json", *recorded)
-    commit = workspace.commit(f"After {tag}: champion {'promoted' if promoted else 'kept'}")
-    return {
-        "champion": "promoted" if promoted else "kept",
-        "judgments": judgments.num_rows,
-        "commit": commit,
-    }
+        raise UserError(f"{workspace.path}: {workspace.tag(tag)} is not published; run `serm publish` first.")
+    progress = Progress.read(workspace.path)
+    if progress.advancing not in (None, tag):
+        raise UserError(
+            f"{workspace.path}: `serm advance` past {progress.advancing} was cut short; set cycle.number in params.yaml"
+            " to that cycle's and run it again, before any other."
+        )
+    if progress.after != tag and progress.is_past(tag):
+        raise UserError(
+            f"{workspace.path}: the state is past {progress.after} already; set cycle.number in params.yaml to a later"
+            " cycle's."
+        )
+    return progress
 
 
-def merged(earlier: pa.Table, new: pa.Table) -> pa.Table:
-    """Return ``earlier`` plus the rows of ``new`` whose (query, locale, document) it lacks, sorted by that key.
+def _gate(workspace: Workspace, tag: str) -> str:
+    """Return the gate's result as the tag holds it."""
+    try:
+        return str(json.loads(workspace.show(tag, f"history/{tag}/evaluate.json"))["gate"]["result"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{workspace.path}: {workspace.tag(tag)} holds no gate's result ({error}); publish the cycle again."
+        ) from error
 
-    The first judgment of a pair stands: a panel's label never replaces a seed or human one.
-    """
-    added = new.join(earlier.select(_KEY), keys=_KEY, join_type="left anti")
-    both = pa.concat_tables([earlier, added.select(earlier.column_names).cast(earlier.schema)])
-    return both.take(pc.sort_indices(both, sort_keys=[(name, "ascending") for name in _KEY]))
+
+def _take(workspace: Workspace, tag: str, learned: bool, promoted: bool) -> None:
+    """Bring what the tag pins into the state."""
+    paths = {**_WINDOW, **({"cycle/train/model": CHAMPION} if promoted else {})}
+    with TemporaryDirectory(dir=workspace.path / LOCK.parent, prefix="advance-") as directory:
+        panel = Path(directory) / "judgments"
+        bring(workspace, tag, paths | ({"cycle/annotate/judgments": panel} if learned else {}))
+        if learned:
+            merge.keep(contracts.read(panel, contracts.JUDGMENTS), workspace.path / JUDGMENTS)

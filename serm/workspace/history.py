@@ -118,6 +118,6 @@ def _settings(repository: Workspace | None, tag: str) -> Settings | None:
     if repository is None:
         return None
     try:
-        return params.parse(repository.git("show", f"{tag}:params.yaml"))
+        return params.parse(repository.show(tag, "params.yaml"))
     except UserError:
         return None

@@ -10,7 +10,9 @@ STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate")
 #: Those that every window goes through; the others run where something drifted.
 WATCH = STEPS[:3]
 
-PARAMS = Path("params.yaml")
+PARAMS, DVC = Path("params.yaml"), Path(".dvc")
+SETUP = (DVC / "config", DVC / ".gitignore", Path(".dvcignore"))
+"""What a clone needs to bring anything back."""
 
 #: What the search engine gives.
 LOG, DOCUMENTS, KNOWLEDGE, TESTS = Path("log"), Path("documents"), Path("knowledge"), Path("tests")
@@ -26,6 +28,8 @@ AFTER = Path("state.json")
 CYCLE = Path("cycle")
 """Where each step writes: ``cycle/<step>``."""
 MODEL_CARD = CYCLE / "model_card.md"
+SUPERSEDED = Path("state/superseded")
+"""Judgments that stood in the state until a better one of their pair came; there is none before the first."""
 REVIEWED = Path("reviewed")
 """The human judgments of ``serm review``, until ``advance`` takes them into the state."""
 HISTORY = Path("history")
@@ -35,3 +39,12 @@ TASKS = Path(".kfp")
 EVIDENTLY = Path("evidently")
 """The Evidently workspace to which cycles add their snapshots; git does not see it."""
 REPORT = Path("report")
+LOCK = Path(".serm/lock")
+"""Held by whatever writes in the workspace. ``.serm`` has SERM's own caches and the judges' ledger too; git does not
+see it."""
+
+
+def root_of(directory: Path) -> Path | None:
+    """Return the workspace that ``directory`` lies in: the first one upwards that holds .dvc and params.yaml."""
+    found = (one for one in (directory, *directory.parents) if (one / DVC).is_dir() and (one / PARAMS).is_file())
+    return next(found, None)

@@ -19,7 +19,9 @@ from serm.errors import UserError
 from serm.escaping import templates
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace.layout import STEPS
+from serm.workspace.layout import CYCLE, HISTORY, INPUTS, MODEL_CARD, PARAMS, SETUP, STATE, STEPS
+from serm.workspace.lock import writing
+from serm.workspace.pins import digest, pinned
 from serm.workspace.store import Workspace, place
 
 _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
@@ -28,6 +30,8 @@ _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 @step
 def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -> Figures:
     """Commit and tag a finished cycle, with its model card; a second call with the same bytes changes nothing.
+
+    What is refused is refused before anything is written.
 
     Args:
         repository: the workspace.
@@ -38,57 +42,86 @@ def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -
         ``tag`` and ``commit``.
 
     Raises:
-        UserError: an output is missing, or the tag exists already with other bytes.
+        UserError: an output is missing, the tag exists already with other bytes, HEAD is on no branch, or another
+            command writes in the workspace.
     """
     workspace = Workspace(repository)
-    summaries = placed(workspace, outputs, STEPS)
-    write_text(workspace.path / "cycle" / "model_card.md", model_card(summaries, settings))
-    workspace.dvc("commit", "--quiet", "--force")
-    workspace.git("add", "cycle/model_card.md")
-    gate = summaries["evaluate"]["gate"]["result"]
-    subject = f"the challenger {gate} the gate" if gate != "inconclusive" else gate
-    return tagged(workspace, settings.cycle.name, summaries, subject, f"gate: {gate}")
+    with writing(workspace.path, "serm publish"):
+        summaries = read_summaries(workspace, outputs, STEPS)
+        card = model_card(summaries, settings)
+        tag = settings.cycle.name
+        if not is_published(workspace, tag, outputs, STEPS):
+            pin(workspace, tag, outputs, summaries)
+            write_text(workspace.path / MODEL_CARD, card)
+            gate = summaries["evaluate"]["gate"]["result"]
+            subject = f"the challenger {gate} the gate" if gate != "inconclusive" else gate
+            tag_cycle(workspace, tag, f"{tag}: {subject}", f"gate: {gate}")
+        return pushed(workspace, tag)
 
 
-def placed(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Put the steps' outputs into ``cycle/``, and return their summaries."""
+def read_summaries(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[str]) -> dict[str, Any]:
+    """Return the summaries of the steps' outputs; nothing is written.
+
+    Raises:
+        UserError: the workspace cannot take a commit, an output was not given or is not there, or its summary is not.
+    """
+    workspace.require_branch()
     if missing := sorted(set(steps) - set(outputs)):
         raise UserError(f"{workspace.path}: the outputs of {', '.join(missing)} were not given to be published.")
-    for name in steps:
-        place(outputs[name], workspace.path / "cycle" / name)
-    return {name: summary(workspace.path, name) for name in steps}
+    return {name: summary(outputs[name], name) for name in steps}
 
 
-def tagged(
-    workspace: Workspace, tag: str, summaries: Mapping[str, Mapping[str, Any]], subject: str, said: str
-) -> Figures:
-    """Commit what DVC pinned and the summaries, tag it, and push to DVC's remote if there is one."""
-    for name, figures in summaries.items():
-        write_json(workspace.path / "history" / tag / f"{name}.json", figures)
-    workspace.git("add", "dvc.yaml", "dvc.lock", "params.yaml", "cycle/.gitignore", "history")
-    if workspace.has_tag(tag):
-        _require_same(workspace, tag)
-    else:
-        workspace.commit(f"{tag}: {subject}")
-        workspace.git("tag", "--annotate", tag, "--message", f"SERM {tag}, {said}")
-    if workspace.has_remote():
-        workspace.dvc("push", "--quiet")
-    return {"tag": tag, "commit": workspace.git("rev-list", "-n", "1", tag)}
+def is_published(workspace: Workspace, tag: str, outputs: Mapping[str, Path], steps: Sequence[str]) -> bool:
+    """Tell whether the cycle is tagged already, with these outputs and the settings of params.yaml.
 
-
-def _require_same(workspace: Workspace, tag: str) -> None:
-    changed = workspace.git("diff", "--cached", "--name-only", tag, "--", "dvc.lock", "params.yaml")
+    Raises:
+        UserError: it is tagged with others.
+    """
+    if not workspace.has_tag(tag):
+        return False
+    pins = pinned(workspace, tag)
+    changed = [f"cycle/{name}" for name in steps if pins.get(f"cycle/{name}") != digest(outputs[name])]
+    if workspace.show(tag, str(PARAMS)) != (workspace.path / PARAMS).read_text(encoding="utf-8").strip():
+        changed.append(str(PARAMS))
     if changed:
         raise UserError(
-            f"{workspace.path}: {tag} exists already and {', '.join(changed.split())} differ from it; "
+            f"{workspace.path}: {workspace.tag(tag)} exists already and {', '.join(changed)} differ from it; "
             f"set cycle.number in params.yaml to the next number, or delete the tag to publish again."
         )
+    return True
 
 
-def summary(workspace: Path, name: str) -> dict[str, Any]:
-    """Return the JSON summary that a step wrote into ``cycle/<step>``."""
+def pin(workspace: Workspace, tag: str, outputs: Mapping[str, Path], summaries: Mapping[str, Any]) -> None:
+    """Put the outputs into ``cycle/``, pin them with DVC, and put their summaries into the history of the cycle."""
+    for name in summaries:
+        place(outputs[name], workspace.path / CYCLE / name)
+    workspace.dvc("commit", "--force", *(summaries if len(summaries) < len(STEPS) else ()))
+    history = workspace.path / HISTORY / tag
+    written = {f"{name}.json" for name in summaries}
+    for left in [path for path in history.glob("*") if path.name not in written]:
+        left.unlink()  # of a trial under this tag, which was deleted, or of a publish that was killed
+    for name, figures in summaries.items():
+        write_json(history / f"{name}.json", figures)
+
+
+def tag_cycle(workspace: Workspace, tag: str, message: str, said: str) -> None:
+    """Commit what DVC pinned, the summaries and the pointers of what the cycle read, and tag the commit."""
+    own = (*SETUP, "dvc.yaml", "dvc.lock", PARAMS, CYCLE / ".gitignore", MODEL_CARD, HISTORY / tag)
+    workspace.commit(message, (*own, *workspace.pointers(*INPUTS, *STATE)))
+    workspace.git("tag", "--annotate", workspace.tag(tag), "--message", f"SERM {tag}, {said}")
+
+
+def pushed(workspace: Workspace, tag: str) -> Figures:
+    """Push to DVC's remote, if there is one, and return the cycle's git tag and its commit."""
+    if workspace.has_remote():
+        workspace.dvc("push")
+    return {"tag": workspace.tag(tag), "commit": workspace.git("rev-list", "-n", "1", workspace.tag(tag))}
+
+
+def summary(directory: Path, name: str) -> dict[str, Any]:
+    """Return the JSON summary that a step wrote into ``directory``."""
     names = {"validate": "validation", "mine": "mining", "annotate": "panel", "evaluate": "evaluation"}
-    path = workspace / "cycle" / name / f"{names.get(name, name)}.json"
+    path = directory / f"{names.get(name, name)}.json"
     try:
         loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace.layout import STEPS, WATCH
-from serm.workspace.publish import placed, tagged
+from serm.workspace.layout import WATCH
+from serm.workspace.lock import writing
+from serm.workspace.publish import is_published, pin, pushed, read_summaries, tag_cycle
 from serm.workspace.store import Workspace
 
 
@@ -18,7 +19,8 @@ def record(repository: Path, outputs: Mapping[str, Path], settings: Settings) ->
     """Commit and tag a window in which nothing drifted: what was found in it, and no challenger.
 
     The steps after drift did not run, so ``cycle/`` and dvc.lock keep what the last challenger's cycle left of them
-    (``dvc status`` says that their window is another). A second call with the same bytes changes nothing.
+    (``dvc status`` says that their window is another). A second call with the same bytes changes nothing, and what is
+    refused is refused before anything is written.
 
     Args:
         repository: the workspace.
@@ -29,14 +31,18 @@ def record(repository: Path, outputs: Mapping[str, Path], settings: Settings) ->
         ``tag`` and ``commit``.
 
     Raises:
-        UserError: an output is missing, the window drifted, or the tag exists already with other bytes.
+        UserError: an output is missing, the window drifted, the tag exists already with other bytes, HEAD is on no
+            branch, or another command writes in the workspace.
     """
     workspace = Workspace(repository)
-    tag = settings.cycle.name
-    summaries = placed(workspace, outputs, WATCH)
-    if summaries["drift"]["decision"] != "quiet":
-        raise UserError(f"{repository}: the window of {tag} drifted; run the steps after drift, then `serm publish`.")
-    for name in STEPS[len(WATCH) :]:  # of a trial under this tag, which was deleted
-        (workspace.path / "history" / tag / f"{name}.json").unlink(missing_ok=True)
-    workspace.dvc("commit", "--quiet", "--force", *WATCH)
-    return tagged(workspace, tag, summaries, "nothing drifted", "nothing drifted")
+    with writing(workspace.path, "serm record"):
+        tag = settings.cycle.name
+        summaries = read_summaries(workspace, outputs, WATCH)
+        if summaries["drift"]["decision"] != "quiet":
+            raise UserError(
+                f"{repository}: the window of {tag} drifted; run the steps after drift, then `serm publish`."
+            )
+        if not is_published(workspace, tag, outputs, WATCH):
+            pin(workspace, tag, outputs, summaries)
+            tag_cycle(workspace, tag, f"{tag}: nothing drifted", "nothing drifted")
+        return pushed(workspace, tag)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from serm import contracts
+from serm import settings as params
 from serm.atomic import write_json
 from serm.errors import UserError
 from serm.settings import Settings
@@ -19,7 +20,12 @@ from serm.step import Figures
 from serm.workspace.advance import advance
 from serm.workspace.kfplog import StepLog
 from serm.workspace.layout import CYCLE, HISTORY, INPUTS, PARAMS, PROFILES, STATE, STEPS, TASKS, WINDOWS
+from serm.workspace.lock import writing
+from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, place
+
+PIPELINE = Path(str(files("pipelines") / "compiled" / "evolve.yaml"))
+PACKAGE = Path(__file__).parents[1]
 
 #: The pipeline's tasks whose figures and progress are shown, in order.
 RUN = (*STEPS, "publish", "deploy", "record")
@@ -29,42 +35,80 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
     """Pin the inputs with DVC, run the compiled pipeline with ``kfp.local``, and return each step's figures.
 
     Tasks that an interrupted run finished are taken from KFP's local cache, as long as settings, inputs,
-    pipeline and SERM's own code are the same bytes.
+    pipeline and SERM's own code are the same bytes. What cannot be published is refused before any work.
 
     Raises:
-        UserError: a step failed; the message is the step's own where the input was at fault.
+        UserError: the cycle is done already, it was published with other inputs, another command writes in the
+            workspace, or a step failed; the message is the step's own where the input was at fault.
     """
-    from kfp import components, local
-
     repository = Workspace(workspace)
     root = repository.path
-    remembered = {
-        PROFILES: contracts.PROFILES,
-        WINDOWS / "impressions": contracts.SAMPLES,
-        WINDOWS / "catalogue": contracts.CATALOGUES,
-    }
-    for name, schema in remembered.items():
-        if not (root / name).exists():  # the first cycle of a workspace: DVC wants all inputs there
-            contracts.write(schema.empty_table(), root / name, schema)
-    repository.track(*map(str, (*INPUTS, *STATE)))
-    settings = (root / PARAMS).read_text(encoding="utf-8")
-    pipeline_file = Path(str(files("pipelines") / "compiled" / "evolve.yaml"))
-    tasks = root / TASKS / fingerprint(root, pipeline_file)
+    with writing(root, "serm evolve"):
+        tag = params.load(root / PARAMS).cycle.name
+        _require_open(repository, tag)
+        remembered = {
+            PROFILES: contracts.PROFILES,
+            WINDOWS / "impressions": contracts.SAMPLES,
+            WINDOWS / "catalogue": contracts.CATALOGUES,
+        }
+        for name, schema in remembered.items():
+            if not (root / name).exists():  # the first cycle of a workspace: DVC wants all inputs there
+                contracts.write(schema.empty_table(), root / name, schema)
+        repository.track(*INPUTS, *STATE)
+        tasks = root / TASKS / fingerprint(root, PIPELINE)
+        with contextlib.chdir(root):  # the steps' relative paths, the ledger's among them, are the workspace's
+            _run_pipeline(root, tasks, force)
+        costs = {step: figures for step in RUN if (figures := _figures(tasks, step))}
+        if "publish" in costs:
+            place(_newest(tasks, "deploy") / "deployed", root / CYCLE / "deploy")
+            canary = json.loads((root / CYCLE / "deploy" / "canary.json").read_text(encoding="utf-8"))
+            write_json(root / HISTORY / tag / "deploy.json", canary)
+        write_json(root / HISTORY / tag / "costs.json", costs)
+        return costs
+
+
+def is_done(repository: Workspace, tag: str) -> bool:
+    """Tell whether the cycle is published or recorded, and all that follows in it has run."""
+    return repository.has_tag(tag) and (repository.path / HISTORY / tag / "costs.json").exists()
+
+
+def _require_open(repository: Workspace, tag: str) -> None:
+    """Refuse a run whose cycle could not be published, or has nothing left to do."""
+    repository.require_branch()
+    root = repository.path
+    progress = Progress.read(root)
+    if progress.advancing:
+        raise UserError(f"{root}: `serm advance` past {progress.advancing} was cut short; run it again first.")
+    if progress.is_past(tag):
+        raise UserError(
+            f"{root}: the state is past {progress.after} already; set the next cycle's number, start and end under"
+            " cycle in params.yaml, then run `serm evolve`."
+        )
+    if is_done(repository, tag):
+        raise UserError(f"{root}: {repository.tag(tag)} is done; run `serm advance` to go on to the next cycle.")
+    if not repository.has_tag(tag):
+        return
+    changed = repository.changed(*INPUTS, *STATE)
+    if changed or not (root / TASKS / fingerprint(root, PIPELINE)).is_dir():
+        what = ", ".join(changed) or "params.yaml, an input or SERM itself"
+        raise UserError(
+            f"{root}: {repository.tag(tag)} is published already, and {what} changed since; run `serm deploy` and"
+            " `serm advance` to go on with what was published, or set cycle.number in params.yaml to the next number."
+        )
+
+
+def _run_pipeline(root: Path, tasks: Path, force: bool) -> None:
+    from kfp import components, local
+
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), enable_caching=True)
-    pipeline = components.load_component_from_file(str(pipeline_file))
+    pipeline = components.load_component_from_file(str(PIPELINE))
     uris = {path.name: str(root / path) for path in (*INPUTS, *STATE)}
+    settings = (root / PARAMS).read_text(encoding="utf-8")
     with StepLog(tasks / "log.txt", RUN) as log, contextlib.redirect_stdout(log), _logging_to(log):
         try:
             pipeline(settings=settings, repository=str(root), force=force, **uris)
         except RuntimeError as error:
             raise UserError(f"{log.error or error} The steps' own words are in {log.path}.") from error
-    costs = {step: figures for step in RUN if (figures := _figures(tasks, step))}
-    history = root / HISTORY / str(costs["publish" if "publish" in costs else "record"]["tag"])
-    if "publish" in costs:
-        place(_newest(tasks, "deploy") / "deployed", root / CYCLE / "deploy")
-        write_json(history / "deploy.json", json.loads((root / CYCLE / "deploy" / "canary.json").read_text()))
-    write_json(history / "costs.json", costs)
-    return costs
 
 
 class Stream(Protocol):
@@ -100,35 +144,52 @@ def run_loop(stream: Stream, cycles: int, show: Callable[[dict[str, Figures]], N
         stream: the world.
         cycles: how many.
         show: is given what each step of a cycle took.
+
+    Raises:
+        UserError: as ``run_cycle`` and ``advance`` do.
     """
-    if not stream.is_founded:
-        print(f"Founding the emoji world in {stream.path}: seed judgments, the first champion, simulated users")
-        show({"found": stream.found()})
-    for number in range(1, cycles + 1):
-        if stream.is_past(number):
-            print(f"cycle {number}: done before")
-            continue
-        simulated = stream.open_window(number)
-        settings = stream.settings()
-        print(f"\n{settings.cycle.name}: {settings.cycle.start.date()} to {settings.cycle.end.date()}", flush=True)
+    with writing(stream.path, "serm demo"):
+        if not stream.is_founded:
+            print(f"Founding the emoji world in {stream.path}: seed judgments, the first champion, simulated users")
+            show({"found": stream.found()})
+        for number in range(1, cycles + 1):
+            if stream.is_past(number):
+                print(f"cycle {number}: done before")
+            else:
+                _next(stream, number, show)
+
+
+def _next(stream: Stream, number: int, show: Callable[[dict[str, Figures]], None]) -> None:
+    simulated = stream.open_window(number)
+    settings = stream.settings()
+    tag = settings.cycle.name
+    print(f"\n{tag}: {settings.cycle.start.date()} to {settings.cycle.end.date()}", flush=True)
+    history = stream.path / HISTORY / tag
+    if is_done(Workspace(stream.path), tag):  # it was interrupted after the last step
+        costs = {"simulate": simulated} | json.loads((history / "costs.json").read_text(encoding="utf-8"))
+    else:
         costs = {"simulate": simulated} | run_cycle(stream.path)
-        history = stream.path / HISTORY / settings.cycle.name
-        if "publish" in costs:
-            write_json(history / "audit.json", stream.audit())
-        else:
-            print("Nothing drifted: the window is recorded, and there is nothing to learn from it.")
-        write_json(history / "costs.json", costs)
-        show(costs)
-        advance(stream.path, settings)
+    if "publish" not in costs:
+        print("Nothing drifted: the window is recorded, and there is nothing to learn from it.")
+    elif not Progress.read(stream.path).advancing:  # the audit is of the state that the cycle read
+        write_json(history / "audit.json", stream.audit())
+    write_json(history / "costs.json", costs)
+    show(costs)
+    advance(stream.path, settings)
 
 
-def fingerprint(root: Path, pipeline: Path) -> str:
-    """Return the name under which ``kfp.local`` keeps a run: a hash of settings, inputs, pipeline and SERM's code."""
+def fingerprint(root: Path, pipeline: Path, package: Path = PACKAGE) -> str:
+    """Return the name under which ``kfp.local`` keeps a run: a hash of settings, inputs, pipeline and SERM's own files.
+
+    Args:
+        root: the workspace.
+        pipeline: the compiled pipeline.
+        package: SERM's package; all files in it count but byte code, since a step may read any of them.
+    """
     pointers = sorted(path for path in [*root.glob("*.dvc"), *(root / "state").glob("*.dvc")] if path.is_file())
-    package = Path(__file__).parents[1]
-    sources = sorted([*package.rglob("*.py"), *package.rglob("*.jinja")])
+    own = sorted(path for path in package.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
     digest = hashlib.sha256()
-    for path in [root / PARAMS, pipeline, *pointers, *sources]:
+    for path in [root / PARAMS, pipeline, *pointers, *own]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from serm.atomic import replace_directory, write_text
 from serm.errors import UserError
+from serm.workspace.layout import DVC
 
 #: Hard links, so that the workspace, the cache and the pipeline's own outputs share one copy of a model.
 _CONFIG = """\
@@ -30,11 +35,15 @@ _QUIET = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROM
 
 
 class Workspace:
-    """git and DVC commands in one repository; ``path`` is its root."""
+    """git and DVC commands in one workspace; ``path`` is its root, in a git repository of its own or below one's root.
+
+    A cycle's tag is its name, such as ``cycle-0003``; where the workspace is a directory of a larger repository it is
+    ``search/cycle-0003``, so that several workspaces share one repository.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
-        if not (self.path / ".dvc").is_dir():
+        if not (self.path / DVC).is_dir():
             raise UserError(
                 f"{path}: not a SERM workspace (no .dvc directory); make one with `serm demo` or `dvc init`."
             )
@@ -47,51 +56,141 @@ class Workspace:
         if not _run(["git", "config", "--default", "", "user.email"], path):
             _run(["git", "config", "user.name", "SERM"], path)
             _run(["git", "config", "user.email", "serm@localhost"], path)
-        if not (path / ".dvc").is_dir():
-            _run([*_DVC, "init", "--quiet"], path)
-        write_text(path / ".dvc" / "config", _CONFIG.format(remote=remote.resolve()))
-        workspace = cls(path)
-        workspace.git("add", ".dvc/config")
-        return workspace
+        if not (path / DVC).is_dir():
+            _run([*_DVC, "init"], path)
+        write_text(path / DVC / "config", _CONFIG.format(remote=remote.resolve()))
+        return cls(path)
 
-    def git(self, *arguments: str) -> str:
-        """Run git and return what it printed, stripped."""
-        return _run(["git", *arguments], self.path)
+    def git(self, *arguments: str, index: Path | None = None) -> str:
+        """Run git and return what it printed, stripped; ``index`` stands in for the repository's own."""
+        return _run(["git", *arguments], self.path, {"GIT_INDEX_FILE": str(index)} if index else None)
 
     def dvc(self, *arguments: str) -> str:
-        """Run DVC and return what it printed, stripped."""
+        """Run DVC and return what it printed, stripped. DVC tells why it failed only where it is not told to be quiet.
+
+        Raises:
+            UserError: it failed; the message has DVC's reason.
+        """
         return _run([*_DVC, *arguments], self.path)
 
-    def track(self, *paths: str) -> None:
-        """Put directories under DVC (``dvc add``) and stage their pointers in git."""
-        self.dvc("add", "--quiet", *paths)
-        ignores = sorted({str(Path(path).parent / ".gitignore") for path in paths})  # DVC writes them beside the paths
-        self.git("add", *(f"{path}.dvc" for path in paths), *(name for name in ignores if (self.path / name).exists()))
+    def track(self, *paths: Path) -> None:
+        """Put directories under DVC (``dvc add``); ``pointers`` are what git keeps of them."""
+        self.dvc("add", *map(str, paths))
 
-    def commit(self, message: str) -> str:
-        """Commit what is staged, if anything is, and return the commit's hash."""
-        if self.git("diff", "--cached", "--name-only"):
-            self.git("commit", "--quiet", "--message", message)
+    def changed(self, *paths: Path) -> list[str]:
+        """Return those of the directories whose pointer is not there, or whose bytes are not its."""
+        pointers = {str(path): path.with_name(f"{path.name}.dvc") for path in paths}
+        missing = [name for name, pointer in pointers.items() if not (self.path / pointer).exists()]
+        there = [str(pointer) for name, pointer in pointers.items() if name not in missing]
+        status = json.loads(self.dvc("status", "--json", *there)) if there else {}
+        return missing + [name for name, pointer in pointers.items() if str(pointer) in status]
+
+    def pointers(self, *paths: Path) -> list[Path]:
+        """Return what git keeps of the directories that DVC tracks: pointers, and the ignore files that DVC wrote."""
+        kept = [path.with_name(f"{path.name}.dvc") for path in paths]
+        ignores = {path.parent / ".gitignore" for path in paths if self._ignored(path)}
+        return [path for path in (*kept, *sorted(ignores)) if (self.path / path).exists()]
+
+    def _ignored(self, path: Path) -> bool:
+        """Whether the ignore file beside ``path`` names it, and the commit's own does not; DVC wrote the line then."""
+        file, line = path.parent / ".gitignore", f"/{path.name}"
+        if not (self.path / file).exists() or line not in (self.path / file).read_text(encoding="utf-8").splitlines():
+            return False
+        return line not in self._try("show", f"HEAD:./{file}").splitlines()
+
+    def commit(self, message: str, paths: Iterable[Path | str]) -> str:
+        """Commit the paths as they stand, if they differ from the last commit, and return the commit's hash.
+
+        Nothing else goes into the commit, and whatever the user staged stays staged. A call after one that was cut
+        short ends what that began.
+        """
+        given = [str(path) for path in paths if (self.path / path).exists()]
+        scratch = self.path / DVC / "tmp"
+        scratch.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=scratch, prefix="serm-index-") as directory:
+            index = Path(directory) / "index"
+            if self._try("rev-parse", "--verify", "HEAD"):
+                self.git("read-tree", "HEAD", index=index)
+            self.git("add", "--", *given, index=index)
+            if self.git("diff", "--cached", "--name-only", index=index):
+                self.git("commit", "--quiet", "--message", message, index=index)
+        self.git("reset", "--quiet", "--", *given)
         return self.git("rev-parse", "HEAD")
 
+    def require_branch(self) -> None:
+        """Make sure, before any work, that a commit can be made, and on a branch.
+
+        Raises:
+            UserError: this is no git repository, HEAD is detached, a merge or the like is not ended, or git does not know who commits.
+        """
+        self.git("rev-parse", "--git-dir")  # else it is no git repository, says git
+        if not self._try("symbolic-ref", "--quiet", "HEAD"):
+            raise UserError(
+                f"{self.path}: HEAD is detached, so that the commit would be on no branch; run `git switch main`, or"
+                " `git switch --create NAME` for a branch from here, first."
+            )
+        for head in ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD"):
+            if self._try("rev-parse", "--verify", "--quiet", head):
+                raise UserError(
+                    f"{self.path}: git is in the middle of a {head.removesuffix('_HEAD').lower().replace('_', '-')};"
+                    " end it (`git status` says how) first."
+                )
+        if not self._try("var", "GIT_COMMITTER_IDENT"):
+            raise UserError(
+                f"{self.path}: git does not know who commits; run `git config user.name NAME` and"
+                " `git config user.email ADDRESS` first."
+            )
+
+    def tag(self, name: str) -> str:
+        """Return the git tag of the cycle ``name``."""
+        return self.git("rev-parse", "--show-prefix") + name
+
     def has_tag(self, name: str) -> bool:
-        """Tell whether the tag ``name`` exists."""
-        return bool(self.git("tag", "--list", name))
+        """Tell whether the cycle ``name`` is tagged."""
+        return bool(self.git("tag", "--list", self.tag(name)))
+
+    def shows(self, name: str, path: str) -> bool:
+        """Tell whether the tag of the cycle ``name`` has the file ``path``."""
+        return bool(self.git("ls-tree", self.tag(name), path))
+
+    def show(self, name: str, path: str) -> str:
+        """Return the text of the file ``path`` as the tag of the cycle ``name`` has it."""
+        return self.git("show", f"{self.tag(name)}:./{path}")
+
+    def get(self, name: str, path: str, out: Path) -> None:
+        """Copy what DVC tracks at ``path`` under the tag of the cycle ``name`` to ``out``, which must not be there."""
+        top, prefix = self.git("rev-parse", "--show-toplevel"), self.git("rev-parse", "--show-prefix")
+        self.dvc("get", "--rev", self.tag(name), "--out", str(out.absolute()), top, prefix + path)
 
     def has_remote(self) -> bool:
         """Tell whether DVC has a default remote to push to."""
         return "core.remote" in self.dvc("config", "--list")
 
+    def _try(self, *arguments: str) -> str:
+        """Return what git printed, and nothing where it failed."""
+        command = ["git", *arguments]
+        return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False).stdout.strip()
+
 
 _DVC = (sys.executable, "-m", "dvc")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _run(command: list[str], directory: Path) -> str:
-    done = subprocess.run(command, cwd=directory, env=os.environ | _QUIET, capture_output=True, text=True, check=False)
+def _run(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> str:
+    given = os.environ | _QUIET | (environment or {})
+    done = subprocess.run(command, cwd=directory, env=given, capture_output=True, text=True, check=False)
     if done.returncode:
         shown = " ".join(["dvc", *command[3:]] if command[:3] == list(_DVC) else command)
-        raise UserError(f"{directory}: `{shown}` failed: {(done.stderr or done.stdout).strip()}")
+        raise UserError(f"{directory}: `{shown}` failed: {_reason(done.stderr or done.stdout)}")
     return done.stdout.strip()
+
+
+def _reason(text: str) -> str:
+    """Return a program's own errors in one line: of DVC those that it calls so, of git all that it said."""
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines
+    shown = "; ".join(dict.fromkeys(errors[:4])) + (f"; and {len(errors) - 4} more" if len(errors) > 4 else "")
+    return shown[:2000] or "it did not say why"
 
 
 def place(source: Path, target: Path) -> None:
@@ -101,10 +200,11 @@ def place(source: Path, target: Path) -> None:
     if not source.is_dir():
         raise UserError(f"{source}: no such directory; run the step that writes it first.")
     with replace_directory(target) as beside:
-        shutil.copytree(source, beside, copy_function=_link_or_copy, dirs_exist_ok=True)
+        shutil.copytree(source, beside, copy_function=link_or_copy, dirs_exist_ok=True)
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str, target: str) -> None:
+    """Make ``target`` a hard link to ``source``, or a copy where the file system has no links between them."""
     try:
         os.link(source, target)
     except OSError:

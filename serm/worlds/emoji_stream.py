@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from functools import cached_property
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serm import settings as params
-from serm.atomic import write_json, write_text
+from serm.atomic import write_text
 from serm.settings import Settings
 from serm.step import Figures, step
+from serm.workspace.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, PARAMS, REFERENCE, SETUP, TESTS
+from serm.workspace.progress import Progress
 from serm.workspace.store import TEMPLATE, Workspace
 from serm.worlds import pools, traffic
 from serm.worlds.emoji import WINDOWS, EmojiWorld
@@ -48,13 +49,15 @@ class EmojiStream:
             judgments = self.path / "state" / "judgments"
             training.bootstrap(judgments, self.path / "documents", champion, params.load(self.path / "params.yaml"))
         figures = traffic.simulate_window(self.path, 0, self.world, relevance.load(champion), self._first_stage)
-        workspace.track(
-            "documents", "knowledge", "tests", *(f"state/{n}" for n in ("champion", "judgments", "reference"))
-        )
+        tracked = (DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE)
+        workspace.track(*tracked)
         write_text(self.path / ".gitignore", "/.kfp/\n/.serm/\n/report/\n")
-        write_json(self.path / "state.json", {"after": "cycle-0000", "champion": "promoted"})
-        workspace.git("add", ".gitignore", "dvc.yaml", "params.yaml", "state.json")
-        workspace.commit("The emoji world (simulated users): seed judgments, first champion, reference window")
+        Progress("cycle-0000", "promoted").write(self.path)
+        own = (*SETUP, ".gitignore", "dvc.yaml", PARAMS, AFTER)
+        workspace.commit(
+            "The emoji world (simulated users): seed judgments, first champion, reference window",
+            (*own, *workspace.pointers(*tracked)),
+        )
         return figures
 
     @step
@@ -85,8 +88,7 @@ class EmojiStream:
 
     def is_past(self, number: int) -> bool:
         """Whether the workspace has advanced past cycle ``number``."""
-        after: str = json.loads((self.path / "state.json").read_text(encoding="utf-8"))["after"]
-        return after >= f"cycle-{number:04d}"
+        return Progress.read(self.path).is_past(f"cycle-{number:04d}")
 
     @cached_property
     def _first_stage(self) -> FirstStage:

@@ -14,6 +14,7 @@ from serm import engine as engines
 from serm.drift import columns
 from serm.monitoring import snapshots
 from serm.settings import Settings
+from serm.workspace.layout import SETUP
 from serm.workspace.store import Workspace
 
 
@@ -31,9 +32,8 @@ def publish(workspace: Workspace, number: int, logs: list[pa.Table], settings: S
     history = workspace.path / f"history/{cycle.name}"
     history.mkdir(parents=True)
     (history / "drift.json").write_text("{}")
-    workspace.track("cycle/drift")
-    workspace.git("add", "history")
-    workspace.commit(cycle.name)
+    workspace.track(Path("cycle/drift"))
+    workspace.commit(cycle.name, [*SETUP, "history", *workspace.pointers(Path("cycle/drift"))])
     workspace.git("tag", cycle.name)
 
 
@@ -56,7 +56,7 @@ def test_each_cycle_appends_one_snapshot_and_a_second_call_none(
     of_cycles = snapshots.directory_of(workspace.path)
     assert len(list(of_cycles.glob("*/snapshots/*.json"))) == 1
     assert snapshots.append(workspace.path, of_cycles) == ["cycle-0001"]
-    workspace.track("cycle/drift")  # as `serm advance` does: git is not asked to take what it is told to ignore
+    workspace.track(Path("cycle/drift"))  # as `serm advance` does: git is not asked to take what it is told to ignore
     assert "evidently" not in workspace.git("status", "--porcelain")
 
     evidently = EvidentlyWorkspace(str(out))

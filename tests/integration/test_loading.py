@@ -22,6 +22,7 @@ from serm import relevance
 from serm.errors import UserError
 from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings
+from serm.workspace.layout import CHAMPION, SETUP
 from serm.workspace.store import Workspace
 
 SETTINGS = RelevanceSettings(max_tokens=16)
@@ -113,9 +114,9 @@ def test_a_dvc_tag_gives_the_model_of_that_cycle(saved: Path, tmp_path: Path, mo
     for cycle in (1, 2):
         save(champion, saved / "base", seed=cycle)
         versions.append(relevance.load(champion).version)
-        workspace.track("state/champion")
-        workspace.dvc("push", "--quiet")
-        workspace.commit(f"cycle {cycle}")
+        workspace.track(CHAMPION)
+        workspace.dvc("push")
+        workspace.commit(f"cycle {cycle}", [*SETUP, *workspace.pointers(CHAMPION)])
         workspace.git("tag", f"cycle-000{cycle}")
     shutil.rmtree(workspace.path / ".dvc" / "cache")  # another machine: the bytes come from the remote
     shutil.rmtree(champion)

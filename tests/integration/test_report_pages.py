@@ -71,9 +71,8 @@ def test_linked_pages_come_out_of_dvc_once(tmp_path: Path, monkeypatch: pytest.M
         path.write_text("{}" if path.suffix == ".json" else f"{SEALED}{path.name}")
     stages = (f"  {step}: {{cmd: 'true', outs: [cycle/{step}]}}\n" for step in ("drift", "validate"))
     (root / "dvc.yaml").write_text("stages:\n" + "".join(stages))
-    made.dvc("commit", "--quiet", "--force")
-    made.git("add", ".")
-    made.commit("cycle-0001")
+    made.dvc("commit", "--force")
+    made.commit("cycle-0001", ["."])
     made.git("tag", "cycle-0001")
     shutil.rmtree(root / "cycle")
 

@@ -1,6 +1,7 @@
 """The command line: quick to start, one sentence for a user's mistake, JSON for machines."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +119,53 @@ def test_the_project_s_own_settings_are_good():
 def test_a_time_needs_its_zone():
     with pytest.raises(UserError, match="time zone"):
         settings.parse(PARAMS.replace("Z", ""))
+
+
+@pytest.fixture
+def shop(tmp_path):
+    """A workspace with a log, and a directory in it and one elsewhere to stand in."""
+    root = tmp_path / "shop"
+    (root / ".dvc").mkdir(parents=True)
+    (root / "params.yaml").write_text(PARAMS)
+    (root / "docs/deep").mkdir(parents=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "params.yaml").write_text(PARAMS.replace("number: 1", "number: 7"))
+    return root
+
+
+def test_every_verb_stands_at_the_root_of_the_workspace(shop, tmp_path):
+    for cwd, given in ((shop / "docs/deep", ()), (tmp_path / "elsewhere", ("--workspace", "../shop"))):
+        for verb in ("publish", "record", "advance", "evolve", "ingest", "report", "evidently"):
+            message = one_sentence(serm(verb, *given, cwd=cwd))
+            assert "not a SERM workspace" not in message
+            assert "cycle-0007" not in message
+            assert "elsewhere" not in message
+    assert "no such directory" in one_sentence(serm("ingest", "--workspace", "nowhere", cwd=tmp_path))
+
+
+def test_what_the_user_gives_is_relative_to_where_the_user_is(shop, tmp_path):
+    message = one_sentence(serm("ingest", "--log", "mine", cwd=shop / "docs"))
+    assert str(shop / "docs/mine") in message
+    message = one_sentence(serm("advance", "--params", "nowhere.yaml", cwd=shop / "docs"))
+    assert str(shop / "docs/nowhere.yaml") in message
+    message = one_sentence(serm("export", "--model", "model", cwd=shop / "docs"))
+    assert str(shop / "docs/model") in message
+
+
+def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(shop):
+    from typer.main import get_command
+
+    from serm.cli import app
+    from serm.workspace.lock import writing
+
+    commands = get_command(app).commands
+    verbs = {name: one for name, one in commands.items() if name not in ("doctor", "judgments", "review")}
+    assert all(any("--workspace" in option.opts for option in one.params) for one in verbs.values())
+    with writing(shop, "serm evolve"):
+        lock = (shop / ".serm/lock").read_text()
+        lock = lock.replace(f'"pid": {os.getpid()}', '"pid": 99999999')  # as if these were not its own children
+        (shop / ".serm/lock").write_text(lock)
+        for verb in ("publish", "ingest", "train", "evidently"):
+            assert "`serm evolve` has been writing" in one_sentence(serm(verb, cwd=shop))
+        assert "no cycle to report on" in one_sentence(serm("report", cwd=shop))

@@ -1,0 +1,77 @@
+"""Which judgment of a pair stands, and what becomes of the others."""
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+from workspace_world import judgments
+
+from serm import contracts
+from serm.workspace.merge import keep, merged
+
+PAIRS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 3)), max_size=4)
+TABLES = st.lists(st.tuples(st.sampled_from(["human", "seed", "panel"]), st.integers(0, 3), PAIRS), max_size=5)
+
+
+def _tables(drawn):
+    """One table a drawn batch: each pair once, as the datasets have it."""
+    return [judgments({(q, d): (q, d, g) for q, d, g in rows}.values(), *batch) for *batch, rows in drawn]
+
+
+@settings(derandomize=True, deadline=None)
+@given(TABLES, st.randoms(use_true_random=False))
+def test_a_persons_grade_stands_in_whichever_order_the_judgments_come(drawn, random):
+    tables = _tables(drawn)
+    random.shuffle(tables)
+    state = contracts.JUDGMENTS.empty_table()
+    for table in tables:
+        state = merged(state, table)
+    given_rows = [row for table in tables for row in table.to_pylist()]
+    stands = {(row["query"], row["doc_id"]): row for row in state.to_pylist()}
+    assert len(stands) == state.num_rows
+    assert stands.keys() == {(row["query"], row["doc_id"]) for row in given_rows}
+    for key, row in stands.items():
+        rivals = [one for one in given_rows if (one["query"], one["doc_id"]) == key]
+        people = [one["cycle"] for one in rivals if one["source"] == "human"]
+        if people:
+            assert (row["source"], row["cycle"]) == ("human", max(people))
+        elif any(one["source"] == "seed" for one in rivals):
+            assert row["source"] == "seed"
+        assert row in rivals
+
+
+@settings(derandomize=True, deadline=None)
+@given(TABLES)
+def test_a_merge_again_changes_nothing(drawn):
+    state = contracts.JUDGMENTS.empty_table()
+    for table in _tables(drawn):
+        state = merged(state, table)
+        assert merged(state, table).equals(state)
+
+
+def test_a_panel_label_never_replaces_an_earlier_judgment():
+    earlier = judgments([("cat", "d", 2)])
+    new = judgments([("cat", "d", 0), ("cat", "e", 1)], "panel", 3)
+    both = merged(earlier, new)
+    assert both.select(["query", "doc_id", "grade", "source"]).to_pylist() == [
+        {"query": "cat", "doc_id": "d", "grade": 2, "source": "seed"},
+        {"query": "cat", "doc_id": "e", "grade": 1, "source": "panel"},
+    ]
+    assert merged(both, new).equals(both)
+
+
+def test_what_no_longer_stands_is_kept_beside_the_judgments(tmp_path):
+    state = tmp_path / "state" / "judgments"
+    keep(judgments([("fox", "d", 3), ("fox", "e", 2)], "panel", 1), state)
+    for _ in range(2):  # a second call, as after one that was cut short, adds nothing
+        keep(judgments([("fox", "d", 0)], "human", 1), state)
+    keep(judgments([("fox", "d", 1)], "human", 4), state)
+    keep(judgments([("fox", "d", 2)], "human", 2), state)  # an older answer, imported late
+    stands = contracts.read(state, contracts.JUDGMENTS).select(["doc_id", "grade", "source", "cycle"]).to_pylist()
+    assert stands == [
+        {"doc_id": "d", "grade": 1, "source": "human", "cycle": 4},
+        {"doc_id": "e", "grade": 2, "source": "panel", "cycle": 1},
+    ]
+    trace = contracts.read(tmp_path / "state" / "superseded", contracts.JUDGMENTS)
+    assert [(row["grade"], row["source"], row["cycle"]) for row in trace.to_pylist()] == [
+        (0, "human", 1),
+        (3, "panel", 1),
+    ]
