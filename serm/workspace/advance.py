@@ -25,7 +25,7 @@ from serm.workspace.layout import (
     SUPERSEDED,
     WINDOWS,
 )
-from serm.workspace.lock import writing
+from serm.workspace.lock import reviews_at_rest, writing
 from serm.workspace.pins import bring
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
@@ -62,10 +62,11 @@ def advance(repository: Path, settings: Settings) -> Figures:
         if progress.after != tag:
             Progress(progress.after, progress.champion, advancing=tag).write(root)
             _take(workspace, tag, learned, promoted)
-        if (root / REVIEWED).exists():
-            merge.keep(contracts.read(root / REVIEWED, contracts.JUDGMENTS), root / JUDGMENTS)
-        present = [path for path in (SUPERSEDED, REVIEWED) if (root / path).exists()]
-        workspace.track(*STATE, *present)
+        with reviews_at_rest(root):
+            if (root / REVIEWED).exists():
+                merge.keep(contracts.read(root / REVIEWED, contracts.JUDGMENTS), root / JUDGMENTS)
+            present = [path for path in (SUPERSEDED, REVIEWED) if (root / path).exists()]
+            workspace.track(*STATE, *present)
         done = Progress(tag, "promoted" if promoted else "kept")
         done.write(root)
         after = [HISTORY / tag / f"{name}.json" for name in ("deploy", "costs", "audit")]

@@ -16,7 +16,7 @@ import psutil
 
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.workspace.layout import LOCK
+from serm.workspace.layout import LOCK, REVIEWED_LOCK
 
 
 @contextmanager
@@ -53,6 +53,17 @@ def writing(root: Path, verb: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+@contextmanager
+def reviews_at_rest(root: Path) -> Iterator[None]:
+    """Keep ``serm review`` from writing to the workspace's ``reviewed/`` while the block runs.
+
+    People grade for days, so a review does not hold the workspace's lock, but this one, for each answer.
+    """
+    with (root / REVIEWED_LOCK).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _locked(file: TextIO) -> bool:

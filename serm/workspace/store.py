@@ -121,7 +121,8 @@ class Workspace:
         """Make sure, before any work, that a commit can be made, and on a branch.
 
         Raises:
-            UserError: this is no git repository, HEAD is detached, a merge or the like is not ended, or git does not know who commits.
+            UserError: this is no git repository, HEAD is detached, a merge or the like is not ended, or git does not
+                know who commits.
         """
         self.git("rev-parse", "--git-dir")  # else it is no git repository, says git
         if not self._try("symbolic-ref", "--quiet", "HEAD"):

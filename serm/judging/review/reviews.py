@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serm import contracts
-from serm.atomic import replace_directory
+from serm.atomic import replace_directory, write_text
 from serm.contracts import Grade
 from serm.errors import UserError
 
@@ -191,8 +191,10 @@ class Reviews:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock of ``out``, with what is on disk read; it goes with the process, however that ends."""
-        self.out.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.out.parent / f".{self.out.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        locks = self.out.parent / ".serm"  # of the workspace's, beside its other locks; git does not see it
+        if not (locks / ".gitignore").exists():
+            write_text(locks / ".gitignore", "*\n")
+        handle = os.open(locks / f"{self.out.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             self._reread()
