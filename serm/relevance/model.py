@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from serm.atomic import replace_directory
+from serm.errors import UserError
 from serm.relevance.encoder import (
     CPU,
     Encoded,
@@ -34,7 +35,7 @@ from serm.relevance.encoder import (
 from serm.relevance.interface import Indices, Scores, length_batches, unique
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
-from serm.relevance.saved import finish, verify
+from serm.relevance.saved import finish, prove, verify
 
 FAMILY = "cross-encoder"
 CHUNK_PAIRS = 16_384
@@ -194,10 +195,14 @@ def read(path: Path, config: dict[str, Any], version: str) -> RelevanceModel:
     """Read a saved cross-encoder; its tensors are mapped from disk, after each file's sha256 was checked.
 
     Raises:
-        UserError: a file was changed.
+        UserError: a file was changed, or is not what its name says.
     """
     verify(path, config, ["model.safetensors"])
-    model = RelevanceModel.from_encoder(read_encoder(path, config), config["layers"])
+    encoder = read_encoder(path, config)
+    if not isinstance(config["layers"], int) or not 1 <= config["layers"] <= len(encoder.body.encoder.layer):
+        raise UserError(f"{path}/config.json: layers is not 1 to the encoder's {len(encoder.body.encoder.layer)}.")
+    model = RelevanceModel.from_encoder(encoder, config["layers"])
     assign(model.residual, path / "model.safetensors")
     model.version = version
+    prove(model, path)
     return model

@@ -8,10 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from serm.errors import UserError
-from serm.relevance.location import require_safetensors
+from serm.relevance.interface import Scorer
+from serm.relevance.repository import is_inside, refuse_code_in, require_safetensors
 
 FORMAT = 3
+_LONG = "a " * 600
+"""More tokens than any model reads."""
 
 
 def finish(beside: Path, config: dict[str, Any]) -> str:
@@ -39,13 +44,17 @@ def read_config(path: Path) -> tuple[dict[str, Any], str]:
     except OSError as error:
         require_safetensors(path)
         raise UserError(f"{path}: no config.json there; give a model that SERM saved.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}/config.json: not JSON ({error}); restore it with dvc checkout.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         require_safetensors(path)
         found = config.get("format") if isinstance(config, dict) else None
         raise UserError(f"{path}/config.json: format {found!r}, expected {FORMAT}; train the model again.")
-    if missing := [name for name in config["sha256"] if not (path / name).is_file()]:
+    refuse_code_in(config, path / "config.json")
+    hashes = config.get("sha256")
+    if not isinstance(hashes, dict) or not all(map(is_inside, hashes)):
+        raise UserError(f"{path}/config.json: sha256 does not name the model's files; restore it with dvc checkout.")
+    if missing := [name for name in hashes if not (path / name).is_file()]:
         raise UserError(f"{path}: {', '.join(missing)} is missing; restore it with dvc checkout.")
     return config, _version(text)
 
@@ -63,6 +72,18 @@ def verify(path: Path, config: dict[str, Any], names: Iterable[str]) -> None:
                 f"{path / name}: cut off or changed (its sha256 is not {str(wanted)[:12]}..., as config.json says);"
                 " restore it with dvc checkout."
             )
+
+
+def prove(model: Scorer, path: Path) -> None:
+    """Score a long pair and an empty one, so that a model which cannot score is refused before it is relied upon.
+
+    Raises:
+        UserError: its distributions are none.
+    """
+    scores = model.score([_LONG, ""], [_LONG, ""])
+    rows = scores.distribution
+    if not (np.isfinite(rows).all() and (rows >= -1e-6).all() and np.allclose(rows.sum(1), 1, atol=1e-6)):
+        raise UserError(f"{path}: its scores are no distributions over the grades; train or export the model again.")
 
 
 def _sha256(path: Path) -> str:

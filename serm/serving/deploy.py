@@ -34,6 +34,8 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
     gate = _gate(evaluated / "evaluation.json")
     passed = gate == "passed"
     percent = settings.serving.canary_percent if passed else 0
+    manifest = manifests.inference_service(settings, percent)
+    can_write(out)
     with server.running({"champion": champion, "challenger": trained / "model"}) as ready:
         requests = replay.sample(validated, settings)
         if not requests:
@@ -50,7 +52,6 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
         else f"The gate was {gate}: the challenger gets no traffic."
     )
     with replace_directory(out) as beside:
-        manifest = manifests.inference_service(settings, percent)
         write_text(beside / "inferenceservice.yaml", manifests.as_yaml(manifest))
         write_json(
             beside / "canary.json",

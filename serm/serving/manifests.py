@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from serm.relevance.location import parts
 from serm.settings import Settings
 
 #: The ServingRuntime that runs ``serm.serving.predictor`` (manifests/base/servingruntime.yaml).
@@ -22,6 +23,7 @@ def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
 
     Raises:
         ValueError: ``percent`` is not in 0 to 100, which no schema checks in Knative mode.
+        UserError: ``serving.storage_uri`` or ``serving.champion_uri`` is an address that could lead elsewhere.
     """
     if not 0 <= percent <= 100:
         raise ValueError(f"percent must be 0 to 100, got {percent}")
@@ -57,6 +59,7 @@ def as_yaml(manifest: dict[str, Any]) -> str:
 
 
 def _predictor(storage_uri: str) -> dict[str, Any]:
+    parts(storage_uri)
     return {
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},

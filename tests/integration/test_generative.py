@@ -226,11 +226,35 @@ def test_the_miner_takes_the_model(champion: Path, make_settings: Callable[..., 
     assert np.asarray(scored["disagreement"]).max() <= 3
 
 
+def test_a_saved_model_cannot_run_code_by_its_prompt_or_bring_a_pickled_adapter(bases: Path, tmp_path: Path) -> None:
+    model = GenerativeModel.from_base(str(bases / "lm"), options(bases))
+    marker = tmp_path / "ran"
+    model.prompt = (
+        "{{ cycler.__init__.__globals__.os.system('touch " + str(marker) + "') }}{{ query }}{{ document }}\nGrade:"
+    )
+    model.save(tmp_path / "model")
+    with pytest.raises(UserError, match="cannot be read as a generative model"):
+        relevance.load(tmp_path / "model")
+    assert not marker.exists()
+    model.save(tmp_path / "other")
+    weights = tmp_path / "other" / "adapter" / "adapter_model.safetensors"
+    weights.rename(weights.with_name("adapter_model.bin"))
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors"):
+        relevance.load(tmp_path / "other")
+
+
 def test_a_base_that_cannot_grade_is_refused(bases: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(bases / "lm", tmp_path / "other")
+    for file in (bases / "encoder").glob("tokenizer*"):
+        shutil.copy(file, other)
     with pytest.raises(UserError, match="its tokenizer does not write Grade: 0 to Grade: 3"):
+        GenerativeModel.from_base(str(other), options(bases))
+    with pytest.raises(UserError, match=r"its weights lack 6 tensors, such as cls.predictions"):  # no random head
         GenerativeModel.from_base(str(bases / "encoder"), options(bases))
     with pytest.raises(UserError, match="no such directory"):
         GenerativeModel.from_base(str(bases / "none"), options(bases))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(UserError, match="pickled weights"):
-        GenerativeModel.from_base(str(tmp_path), options(bases))
+        GenerativeModel.from_base(str(pickled), options(bases))

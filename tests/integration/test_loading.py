@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import shutil
@@ -16,11 +17,14 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import save
 
 from serm import relevance
 from serm.errors import UserError
 from serm.relevance.encoder import load_encoder
+from serm.relevance.generative import GenerativeModel
 from serm.settings import RelevanceSettings
 from serm.workspace.layout import CHAMPION, SETUP
 from serm.workspace.store import Workspace
@@ -107,6 +111,225 @@ def test_a_missing_file_and_another_format_are_named(model: Path) -> None:
         relevance.load(model)
 
 
+def _rewrite(model: Path, **changes: object) -> None:
+    """Change config.json as somebody would by hand, the files' hashes right."""
+    config = json.loads((model / "config.json").read_text())
+    for name in config["sha256"]:
+        config["sha256"][name] = hashlib.sha256((model / name).read_bytes()).hexdigest()
+    (model / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"layers": 3}, "layers is not 1 to the encoder's 2"),
+        ({"layers": 0}, "layers is not 1"),
+        ({"layers": "two"}, "layers is not 1"),
+        ({"max_tokens": 10**6}, "cannot be read as a cross-encoder"),
+        ({"max_tokens": None}, "cannot be read as a cross-encoder"),
+        ({"batch_tokens": "wide"}, "cannot be read as a cross-encoder"),
+        ({"encoder": None}, "cannot be read as a cross-encoder|expected a JSON object"),
+        ({"encoder": {"model_type": "no such"}}, "cannot be read as a cross-encoder"),
+        ({"sha256": None}, "sha256 does not name the model's files"),
+        ({"sha256": {"../../etc/passwd": "0"}}, "sha256 does not name the model's files"),
+        ({"sha256": {}}, "cut off or changed"),
+        ({"family": ["cross-encoder"]}, "expected cross-encoder"),
+    ],
+)
+def test_a_config_made_by_hand_is_one_sentence(model: Path, changes: dict[str, object], why: str) -> None:
+    _rewrite(model, **changes)
+    with pytest.raises(UserError, match=why) as refused:
+        relevance.load(model)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["layers", "max_tokens", "batch_tokens", "encoder", "sha256", "family", "format"])
+def test_a_config_without_a_field_is_one_sentence(model: Path, name: str) -> None:
+    config = json.loads((model / "config.json").read_text())
+    del config[name]
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError):
+        relevance.load(model)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"hidden_size": 10**12},
+        {"num_hidden_layers": 10**12},
+        {"num_hidden_layers": 1},
+        {"intermediate_size": 10**13},
+        {"max_position_embeddings": 10**13},
+        {"vocab_size": 10**13},
+        {"num_attention_heads": 7},
+    ],
+)
+def test_a_config_that_asks_for_other_sizes_gets_no_memory(model: Path, size: dict[str, int]) -> None:
+    encoder = json.loads((model / "config.json").read_text())["encoder"]
+    _rewrite(model, encoder={**encoder, **size})
+    if "vocab_size" in size:  # no business of the layers
+        relevance.load(model)
+        return
+    with pytest.raises(UserError):
+        relevance.load(model)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, "{}", '{"model": {"type": "WordLevel", "vocab": {}, "unk_token": "x"}}', "\udcff"]
+)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_json_made_by_hand_is_one_sentence(model: Path, name: str, text: str) -> None:
+    (model / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    if name != "config.json":
+        _rewrite(model)
+    with pytest.raises(UserError) as refused:
+        relevance.load(model)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [torch.zeros(3, 16).half(), torch.zeros(11, 8).half(), torch.zeros(11).half(), torch.zeros(11, 16, 2).half()],
+)
+def test_embeddings_of_another_shape_are_one_sentence(model: Path, words: torch.Tensor) -> None:
+    save_file({"words": words}, model / "embeddings.safetensors")
+    _rewrite(model)
+    with pytest.raises(UserError, match=r"tokenizer knows 11 tokens|cannot be read as a cross-encoder"):
+        relevance.load(model)
+    save_file({"other": words}, model / "embeddings.safetensors")
+    _rewrite(model)
+    with pytest.raises(UserError, match="cannot be read as a cross-encoder"):
+        relevance.load(model)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["base.safetensors", "embeddings.safetensors", "model.safetensors"])
+def test_weights_that_are_not_finite_are_refused(model: Path, name: str, value: float) -> None:
+    state = load_file(model / name)
+    next(iter(state.values())).view(-1)[-1] = value
+    save_file(state, model / name)
+    _rewrite(model)
+    with pytest.raises(UserError, match=rf"{name.replace('.', chr(92) + '.')}: .* not finite"):
+        relevance.load(model)
+
+
+def test_a_base_with_weights_that_are_not_finite_or_missing_is_refused(saved: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(saved / "base", tmp_path / "base")
+    whole = load_file(base / "model.safetensors")
+    name = "encoder.layer.0.attention.self.query.weight"
+    save_file({**whole, name: whole[name] * math.nan}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"{name} holds weights that are not finite"):
+        load_encoder(str(base), SETTINGS)
+    save_file({key: value for key, value in whole.items() if key != name}, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"its weights lack 1 tensors, such as {name}"):
+        load_encoder(str(base), SETTINGS)
+    (base / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(UserError, match="not safetensors"):
+        load_encoder(str(base), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "size", [{"hidden_size": 10**12}, {"num_hidden_layers": 10**12}, {"vocab_size": 10**13}, {"model_type": 7}, None]
+)
+def test_a_base_whose_config_is_made_by_hand_is_one_sentence(
+    saved: Path, tmp_path: Path, size: dict[str, object] | None
+) -> None:
+    base = shutil.copytree(saved / "base", tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(None if size is None else {**config, **size}))
+    with pytest.raises(UserError, match=r"relevance.base .* cannot be loaded") as refused:
+        load_encoder(str(base), SETTINGS)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_base_that_reads_fewer_tokens_than_are_asked_for_is_said(saved: Path) -> None:
+    with pytest.raises(UserError, match=r"does not encode a text of relevance.max_tokens 64"):
+        load_encoder(str(saved / "base"), RelevanceSettings(max_tokens=64))
+
+
+CODE = {"auto_map": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoTokenizer": ["evil.Evil", None]}}
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("config.json", CODE),
+        ("config.json", {"text_config": CODE}),
+        ("config.json", {**CODE, "model_type": "evil"}),
+        ("config.json", {"attn_implementation": "someone/kernel"}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}),
+        ("generation_config.json", CODE),
+        ("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "someone/else"}),
+    ],
+)
+def test_a_base_that_brings_code_is_refused_and_asks_nobody(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, change: dict[str, object]
+) -> None:
+    marker = tmp_path / "ran"
+
+    def asked(*_: object) -> str:
+        marker.touch()
+        return "y"
+
+    monkeypatch.setattr("builtins.input", asked)
+    base = shutil.copytree(saved / "base", tmp_path / "base")
+    (base / "evil.py").write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\nclass Evil: pass\n")
+    config = json.loads((base / file).read_text()) if (base / file).is_file() else {}
+    (base / file).write_text(json.dumps({**config, **change}))
+    for load in (load_encoder, GenerativeModel.from_base):
+        with pytest.raises(UserError, match=r"never runs a model repository's code|an adapter, whose config names"):
+            load(str(base), SETTINGS)
+    assert not marker.exists()
+
+
+def test_a_saved_model_that_brings_code_is_refused(model: Path) -> None:
+    encoder = json.loads((model / "config.json").read_text())["encoder"]
+    _rewrite(model, encoder={**encoder, **CODE})
+    with pytest.raises(UserError, match="never runs a model repository's code"):
+        relevance.load(model)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "cycle-0001//etc/passwd", "cycle-0001/../x", "cycle-0001/a/../../x", "cycle-0001/a/./b", "cycle-0001/a\\b",
+        "--upload-pack=x/a", "cycle-0001/--x", "cycle-0001/a/-x", "../x", "/etc", "", "cycle-0001", "a b/c",
+        "cycle-0001/a\nb", "cycle-0001/a\0b", "..", ".", "C:\\x\\y",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("scheme", ["dvc://", "hf://", "package:"])
+def test_an_address_that_could_lead_elsewhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, rest: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if scheme == "hf://" and rest == "cycle-0001":
+        return  # a repository may have no owner
+    if scheme == "package:" and rest == "cycle-0001":
+        return
+    for load in (relevance.load, relevance.load_scorer, lambda text: load_encoder(text, SETTINGS)):
+        with pytest.raises(UserError, match=r"expected .* each part a plain name"):
+            load(scheme + rest)
+    with pytest.raises(UserError, match=r"expected .* each part a plain name"):
+        relevance.load(f"hf://acme/model@{rest}x/../y")
+
+
+def test_a_dvc_directory_that_names_files_outside_of_it_is_refused(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dvc.api import DVCFileSystem
+
+    workspace = Workspace.create(tmp_path / "workspace", tmp_path / "remote")
+    shutil.copytree(saved / "model", workspace.path / "state" / "champion")
+    workspace.track("state/champion")
+    workspace.commit("one")
+    workspace.git("tag", "cycle-0001")
+    monkeypatch.chdir(workspace.path)
+    monkeypatch.setattr(DVCFileSystem, "find", lambda *_, **__: ["state/champion/../../../../evil"])
+    with pytest.raises(UserError, match="which is not in its directory"):
+        relevance.load("dvc://cycle-0001/state/champion")
+    assert not (tmp_path / "evil").exists()
+
+
 def test_a_dvc_tag_gives_the_model_of_that_cycle(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = Workspace.create(tmp_path / "workspace", tmp_path / "remote")
     champion = workspace.path / "state" / "champion"
@@ -132,6 +355,7 @@ def test_a_dvc_tag_gives_the_model_of_that_cycle(saved: Path, tmp_path: Path, mo
     for wrong, why in [
         ("dvc://cycle-0009/state/champion", "cannot be had through DVC"),
         ("dvc://cycle-0001", "TAG/PATH"),
+        ("dvc://cycle-0001//etc", "each part a plain name"),
     ]:
         with pytest.raises(UserError, match=why):
             relevance.load(wrong)
