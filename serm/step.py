@@ -7,12 +7,16 @@ output directory, so that two runs of a cycle on the same input give the same by
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec
+
+from serm.errors import UserError
 
 Figures = dict[str, float | int | str | bool]
 P = ParamSpec("P")
@@ -26,10 +30,15 @@ def step(function: Callable[P, Figures]) -> Callable[P, Figures]:
     """Add ``seconds`` (wall time) and ``peak_memory_mb`` (this process, its imports included) to the figures.
 
     Where the kernel lets RAPL's counters be read, ``joules`` too: what the processors took, whatever ran on them.
+    Before it starts, it is tried whether ``out`` can be written, which would else be found out at its end.
     """
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def measured(*args: P.args, **kwargs: P.kwargs) -> Figures:
+        out = signature.bind(*args, **kwargs).arguments.get("out")
+        if isinstance(out, Path):
+            _writable(out)
         start, before = time.perf_counter(), energy(POWERCAP)
         figures = function(*args, **kwargs)
         figures["seconds"] = round(time.perf_counter() - start, 2)
@@ -41,6 +50,16 @@ def step(function: Callable[P, Figures]) -> Callable[P, Figures]:
         return figures
 
     return measured
+
+
+def _writable(out: Path) -> None:
+    """Raise ``UserError`` where nothing can be written beside ``out``, as its atomic write needs."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent) as probe:
+            probe.write(b"\0" * 4096)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror}); give another place, or make room.") from error
 
 
 def energy(powercap: Path) -> dict[str, tuple[int, int]]:

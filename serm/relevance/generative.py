@@ -37,7 +37,7 @@ from serm.relevance.repository import (
     require_safetensors,
     tensor_count,
 )
-from serm.relevance.saved import finish, verify
+from serm.relevance.saved import finish, limits, verify
 from serm.settings import RelevanceSettings
 
 FAMILY = "generative"
@@ -240,6 +240,7 @@ def read(path: Path, config: dict[str, Any], version: str) -> GenerativeModel:
         UserError: a file was changed, or is not what its name says.
     """
     verify(path, config, [name for name in config["sha256"] if "/" in name or name == "prompt.jinja"])
+    limits(config["generative"], path)
     if not (path / "adapter" / "adapter_model.safetensors").is_file():  # peft would take a pickle, or ask the hub
         raise UserError(f"{path}/adapter: no adapter_model.safetensors; restore it with dvc checkout.")
     lm, tokenizer = _load_lm(str(path / "lm"))

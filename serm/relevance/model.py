@@ -204,5 +204,7 @@ def read(path: Path, config: dict[str, Any], version: str) -> RelevanceModel:
     model = RelevanceModel.from_encoder(encoder, config["layers"])
     assign(model.residual, path / "model.safetensors")
     model.version = version
+    if not model.residual.ordinal.temperature > 0:
+        raise UserError(f"{path / 'model.safetensors'}: its temperature is not above 0; train it again.")
     prove(model, path)
     return model

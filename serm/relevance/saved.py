@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,21 @@ def verify(path: Path, config: dict[str, Any], names: Iterable[str]) -> None:
                 f"{path / name}: cut off or changed (its sha256 is not {str(wanted)[:12]}..., as config.json says);"
                 " restore it with dvc checkout."
             )
+
+
+def limits(config: Mapping[str, Any], path: Path) -> None:
+    """Check what a config of any family has: ``max_tokens`` and ``batch_tokens`` and, where it is there, a temperature.
+
+    Raises:
+        UserError: one is not a number that a model can work with.
+    """
+    for name in ("max_tokens", "batch_tokens"):
+        value = config.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10**7:
+            raise UserError(f"{path}/config.json: {name} is not a number of tokens; restore it with dvc checkout.")
+    heat = config.get("temperature", 1.0)
+    if not isinstance(heat, int | float) or not 1e-3 <= heat <= 1e3:
+        raise UserError(f"{path}/config.json: temperature is not 0.001 to 1,000; restore it with dvc checkout.")
 
 
 def prove(model: Scorer, path: Path) -> None:

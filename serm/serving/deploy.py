@@ -1,4 +1,4 @@
-"""The deploy step: write the canary's InferenceService and try both models in a real KServe server."""
+"""The deploy step: write the canary's InferenceService and try both models in the predictor that KServe runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
     passed = gate == "passed"
     percent = settings.serving.canary_percent if passed else 0
     manifest = manifests.inference_service(settings, percent)
-    can_write(out)
     with server.running({"champion": champion, "challenger": trained / "model"}) as ready:
         requests = replay.sample(validated, settings)
         if not requests:

@@ -1,4 +1,4 @@
-"""The golden batch: a model in a real KServe server must give the scores that it has outside of it."""
+"""The golden batch: a model behind the predictor that KServe runs must give the scores that it has outside of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real KServe ModelServer as a child process, for as long as a block runs."""
+"""The predictor that KServe runs, as a child process on loopback, for as long as a block runs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Exports to ONNX and OpenVINO of a tiny model: checked against it, refused, served by a real KServe server."""
+"""Exports to ONNX and OpenVINO of a tiny model: checked against it, refused, served by the predictor."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import shutil
 import subprocess
 import sys
 from itertools import product
@@ -10,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 from tiny_models import save
 
 from serm import contracts, relevance
@@ -106,6 +111,93 @@ def test_what_cannot_be_exported_is_said(world: Path, exports: dict[str, Path], 
         export(world, tmp_path / "out", "onnx", "int8")
     with pytest.raises(UserError, match="family 'exported', expected cross-encoder or generative"):
         relevance.load(exports["onnx"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ("no tests", "no Parquet files there"),
+        ("another catalogue", "none of the documents of its"),
+        ("no mined pairs", "no Parquet files there"),
+        ("no model", "no model there|no config.json"),
+        ("out", "cannot be written"),
+    ],
+)
+def test_what_can_be_known_at_once_is_said_before_the_work(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str, why: str
+) -> None:
+    copy = shutil.copytree(world, tmp_path / "world", ignore=shutil.ignore_patterns("onnx", "openvino", "weights"))
+    worked: list[str] = []
+    monkeypatch.setattr(exporting, "_write", lambda *_: worked.append("exported"))
+    if spoil == "another catalogue":
+        (file,) = (copy / "documents").iterdir()
+        table = pq.read_table(file)
+        pq.write_table(table.set_column(0, "doc_id", pa.array([f"new {n}" for n in range(len(table))])), file)
+    elif spoil == "out":
+        (tmp_path / "out").write_text("a file where a directory is wanted")
+    else:
+        shutil.rmtree(copy / {"no tests": "rolling", "no mined pairs": "pairs", "no model": "model"}[spoil])
+    with pytest.raises(UserError, match=why):
+        export(copy, tmp_path / "out" / "export", "openvino", "int8")
+    assert not worked
+    assert not (tmp_path / "out" / "export").exists()
+
+
+def test_a_missing_package_is_said_before_the_work(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = exporting.find_spec
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "nncf" else real(name))
+    monkeypatch.setattr(exporting, "load", None)
+    with pytest.raises(ModuleNotFoundError) as missing:
+        export(world, tmp_path / "out", "openvino", "int8")
+    assert missing.value.name == "nncf"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0},
+        {"temperature": math.nan},
+        {"temperature": None},
+        {"thresholds": [1, 0]},
+        {"thresholds": [3.0, 2.0, 1.0]},
+        {"max_tokens": "many"},
+        {"batch_tokens": -1},
+        {"runtime": ["onnx"]},
+        {"graph": None},
+    ],
+)
+def test_an_export_whose_config_is_made_by_hand_is_one_sentence(
+    exports: dict[str, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    copy = shutil.copytree(exports["onnx"], tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(UserError) as refused:
+        relevance.load_scorer(copy)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spoil", ["nan", "shape", "dtype", "garbage", "graph", "tokenizer"])
+def test_an_export_whose_files_are_made_by_hand_is_one_sentence(
+    exports: dict[str, Path], tmp_path: Path, spoil: str
+) -> None:
+    copy = shutil.copytree(exports["onnx"], tmp_path / "copy")
+    words = load_file(copy / "embeddings.safetensors")["words"]
+    made = {"nan": words * math.nan, "shape": words[:, :3].contiguous(), "dtype": words.float()}
+    if spoil in made:
+        save_file({"words": made[spoil]}, copy / "embeddings.safetensors")
+    elif spoil == "garbage":
+        (copy / "embeddings.safetensors").write_bytes(b"\xff" * 1000)
+    else:
+        (copy / {"graph": "model.onnx", "tokenizer": "tokenizer.json"}[spoil]).write_bytes(b"{}")
+    config = json.loads((copy / "config.json").read_text())
+    config["sha256"] = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in config["sha256"]}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as refused:
+        relevance.load_scorer(copy)
+    assert "\n" not in str(refused.value)
 
 
 def test_exports_are_served_without_torch(world: Path, exports: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The predictor in a real KServe ModelServer over a socket, and the deploy step on it."""
+"""The predictor as a process, over a socket, and the deploy step on it."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
+from serm.errors import UserError
 from serm.serving.manifests import RUNTIME, as_yaml, inference_service
 from serm.settings import CycleSettings, ServingSettings, Settings, TrainingSettings
 from serm.training.trainjob import train_job
@@ -57,6 +58,16 @@ def test_standard_mode_names_both_models() -> None:
     assert spec["predictor"]["model"]["storageUri"] == "dvc://cycle-0003/state/champion"
     assert not {"minReplicas", "maxReplicas", "autoScaling", "scaleTarget", "scaleMetric"} & canary["predictor"].keys()
     assert "canaryTrafficPercent" not in spec["predictor"]  # silently ignored in this mode
+
+
+@pytest.mark.parametrize("field", ["storage_uri", "champion_uri"])
+@pytest.mark.parametrize(
+    "uri", ["dvc://{tag}//etc", "dvc://{tag}/../x", "dvc://--x/a", "dvc://{tag}/a\\b", "dvc://{tag}"]
+)
+def test_a_storage_uri_that_could_lead_elsewhere_is_refused(field: str, uri: str) -> None:
+    settings = _settings("standard").model_copy(update={"serving": ServingSettings.model_validate({field: uri})})
+    with pytest.raises(UserError, match=r"expected dvc://TAG/PATH"):
+        inference_service(settings, 10)
 
 
 def test_knative_mode_sends_a_share_to_the_new_revision() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serm import step
+from serm.errors import UserError
 
 
 def counter(powercap: Path, name: str, used: int) -> None:
@@ -37,3 +38,21 @@ def test_without_counters_nothing_is_said_of_energy(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(step, "POWERCAP", tmp_path / "absent")
     figures = step.step(lambda: {"rows": 1})()
     assert set(figures) == {"rows", "seconds", "peak_memory_mb"}
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    worked = []
+
+    @step.step
+    def work(number: int, out: Path) -> step.Figures:
+        worked.append(number)
+        return {}
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/deeper/out: cannot be written"):
+        work(1, tmp_path / "file" / "deeper" / "out")
+    with pytest.raises(UserError, match="cannot be written"):
+        work(2, out=Path("/proc/serm/out"))
+    work(3, tmp_path / "new" / "out")
+    assert worked == [3]
+    assert list((tmp_path / "new").iterdir()) == []
