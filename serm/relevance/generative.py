@@ -31,6 +31,7 @@ from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches,
 from serm.relevance.ordinal import expected_grade
 from serm.relevance.repository import (
     fitting,
+    panics_told,
     read_json,
     reason,
     refuse_code,
@@ -84,7 +85,8 @@ class GenerativeModel:
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        lm, tokenizer = _load_lm(base)
+        with panics_told(f"relevance.base {base!r}"):
+            lm, tokenizer = _load_lm(base)
         config = {
             "rationale": options.rationale,
             "rationale_tokens": options.rationale_tokens,

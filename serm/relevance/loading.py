@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from serm.errors import UserError
 from serm.relevance.location import local
-from serm.relevance.repository import reason
+from serm.relevance.repository import panics_told, reason
 from serm.relevance.saved import read_config
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def _read(location: Path | str, readers: dict[str, str]) -> Scorer:
         raise UserError(f"{path}/config.json: family {family!r}, expected {' or '.join(readers)}.")
     reader = import_module(f"serm.relevance.{readers[family]}")
     try:
-        return cast("Scorer", reader.read(path, config, version))
+        with panics_told(str(path)):
+            return cast("Scorer", reader.read(path, config, version))
     except (UserError, ModuleNotFoundError):  # the latter is an extra that is not installed
         raise
     except Exception as error:  # whatever the libraries make of a config, tokenizer or graph that somebody made by hand

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,17 @@ def read_json(file: Path) -> Any:
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise UserError(f"{file}: not JSON ({reason}); download or restore the model again.") from error
+
+
+@contextmanager
+def panics_told(what: str) -> Iterator[None]:
+    """Tell a panic in a library written in Rust, which ``except Exception`` lets through, as a ``UserError``."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{what} cannot be read ({reason(error)}); download or restore the model again.") from error
 
 
 def reason(error: BaseException) -> str:

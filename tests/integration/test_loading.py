@@ -187,6 +187,24 @@ def test_json_made_by_hand_is_one_sentence(model: Path, name: str, text: str) ->
     assert "\n" not in str(refused.value)
 
 
+def test_a_tokenizer_at_which_its_library_panics_is_one_sentence(model: Path, saved: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(saved / "base", tmp_path / "base")
+    template = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "nobody", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {},
+    }
+    for folder in (model, base):
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": template}))
+    _rewrite(model)
+    with pytest.raises(UserError, match=r"cannot be read \(PanicException"):
+        relevance.load(model)
+    with pytest.raises(UserError, match=r"relevance.base .* cannot be "):
+        load_encoder(str(base), SETTINGS)
+
+
 @pytest.mark.parametrize(
     "words",
     [torch.zeros(3, 16).half(), torch.zeros(11, 8).half(), torch.zeros(11).half(), torch.zeros(11, 16, 2).half()],
