@@ -101,7 +101,7 @@ def _from_hub(location: str, name: str, revision: str) -> Path:
 
 
 def _from_dvc(location: str, tag: str, path: str) -> Path:
-    """The DVC repository is the one that the current directory lies in."""
+    """The DVC repository is the one that the current directory lies in; its tags may have its path as a prefix."""
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -110,14 +110,17 @@ def _from_dvc(location: str, tag: str, path: str) -> Path:
 
     try:
         root = Path(str(Repo.find_root()))
-        files = DVCFileSystem(str(root), rev=tag)
+        with Repo(str(root)) as repo:
+            prefix = root.relative_to(str(repo.scm.root_dir))  # a workspace can be a directory of a larger repository
+        files = DVCFileSystem(str(repo.scm.root_dir), rev=(prefix / tag).as_posix(), subrepos=True)
+        inside = (prefix / path).as_posix()
         target = root / DVC_CACHE / str(files.repo.get_rev())[:12] / path
         if not target.is_dir():
-            if not files.isdir(path):
+            if not files.isdir(inside):
                 raise UserError(f"{location}: the tag {tag} has no directory {path}; `git ls-tree -r {tag}` shows all.")
             with replace_directory(target) as beside:
-                for file in files.find(path):
-                    name = PurePosixPath(file).relative_to(path).as_posix()
+                for file in files.find(inside):
+                    name = PurePosixPath(file).relative_to(inside).as_posix()
                     if not is_inside(name):
                         raise UserError(f"{location}: holds a file {name!r}, which is not in its directory.")
                     copy = beside / name

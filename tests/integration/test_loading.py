@@ -338,8 +338,8 @@ def test_a_dvc_directory_that_names_files_outside_of_it_is_refused(
 
     workspace = Workspace.create(tmp_path / "workspace", tmp_path / "remote")
     shutil.copytree(saved / "model", workspace.path / "state" / "champion")
-    workspace.track("state/champion")
-    workspace.commit("one")
+    workspace.track(CHAMPION)
+    workspace.commit("one", [*SETUP, *workspace.pointers(CHAMPION)])
     workspace.git("tag", "cycle-0001")
     monkeypatch.chdir(workspace.path)
     monkeypatch.setattr(DVCFileSystem, "find", lambda *_, **__: ["state/champion/../../../../evil"])

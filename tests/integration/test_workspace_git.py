@@ -7,6 +7,7 @@ import pytest
 from workspace_world import copy, fill, make, next_cycle, outputs, params, run_steps, tree
 
 from serm.errors import UserError
+from serm.relevance import location
 from serm.workspace import history, runner
 from serm.workspace.advance import advance
 from serm.workspace.publish import publish
@@ -146,7 +147,7 @@ def test_dvc_tells_why_it_cannot_take_an_input(workspace):
         runner.run_cycle(workspace.path)
 
 
-def test_two_workspaces_in_one_repository_publish_and_advance(tmp_path):
+def test_two_workspaces_in_one_repository_publish_and_advance(tmp_path, monkeypatch):
     top = tmp_path / "company"
     top.mkdir()
     for command in (
@@ -172,3 +173,6 @@ def test_two_workspaces_in_one_repository_publish_and_advance(tmp_path):
         assert cycle.settings is not None
         Workspace(top / name).get("cycle-0001", "cycle/train/model", tmp_path / name)
         assert (tmp_path / name / "model.safetensors").read_bytes() == name.encode()
+        monkeypatch.chdir(top / name)
+        model = location.local("dvc://cycle-0001/cycle/train/model")  # as serving's storage URI has it
+        assert (model / "model.safetensors").read_bytes() == name.encode()
