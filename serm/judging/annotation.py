@@ -62,13 +62,13 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     # LLM judges are known by these checks alone; offline ones are calibrated on the seed judgments.
     failures = found.failed + (found.not_measured if asked else [])
     decision = decided.pairs
-    if asked:
-        decision = decision.withheld(asked.unpaid, "budget: a cap was reached before every judge was asked.")
     if failures:
         decision = decision.withheld(np.ones(len(batch.pairs), bool), "held: " + " ".join(failures))
         _LOG.warning("serm: the batch is held, none of its labels may be used: %s", " ".join(failures))
     elif found.not_measured:
         _LOG.warning("serm: the panel's trust is not known, so the gate cannot pass: %s", " ".join(found.not_measured))
+    if asked:
+        decision = decision.withheld(asked.unpaid, "budget: a cap was reached before every judge was asked.")
     version = panel_version(batch, settings)
     kept = int(decision.kept.sum())
     known = batch.known.take(rows)
