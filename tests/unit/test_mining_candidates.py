@@ -11,6 +11,9 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from mining_thresholds import TAU
 
 from serm import clicks, contracts
@@ -79,6 +82,29 @@ def test_clicks_over_expected_takes_misclicks_and_position_out() -> None:
     assert rows["cat", "en", "a"]["clicks_over_expected"] == pytest.approx((16 - 4) / 10)
     assert rows["cat", "en", "b"]["clicks_over_expected"] == pytest.approx((4 - 2) / (10 + 0.9))
     assert rows["cat", "en", "c"]["clicks_over_expected"] == 0  # one click is no evidence
+
+
+@hypothesis_settings(derandomize=True, max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.integers(1, 4), st.booleans(), st.booleans(), st.sampled_from([None, 0.0, 1e9])
+        ),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_whatever_the_log_each_statistic_is_a_number(
+    shown: list[tuple[str, int, bool, bool, float | None]],
+) -> None:
+    names = ("doc_id", "position", "clicked", "negative_feedback", "dwell_seconds")
+    log = [dict(zip(names, row, strict=True)) for row in shown]
+    for row in log:
+        row["dwell_seconds"] = row["dwell_seconds"] if row["clicked"] else None
+    statistics = ["engagement", "clicks_over_expected", "dislike_rate", "attractiveness", "standard_error"]
+    statistics += ["relevance", "novelty", "rise"]
+    for row in described(impressions(*log), judgments()).values():
+        assert all(np.isfinite(row[name]) for name in statistics), row
 
 
 def test_the_dislike_rate_needs_more_than_one_dislike() -> None:
