@@ -5,6 +5,7 @@ Heavy libraries are imported inside the verbs, so that ``serm --help`` answers a
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -35,6 +36,7 @@ from serm.cli import (
 )
 from serm.cli.standing import reads, writes
 from serm.errors import UserError
+from serm.escaping import visible
 
 app = typer.Typer(
     help="Keep a search engine's relevance model true to what people search for now.",
@@ -69,10 +71,12 @@ app.command(rich_help_panel=STEPS)(writes(record.record))
 
 def main() -> None:
     """Run the command line; a user's mistake prints one sentence and exits with code 2."""
+    if logging.lastResort is not None:  # what prints warnings, where nobody has set up logging
+        logging.lastResort.setFormatter(_Visible())
     try:
         app()
     except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
@@ -80,6 +84,13 @@ def main() -> None:
             raise
         print(f"Error: {error.name} is not installed; run `pip install 'serm[{extra}]'`.", file=sys.stderr)
         sys.exit(2)
+
+
+class _Visible(logging.Formatter):
+    """Writes control characters out: warnings quote what a log, a catalogue or a judge holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
 
 
 _EXTRA_OF = {

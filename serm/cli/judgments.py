@@ -10,6 +10,7 @@ import typer
 from serm.cli.options import Json, Judgments, show
 from serm.cli.standing import reads, writes
 from serm.errors import UserError
+from serm.escaping import visible
 from serm.workspace.layout import JUDGMENTS
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _set_aside(found: Imported, path: Path) -> None:
         first = found.quarantined[0]
         print(
             f"{len(found.quarantined)} of {found.rows} rows are no judgments and went to {path}; the first: "
-            f"{first.where}, {first.reason}.",
+            f"{visible(first.where)}, {visible(first.reason)}.",
             file=sys.stderr,
         )
 

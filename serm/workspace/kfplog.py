@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from serm.escaping import visible
+
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _START = re.compile(r"Executing task '([\w-]+)'|Task ([\w-]+) cache hit")
 _ERROR = re.compile(r"^\s*(?:serm\.errors\.UserError: |(?=[\w.]+(?:Error|Exception|Interrupt)\b))(.*)")
@@ -40,7 +42,7 @@ class StepLog(io.TextIOBase):
         self._file.write(text)
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
-            self._take(_ANSI.sub("", line))
+            self._take(visible(_ANSI.sub("", line)))
         return len(text)
 
     def close(self) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import judging_world
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import report_history
+import uvicorn
 import yaml
 from browser import Browser
 from hostile import PAYLOADS, complaints, injected, poison, poisoned, poisoned_summary, without_policy
@@ -22,7 +30,8 @@ from serm import engine as engines
 from serm.contracts import IMPRESSIONS
 from serm.drift import columns
 from serm.escaping import unmarked, visible
-from serm.monitoring import exporter
+from serm.judging.review import Reviews, application
+from serm.monitoring import exporter, snapshots
 from serm.settings import Settings
 from serm.workspace.publish import model_card
 
@@ -41,7 +50,7 @@ UNFOLD = """(async () => {
   document.querySelectorAll('tbody tr button').forEach(button => button.click());
   await pause();
   const seen = [text()];
-  for (const tab of document.querySelectorAll('[role=tab]')) { tab.click(); await pause(); seen.push(text()); }
+  for (const tab of document.querySelectorAll('tbody [role=tab]')) { tab.click(); await pause(); seen.push(text()); }
   return seen.join();
 })()"""
 
@@ -81,11 +90,15 @@ def written(
 
 
 def opened(browser: Browser, page: Path) -> str:
-    """Open ``page``, let it draw, unfold all of it, and return its text."""
+    """Open ``page``, unfold all of it, and return its text."""
     browser.open(page.as_uri(), 1280, "light")
-    deadline = time.monotonic() + 20
-    while page.name.endswith("report.html") and not browser.tell("document.querySelectorAll('tbody tr').length"):
-        assert time.monotonic() < deadline, "Evidently's page draws nothing"
+    return unfolded(browser, drawn=page.name.endswith("report.html"))
+
+
+def unfolded(browser: Browser, drawn: bool = True) -> str:
+    """Unfold all of the page that is open and return its text; ``drawn`` by Evidently's script, wait for that."""
+    if drawn:
+        wait(browser, "document.querySelectorAll('tbody tr button').length > 0")
     told = browser.call("Runtime.evaluate", expression=UNFOLD, awaitPromise=True, returnByValue=True)
     text: str = told["result"]["value"]
     return text
@@ -151,3 +164,112 @@ def test_prometheus_reads_a_poisoned_history_as_it_reads_a_clean_one(written: Pa
         found.append([(one.name, one.value) for family in families for one in family.samples])
     names = [sorted(name for name, _ in one if "timestamp" not in name) for one in found]
     assert names[0] == names[1]
+
+
+def test_no_text_steers_the_terminal(written: Path, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        'cycle:\n  number: 1\n  start: "2018-01-01T00:00:00Z"\n  end: "2019-01-01T00:00:00Z"\n'
+        "validation: {max_unjudged_share: 0.1}\n"
+    )
+    bad = [f"en{PAYLOADS[-1]}", "de"]
+    log = contracts.read(written / "window/impressions", IMPRESSIONS).to_pylist()
+    rows = [row | {"locale": bad[number % 2]} for number, row in enumerate(log)]
+    contracts.write(pa.Table.from_pylist(rows, IMPRESSIONS), tmp_path / "window/impressions", IMPRESSIONS)
+    documents = contracts.read(written / "documents", contracts.DOCUMENTS).to_pylist()
+    catalogue = [row | {"locale": bad[number % 2]} for number, row in enumerate(documents)]
+    contracts.write(pa.Table.from_pylist(catalogue, contracts.DOCUMENTS), tmp_path / "documents", contracts.DOCUMENTS)
+    contracts.write(contracts.JUDGMENTS.empty_table(), tmp_path / "judgments", contracts.JUDGMENTS)
+    main = [sys.executable, "-c", "from serm.cli import main; main()"]
+    verbs = (
+        ["validate", "--window", "window", "--judgments", "judgments", "--out", "out"],
+        ["report", "--workspace", "no\x1b]0;pwned\x07\u202eshop"],
+    )
+    told = [subprocess.run([*main, *verb], cwd=tmp_path, capture_output=True, text=True, check=False) for verb in verbs]
+    assert [one.returncode for one in told] == [0, 2]
+    assert "\\x1b]0;pwned\\x07" in told[0].stderr
+    assert "no\\x1b]0;pwned\\x07\\u202eshop" in told[1].stderr
+    assert not [one for one in told if set(one.stdout + one.stderr) & set("\x07\x1b\u202e\u2028\u2066")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Reviews]]:
+    """A review page whose queue is poisoned: queries, documents, evidence, judges and rationales."""
+    world = judging_world.build(tmp_path, monkeypatch)
+    judging_world.run(world, agreement="unanimous")
+    for path, schema in (
+        ("out/review", contracts.REVIEW),
+        ("out/votes", contracts.VOTES),
+        ("validated/documents", contracts.DOCUMENTS),
+    ):
+        contracts.write(poisoned(contracts.read(world / path, schema)), world / path, schema)
+    listener = socket.create_server(("127.0.0.1", 0))
+    desk = Reviews(world / "out", world / "validated", world / "reviewed")
+    server = uvicorn.Server(uvicorn.Config(application(desk), log_level="critical"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/", desk
+    server.should_exit = True
+    thread.join(timeout=20)
+    listener.close()
+
+
+def test_no_text_of_a_queue_runs_on_the_review_page(browser: Browser, desk: tuple[str, Reviews]) -> None:
+    url, queue = desk
+    browser.open(url, 900, "light")
+    seen = ""
+    for number in range(1, len(queue.items) + 1):
+        wait(browser, f"document.querySelector('#progress').textContent.startsWith('{number - 1} of')")
+        seen += browser.tell("document.body.textContent")
+        browser.tell("document.querySelector('[data-grade=\"2\"]').click()")
+        wait(browser, f"document.querySelector('#progress').textContent.startsWith('{number} of')")
+        seen += browser.tell("document.body.textContent")
+    assert complaints(browser) == []
+    for item in queue.items.values():
+        rationales = [vote["rationale"] for vote in item.votes]
+        assert all(text in seen for text in (*item.key, item.title, item.reason, *rationales))
+    assert len([one for one in PAYLOADS if one in seen]) > len(PAYLOADS) / 2
+    with urllib.request.urlopen(url) as answer:
+        assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+def test_no_text_runs_in_evidentlys_own_pages_though_an_earlier_serm_left_it_raw(
+    browser: Browser, written: Path, tmp_path: Path
+) -> None:
+    raw = (written / "drift/snapshot.json").read_text().replace("\\u2039", "<").replace("\\u203a", ">")
+    assert "</script>" in raw
+    (tmp_path / "snapshot.json").write_text(raw)
+    snapshots.add(tmp_path, "cycle-0001", tmp_path / "snapshot.json")
+    (run,) = snapshots.directory_of(tmp_path).glob("*/snapshots/*.json")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url, project = f"http://127.0.0.1:{port}", run.parts[-3]
+    workspace = ["--workspace", str(snapshots.directory_of(tmp_path)), "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-c", "from evidently.cli import app; app()", "ui", *workspace]
+    server = subprocess.Popen(command, env={**os.environ, "DO_NOT_TRACK": "1"}, stdout=subprocess.DEVNULL)
+    try:
+        page = ""
+        while not page:
+            assert server.poll() is None, "Evidently's server ended"
+            try:
+                with urllib.request.urlopen(f"{url}/api/projects/{project}/{run.stem}/download") as answer:
+                    page = answer.read().decode()
+            except OSError:
+                time.sleep(0.1)  # not listening yet; pytest's own timeout ends a wait in vain
+        browser.open(f"{url}/projects/{project}/reports/{run.stem}", 1280, "light")
+        shown = unfolded(browser)
+        assert unmarked("</script><script>pwned=1</script>") in shown
+        assert complaints(browser) == []
+    finally:
+        server.terminate()
+        server.wait()
+    (tmp_path / "downloaded-report.html").write_text(page, encoding="utf-8")
+    opened(browser, tmp_path / "downloaded-report.html")
+    assert complaints(browser) == []
+
+
+def wait(browser: Browser, told: str) -> None:
+    """Wait until the JavaScript expression ``told`` is true."""
+    deadline = time.monotonic() + 20
+    while not browser.tell(told):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
