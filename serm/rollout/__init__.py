@@ -1,5 +1,5 @@
 """The canary: who sees it, and what its numbers decide."""
 
-from serm.split import Variant, variant
+from serm.rollout.split import Variant, variant
 
 __all__ = ["Variant", "variant"]

@@ -16,8 +16,8 @@ import numpy as np
 
 from serm import contracts, engine
 from serm.relevance.interface import MAX_CHARACTERS, document_text, readable
+from serm.rollout.split import Variant, variant
 from serm.settings import Settings
-from serm.split import Variant, variant
 
 VARIANTS: tuple[Variant, ...] = ("champion", "challenger")
 CONCURRENCY = 4

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2_contingency
 
-from serm.split import variant
+from serm.rollout.split import variant
 
 percents = st.floats(0, 100)
 
