@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dvclive.live import Live
+
 from serm.atomic import write_json
 from serm.settings import Settings
 from serm.training.fit import REPORT_STEPS, Fitted
@@ -27,8 +29,6 @@ def track(directory: Path, fitted: Fitted, metrics: Mapping[str, float]) -> None
     ``dvc metrics show`` and ``dvc plots show`` read them in a workspace (see its dvc.yaml).
     """
     os.environ["DVC_NO_ANALYTICS"] = os.environ["DVC_STUDIO_OFFLINE"] = "1"
-    from dvclive.live import Live  # imports dvc, which takes a second
-
     logging.getLogger("dvclive").setLevel(logging.ERROR)
     with Live(str(directory), save_dvc_exp=False, dvcyaml=None) as live:
         for number, loss in enumerate(fitted.curve):
