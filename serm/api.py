@@ -183,4 +183,5 @@ def _arrow(given: pa.Table | pd.DataFrame, needed: Sequence[str]) -> pa.Table:
 
 
 def _as_given(found: pa.Table, given: Table) -> Table:
-    return found if isinstance(given, pa.Table) else found.to_pandas()
+    kept: Table = found if isinstance(given, pa.Table) else found.to_pandas()
+    return kept
