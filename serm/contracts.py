@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serm import parquet
 from serm.atomic import replace_directory
 from serm.errors import UserError
 
 if TYPE_CHECKING:
     import ibis
-    import ibis.expr.datatypes as dt
     from ibis.backends import BaseBackend
 
 
@@ -239,24 +239,29 @@ def conform(table: pa.Table, path: Path, schema: pa.Schema) -> pa.Table:
         raise UserError(
             f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.column_names)}."
         )
+    return pa.table({field.name: _conform(table[field.name], path, field) for field in schema}, schema=schema)
+
+
+def _conform(column: pa.ChunkedArray, path: Path, field: pa.Field) -> pa.ChunkedArray:
+    if not field.nullable and column.null_count:
+        raise UserError(f"{path}: column {field.name!r} has nulls, which its contract forbids.")
     try:
-        cast = table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
-        raise UserError(f"{path}: {error}; expected {schema.to_string(show_field_metadata=False)}") from error
-    for field in schema:
-        if not field.nullable and cast.column(field.name).null_count:
-            raise UserError(f"{path}: column {field.name!r} has nulls, which its contract forbids.")
-    return cast
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{path}: column {field.name!r} is {column.type}; its contract says {field.type}: {error}"
+        ) from error
 
 
 def read(path: Path, schema: pa.Schema) -> pa.Table:
-    """Read the whole dataset ``path`` (a directory of Parquet files, or one file).
+    """Read the whole dataset ``path`` (a directory of Parquet files, or one file) in the order of its files' names.
 
     Raises:
-        UserError: there is no such dataset, or it does not have the columns of ``schema``.
+        UserError: there is no such dataset, a file is damaged, or it does not have the columns of ``schema``.
     """
-    files = parquet_files(path)
-    return conform(pa.concat_tables([pq.read_table(file) for file in files]), path, schema)
+    files = parquet.dataset(path, schema)
+    parquet.require_columns(files, schema, parquet.optional_columns(files, schema))
+    return pa.concat_tables([conform(parquet.read(file, schema), file.path, schema) for file in files])
 
 
 def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
@@ -265,31 +270,10 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
     Nulls are let through, for validation to quarantine.
 
     Raises:
-        UserError: there is no such dataset, or a column of ``schema`` is missing or of another kind.
+        UserError: there is no such dataset, a file is damaged, or a column of ``schema`` is missing or of another kind.
     """
-    from serm.engine import read_parquet
-
-    return typed(read_parquet(engine, parquet_files(path)), path, schema)
-
-
-def typed(table: ibis.Table, path: Path, schema: pa.Schema) -> ibis.Table:
-    """Return ``table`` with exactly the columns and types of ``schema``; ``path`` names it in errors. As ``scan``."""
-    missing = [name for name in schema.names if name not in table.columns]
-    if missing:
-        raise UserError(
-            f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.columns)}."
-        )
-    wanted = _types(schema)
-    for name, kind in wanted.items():
-        if not _same_kind(table[name].type(), kind):
-            raise UserError(f"{path}: column {name!r} is {table[name].type()}; its contract says {kind}.")
-    # A whole number that its type cannot hold becomes null, for validation to quarantine.
-    return table.select(
-        **{
-            name: table[name].try_cast(kind) if kind.is_integer() else table[name].cast(kind)
-            for name, kind in wanted.items()
-        }
-    )
+    files = parquet.dataset(path, schema)
+    return parquet.scan(engine, files, schema, parquet.optional_columns(files, schema))
 
 
 def other_types(path: Path, schema: pa.Schema) -> dict[str, tuple[str, str]]:
@@ -298,35 +282,9 @@ def other_types(path: Path, schema: pa.Schema) -> dict[str, tuple[str, str]]:
     Raises:
         UserError: there is no such dataset.
     """
-    wanted = _types(schema)
-    found = [item for file in parquet_files(path) for item in _types(pq.read_schema(file)).items()]
+    found = [item for file in parquet.dataset(path, schema) for item in file.types.items()]
     return {
-        name: (str(kind), str(wanted[name]))
+        name: (str(kind), str(schema.field(name).type))
         for name, kind in found
-        if name in wanted and not kind.is_nested() and kind != wanted[name]
+        if not pa.types.is_nested(kind) and kind != schema.field(name).type
     }
-
-
-def _types(schema: pa.Schema) -> dict[str, dt.DataType]:
-    import ibis
-
-    return {name: kind.copy(nullable=True) for name, kind in ibis.Schema.from_pyarrow(schema).items()}
-
-
-def _same_kind(found: dt.DataType, wanted: dt.DataType) -> bool:
-    """Whether a cast changes a number's width at most, never what a value means."""
-    if wanted.is_floating():
-        return bool(found.is_numeric())
-    if wanted.is_integer():
-        return bool(found.is_integer())
-    return type(found) is type(wanted)
-
-
-def parquet_files(path: Path) -> list[Path]:
-    """Return the Parquet files of a dataset in a fixed order, or raise a ``UserError`` that names the fix."""
-    if path.is_file():
-        return [path]
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else []
-    if not files:
-        raise UserError(f"{path}: no Parquet files there; check the path in params.yaml or run the step before.")
-    return files

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 from ibis.backends import BaseBackend
 
+from serm.errors import UserError
 from serm.settings import EngineSettings
+
+_SPARK_SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",  # Spark has no other way to read pandas' times
+    "spark.sql.jsonGenerator.ignoreNullFields": "false",  # as DuckDB writes JSON
+}
 
 
 @contextmanager
@@ -25,7 +36,13 @@ def connect(settings: EngineSettings) -> Iterator[BaseBackend]:
 
 @contextmanager
 def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
-    """Yield a DuckDB with bounded threads and memory, which reaches no network."""
+    """Yield a DuckDB with bounded threads and memory, which reaches no network.
+
+    Raises:
+        UserError: it met a damaged file, a full disk, or too little memory.
+    """
+    import duckdb as driver
+
     with tempfile.TemporaryDirectory(prefix="serm-") as spill:
         engine = ibis.duckdb.connect(
             threads=settings.threads,
@@ -39,6 +56,10 @@ def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
         )
         try:
             yield engine
+        except driver.Error as error:
+            if told := _fault(engine, error):
+                raise told from error
+            raise
         finally:
             engine.disconnect()
 
@@ -47,21 +68,18 @@ def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
 def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
     """Yield a Spark session: of the Connect server that the settings name, or in this process.
 
-    A session that is there already is used and left open.
+    A session that is there already is used, with our settings, and left open.
 
     Raises:
         ModuleNotFoundError: pyspark is not installed.
+        UserError: it met a damaged file.
     """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession()
-    builder = SparkSession.builder.appName("serm").config(
-        map={
-            "spark.sql.session.timeZone": "UTC",
-            "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-            "spark.sql.jsonGenerator.ignoreNullFields": "false",  # as DuckDB writes JSON
-        }
-    )
+    builder = SparkSession.builder.appName("serm")
     if settings.remote:
         builder = builder.remote(settings.remote)
     else:
@@ -73,26 +91,96 @@ def spark(settings: EngineSettings) -> Iterator[BaseBackend]:
             }
         )
     session = running or builder.getOrCreate()
+    for name, value in _SPARK_SETTINGS.items():
+        session.conf.set(name, value)
+    engine = ibis.pyspark.connect(session)
     try:
-        yield ibis.pyspark.connect(session)
+        yield engine
+    except (PySparkException, Py4JError) as error:
+        if told := _fault(engine, error):
+            raise told from error
+        raise
     finally:
         if running is None:
             session.stop()
 
 
-def read_parquet(engine: BaseBackend, files: Sequence[Path], merge: bool = False) -> ibis.Table:
-    """Open Parquet files as one lazy table.
+#: What each engine was given to read, to name the file when one is damaged: DuckDB's words often do not.
+_READ: WeakKeyDictionary[BaseBackend, list[str]] = WeakKeyDictionary()
 
-    Columns that stand in the files' paths (``.../locale=de/``) count too. With ``merge`` they do not, and a file may
-    lack columns that others have; without, all have the columns of the first.
+
+def _fault(engine: BaseBackend, error: Exception) -> UserError | None:
+    """Return what ``engine`` says in ``error`` as one sentence, if a file, the disk or its memory is at fault."""
+    import duckdb as driver
+
+    reason = " ".join((str(error).splitlines() or [type(error).__name__])[0].split())[:300]
+    if isinstance(error, driver.OutOfMemoryException):
+        return UserError(f"The engine ran out of memory ({reason}); raise engine.memory_gb in params.yaml.")
+    paths = _READ.get(engine, [])
+    damaged = next((path for path in paths if path in str(error)), None) or next(filter(_is_damaged, paths), None)
+    if damaged:
+        return UserError(f"{damaged}: not readable as Parquet ({reason}); bring an undamaged copy.")
+    if isinstance(error, driver.IOException):
+        return UserError(f"{reason}; free some space, or allow it.")
+    return None
+
+
+def _is_damaged(path: str) -> bool:
+    import duckdb as driver
+
+    with driver.connect() as connection:
+        try:
+            connection.execute(
+                "SELECT max(hash(rows)) FROM read_parquet($1, hive_partitioning = false) rows", [_as_glob(path)]
+            )
+        except driver.Error:
+            return True
+    return False
+
+
+def read_parquet(engine: BaseBackend, files: Sequence[Path], columns: pa.Schema) -> ibis.Table:
+    """Open Parquet files as one lazy table of their ``columns``, each of one type in all of them.
+
+    Names are literal: no part of a path is a pattern, and no directory is a column.
     """
-    paths = [str(file) for file in files]
+    paths = [os.path.abspath(file) for file in files]  # noqa: PTH100 (resolve() would follow links)
+    _READ.setdefault(engine, []).extend(paths)
     if engine.name != "pyspark":
-        return engine.read_parquet(paths, **({"union_by_name": True, "hive_partitioning": False} if merge else {}))
+        return engine.read_parquet([_as_glob(path) for path in paths], hive_partitioning=False).select(columns.names)
     name = ibis.util.gen_name("parquet")  # ibis' own read_parquet takes one path on Spark
-    read = engine._session.read.option("mergeSchema", merge).parquet(*paths)
-    read.createOrReplaceTempView(name)
+    reader = engine._session.read.schema(_spark_schema(columns)).option("__globPaths__", "false")
+    frame = reader.parquet(*paths)
+    for field in filter(_is_nanoseconds, columns):
+        frame = frame.selectExpr(f"* except ({field.name})", f"timestamp_micros({field.name} div 1000) {field.name}")
+    frame.createOrReplaceTempView(name)
     return engine.table(name)
+
+
+def _is_nanoseconds(field: pa.Field) -> bool:
+    return bool(pa.types.is_timestamp(field.type)) and field.type.unit == "ns"
+
+
+def _spark_schema(columns: pa.Schema) -> Any:
+    """The types that Spark has for Arrow's: given, so that it looks at no column that it cannot read."""
+    from ibis.backends.pyspark.datatypes import PySparkType
+    from pyspark.sql import types
+
+    wider = {
+        pa.uint8(): types.ShortType(),
+        pa.uint16(): types.IntegerType(),
+        pa.uint32(): types.LongType(),
+        pa.uint64(): types.DecimalType(20, 0),
+    }
+    schema = types.StructType()
+    for field in columns:
+        read = types.LongType() if _is_nanoseconds(field) else wider.get(field.type)
+        schema.add(field.name, read or PySparkType.from_ibis(ibis.dtype(field.type)))
+    return schema
+
+
+def _as_glob(path: str) -> str:
+    """The pattern that matches ``path`` alone: DuckDB takes every path for one."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def hold(engine: BaseBackend, name: str, table: ibis.Table) -> ibis.Table:

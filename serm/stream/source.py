@@ -12,9 +12,12 @@ import ibis
 import pyarrow.parquet as pq
 from ibis.backends import BaseBackend
 
-from serm import contracts
 from serm import engine as engines
+from serm import parquet
+from serm.contracts import IMPRESSIONS
 from serm.errors import UserError
+from serm.files import data_files
+from serm.parquet import DataFile
 from serm.settings import Settings
 from serm.stream import tables, ubi
 from serm.stream.privacy import user_key, with_hashed_ids, with_hashed_users
@@ -51,14 +54,14 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
     if not texts:
         rows, files = (_table if is_table else _deliveries)(engine, log, settings)
         lacking = bool(rows.session_id.isnull().any().to_pyarrow().as_py())
-        stored = sum(int(pq.read_metadata(file).num_rows) for file in files)
+        stored = sum(file.rows for file in files)
         yield Log(engines.hold(engine, "log_rows", with_sessions(rows, gap)) if lacking else rows, {}, stored)
         return
     key = user_key()
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
         lines = ubi.read(log, texts, parsed, bad_lines, settings)
-        records = engines.read_parquet(engine, [parsed])
+        records = engines.read_parquet(engine, [parsed], pq.read_schema(parsed))
         rows = ubi.impressions(with_hashed_users(engine, records, records, key), gap)
         yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), lines)
 
@@ -68,25 +71,25 @@ def _text_files(log: Path) -> Sequence[Path]:
     if log.is_file():
         with log.open("rb") as file:
             return [] if file.read(4) == b"PAR1" else [log]
-    files = sorted(path for path in log.rglob("*") if path.is_file())
-    texts = [path for path in files if path.name.endswith(TEXT_SUFFIXES)]
-    if texts and any(path.suffix == ".parquet" for path in files):
+    texts = data_files(log, TEXT_SUFFIXES)
+    if texts and data_files(log, (".parquet",)):
         raise UserError(f"{log}: it has Parquet files and {texts[0].name}; keep one format in a directory.")
     return texts
 
 
-def _deliveries(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[Path]]:
-    files = contracts.parquet_files(log)
+def _deliveries(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[DataFile]]:
+    files = parquet.dataset(log, IMPRESSIONS)
+    later = parquet.optional_columns(files, IMPRESSIONS)
     if settings.stream.allowed_lateness_hours is None:
-        return contracts.scan(engine, log, contracts.IMPRESSIONS).mutate(delivery=0), files
-    scanned = (contracts.scan(engine, file, contracts.IMPRESSIONS) for file in files)
+        return parquet.scan(engine, files, IMPRESSIONS, later).mutate(delivery=0), files
+    scanned = (parquet.scan(engine, [file], IMPRESSIONS, later) for file in files)
     return ibis.union(*(rows.mutate(delivery=number) for number, rows in enumerate(scanned))), files
 
 
-def _table(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[Path]]:
+def _table(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[DataFile]]:
     if settings.stream.allowed_lateness_hours is not None:
         raise UserError(
             f"{log}: a table does not tell in which order its rows came; leave stream.allowed_lateness_hours out."
         )
     table = tables.snapshot(log)
-    return tables.rows(engine, log, table).mutate(delivery=0), [file.path for file in table.files]
+    return parquet.scan(engine, table.files, IMPRESSIONS, table.columns).mutate(delivery=0), table.files

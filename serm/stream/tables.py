@@ -7,32 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ibis.backends import BaseBackend
 
-from serm import contracts
-from serm import engine as engines
+from serm.contracts import IMPRESSIONS
 from serm.errors import UserError
+from serm.parquet import DataFile, data_file, undamaged
 
 #: Delta reader features that leave a snapshot's rows what its files say; the first two are looked at on their own.
 _DELTA_FEATURES = {"deletionVectors", "columnMapping", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 _METADATA = ".metadata.json"
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One Parquet file of a snapshot."""
-
-    path: Path
-    constants: dict[str, Any] = field(default_factory=dict)
-    """Column -> the value of all rows, which the file itself need not have (a partition's)."""
+#: ``v7.metadata.json``, ``00007-<uuid>.metadata.json``; a file that is not committed yet is named by a uuid alone.
+_VERSION = re.compile(r"v?(\d{1,7})(?=[-.])")
 
 
 @dataclass(frozen=True)
@@ -40,6 +31,7 @@ class Snapshot:
     """A table as it is now."""
 
     columns: set[str]
+    """Of the table; a column that it got after a file was written is null there."""
     files: list[DataFile]
 
 
@@ -54,38 +46,20 @@ def snapshot(log: Path) -> Snapshot:
     Raises:
         UserError: its Parquet files alone do not tell its rows, or are not on this machine.
     """
-    found = _delta(log) if (log / "_delta_log").is_dir() else _iceberg(log)
-    if not found.files:
+    columns, found = _delta(log) if (log / "_delta_log").is_dir() else _iceberg(log)
+    if not found:
         raise UserError(f"{log}: the table has no data files; write the log to it first.")
-    for file in found.files:
-        if not file.path.is_file():
-            raise UserError(f"{log}: its data file {file.path} is not there; bring the table here with all its files.")
-    return found
+    for path in found:
+        if not path.is_file():
+            raise UserError(f"{log}: its data file {path} is not there; bring the table here with all its files.")
+    return Snapshot(columns, [data_file(path, IMPRESSIONS, constants) for path, constants in found.items()])
 
 
-def rows(engine: BaseBackend, log: Path, table: Snapshot) -> ibis.Table:
-    """Return the rows of ``table``, the snapshot of ``log``, as IMPRESSIONS."""
-    groups: dict[tuple[tuple[str, Any], ...], list[Path]] = {}
-    for file in table.files:
-        inside = set(pq.read_schema(file.path).names)
-        absent = tuple(sorted((name, value) for name, value in file.constants.items() if name not in inside))
-        groups.setdefault(absent, []).append(file.path)
-    return ibis.union(*(_group(engine, log, table, files, absent) for absent, files in groups.items()))
+#: A table's columns, and its data files with the values that their partitions give to all of their rows.
+_Found = tuple[set[str], dict[Path, dict[str, Any]]]
 
 
-def _group(
-    engine: BaseBackend, log: Path, table: Snapshot, files: list[Path], constants: tuple[tuple[str, Any], ...]
-) -> ibis.Table:
-    """Files with the same ``constants``; a column that the table got after them is null there."""
-    read = engines.read_parquet(engine, files, merge=True)
-    kinds = ibis.Schema.from_pyarrow(contracts.IMPRESSIONS)
-    filled = {name: ibis.literal(value, kinds[name].copy(nullable=True)) for name, value in constants if name in kinds}
-    later = [name for name in kinds if name in table.columns and name not in read.columns and name not in filled]
-    filled |= {name: ibis.null(kinds[name].copy(nullable=True)) for name in later}
-    return contracts.typed(read.mutate(**filled), log, contracts.IMPRESSIONS)
-
-
-def _delta(log: Path) -> Snapshot:
+def _delta(log: Path) -> _Found:
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
@@ -102,14 +76,14 @@ def _delta(log: Path) -> Snapshot:
         raise UserError(f"{log}: the Delta table has deletion vectors; run REORG TABLE ... APPLY (PURGE) on it.")
     actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     partitions = table.metadata().partition_columns
-    files = [
-        DataFile(_local(log, log / unquote(action["path"])), {name: action[f"partition.{name}"] for name in partitions})
+    files = {
+        _local(log, log / unquote(action["path"])): {name: action[f"partition.{name}"] for name in partitions}
         for action in sorted(actions, key=lambda action: str(action["path"]))
-    ]
-    return Snapshot({one.name for one in table.schema().fields}, files)
+    }
+    return {one.name for one in table.schema().fields}, files
 
 
-def _iceberg(log: Path) -> Snapshot:
+def _iceberg(log: Path) -> _Found:
     from pyiceberg.table import StaticTable
 
     metadata = log if log.name.endswith(_METADATA) else _current_metadata(log)
@@ -118,16 +92,16 @@ def _iceberg(log: Path) -> Snapshot:
     except (OSError, ValueError) as error:
         raise UserError(f"{metadata}: not Iceberg metadata ({' '.join(str(error).split())}).") from error
     ids = {one.name: one.field_id for one in table.schema().fields}
-    files = []
+    files = {}
     for task in sorted(table.scan().plan_files(), key=lambda task: task.file.file_path):
         if task.delete_files:
             raise UserError(f"{log}: the Iceberg table has delete files; rewrite its data files (rewrite_data_files).")
         if task.file.file_format != "PARQUET":
             raise UserError(f"{log}: the Iceberg table has {task.file.file_format} files; rewrite them as Parquet.")
         path = _local(log, Path(re.sub(r"^file:(//)?", "", task.file.file_path)))
-        files.append(DataFile(path, dict(_identities(table, task.file))))
+        files[path] = dict(_identities(table, task.file))
         _require_names(log, path, ids)
-    return Snapshot(set(ids), files)
+    return set(ids), files
 
 
 def _identities(table: Any, file: Any) -> Iterator[tuple[str, Any]]:
@@ -144,10 +118,12 @@ def _require_names(log: Path, path: Path, ids: dict[str, int]) -> None:
     """Iceberg knows a column by its number: one that was renamed, or made anew, has another name in older files."""
     if not path.is_file():
         return  # told by ``snapshot``
-    for column in pq.read_schema(path):
+    with undamaged(path):
+        columns = pq.read_schema(path)
+    for column in columns:
         number = int((column.metadata or {}).get(b"PARQUET:field_id", -1))
         name = next((name for name, one in ids.items() if one == number), None)
-        wrong = {column.name, name} & set(contracts.IMPRESSIONS.names)
+        wrong = {column.name, name} & set(IMPRESSIONS.names)
         if number >= 0 and wrong and name != column.name:
             raise UserError(
                 f"{log}: column {wrong.pop()!r} was renamed or made anew after {path.name} was written; "
@@ -165,7 +141,8 @@ def _current_metadata(log: Path) -> Path:
     if hint.is_file():
         version = hint.read_text(encoding="utf-8").strip()
         return log / "metadata" / f"{'v' if version.isdecimal() else ''}{version.removesuffix(_METADATA)}{_METADATA}"
-    numbered = {path: int(number[1]) for path in _metadata_files(log) if (number := re.match(r"v?(\d+)", path.name))}
+    found = ((path, _VERSION.match(path.name)) for path in _metadata_files(log))
+    numbered = {path: int(match[1]) for path, match in found if match}
     newest = [path for path, number in numbered.items() if number == max(numbered.values())]
     if len(newest) != 1:
         raise UserError(f"{log}: {len(newest)} metadata files may be current; give the right one as the log.")

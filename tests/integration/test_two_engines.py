@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny_models
 
-from serm import contracts, drift, stream, validation
+from serm import contracts, drift, parquet, stream, validation
 from serm import engine as engines
 from serm.evaluation import pools
 from serm.settings import EngineSettings, Settings
@@ -114,7 +114,69 @@ def test_both_engines_give_the_same_rows(
 
 def rows_of(dataset: Path, schema: pa.Schema) -> list[dict]:
     nullable = pa.schema([field.with_nullable(True) for field in schema])
-    return pa.concat_tables(pq.read_table(file).cast(nullable) for file in contracts.parquet_files(dataset)).to_pylist()
+    return pa.concat_tables(pq.read_table(file).cast(nullable) for file in parquet.parquet_files(dataset)).to_pylist()
+
+
+@pytest.mark.usefixtures("_spark")
+def test_both_engines_read_what_others_wrote_alike(
+    make_impressions: Callable[..., pa.Table], make_documents: Callable[[], pa.Table], tmp_path: Path
+) -> None:
+    """Names that are no patterns, partitions of the contract's types, pandas' and Spark's times, files that differ."""
+    table, log = make_impressions(searches=8), tmp_path / "shop[1]/query=evil/log"
+    files = {
+        "locale=no/a.parquet": table[:10].drop_columns(["locale", "variant"]),
+        "locale=2e3/b.parquet": with_type(table[10:20].drop_columns("locale"), "event_time", pa.timestamp("ns", "UTC")),
+        "c?*.parquet": with_type(with_type(table[20:30], "score", pa.null()), "position", pa.uint64()),
+        "_temporary/0/d.parquet": table,
+        "e.parquet": with_type(table[30:], "event_time", pa.timestamp("us")).append_column(
+            "odd", pa.array([b"x"] * 10)
+        ),
+    }
+    for name, part in files.items():
+        (log / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, log / name, use_deprecated_int96_timestamps=name == "e.parquet")
+    shapes = {
+        "struct": pa.array([{"a": "x", "n": 1, "gone": None}, {"a": None, "n": 2, "gone": None}, None]),
+        "map": pa.array([[("a", "x"), ("n", "1")], [("n", "2")], None], pa.map_(pa.string(), pa.string())),
+        "numbers": pa.array([[("n", 1)], [("n", 2)], None], pa.map_(pa.string(), pa.int64())),
+        "pairs": pa.array([[{"key": "a", "value": "x"}], [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}], []]),
+        "lists": pa.array([[["a", "x"]], [], None]),
+        "null": pa.nulls(3),
+    }
+    for number, (name, values) in enumerate(shapes.items()):
+        part = make_documents()[number * 3 : number * 3 + 3]
+        (tmp_path / "documents").mkdir(exist_ok=True)
+        part = part.set_column(5, "attributes", values)
+        pq.write_table(part, tmp_path / f"documents/{name}.parquet")
+    found: list[tuple[pa.Table, list]] = []
+    for kind in ("duckdb", "spark"):
+        with engines.connect(EngineSettings(kind=kind, threads=1, memory_gb=1)) as engine:
+            rows = contracts.scan(engine, log, contracts.IMPRESSIONS)
+            engines.write(engine, rows, tmp_path / kind / "log", contracts.IMPRESSIONS, ("query_id", "position"))
+            documents = contracts.scan(engine, tmp_path / "documents", contracts.DOCUMENTS)
+            engines.write(engine, documents, tmp_path / kind / "documents", contracts.DOCUMENTS, ("doc_id",))
+        pages = contracts.read(tmp_path / kind / "log", contracts.IMPRESSIONS)
+        found.append((pages, rows_of(tmp_path / kind / "documents", contracts.DOCUMENTS)))
+    assert found[0] == found[1]
+    expected = table.set_column(4, "locale", pa.array(["no"] * 10 + ["2e3"] * 10 + table["locale"][20:].to_pylist()))
+    expected = expected.set_column(
+        11,
+        "score",
+        pa.array(score if not 20 <= n < 30 else None for n, score in enumerate(expected["score"].to_pylist())),
+    )
+    assert (
+        found[0][0].to_pylist() == expected.sort_by([("query_id", "ascending"), ("position", "ascending")]).to_pylist()
+    )
+    attributes = {row["doc_id"]: row["attributes"] for row in found[0][1]}
+    assert attributes["d0"] == attributes["d3"] == [("a", "x"), ("n", "1")]
+    assert [attributes[f"d{n}"] for n in (1, 2, 9, 10, 11, 12, 13)] == [
+        [("n", "2")], [], [("a", "x")], None, [], [("a", "x")], [],
+    ]  # fmt: skip
+
+
+def with_type(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    values = pa.nulls(table.num_rows) if kind == pa.null() else table[name].cast(kind)
+    return table.set_column(table.column_names.index(name), name, values)
 
 
 @pytest.mark.usefixtures("_spark")
