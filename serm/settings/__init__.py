@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from serm.errors import UserError
+from serm.settings import document
 from serm.settings.drift import DriftSettings
 from serm.settings.evaluation import EvaluationSettings
 from serm.settings.judging import JudgingSettings
@@ -59,28 +59,21 @@ def load(path: Path) -> Settings:
     """Read params.yaml.
 
     Raises:
-        UserError: the file is missing, is not YAML, or a field is unknown, missing or out of its bounds.
+        UserError: the file is missing, is not YAML or holds a key twice, or a field is unknown, missing or out of its
+            bounds.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); give the path with --params.") from error
-    return parse(text, str(path))
+    return parse(document.read(path), str(path))
 
 
 def parse(text: str, name: str = "params.yaml") -> Settings:
     """Parse the text of a params.yaml; ``name`` stands for it in errors. Raises like ``load``."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{name}: expected sections such as 'cycle:', found {type(values).__name__}.")
-    for field, value in (values.get("cycle") or {}).items():
+    values = document.sections(text, name)
+    cycle = values.get("cycle")
+    for field, value in cycle.items() if isinstance(cycle, dict) else ():
         if isinstance(value, date):
             raise UserError(f'{name}: cycle.{field}: put quotes around "{value}"; DVC cannot read YAML timestamps.')
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors(include_url=False))
         raise UserError(f"{name}: {'; '.join(problems)}.") from error

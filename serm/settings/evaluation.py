@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Section
+from serm.settings.section import Count, Positive, Section, Seed
 
-Margin = Annotated[float, Field(ge=0)]
+Margin = Annotated[float, Field(ge=0, le=1)]
 Slice = Annotated[str, Field(pattern=r"^(family|locale|traffic|query_age|document_age|pairs):.+$")]
 """A kind of slice and a value, as in evaluation.json: ``locale:de``."""
 
@@ -20,7 +20,7 @@ class GateSettings(Section):
     """The gate reads NDCG at this cutoff; it is one of ``evaluation.cutoffs``."""
     min_queries: Count = 50
     """Queries that a test set needs before the gate believes it."""
-    min_gain: float = 0.0
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """Gain in mean NDCG on the rolling set that the challenger must exceed, with p < alpha."""
     max_frozen_loss: Margin = 0.01
     """Loss in mean NDCG on the frozen set that still passes."""
@@ -32,13 +32,13 @@ class GateSettings(Section):
     """Slice -> its own margin instead, for example ``locale:de: 0.01``."""
     max_calibration_loss: Margin = 0.02
     """How much the calibration error on the rolling set may grow."""
-    max_size_mb: Annotated[float, Field(gt=0)] = 1000.0
+    max_size_mb: Positive = 1000.0
     """Of the challenger's files."""
     golden_requests: Count = 20
     """Test queries that a real KServe server scores with the challenger, each with its judged documents."""
     max_serving_difference: Annotated[float, Field(ge=0, le=3)] = 0.01
     """How far a served score may lie from the model's own, in grades."""
-    max_p95_ms: Annotated[float, Field(gt=0)] = 5000.0
+    max_p95_ms: Positive = 5000.0
     """Latency of those requests on this machine; the default only finds a model that cannot be served at all."""
 
 
@@ -55,11 +55,11 @@ class EvaluationSettings(Section):
     """Bins of equal width over the predicted probability."""
     families: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     """Language family -> its locales; a locale in none of them counts as ``other``."""
-    permutations: Annotated[int, Field(ge=100)] = 10000
+    permutations: Annotated[int, Field(ge=100, le=1_000_000)] = 10000
     """Sign vectors of the randomisation test, and resamples of the bootstrap."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     gate: GateSettings = GateSettings()
-    seed: int = 23
+    seed: Seed = 23
 
     @model_validator(mode="after")
     def _gated(self) -> EvaluationSettings:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Section, Share
+from serm.settings.section import Count, Positive, Section, Seed, Share
 
 ResponseFormat = Literal["json_schema", "json_object", "none"]
 TokenLimit = Literal["max_tokens", "max_completion_tokens"]
@@ -46,7 +46,7 @@ class LLMSettings(Section):
     price_per_million_output: Price = 0.0
     requests_per_minute: Count = 600
     tokens_per_minute: Count = 1_000_000
-    concurrency: Count = 8
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     """Requests in flight at once."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Of one request, its body included."""
@@ -72,7 +72,7 @@ class SearchSettings(Section):
     """Answers ``{"results": [{"text": ...}, ...]}``; what it answers once is kept in the ledger."""
     count: Count = 3
     """Results that are shown to a judge."""
-    concurrency: Count = 4
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
 
 
@@ -80,8 +80,8 @@ class BudgetSettings(Section):
     """What the LLM judges of a cycle may cost, over all runs of its annotate step; null: no cap."""
 
     money: Annotated[float, Field(ge=0, le=1e9)] | None = 10.0
-    calls: Annotated[int, Field(ge=0)] | None = 100_000
-    seconds: Annotated[float, Field(gt=0)] | None = None
+    calls: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = 100_000
+    seconds: Positive | None = None
     """Wall time of one run's calls."""
 
 
@@ -91,10 +91,10 @@ class TrustSettings(Section):
     gold_pairs: Count = 120
     """Held-out seed judgments that each LLM judge grades; and as many others, that tie the label model to the truth.
     Offline judges grade all held-out seed judgments."""
-    canaries: Annotated[int, Field(ge=0)] = 16
+    canaries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 16
     """Documents with planted instructions that each LLM judge grades; with fewer than half of them judged, nothing is
     known. 0 asks for none."""
-    repeats: Annotated[int, Field(ge=0)] = 20
+    repeats: Annotated[int, Field(ge=0, le=1_000_000_000)] = 20
     """Pairs of earlier cycles, as far as there are some, that each LLM judge grades anew; as with canaries."""
     min_gold_pairs: Count = 30
     """With fewer gold labels kept, nothing is known: a batch with LLM judges is held, an offline one goes on and the
@@ -125,15 +125,15 @@ class JudgingSettings(Section):
     """Seed judgments, whole queries, that the judges are calibrated and measured on; more cost time."""
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
-    seed: int = 17
+    seed: Seed = 17
     offline: bool = True
     """Whether the offline judges sit on a panel that has LLM judges; without LLM judges they are the panel."""
     llms: tuple[LLMSettings, ...] = ()
-    max_document_chars: Annotated[int, Field(ge=50)] = 2000
+    max_document_chars: Annotated[int, Field(ge=50, le=10_000_000)] = 2000
     """Of a document, a query or a piece of evidence in a prompt; the rest is cut."""
-    evidence_documents: Annotated[int, Field(ge=0)] = 3
+    evidence_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 3
     """Other documents of the catalogue, by BM25, that an LLM judge is shown with a pair."""
-    evidence_texts: Annotated[int, Field(ge=0)] = 5
+    evidence_texts: Annotated[int, Field(ge=0, le=1_000_000_000)] = 5
     """Texts of the outside knowledge that an LLM judge is shown with a pair."""
     search: SearchSettings | None = None
     budget: BudgetSettings = BudgetSettings()

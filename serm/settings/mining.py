@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Section, Share
+from serm.settings.section import Count, Positive, Section, Seed, Share
 
 
 class ClickSettings(Section):
@@ -17,11 +17,11 @@ class ClickSettings(Section):
     lowest perplexity on held-out pages."""
     iterations: Count = 50
     """Of EM, at most."""
-    tolerance: Annotated[float, Field(gt=0)] = 1e-5
+    tolerance: Annotated[float, Field(gt=0, le=1)] = 1e-5
     """EM ends when an iteration gains fewer nats an impression."""
-    prior_clicks: Annotated[float, Field(gt=0)] | None = None
+    prior_clicks: Positive | None = None
     """Clicks that each pair starts with, so that a rare one stays near the mean; null: learnt from the log."""
-    prior_skips: Annotated[float, Field(gt=0)] | None = None
+    prior_skips: Positive | None = None
     """The same of impressions that were examined and not clicked."""
     max_impressions: Count = 10_000_000
     """Held in memory at once (about 150 bytes each); of a longer window, how users browse is learnt from a part."""
@@ -37,7 +37,7 @@ class Threshold(Section):
     """One tau: a quantile over the window's pairs, or an absolute value where one is set; never both."""
 
     quantile: Share | None = None
-    value: float | None = None
+    value: Annotated[float, Field(ge=-1_000_000_000, le=1_000_000_000)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Threshold:
@@ -85,7 +85,7 @@ class MiningSettings(Section):
     """Queries of either window, the most searched, that are clustered for novelty; the others count as known."""
     queries_a_cluster: Count = 8
     """Mean size of a cluster of queries."""
-    hard_negatives: Annotated[int, Field(ge=0)] = 1
+    hard_negatives: Annotated[int, Field(ge=0, le=1000)] = 1
     """Documents nobody was shown that each searcher adds to a query; 0 for none."""
     hard_negatives_by: tuple[Literal["BM25", "encoder"], ...] = ("BM25", "encoder")
     """Who searches the catalogue for them; the encoder embeds every document of the queries' locales."""
@@ -94,4 +94,4 @@ class MiningSettings(Section):
     hard_negative_documents: Count = 3_000
     """Documents that they are searched among, drawn from the catalogue in the queries' locales; the encoder embeds
     each of them, in every cycle."""
-    seed: int = 13
+    seed: Seed = 13

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serm.settings.section import Count, Section
+from serm.settings.section import Count, Section, Seed
 
 
 class ServingSettings(Section):
@@ -23,5 +23,5 @@ class ServingSettings(Section):
     """Where KServe finds the champion that the cycle's challenger is compared with."""
     requests: Count = 40
     """Requests of the window's users that the local canary answers (simulated users in the demo)."""
-    seed: int = 29
+    seed: Seed = 29
     """Draws those requests."""

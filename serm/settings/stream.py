@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Section, Share
+from serm.settings.section import Amount, Count, Positive, Section, Share, Threads
 
 
 class CycleSettings(Section):
@@ -43,8 +43,8 @@ class EngineSettings(Section):
     """``spark`` starts Spark in this process, or takes the session that runs there."""
     remote: str | None = None
     """Of Spark: a Spark Connect server (``sc://host:15002``) that runs the plan, on the same paths as here."""
-    threads: Count = 2
-    memory_gb: Annotated[float, Field(gt=0)] = 2.0
+    threads: Threads = 2
+    memory_gb: Annotated[float, Field(ge=0.1, le=65536)] = 2.0
     """What the engine may hold in memory; the rest spills to the temporary directory."""
 
 
@@ -53,10 +53,10 @@ class StreamSettings(Section):
 
     max_quarantined_share: Share = 0.05
     """Lines of a UBI log that may be unreadable or break the contract."""
-    allowed_lateness_hours: Annotated[float, Field(ge=0)] | None = None
+    allowed_lateness_hours: Amount | None = None
     """A row is late when it is older, by more than this, than the newest row of the files before its own, in the
     order of their names. Without a number no row is late: then names need not tell the order of arrival."""
-    session_gap_minutes: Annotated[float, Field(gt=0)] = 30
+    session_gap_minutes: Positive = 30
     """A pause that ends a session where the log names none, and the longest dwell that UBI event times can tell."""
     min_query_users: Count = 1
     """k: queries that fewer users of the window typed are withheld from all later steps."""
@@ -94,7 +94,7 @@ class ValidationSettings(Section):
     max_silent_share: Share = 0.25
     """(stops) Freshness: the time from the newest event to the window's end, as a share of the window; more says
     that the log broke off."""
-    max_catalogue_age_days: Annotated[float, Field(gt=0)] = 400.0
+    max_catalogue_age_days: Positive = 400.0
     """(warns) Freshness: days from the newest published_at to the window's end."""
     max_judgments_age_cycles: Count = 3
     """(warns) Freshness: cycles since the newest judgment."""
@@ -106,7 +106,7 @@ class ValidationSettings(Section):
     """How many earlier windows volume and locale mix are compared with; fewer where there are fewer."""
     min_volume_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """(stops) Volume: rows beside the median of the trailing windows; impressions count by the day."""
-    max_volume_ratio: Annotated[float, Field(gt=1)] = 4.0
+    max_volume_ratio: Annotated[float, Field(gt=1, le=1_000_000_000)] = 4.0
     """(warns) The same, upward."""
     max_locale_shift: Share = 0.25
     """(warns) Share of the rows that would have to change their locale to have the trailing windows' mix."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from serm.settings.generative import GenerativeSettings
-from serm.settings.section import Count, Section, Share
+from serm.settings.section import Amount, Count, Section, Seed, Share, Threads
 
 
 class RelevanceSettings(Section):
@@ -22,7 +22,7 @@ class RelevanceSettings(Section):
     """Upper layers that read query and document together and are trained; the layers below stay frozen."""
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 48
     """A query or a document is cut after this many tokens."""
-    batch_tokens: Annotated[int, Field(ge=64)] = 2048
+    batch_tokens: Annotated[int, Field(ge=64, le=100_000_000)] = 2048
     """Tokens, padding included, in one scoring batch."""
     generative: GenerativeSettings = GenerativeSettings()
 
@@ -36,7 +36,7 @@ class TrainJobSettings(Section):
     cpu: Annotated[str, Field(pattern=r"^[0-9]+m?$")] = "4"
     """Of a node, as Kubernetes counts: cores, or thousandths with ``m``."""
     memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]i$")] = "16Gi"
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     """NVIDIA GPUs of a node."""
 
 
@@ -51,7 +51,7 @@ class TrainingSettings(Section):
     batch_pairs: Count = 40
     listwise: Literal["listnet", "lambda"] = "listnet"
     """The listwise loss: ListNet's top-one cross-entropy, or LambdaLoss with NDCG-Loss2++."""
-    listwise_weight: Annotated[float, Field(ge=0)] = 1.0
+    listwise_weight: Amount = 1.0
     """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
     head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
@@ -60,11 +60,11 @@ class TrainingSettings(Section):
     warmup_share: Share = 0.1
     panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Sample weight of a panel judgment of full agreement beside a seed judgment."""
-    new_weight: Annotated[float, Field(ge=0)] = 1.0
+    new_weight: Amount = 1.0
     """Sample weight of this cycle's judgments, times their source's; 0 leaves them out."""
-    earlier_weight: Annotated[float, Field(ge=0)] = 1.0
+    earlier_weight: Amount = 1.0
     """The same of earlier cycles' judgments."""
-    seed_weight: Annotated[float, Field(ge=0)] = 1.0
+    seed_weight: Amount = 1.0
     """The same of seed judgments."""
     max_pairs: Count = 9000
     """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
@@ -75,7 +75,7 @@ class TrainingSettings(Section):
     """Passes of a student over the mined pairs."""
     held_out_share: Share = 0.1
     """Seed queries that no cycle trains on; forgetting is measured on them."""
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Looks at held-out seed queries without a lower loss before training stops; the weights of the best look are
     kept. 0 trains to the end and keeps the last weights. The half of them that the temperature is fitted on is looked
     at, so the half that forgetting is measured on stays unseen."""
@@ -86,7 +86,7 @@ class TrainingSettings(Section):
     gradient_checkpointing: bool = False
     """Whether layers are computed again in the backward pass instead of kept: less memory, more time, same bits."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    threads: Count = 2
+    threads: Threads = 2
     """CPU threads; another number gives other bits."""
-    seed: int = 19
+    seed: Seed = 19
     job: TrainJobSettings = TrainJobSettings()

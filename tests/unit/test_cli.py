@@ -1,5 +1,7 @@
 """The command line: quick to start, one sentence for a user's mistake, JSON for machines."""
 
+import ast
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -10,14 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from serm import settings
+import serm
+from serm import cli, settings
+from serm.cli import extras
 from serm.errors import UserError
 
 HEAVY = {"torch", "kfp", "pandas", "duckdb", "ibis", "pyarrow", "numpy", "evidently", "great_expectations", "kserve"}
 PARAMS = 'cycle:\n  number: 1\n  start: "2017-01-01T00:00:00Z"\n  end: "2019-01-01T00:00:00Z"\n'
 
 
-def serm(*arguments, cwd):
+def command_line(*arguments, cwd):
     program = "import sys; sys.argv[0] = 'serm'; from serm.cli import main; main()"
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
@@ -39,14 +43,14 @@ def test_starting_imports_nothing_heavy():
 
 
 def test_help_names_every_verb(tmp_path):
-    done = serm("--help", cwd=tmp_path)
+    done = command_line("--help", cwd=tmp_path)
     assert done.returncode == 0
     for verb in ("evolve", "report", "doctor", "demo", "advance", "ingest", "validate", "drift", "mine", "annotate"):
         assert verb in done.stdout
 
 
 def test_a_missing_settings_file(tmp_path):
-    message = one_sentence(serm("ingest", cwd=tmp_path))
+    message = one_sentence(command_line("ingest", cwd=tmp_path))
     assert "params.yaml" in message
     assert "--params" in message
 
@@ -59,18 +63,156 @@ def test_a_missing_settings_file(tmp_path):
         (PARAMS.replace('"2019', '"2016'), "is not before end"),
         (PARAMS.replace('"', ""), "put quotes around"),
         (PARAMS + "mining: [\n", "not YAML"),
+        (PARAMS + "mining:\n  budget: 7\n  budget: 8\n", "line 7: not YAML that is read here: 'budget' is there twice"),
+        (PARAMS + "mining: {}\nmining: {}\n", "line 6: not YAML that is read here: 'mining' is there twice"),
+        (PARAMS + "a: &a [1]\nb: *a\n", "line 6: not YAML that is read here: an alias (*) is not read"),
+        (PARAMS + "a: &a {b: *a}\n", "an alias (*) is not read"),
+        (PARAMS + "a: " + "[" * 5000, "nested too deep"),
+        (PARAMS + "mining:\n  budget: " + "9" * 5000 + "\n", "not YAML"),
+        (PARAMS + "mining:\n  budget: 2018-13-45\n", "not YAML"),
+        (PARAMS + "mining: !!python/object:os.system {}\n", "not YAML"),
+        (PARAMS + "mining: \x00\n", "not YAML"),
+        (PARAMS + "mining: 7\n", "mining: Input should be"),
+        (PARAMS + "mining: [budget]\n", "mining: Input should be"),
+        (PARAMS + "1: {}\n", "1: "),
+        ("cycle: 7\n", "cycle: Input should be"),
+        ("cycle: [number]\n", "cycle: Input should be"),
+        (PARAMS + "engine:\n  threads: 100000\n", "engine.threads: Input should be less than or equal to 256"),
+        (PARAMS + "engine:\n  memory_gb: 0.000001\n", "engine.memory_gb: Input should be greater than or equal"),
+        (PARAMS + "evaluation:\n  gate:\n    min_gain: .nan\n", "evaluation.gate.min_gain: Input should be a finite"),
+        (
+            PARAMS + "evaluation:\n  gate:\n    max_p95_ms: .inf\n",
+            "evaluation.gate.max_p95_ms: Input should be a finite",
+        ),
+        (PARAMS + "mining:\n  rise: {value: -.inf}\n", "mining.rise.value: Input should be a finite"),
+        (PARAMS + "judging:\n  budget: {money: 'nan'}\n", "judging.budget.money: Input should be a finite"),
+        (PARAMS + "mining:\n  budget: yes\n", "mining.budget: Value error, true is no value of it"),
+        (PARAMS + "stream:\n  locale: no\n", "put quotes around it"),
         ("- a\n", "expected sections"),
         ("", "expected sections"),
     ],
 )
 def test_a_bad_settings_file(tmp_path, text, complaint):
     (tmp_path / "params.yaml").write_text(text)
-    assert complaint in one_sentence(serm("ingest", cwd=tmp_path))
+    assert complaint in one_sentence(command_line("ingest", cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (PARAMS.encode() + b"\n# caf\xe9\n", "line 6 is not UTF-8"),
+        (PARAMS.encode("utf-16"), "line 1 is not UTF-8"),
+        (b"#" * (1 << 20) + b"##", "larger than 1 MB"),
+    ],
+)
+def test_a_settings_file_that_is_no_text_of_settings(tmp_path, data, complaint):
+    (tmp_path / "params.yaml").write_bytes(data)
+    with pytest.raises(UserError, match=complaint):
+        settings.load(tmp_path / "params.yaml")
+
+
+def test_a_byte_order_mark_before_the_settings_is_none_of_them(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"\xef\xbb\xbf" + PARAMS.encode())
+    assert settings.load(tmp_path / "params.yaml").cycle.number == 1
+
+
+def test_settings_in_a_pipe_or_directory_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path):
+        with pytest.raises(UserError, match="no regular file"):
+            settings.load(path)
+
+
+def test_every_number_of_the_settings_is_bounded():
+    schema = settings.Settings.model_json_schema()
+    open_ended, numbers = [], 0
+    todo = [("", schema)]
+    while todo:
+        where, one = todo.pop()
+        if isinstance(one, dict):
+            todo += [(f"{where}.{key}", value) for key, value in one.items() if key not in ("default", "enum")]
+            if one.get("type") in ("integer", "number"):
+                numbers += 1
+                bounds = [{"minimum", "exclusiveMinimum"} & one.keys(), {"maximum", "exclusiveMaximum"} & one.keys()]
+                open_ended += [] if all(bounds) else [where]
+        elif isinstance(one, list):
+            todo += [(where, value) for value in one]
+    assert numbers > 100
+    assert open_ended == []
+
+
+def third_party_modules():
+    """The top-level modules that SERM imports and Python does not bring."""
+    found = set()
+    for file in Path(serm.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            found |= {name.partition(".")[0] for name in names}
+    return found - set(sys.stdlib_module_names) - {"serm", "components", "pipelines"}
+
+
+def missing(monkeypatch, capsys, module):
+    """What the command line says when ``module`` is not installed: nothing but SERM's metadata knows of it."""
+
+    def run():
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(cli, "app", run)
+    monkeypatch.setattr(extras.importlib.metadata, "packages_distributions", dict)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("extra", sorted(extras.requirements().keys() - {"", "dev"}))
+def test_a_missing_package_of_any_extra_is_one_sentence(monkeypatch, capsys, extra):
+    distributions = importlib.metadata.packages_distributions()
+    brought = extras.requirements()[extra]
+    assert brought
+    assert "serm" not in brought
+    for package in brought:
+        modules = [module for module, names in distributions.items() if package in names] or [package]
+        monkeypatch.setattr(extras.importlib.metadata, "packages_distributions", dict)
+        said = [missing(monkeypatch, capsys, module) for module in modules if extras.extra_of(module)]
+        assert said, package
+        for sentence in said:
+            assert sentence.count("\n") == 1
+            assert sentence.startswith("Error: ")
+            named = sentence.partition("is not installed; run pip install 'serm")[2].removesuffix("'.\n")
+            assert package in extras.requirements()[named.strip("[]")]
+        monkeypatch.undo()
+
+
+def test_every_module_that_serm_imports_is_told_when_it_is_missing(monkeypatch, capsys):
+    modules = third_party_modules()
+    assert {"torch", "yaml", "sklearn", "dvc_data"} < modules
+    for module in sorted(modules - {"duckdb", "ibis"}):  # without which nothing starts; pip brings them in any case
+        assert f"{module} is not installed; run pip install 'serm" in missing(monkeypatch, capsys, module)
+
+
+def test_an_extra_brings_what_the_extras_that_it_names_bring():
+    brought = extras.requirements()
+    assert set(brought["train"]) < set(brought["judge"])
+    assert set(brought["pipelines"]) < set(brought["all"])
+    assert "torch" not in brought["data"]
+
+
+def test_a_full_disk_is_one_sentence_wherever_it_is_met(monkeypatch, capsys):
+    def run():
+        raise OSError(28, "No space left on device", "cycle/mine")
+
+    monkeypatch.setattr(cli, "app", run)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "Error: cycle/mine: No space left on device; free some space.\n"
 
 
 def test_a_missing_log(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
-    message = one_sentence(serm("ingest", "--log", "nowhere", cwd=tmp_path))
+    message = one_sentence(command_line("ingest", "--log", "nowhere", cwd=tmp_path))
     assert "nowhere" in message
 
 
@@ -78,7 +220,7 @@ def test_a_log_without_a_column(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "log").mkdir()
     pq.write_table(pa.table({"query": ["cat"]}), tmp_path / "log" / "part-0.parquet")
-    message = one_sentence(serm("ingest", cwd=tmp_path))
+    message = one_sentence(command_line("ingest", cwd=tmp_path))
     assert "'event_time'" in message
     assert "is missing" in message
 
@@ -86,11 +228,11 @@ def test_a_log_without_a_column(tmp_path):
 def test_a_place_that_is_no_workspace(tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     for verb in ("evolve", "publish", "advance"):
-        assert "not a SERM workspace" in one_sentence(serm(verb, cwd=tmp_path))
+        assert "not a SERM workspace" in one_sentence(command_line(verb, cwd=tmp_path))
 
 
 def test_doctor_says_what_is_installed_to_machines(tmp_path):
-    checks = json.loads(serm("doctor", "--json", cwd=tmp_path).stdout)
+    checks = json.loads(command_line("doctor", "--json", cwd=tmp_path).stdout)
     parts = {check["part"]: check for check in checks}
     assert parts["torch"]["state"] == "ok"
     assert parts["git"]["found"].endswith("git")
@@ -100,7 +242,7 @@ def test_doctor_says_what_is_installed_to_machines(tmp_path):
 def test_doctor_says_how_to_install_what_is_missing(monkeypatch):
     from serm.cli import doctor
 
-    monkeypatch.setattr(doctor, "_NEEDS", {"train": ("no-such-package",)})
+    monkeypatch.setattr(doctor, "requirements", lambda: {"train": ["no-such-package"]})
     (check,) = doctor._packages()
     assert check["state"] == "missing"
     assert check["fix"] == "pip install serm[train]"
