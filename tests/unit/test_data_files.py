@@ -77,12 +77,12 @@ def test_what_is_left_beside_a_ubi_log_is_not_read(
     left(tmp_path / "log", name, ".ndjson").write_text(ubi("q2"))
     left(tmp_path / "log", name, ".parquet").write_text("no Parquet")
     stream.ingest(tmp_path / "log", tmp_path / "out", make_settings())
-    assert contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)["query_id"].to_pylist() == ["q1"]
+    assert contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)["doc_id"].to_pylist() == ["of q1"]
 
 
 def ubi(query_id: str) -> str:
     head = {"query_id": query_id, "client_id": "ann", "timestamp": "2018-05-01T12:00:00Z"}
-    what = {"object": {"object_id": "d1"}, "position": {"ordinal": 0}}
+    what = {"object": {"object_id": f"of {query_id}"}, "position": {"ordinal": 0}}
     lines = [{**head, "user_query": "lamp"}, {**head, "action_name": "impression", "event_attributes": what}]
     return "".join(json.dumps(line) + "\n" for line in lines)
 
