@@ -120,15 +120,17 @@ class Reviews:
             pass
 
     def _reread(self) -> None:
-        try:
-            found = self.out.stat()
-        except FileNotFoundError:
-            self._rows, self._seen = {}, None
+        stamp = _stamp(self.out)
+        if stamp is not None and stamp == self._seen:
             return
-        if self._seen != (found.st_ino, found.st_mtime_ns):
-            judged = contracts.read(self.out, contracts.JUDGMENTS)
-            self._rows = dict(zip(_keys(judged), judged.to_pylist(), strict=True))
-            self._seen = (found.st_ino, found.st_mtime_ns)
+        try:
+            judged = contracts.read(self.out, contracts.JUDGMENTS)  # also what a killed write had set aside
+        except UserError:
+            if self.out.exists():
+                raise
+            judged = contracts.JUDGMENTS.empty_table()
+        self._rows = dict(zip(_keys(judged), judged.to_pylist(), strict=True))
+        self._seen = _stamp(self.out)
 
     def grade(self, key: Key, grade: int, note: str = "", by: str = "") -> Graded | None:
         """Record a grade, 0 to 3, with what the person noted; return what stood there before.
@@ -250,6 +252,15 @@ class Reviews:
             "panel_version": None,
             "agreement": None,
         }
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a directory is replaced; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def storable(text: str) -> str:
