@@ -12,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,17 @@ def test_an_answer_without_an_end_is_cut(world: Path, headers: dict[str, str]) -
     assert all("more than" in vote["rationale"] or "does not answer" in vote["rationale"] for vote in votes)
     assert counts["failed"] == counts["calls"] == len(fake.log)
     assert fake.sent < len(fake.log) * 2**24
+
+
+@pytest.mark.parametrize("bomb", ["a gzip bomb", "a deflate bomb"])
+def test_a_bomb_is_not_unpacked_beyond_the_bound(world: Path, bomb: str) -> None:
+    with FakeLLM(true_grade, says=lambda request, ordinary: BODIES[bomb]) as fake:
+        tracemalloc.start()
+        ask(world, llm(fake.url, concurrency=1, attempts=1))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert fake.log
+    assert peak < len(ZEROS) // 2
 
 
 @pytest.mark.parametrize("content", [nested(200_000), "{" * 200_000, '{"' * 100_000, '{"a":"' * 50_000 + "}"])
