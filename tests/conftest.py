@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
-from browser import browser  # noqa: F401  (a fixture)
+from browser import tab  # noqa: F401  (a fixture)
 
 from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings

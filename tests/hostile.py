@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from browser import Browser
+from browser import Tab
 
 #: Each sets ``pwned``, opens a dialog, or asks pwned.test for something, where it is taken for more than text.
 PAYLOADS = (
@@ -46,19 +46,13 @@ def _poisoned(value: Any) -> Any:
     return value
 
 
-def complaints(browser: Browser) -> list[object]:
+def complaints(tab: Tab) -> list[str]:
     """Return what the page that is open did of what no text may make it do; a policy's refusals count too."""
-    told = ("Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-    found: list[object] = [event for event in browser.events if event["method"] in told]
-    found += [
-        url
-        for event in browser.events
-        if event["method"] == "Network.requestWillBeSent" and "pwned" in (url := event["params"]["request"]["url"])
-    ]
-    if browser.tell("typeof pwned") != "undefined" or "pwned.test" in browser.tell("String(location)"):
+    found = [*tab.complaints, *(url for url in tab.asked if "pwned" in url)]
+    if tab.page.evaluate("typeof pwned") != "undefined" or "pwned.test" in tab.page.url:
         found.append("a script ran")
     bad = "a => a.name.startsWith('on') || /^(javascript:|http:..pwned)/.test(a.value)"
-    found += browser.tell(
+    found += tab.page.evaluate(
         f"[...document.querySelectorAll('*')].flatMap(e => [...e.attributes].filter({bad}).map(a => a.name + a.value))"
     )
     return found

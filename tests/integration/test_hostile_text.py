@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import pytest
 import report_history
 import uvicorn
 import yaml
-from browser import Browser
+from browser import Tab
 from hostile import PAYLOADS, complaints, injected, poison, poisoned, poisoned_summary, without_policy
 from markdown_it import MarkdownIt
+from playwright.sync_api import expect
 from prometheus_client.parser import text_string_to_metric_families
 
 from serm import contracts, report, validation
@@ -89,48 +91,47 @@ def written(
     return root
 
 
-def opened(browser: Browser, page: Path) -> str:
+def opened(tab: Tab, page: Path) -> str:
     """Open ``page``, unfold all of it, and return its text."""
-    browser.open(page.as_uri(), 1280, "light")
-    return unfolded(browser, drawn=page.name.endswith("report.html"))
+    tab.open(page.as_uri())
+    return unfolded(tab, drawn=page.name.endswith("report.html"))
 
 
-def unfolded(browser: Browser, drawn: bool = True) -> str:
+def unfolded(tab: Tab, drawn: bool = True) -> str:
     """Unfold all of the page that is open and return its text; ``drawn`` by Evidently's script, wait for that."""
     if drawn:
-        wait(browser, "document.querySelectorAll('tbody tr button').length > 0")
-    told = browser.call("Runtime.evaluate", expression=UNFOLD, awaitPromise=True, returnByValue=True)
-    text: str = told["result"]["value"]
+        tab.page.locator("tbody tr button").first.wait_for()
+    text: str = tab.page.evaluate(UNFOLD)
     return text
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_text_runs_in_a_page_and_its_policy_is_not_even_needed(browser: Browser, written: Path, page: str) -> None:
+def test_no_text_runs_in_a_page_and_its_policy_is_not_even_needed(tab: Tab, written: Path, page: str) -> None:
     for file in (written / page, without_policy(written / page)):
-        opened(browser, file)
-        assert complaints(browser) == []
+        opened(tab, file)
+        assert complaints(tab) == []
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_policy_alone_stops_what_is_let_in(browser: Browser, written: Path, page: str) -> None:
-    opened(browser, injected(written / page))
-    assert browser.tell("!!document.getElementById('injected')")
-    assert browser.tell("typeof pwned") == "undefined"
-    loaded = [event for event in browser.events if event["method"] == "Network.responseReceived"]
-    assert not any("pwned" in event["params"]["response"]["url"] for event in loaded)
+def test_the_policy_alone_stops_what_is_let_in(tab: Tab, written: Path, page: str) -> None:
+    opened(tab, injected(written / page))
+    assert tab.page.locator("#injected").count() == 1
+    assert tab.page.evaluate("typeof pwned") == "undefined"
+    assert not any("pwned" in url for url in tab.answered)
+    assert any("Content Security Policy" in line for line in tab.complaints)  # so a refusal is seen elsewhere too
 
 
-def test_what_was_typed_is_shown_as_it_was_typed(browser: Browser, written: Path) -> None:
-    report_text = opened(browser, written / "report/index.html")
+def test_what_was_typed_is_shown_as_it_was_typed(tab: Tab, written: Path) -> None:
+    report_text = opened(tab, written / "report/index.html")
     assert all(visible(one) in report_text for one in PAYLOADS)
-    findings = opened(browser, written / "validate/data_docs/judgments.html")
+    findings = opened(tab, written / "validate/data_docs/judgments.html")
     assert visible(poison("fr")) in findings  # a locale without a judgment
-    queries = opened(browser, written / "drift/report.html")
+    queries = opened(tab, written / "drift/report.html")
     assert unmarked("</script><script>pwned=1</script>") in queries
 
 
 def test_a_model_card_is_data_and_text_whatever_a_log_calls_its_locales(
-    browser: Browser, make_settings: Callable[..., Settings], tmp_path: Path
+    tab: Tab, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     summaries = {name: poisoned_summary(one, name) for name, one in report_history.summaries(1).items()}
     locales = {"no": 9, "de-AT": 5, "pt_BR": 3, "en]\nlicense: pwned": 2, "": 1, **{one: 1 for one in PAYLOADS}}
@@ -148,9 +149,9 @@ def test_a_model_card_is_data_and_text_whatever_a_log_calls_its_locales(
     page = tmp_path / "card.html"
     page.write_text(f"<meta charset=utf-8>{renderer.render(text)}", encoding="utf-8")
     assert "://" not in text  # GitHub makes links of them
-    told = opened(browser, page)
-    assert complaints(browser) == []
-    assert browser.tell("document.querySelectorAll('a, img, hr, code a, b').length") == 0
+    told = opened(tab, page)
+    assert complaints(tab) == []
+    assert tab.page.locator("a, img, hr, code a, b").count() == 0
     for rule in summaries["evaluate"]["gate"]["rules"]:
         assert " ".join(visible(rule["reason"]).split()) in told
 
@@ -213,17 +214,18 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str,
     listener.close()
 
 
-def test_no_text_of_a_queue_runs_on_the_review_page(browser: Browser, desk: tuple[str, Reviews]) -> None:
+def test_no_text_of_a_queue_runs_on_the_review_page(desk: tuple[str, Reviews], tab: Tab) -> None:
     url, queue = desk
-    browser.open(url, 900, "light")
+    tab.open(url, 900)
+    progress, whole = tab.page.locator("#progress"), tab.page.locator("body")
     seen = ""
     for number in range(1, len(queue.items) + 1):
-        wait(browser, f"document.querySelector('#progress').textContent.startsWith('{number - 1} of')")
-        seen += browser.tell("document.body.textContent")
-        browser.tell("document.querySelector('[data-grade=\"2\"]').click()")
-        wait(browser, f"document.querySelector('#progress').textContent.startsWith('{number} of')")
-        seen += browser.tell("document.body.textContent")
-    assert complaints(browser) == []
+        expect(progress).to_contain_text(re.compile(f"^{number - 1} of"))
+        seen += str(whole.text_content())
+        tab.page.locator('[data-grade="2"]').click()
+        expect(progress).to_contain_text(re.compile(f"^{number} of"))
+        seen += str(whole.text_content())
+    assert complaints(tab) == []
     for item in queue.items.values():
         rationales = [vote["rationale"] for vote in item.votes]
         assert all(text in seen for text in (*item.key, item.title, item.reason, *rationales))
@@ -233,7 +235,7 @@ def test_no_text_of_a_queue_runs_on_the_review_page(browser: Browser, desk: tupl
 
 
 def test_no_text_runs_in_evidentlys_own_pages_though_an_earlier_serm_left_it_raw(
-    browser: Browser, written: Path, tmp_path: Path
+    tab: Tab, written: Path, tmp_path: Path
 ) -> None:
     raw = (written / "drift/snapshot.json").read_text().replace("\\u2039", "<").replace("\\u203a", ">")
     assert "</script>" in raw
@@ -255,21 +257,13 @@ def test_no_text_runs_in_evidentlys_own_pages_though_an_earlier_serm_left_it_raw
                     page = answer.read().decode()
             except OSError:
                 time.sleep(0.1)  # not listening yet; pytest's own timeout ends a wait in vain
-        browser.open(f"{url}/projects/{project}/reports/{run.stem}", 1280, "light")
-        shown = unfolded(browser)
+        tab.open(f"{url}/projects/{project}/reports/{run.stem}")
+        shown = unfolded(tab)
         assert unmarked("</script><script>pwned=1</script>") in shown
-        assert complaints(browser) == []
+        assert complaints(tab) == []
     finally:
         server.terminate()
         server.wait()
     (tmp_path / "downloaded-report.html").write_text(page, encoding="utf-8")
-    opened(browser, tmp_path / "downloaded-report.html")
-    assert complaints(browser) == []
-
-
-def wait(browser: Browser, told: str) -> None:
-    """Wait until the JavaScript expression ``told`` is true."""
-    deadline = time.monotonic() + 20
-    while not browser.tell(told):
-        assert time.monotonic() < deadline, told
-        time.sleep(0.05)
+    opened(tab, tmp_path / "downloaded-report.html")
+    assert complaints(tab) == []

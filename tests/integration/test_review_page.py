@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import uvicorn
-from browser import Browser
+from browser import Tab
 from fake_llm import FakeLLM
 from judging_world import build, llm, run_llms, true_grade
+from playwright.sync_api import expect
 
 from serm import contracts
 from serm.judging.review import Reviews, application
@@ -40,79 +39,64 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Revi
     listener.close()
 
 
-def press(browser: Browser, key: str) -> None:
-    for kind in ("keyDown", "keyUp"):
-        text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
-        browser.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
-
-
-def until(told: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not told():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_person_grades_by_the_keyboard(browser: Browser, desk: tuple[Reviews, str]) -> None:
+def test_a_person_grades_by_the_keyboard(desk: tuple[Reviews, str], tab: Tab) -> None:
     reviews, url = desk
     total = len(reviews.items)
-    browser.open(url, 900, "light")
-    until(lambda: browser.tell("!document.querySelector('#pair').hidden"))
-    text = "document.body.innerText"
-    assert "other" not in browser.tell("document.querySelector('main').innerText").split()
-    assert not browser.tell("Boolean(document.querySelector('#votes').children.length)")
+    tab.open(url, 900)
+    page, press = tab.page, tab.page.keyboard.press
+    graded = page.locator("#progress")
+    expect(page.locator("#pair")).to_be_visible()
+    assert "other" not in page.locator("main").inner_text().split()
+    expect(page.locator("#votes > *")).to_have_count(0)
 
     first = next(iter(reviews.items.values()))
-    assert browser.tell("document.querySelector('#query').textContent") == first.key[0]
-    assert browser.tell("document.querySelectorAll('#pieces li').length") == len(first.evidence) > 0
-    press(browser, "n")
-    for letter in "so 3":
-        press(browser, letter)
-    assert browser.tell("document.querySelector('#note').value") == "so 3"
+    expect(page.locator("#query")).to_have_text(first.key[0])
+    assert page.locator("#pieces li").count() == len(first.evidence) > 0
+    press("n")
+    page.keyboard.type("so 3")
+    expect(page.locator("#note")).to_have_value("so 3")
     assert not reviews.graded
-    press(browser, "Enter")
-    press(browser, "2")
-    until(lambda: f"1 of {total} graded" in browser.tell(text))
+    press("Enter")
+    press("2")
+    expect(graded).to_contain_text(f"1 of {total} graded")
     assert reviews.graded[first.key] == (2, "so 3")
-    told = browser.tell("document.querySelector('#judged').innerText")
-    assert all(word in told for word in ("2 good", "one", "other", "the judges differ"))
+    for word in ("2 good", "one", "other", first.reason):
+        expect(page.locator("#judged")).to_contain_text(word)
     if wanted := os.environ.get("SERM_SCREENSHOT"):
-        Path(wanted).write_bytes(base64.b64decode(browser.call("Page.captureScreenshot", format="png")["data"]))
+        page.screenshot(path=wanted)
 
-    press(browser, "u")
-    until(lambda: f"0 of {total} graded" in browser.tell(text))
-    assert browser.tell("document.querySelector('#judged').hidden")
-    shown = "document.querySelector('#doc').textContent"
-    press(browser, "s")
-    until(lambda: browser.tell(shown) != first.key[2])
+    press("u")
+    expect(graded).to_contain_text(f"0 of {total} graded")
+    expect(page.locator("#judged")).to_be_hidden()
+    press("s")
+    expect(page.locator("#doc")).not_to_have_text(first.key[2])
     for done in range(total):
-        press(browser, str(done % 4))
-        until(lambda done=done: f"{done + 1} of {total} graded" in browser.tell(text))
-    until(lambda: "Nothing is left to grade" in browser.tell(text))
+        press(str(done % 4))
+        expect(graded).to_contain_text(f"{done + 1} of {total} graded")
+    expect(page.locator("body")).to_contain_text("Nothing is left to grade")
     assert contracts.read(reviews.out, contracts.JUDGMENTS).num_rows == total
-    assert browser.tell("document.documentElement.scrollWidth") <= 900
-    complaints = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-    assert [event for event in browser.events if event["method"] in complaints] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 900
+    assert tab.complaints == []
 
 
 def test_the_page_says_so_when_a_grade_is_not_saved_and_does_not_count_on(
-    browser: Browser, desk: tuple[Reviews, str], monkeypatch: pytest.MonkeyPatch
+    desk: tuple[Reviews, str], tab: Tab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reviews, url = desk
-    browser.open(url, 900, "light")
-    until(lambda: browser.tell("!document.querySelector('#pair').hidden"))
-    first = browser.tell("document.querySelector('#doc').textContent")
+    tab.open(url, 900)
+    document, error = tab.page.locator("#doc"), tab.page.locator("#error")
+    expect(document).to_be_visible()
+    first = document.inner_text()
 
     def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("serm.judging.review.reviews.replace_directory", full)
-    press(browser, "2")
-    error = "document.querySelector('#error').innerText"
-    until(lambda: "Not saved: the answer could not be saved (No space left on device)." in browser.tell(error))
-    assert browser.tell("document.querySelector('#doc').textContent") == first
-    assert f"0 of {len(reviews.items)} graded" in browser.tell("document.body.innerText")
+    tab.page.keyboard.press("2")
+    expect(error).to_contain_text("Not saved: the answer could not be saved (No space left on device).")
+    expect(document).to_have_text(first)
+    expect(tab.page.locator("#progress")).to_contain_text(f"0 of {len(reviews.items)} graded")
     monkeypatch.undo()
-    press(browser, "2")
-    until(lambda: f"1 of {len(reviews.items)} graded" in browser.tell("document.body.innerText"))
-    assert not browser.tell(error)
+    tab.page.keyboard.press("2")
+    expect(tab.page.locator("#progress")).to_contain_text(f"1 of {len(reviews.items)} graded")
+    expect(error).to_be_empty()
