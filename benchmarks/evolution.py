@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from serm import contracts, evaluation, judging, mining, stream, training, validation
+from serm import contracts, judging, mining, release, stream, training, validation
 from serm.atomic import write_json
 from serm.settings import Settings
 from serm.workspace.merge import merged
@@ -106,7 +106,7 @@ def cycle(path: Path, settings: Settings, emoji: EmojiWorld) -> dict[str, Any]:
 def compare(champion: Path, trained: Path, path: Path, out: Path, settings: Settings) -> dict[str, Any]:
     """Return the gate's result, and on each test set both NDCG@10, their difference, its interval and p."""
     inputs = (path / "cycle" / "annotate", path / "tests", path / "cycle" / "validate", path / "state" / "reference")
-    figures = evaluation.evaluate(champion, trained, *inputs, out, settings)
+    figures = release.evaluate(champion, trained, *inputs, out, settings)
     measured = json.loads((out / "evaluation.json").read_text())["sets"]
     sets = {name: pairs["all"]["all"]["measures"]["NDCG@10"] for name, pairs in measured.items()}
     names = ("champion", "challenger", "difference", "low", "high", "p")

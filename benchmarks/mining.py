@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from serm import contracts, evaluation, relevance, stream, training, validation
+from serm import contracts, release, relevance, stream, training, validation
 from serm import engine as engines
 from serm.atomic import write_json
 from serm.mining.agents import AGENTS
@@ -177,7 +177,7 @@ def learn(
             validated,
             state / "reference",
         )
-        gains = evaluation.evaluate(*inputs, there / "evaluate", settings)
+        gains = release.evaluate(*inputs, there / "evaluate", settings)
         found: dict[str, Any] = {"labels": len(rows)}
         for test in ("frozen", "rolling"):
             gain = float(gains[f"{test}_gain"])

@@ -20,11 +20,11 @@ def evaluate(
     """Measure champion and challenger on the frozen and the rolling test set, and pass or fail the challenger."""
     from pathlib import Path
 
-    from serm import evaluation
+    from serm import release
     from serm import settings as params
 
     figures.metadata.update(
-        evaluation.evaluate(
+        release.evaluate(
             Path(champion.path),
             Path(trained.path),
             Path(annotated.path),

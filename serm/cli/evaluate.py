@@ -20,7 +20,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure champion and challenger on both test sets, and pass or fail the challenger."""
-    from serm import evaluation, settings
+    from serm import release, settings
 
-    figures = evaluation.evaluate(champion, trained, annotated, tests, validated, reference, out, settings.load(params))
+    figures = release.evaluate(champion, trained, annotated, tests, validated, reference, out, settings.load(params))
     show("evaluate", figures, json)

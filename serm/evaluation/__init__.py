@@ -1,5 +1,1 @@
-"""Champion against challenger: measures per query, slices, significance, and the gate before promotion."""
-
-from serm.evaluation.evaluate import evaluate
-
-__all__ = ["evaluate"]
+"""Offline evaluation: measures, their uncertainty, and the promotion gate. Scores and judgments in, a verdict out."""

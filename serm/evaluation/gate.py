@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import KINDS, Comparison, SliceTest
 from serm.evaluation.significance import detectable_beyond, holm
 from serm.settings import EvaluationSettings
-
-if TYPE_CHECKING:
-    from serm.serving.golden import Golden
 
 Result = Literal["passed", "failed", "inconclusive"]
 
@@ -35,6 +32,18 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Served:
+    """What a server answered to a golden batch with the challenger; with an ``error`` the numbers say nothing."""
+
+    requests: int
+    pairs: int
+    difference: float = float("nan")
+    """The largest difference of a served score (0 to 3) from the model's own."""
+    p95_ms: float = float("nan")
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that the gate decides on; what is None is missing, and then nothing passes."""
 
@@ -46,7 +55,7 @@ class Evidence:
     calibration: Calibration | None
     """On the rolling set."""
     trust: Trust | None
-    served: Golden | None
+    served: Served | None
     """What a real KServe server answered with the challenger."""
     size_mb: float | None
     """Of the challenger's files."""
@@ -221,7 +230,7 @@ def _model_size(size_mb: float | None, settings: EvaluationSettings) -> Rule:
     return Rule("model_size", "passed" if size_mb <= limit else "failed", told, round(size_mb, 1), limit)
 
 
-def _serving(served: Golden | None, settings: EvaluationSettings) -> Rule:
+def _serving(served: Served | None, settings: EvaluationSettings) -> Rule:
     """Pass when a real server loaded the challenger and gave the scores that it has in this process."""
     limit = settings.gate.max_serving_difference
     if served is None or not served.requests:
@@ -238,7 +247,7 @@ def _serving(served: Golden | None, settings: EvaluationSettings) -> Rule:
     return Rule("serving", result, told, round(served.difference, 3), limit)
 
 
-def _latency(served: Golden | None, settings: EvaluationSettings) -> Rule:
+def _latency(served: Served | None, settings: EvaluationSettings) -> Rule:
     limit = settings.gate.max_p95_ms
     if served is None or served.error or not served.requests or not isfinite(served.p95_ms):
         return Rule("latency", "inconclusive", "No served request was timed.", limit=limit)

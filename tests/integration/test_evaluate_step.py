@@ -12,8 +12,8 @@ import pytest
 import tiny_models
 
 from serm import contracts, relevance
-from serm.evaluation import evaluate
-from serm.serving import golden, server
+from serm.release import evaluate
+from serm.serving import server, trial
 from serm.serving.replay import Request
 from serm.settings import Settings
 
@@ -66,8 +66,8 @@ def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) ->
 def test_a_server_that_serves_another_model_is_found(root: Path) -> None:
     model = relevance.load(root / "trained" / "model")
     requests = [Request("u", "other", ("title 0", "title 3"))]
-    with server.running({golden.NAME: root / "champion"}) as ready:
-        found = golden.check(ready, model, requests)
+    with server.running({trial.NAME: root / "champion"}) as ready:
+        found = trial.check(ready, model, requests)
     assert found.difference > 0.01
     assert not found.error
 
@@ -76,6 +76,6 @@ def test_a_model_that_cannot_be_served_is_an_error_not_a_crash(root: Path, tmp_p
     broken = tmp_path / "broken"
     shutil.copytree(root / "champion", broken)
     (broken / "model.safetensors").unlink()
-    with server.running({golden.NAME: broken}) as ready:
-        found = golden.check(ready, relevance.load(root / "champion"), [Request("u", "other", ("title 0",))])
+    with server.running({trial.NAME: broken}) as ready:
+        found = trial.check(ready, relevance.load(root / "champion"), [Request("u", "other", ("title 0",))])
     assert "ended with code" in found.error

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serm import contracts, relevance
 from serm.errors import UserError
 from serm.monitoring import exporter
-from serm.serving import deploy, golden
+from serm.serving import deploy, trial
 from serm.serving.replay import Request, sample
 from serm.serving.server import running
 from serm.settings import CycleSettings, ServingSettings, Settings
@@ -294,9 +294,7 @@ def test_long_empty_and_many_documents_are_tried_as_any_other(tmp_path: Path, sa
 def test_the_golden_batch_takes_long_and_empty_texts(client: httpx.Client, saved: dict[str, Path]) -> None:
     model = relevance.load(saved["challenger"])
     documents = ("", "cat", "red heart " * 2000, "\n" * 20_000 + "dog", "dog", "\u3000" * 5_000 + "x" * 3_000_000)
-    found = golden.check(
-        lambda: client, model, [Request("u", query, documents) for query in ("cat", "", "dog " * 9999)]
-    )
+    found = trial.check(lambda: client, model, [Request("u", query, documents) for query in ("cat", "", "dog " * 9999)])
     assert (found.error, found.difference) == ("", 0.0)
     one, other = model.score(["cat"] * 2, documents[3:5]).expected
     assert one == other  # what stands behind twenty thousand empty lines is read

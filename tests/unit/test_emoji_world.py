@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data" / "emoji"
 SEED_LOCALES = set(LAUNCHES[0])
 STEPS = (
-    *("clicks", "drift", "evaluation", "judging", "mining", "relevance", "rollout", "serving", "stream"),
-    *("training", "validation", "workspace"),
+    *("clicks", "drift", "evaluation", "judging", "mining", "relevance", "release", "rollout", "serving"),
+    *("stream", "training", "validation", "workspace"),
 )
 
 sys.path.insert(0, str(DATA.parent))

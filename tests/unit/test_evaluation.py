@@ -16,8 +16,10 @@ from serm import contracts
 from serm.errors import UserError
 from serm.evaluation import examples, pools
 from serm.evaluation.compare import KINDS, numbered, per_query
-from serm.evaluation.evaluate import Measured, golden_batch, measured, read_trust, with_scores
 from serm.evaluation.gate import SLICED, Trust
+from serm.evaluation.measured import Measured, measured
+from serm.release.evaluate import read_trust, scored
+from serm.serving import trial
 from serm.settings import EvaluationSettings, Settings
 
 
@@ -46,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 def _pool(root: Path, settings: Settings, noises: tuple[float, float] = (2.0, 0.5)) -> pa.Table:
     pool = pools.read(root / "tests", root / "validated", root / "reference", settings).pairs
     for name, noise in zip(examples.MODELS, noises, strict=True):
-        pool = with_scores(pool, _Model(noise), name)
+        pool = scored(pool, _Model(noise), name)
     return pool
 
 
@@ -106,7 +108,7 @@ def test_the_comparison_of_a_slice_is_that_of_its_queries(root: Path) -> None:
 def test_each_distinct_pair_is_scored_once(root: Path) -> None:
     pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings()).pairs
     model = _Model(1.0)
-    with_scores(pool, model, "champion")
+    scored(pool, model, "champion")
     assert model.asked == 2 * 80 * 4  # both locales share their texts
 
 
@@ -245,15 +247,13 @@ def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None,
 
 
 def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path) -> None:
-    settings = world.settings(gate={"golden_requests": 7})
-    pool = pools.read(root / "tests", root / "validated", root / "reference", settings).pairs
-    batch = golden_batch(pool, settings.evaluation)
+    pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings()).pairs
+    batch = trial.batch(pool, 7, 23)
     assert len(batch) == 7
     assert all(len(set(request.documents)) == len(request.documents) == 4 for request in batch)
-    backwards = golden_batch(pool.take(list(range(pool.num_rows))[::-1]), settings.evaluation)
+    backwards = trial.batch(pool.take(list(range(pool.num_rows))[::-1]), 7, 23)
     assert [request.query for request in backwards] == [request.query for request in batch]
-    other = world.settings(gate={"golden_requests": 7}, seed=1)
-    assert batch != golden_batch(pool, other.evaluation)
+    assert batch != trial.batch(pool, 7, 1)
 
 
 def test_a_slice_that_lost_is_tested_against_its_own_margin(root: Path) -> None:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import Comparison, SliceTest
-from serm.evaluation.gate import SETS, SLICED, Evidence, Rule, Trust, decide
-from serm.serving.golden import Golden
+from serm.evaluation.gate import SETS, SLICED, Evidence, Rule, Served, Trust, decide
 from serm.settings import EvaluationSettings
 
 GOOD = Comparison(
@@ -24,7 +23,7 @@ BAD = replace(GOOD, challenger=0.68, difference=-0.02, low=-0.03, high=-0.015, p
 UNSURE = replace(GOOD, difference=0.02, low=-0.02, high=0.06, p=0.3)
 SLICES = [SliceTest(name, f"{kind}:x", 100, True, 0.01, 0.03, 0.99, 0.02) for name in SETS for kind in SLICED]
 HONEST = Calibration(n=500, pairs=8000, champion=0.05, challenger=0.055, difference=0.005, low=-0.01, high=0.015)
-SERVED = Golden(requests=20, pairs=320, difference=0.0, p95_ms=40.0)
+SERVED = Served(requests=20, pairs=320, difference=0.0, p95_ms=40.0)
 TRUSTED = Trust(held=[], not_measured=[])
 PASSING = Evidence(GOOD, EVEN, SLICES, HONEST, TRUSTED, SERVED, 300.0)
 SETTINGS = EvaluationSettings()

@@ -1,13 +1,15 @@
-"""The golden batch: a model behind the predictor that KServe runs must give the scores that it has outside of it."""
+"""A trial: a model behind the predictor that KServe runs must give the scores that it has outside of it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
 import numpy as np
+import pyarrow as pa
 
 from serm.errors import UserError
 from serm.serving.replay import Request, send
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 
 NAME = "challenger"
 """The served model's name."""
+BATCH_DOCUMENTS = 50
+"""Documents in a request of the batch: what a page or two of results have."""
 
 
 @dataclass(frozen=True)
-class Golden:
+class Trial:
     """What the server made of the batch; with an ``error`` the figures say nothing."""
 
     requests: int
@@ -32,7 +36,23 @@ class Golden:
     error: str = ""
 
 
-def check(ready: Callable[[], httpx.Client], model: Scorer, requests: Sequence[Request]) -> Golden:
+def batch(pool: pa.Table, requests: int, seed: int) -> list[Request]:
+    """Draw a golden batch by ``seed``: ``requests`` queries, each with at most ``BATCH_DOCUMENTS`` of its documents.
+
+    ``pool`` has the columns locale, query and text, a row a judged document.
+    """
+    of: dict[tuple[str, str], list[str]] = {}
+    for locale, query, text in zip(*(pool[name].to_pylist() for name in ("locale", "query", "text")), strict=True):
+        of.setdefault((locale, query), []).append(text)
+
+    def draw_key(asked: tuple[str, str]) -> str:
+        return hashlib.sha256("\0".join((str(seed), *asked)).encode()).hexdigest()
+
+    drawn = sorted(of, key=draw_key)[:requests]
+    return [Request("golden", asked[1], tuple(dict.fromkeys(of[asked]))[:BATCH_DOCUMENTS]) for asked in drawn]
+
+
+def check(ready: Callable[[], httpx.Client], model: Scorer, requests: Sequence[Request]) -> Trial:
     """Send ``requests`` to the model ``NAME`` of a server (``server.running``), and score them with ``model`` here.
 
     The first request is sent once more before, untimed: a server's first answer is slow, and its users do not see it.
@@ -42,17 +62,17 @@ def check(ready: Callable[[], httpx.Client], model: Scorer, requests: Sequence[R
     try:
         client = ready()
     except UserError as error:
-        return Golden(len(requests), pairs, error=str(error))
+        return Trial(len(requests), pairs, error=str(error))
     differences, milliseconds = [], []
     for number, request in enumerate([*requests[:1], *requests]):
         answer = send(client, NAME, request)
         if answer.error:
-            return Golden(len(requests), pairs, error=answer.error)
+            return Trial(len(requests), pairs, error=answer.error)
         own = model.score([request.query] * len(request.documents), request.documents).expected
         if len(answer.scores) != len(own):
-            return Golden(len(requests), pairs, error=f"{len(answer.scores)} scores for {len(own)} documents.")
+            return Trial(len(requests), pairs, error=f"{len(answer.scores)} scores for {len(own)} documents.")
         differences.append(float(np.abs(np.array(answer.scores) - own).max()))
         if number:
             milliseconds.append(answer.milliseconds)
     p95 = float(np.percentile(milliseconds, 95)) if milliseconds else float("nan")
-    return Golden(len(requests), pairs, max(differences, default=float("nan")), p95)
+    return Trial(len(requests), pairs, max(differences, default=float("nan")), p95)

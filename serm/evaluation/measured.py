@@ -1,0 +1,81 @@
+"""What both models made of one test set: every measure by query and slice, calibration and rankings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from serm import contracts
+from serm.evaluation import examples
+from serm.evaluation.calibration import Calibration, calibration
+from serm.evaluation.compare import (
+    ALL,
+    NO_SHARED_TOKEN,
+    SHARED_TOKEN,
+    Compared,
+    SliceTest,
+    numbered,
+    per_query,
+    slice_tests,
+    slices,
+)
+from serm.evaluation.overlap import share_token
+from serm.settings import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What both models made of one test set."""
+
+    per_query: pa.Table
+    """PER_QUERY, of every choice of pairs."""
+    compared: dict[str, Compared]
+    """Choice of pairs -> slice -> measure -> comparison."""
+    calibration: Calibration | None
+    """None without a query that can be ranked wrongly."""
+    slices: list[SliceTest]
+    rankings: pa.Table
+    """RANKINGS."""
+    pairs: int
+
+
+def measured(pool: pa.Table, name: str, settings: EvaluationSettings) -> Measured:
+    """Measure both models on the test set ``name``, over all pairs and over those that share a token, or none.
+
+    ``pool`` is rows of ``pools.read`` with both models' scores (``with_scores``).
+    """
+    columns = (pool[column].to_pylist() for column in ("query", "text", "locale"))
+    shared = pa.array([share_token(*pair) for pair in zip(*columns, strict=True)], pa.bool_())
+    choices = {ALL: pool, SHARED_TOKEN: pool.filter(shared), NO_SHARED_TOKEN: pool.filter(pc.invert(shared))}
+    cut = {pairs: numbered(table) for pairs, table in choices.items()}
+    tables = {pairs: per_query(one, name, pairs, settings) for pairs, one in cut.items()}
+    whole = cut[ALL]
+    distributions = {model: _distribution(whole.rows[f"{model}_distribution"]) for model in examples.MODELS}
+    compared = {pairs: slices(table, settings) for pairs, table in tables.items()}
+    return Measured(
+        per_query=pa.concat_tables(tables.values()),
+        compared=compared,
+        calibration=(
+            calibration(whole.number, whole.grade, distributions, settings) if whole.queries.num_rows else None
+        ),
+        slices=slice_tests(tables, compared, name, settings),
+        rankings=examples.rankings(whole, name, settings),
+        pairs=pool.num_rows,
+    )
+
+
+def with_scores(
+    pool: pa.Table, name: str, expected: NDArray[np.float64], distribution: NDArray[np.float64]
+) -> pa.Table:
+    """Add a model's expected grades [n] as column ``name``, and its distributions [n, 4] as ``<name>_distribution``."""
+    listed = pa.FixedSizeListArray.from_arrays(pa.array(distribution.ravel(), pa.float64()), len(contracts.Grade))
+    return pool.append_column(name, pa.array(expected)).append_column(f"{name}_distribution", listed)
+
+
+def _distribution(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Return a column of grade distributions as an array, shape [n, 4]."""
+    return column.combine_chunks().flatten().to_numpy().reshape(-1, len(contracts.Grade))  # type: ignore[no-any-return]
