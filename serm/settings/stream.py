@@ -76,9 +76,17 @@ class StreamSettings(Section):
     locale: str = "en"
     """Of UBI queries without ``query_attributes.locale``."""
     shown: tuple[str, ...] = ("impression",)
-    """UBI action names that show a document."""
-    clicked: tuple[str, ...] = ("click", "item_click", "add_to_cart", "purchase")
+    """UBI action names that say that a document was on the page. Of a query that has none, the documents that it
+    returned count as shown (``query_response_hit_ids``, or ``query_response_object_ids`` as older plugins name them)."""
+    clicked: tuple[str, ...] = ("click", "click_through", "item_click", "view", "watch", "add_to_cart", "purchase")
+    """UBI action names that say that a user went for a document: UBI's own names but ``impression``, and
+    ``item_click``. Where ``view`` only says that a document came into sight, it belongs to ``shown``."""
     disliked: tuple[str, ...] = ("dismiss", "thumbs_down")
+    first_ordinal: Literal[0, 1] = 0
+    """The ``ordinal`` of a page's first document in UBI events; position 1 in impressions."""
+    max_position: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    """The deepest position that can be: a row or an event below goes to quarantine, and of what a query returned no
+    more is read."""
 
 
 class ValidationSettings(Section):

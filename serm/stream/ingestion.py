@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.stream import privacy
+from serm.stream import plausibility, privacy
 from serm.stream.masking import KINDS
 from serm.stream.source import Log, open_log
 from serm.stream.windows import in_window, with_lateness
 
+_LOG = logging.getLogger(__name__)
 ORDER = ("event_time", "session_id", "position")
 
 
@@ -31,7 +33,8 @@ def ingest(log: Path, out: Path, settings: Settings) -> Figures:
     of a row that is, late (then it is in ``out/late``), withheld because too few users typed its query, or outside
     the window; each line of a UBI log is a record that was used, a duplicate, or in ``out/bad_lines``: that none is
     lost is asserted. A row without a time cannot be said to lie outside the window: it is kept, for validation to
-    quarantine. Personal data in queries is masked in all rows.
+    quarantine. Personal data in queries is masked in all rows. What can hardly be right, such as a window without a
+    click, is a warning in the log and in ``ingest.json``.
 
     Raises:
         UserError: no log, a column missing or of the wrong kind, no key for the users of a UBI log, no impression
@@ -39,22 +42,27 @@ def ingest(log: Path, out: Path, settings: Settings) -> Figures:
     """
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
         with open_log(engine, log, beside / "bad_lines", settings) as opened:
-            lines = opened.lines
+            lines = opened.told.lines if opened.told else {}
             lines_in, bad = sum(lines.values()), lines.get("quarantined", 0)
-            too_bad = bad > settings.stream.max_quarantined_share * lines_in
+            # Where all are bad too, whatever the limit. The directory is written all the same: it has bad_lines.
+            too_bad = bad > settings.stream.max_quarantined_share * lines_in or bad == lines_in > 0
             summary: dict[str, Any] = {} if too_bad else _cut(engine, log, opened, beside, settings)
-        if lines:
+        if opened.told:
             summary["lines"] = {"rows_in": lines_in, **lines}
+            summary["impressions_by_results"] = opened.told.returned
         write_json(beside / "ingest.json", summary)
     if too_bad:
         raise UserError(
-            f"{log}: {bad:,} of {lines_in:,} lines ({bad / lines_in:.1%}) are unreadable or break the contract, more "
-            f"than stream.max_quarantined_share = {settings.stream.max_quarantined_share:.1%}; "
+            f"{log}: {bad:,} of {lines_in:,} lines ({bad / lines_in:.1%}) are unreadable or break the contract; "
+            f"stream.max_quarantined_share = {settings.stream.max_quarantined_share:.1%}, and not all may; "
             f"{out / 'bad_lines'} has file, line and reason: mend the log or the limit."
         )
+    for warning in summary["warnings"]:
+        _LOG.warning("serm: %s: %s.", log, warning)
     figures: Figures = {name: count for name, count in summary.items() if isinstance(count, int)}
     figures |= {f"lines_{name}": count for name, count in summary.get("lines", {}).items()}
-    return {**figures, "rows_masked": sum(summary["masked"].values()), "locales": len(summary["locales"])}
+    figures |= {"rows_masked": sum(summary["masked"].values()), "locales": len(summary["locales"])}
+    return {**figures, "warnings": len(summary["warnings"])}
 
 
 def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Settings) -> dict[str, Any]:
@@ -63,6 +71,8 @@ def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Setting
     counts = _count(rows, settings)
     if log.stored not in (None, counts["rows_in"]):
         raise RuntimeError(f"rows lost: {log.stored} in the files of {path}, {counts['rows_in']} read")
+    if not counts["rows_in"] and log.told and sum(log.told.lines.values()):
+        raise UserError(f"{path}: {log.told.without_impressions}")
     if counts["rows_in"] == counts["rows_outside_window"]:
         span = f"it spans {counts['first']} to {counts['last']}" if counts["rows_in"] else "it has no rows"
         raise UserError(
@@ -80,7 +90,10 @@ def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Setting
         "rows_withheld": held.withheld.sum(),
         **{kind: held[kind].sum() for kind in KINDS},
     }
-    told = _one_row(held.aggregate(**{name: total.fill_null(0) for name, total in sums.items()}))
+    totals = {name: total.fill_null(0) for name, total in sums.items()}
+    measures = plausibility.measures(held, ~held.late & ~held.withheld)
+    told = _one_row(held.aggregate(**totals, **measures))
+    measured = {name: told.pop(name) for name in measures}
     masked = {kind: told.pop(kind) for kind in KINDS}
     rows_of = {
         "rows_in": counts["rows_in"],
@@ -96,6 +109,7 @@ def _cut(engine: BaseBackend, path: Path, log: Log, out: Path, settings: Setting
         "queries": kept.select("locale", "query").distinct().count().to_pyarrow().as_py(),
         "locales": {row["locale"] or "": row["rows"] for row in by_locale},
         "masked": masked,
+        "warnings": plausibility.warnings(measured, log.told),
     }
 
 

@@ -32,8 +32,8 @@ class Log:
 
     rows: ibis.Table
     """IMPRESSIONS and ``delivery``, which numbers the files in the order of their paths."""
-    lines: dict[str, int]
-    """What became of its lines; empty where it is not of text."""
+    told: ubi.Told | None = None
+    """What became of its lines; None where it is not of text."""
     stored: int | None = None
     """Its rows as the Parquet files' footers count them; None where it is of text."""
 
@@ -55,15 +55,15 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         rows, files = (_table if is_table else _deliveries)(engine, log, settings)
         lacking = bool(rows.session_id.isnull().any().to_pyarrow().as_py())
         stored = sum(file.rows for file in files)
-        yield Log(engines.hold(engine, "log_rows", with_sessions(rows, gap)) if lacking else rows, {}, stored)
+        yield Log(engines.hold(engine, "log_rows", with_sessions(rows, gap)) if lacking else rows, None, stored)
         return
     key = user_key()
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
-        lines = ubi.read(log, texts, parsed, bad_lines, settings)
+        told = ubi.read(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed], pq.read_schema(parsed))
         rows = ubi.impressions(with_hashed_users(engine, records, records, key), gap)
-        yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), lines)
+        yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), told)
 
 
 def _text_files(log: Path) -> Sequence[Path]:

@@ -1,5 +1,7 @@
--- Lines of UBI 1.x logs -> one row a record, each with the role it plays or the reason why it is in quarantine.
--- Bulk action lines are no records: their fate is 'action'. A record delivered again, byte for byte, is a duplicate.
+-- Lines of UBI 1.0 to 1.3 logs -> ``parsed``, one row a line: its fate is the role that it plays, or quarantine with a
+-- reason. Bulk action lines are no records: their fate is 'action'. A record delivered again, byte for byte, is a
+-- duplicate. Then -> ``records``, one row for each document that an event tells of, that a query returned without an
+-- event that says so, and for each other event.
 CREATE TEMP TABLE parsed AS
 WITH checked AS (
     SELECT delivery, line, text, CASE
@@ -10,18 +12,29 @@ WITH checked AS (
     END AS unreadable
     FROM lines
 ), opened AS (
-    SELECT delivery, line, unreadable, CASE WHEN unreadable IS NULL THEN md5_number(text) END AS content,
+    SELECT delivery, line, text, unreadable, CASE WHEN unreadable IS NULL THEN md5_number(text) END AS content,
         CASE WHEN unreadable IS NULL THEN from_json(text, '{
             "index": "JSON", "create": "JSON", "action_name": "VARCHAR", "user_query": "VARCHAR", "query_id": "VARCHAR",
             "client_id": "VARCHAR", "user_id": "VARCHAR", "session_id": "VARCHAR", "timestamp": "VARCHAR",
             "message_type": "VARCHAR", "message": "VARCHAR", "query_attributes": {"locale": "VARCHAR"},
-            "event_attributes": {"session_id": "VARCHAR", "object": {"object_id": "VARCHAR"},
+            "query": "VARCHAR", "query_response_hit_ids": "VARCHAR[]", "query_response_object_ids": "VARCHAR[]",
+            "query_response_objects_ids": "VARCHAR[]",
+            "event_attributes": {"session_id": "VARCHAR", "object": {"object_id": "JSON"},
                                  "position": {"ordinal": "VARCHAR"}}}') END AS r
     FROM checked
+), named AS (
+    SELECT *, coalesce(r.user_query, CASE WHEN r.message_type = 'QUERY' THEN r.message END) AS typed,
+        r.event_attributes.object.object_id AS object_id, r.event_attributes.position.ordinal AS ordinal,
+        coalesce(r.query_response_hit_ids, r.query_response_object_ids, r.query_response_objects_ids) AS hits
+    FROM opened
 ), fields AS (
     SELECT delivery, line, unreadable, content,
         nullif(r.action_name, '') AS action,
-        coalesce(r.user_query, CASE WHEN r.message_type = 'QUERY' THEN r.message END) AS query,
+        -- A text that begins above the space need not be trimmed.
+        CASE WHEN typed >= '!' THEN typed WHEN trim(typed, E' \t\r\n') <> '' THEN typed END AS query,
+        -- An event may leave its query's text out; one that says null or nothing was on a browse page.
+        CASE WHEN query IS NOT NULL THEN false WHEN typed IS NOT NULL THEN true
+             ELSE contains(text, '"user_query"') END AS is_blank,
         nullif(r.query_id, '') AS query_id,
         coalesce(nullif(r.client_id, ''), nullif(r.user_id, '')) AS user_id,
         coalesce(nullif(r.session_id, ''), nullif(r.event_attributes.session_id, '')) AS session_id,
@@ -29,21 +42,38 @@ WITH checked AS (
                  CASE WHEN regexp_full_match(r.timestamp, '\d{12,14}')
                       THEN make_timestamptz(try_cast(r.timestamp AS BIGINT) * 1000) END) AS event_time,
         r.query_attributes.locale AS locale,
-        nullif(r.event_attributes.object.object_id, '') AS doc_id,
-        r.event_attributes.position.ordinal AS ordinal,
+        CASE WHEN starts_with(object_id, '[') OR starts_with(object_id, '{') THEN NULL
+             ELSE nullif(object_id ->> '$', '') END AS doc_id,
+        CASE WHEN starts_with(object_id, '[')
+             THEN list_filter(object_id ->> '$[*]', lambda id: id <> '') END AS doc_ids,
+        -- UBI 1.0 has {"index": 2}.
+        nullif(CASE WHEN NOT starts_with(ordinal, '{') THEN ordinal
+                    WHEN json_valid(ordinal) THEN ordinal ->> '$.index' END, '') AS place,
+        hits,
+        -- OpenSearch's plugin keeps the request, whose ``from`` says where the page begins.
+        CASE WHEN len(hits) > 0 AND json_valid(r.query) THEN try_cast(r.query ->> '$.from' AS BIGINT) END AS hits_from,
         coalesce(r.index, r.create) IS NOT NULL AS is_action
-    FROM opened
-), roles AS (
-    SELECT *, CASE WHEN regexp_full_match(ordinal, '\d{1,6}') THEN try_cast(ordinal AS INTEGER) + 1 END AS position, CASE
-        WHEN is_action AND action IS NULL AND query IS NULL THEN 'action'
-        WHEN action IS NULL THEN CASE WHEN query IS NOT NULL THEN 'query' END
-        WHEN list_contains($shown, action) THEN 'shown'
-        WHEN list_contains($clicked, action) THEN 'clicked'
-        WHEN list_contains($disliked, action) THEN 'disliked'
-        ELSE 'other'
-    END AS role
+    FROM named
+), typed AS (
+    SELECT * REPLACE (coalesce(doc_id, doc_ids[1]) AS doc_id, CASE WHEN len(doc_ids) > 1 THEN doc_ids END AS doc_ids,
+                      least(greatest(coalesce(hits_from, 0), 0), $max_position)::INTEGER AS hits_from),
+        try_cast(place AS DOUBLE) - $first_ordinal + 1 AS rank,
+        rank = floor(rank) AND rank >= 1 AS is_rank,
+        CASE
+            WHEN is_action AND action IS NULL AND query IS NULL THEN 'action'
+            WHEN action IS NULL THEN CASE WHEN query IS NOT NULL THEN 'query' WHEN query_id IS NOT NULL THEN 'other' END
+            WHEN query_id IS NULL THEN 'other'
+            WHEN list_contains($shown, action) THEN 'shown'
+            WHEN list_contains($clicked, action) THEN 'clicked'
+            WHEN list_contains($disliked, action) THEN 'disliked'
+            ELSE 'other'
+        END AS role
     FROM fields
-), broken AS (
+), ranked AS (
+    SELECT *, CASE WHEN is_rank AND rank + coalesce(len(doc_ids), 1) - 1 <= $max_position
+                   THEN rank::INTEGER END AS position
+    FROM typed
+), broken AS MATERIALIZED (
     SELECT *, CASE
         WHEN unreadable IS NOT NULL THEN unreadable
         WHEN role = 'action' THEN NULL
@@ -51,24 +81,83 @@ WITH checked AS (
         WHEN event_time IS NULL THEN 'timestamp is missing or no time'
         WHEN role = 'query' AND query_id IS NULL THEN 'query_id is missing'
         WHEN role IN ('query', 'other') THEN NULL
-        WHEN query_id IS NULL THEN 'an event on a document without a query_id'
         WHEN user_id IS NULL THEN 'client_id is missing'
         WHEN doc_id IS NULL THEN 'event_attributes.object.object_id is missing'
-        WHEN position IS NULL THEN 'event_attributes.position.ordinal is no whole number from 0'
+        WHEN position IS NOT NULL OR place IS NULL THEN NULL
+        WHEN is_rank THEN 'event_attributes.position.ordinal is beyond stream.max_position = ' || $max_position
+        ELSE 'event_attributes.position.ordinal is no whole number from ' || $first_ordinal
     END AS flaw
-    FROM roles
+    FROM ranked
 ), queries AS (
     SELECT query_id, arg_min(query, (event_time, query)) AS known_query, min(locale) AS known_locale
     FROM broken
-    WHERE flaw IS NULL AND query_id IS NOT NULL AND query IS NOT NULL
+    WHERE flaw IS NULL AND query_id IS NOT NULL AND (query IS NOT NULL OR action IS NULL OR is_blank)
     GROUP BY query_id
+), again AS (
+    -- Only records that have their content with another are numbered.
+    SELECT delivery, line, row_number() OVER (PARTITION BY content ORDER BY delivery, line) > 1 AS is_again
+    FROM broken SEMI JOIN (
+        SELECT content FROM broken WHERE content IS NOT NULL AND role IS DISTINCT FROM 'action'
+        GROUP BY content HAVING count(*) > 1
+    ) USING (content)
 ), judged AS (
-    SELECT *, CASE WHEN flaw IS NULL AND role NOT IN ('query', 'other', 'action') AND known_query IS NULL
-                   THEN 'no query text is known for its query_id' ELSE flaw END AS reason,
-        content IS NOT NULL AND role IS DISTINCT FROM 'action' AND row_number() OVER (PARTITION BY content ORDER BY delivery, line) > 1 AS again
-    FROM broken LEFT JOIN queries USING (query_id)
+    SELECT broken.*, known_query, known_locale, role IN ('shown', 'clicked', 'disliked') AS is_on_document,
+        CASE WHEN flaw IS NULL AND is_on_document AND queries.query_id IS NULL
+             THEN 'no query text is known for its query_id' ELSE flaw END AS reason, is_again
+    FROM broken LEFT JOIN queries USING (query_id) LEFT JOIN again USING (delivery, line)
 )
-SELECT delivery, line, role, event_time, query_id, session_id, user_id, coalesce(known_locale, $locale) AS locale,
-    known_query AS query, doc_id, position, reason,
-    CASE WHEN again THEN 'duplicate' WHEN reason IS NOT NULL THEN 'quarantined' ELSE role END AS fate
+SELECT delivery, line, event_time, query_id, session_id, user_id, coalesce(known_locale, $locale) AS locale,
+    known_query AS query, action, doc_id, doc_ids, position, reason,
+    CASE WHEN query = known_query THEN hits[:$max_position - hits_from] END AS hits, hits_from,
+    CASE
+        WHEN is_again THEN 'duplicate'
+        WHEN reason IS NOT NULL THEN 'quarantined'
+        WHEN is_on_document AND known_query IS NULL THEN 'other'  -- on a browse page
+        ELSE role
+    END AS fate
 FROM judged;
+
+CREATE TEMP VIEW on_documents AS
+SELECT * FROM parsed WHERE fate IN ('shown', 'clicked', 'disliked') AND doc_ids IS NULL
+UNION ALL
+SELECT * REPLACE (unnest(doc_ids) AS doc_id, position + generate_subscripts(doc_ids, 1)::INTEGER - 1 AS position)
+FROM parsed WHERE fate IN ('shown', 'clicked', 'disliked') AND doc_ids IS NOT NULL;
+
+CREATE TEMP VIEW returned AS
+SELECT * REPLACE (unnest(hits) AS doc_id, hits_from + generate_subscripts(hits, 1)::INTEGER AS position)
+FROM parsed WHERE fate = 'query' AND len(hits) > 0;
+
+-- Where the documents of events that do not say it stood.
+CREATE TEMP TABLE places AS
+SELECT query_id, doc_id, min(position) AS place
+FROM (SELECT query_id, doc_id, position FROM on_documents WHERE position IS NOT NULL
+      UNION ALL SELECT query_id, doc_id, position FROM returned WHERE doc_id <> '')
+SEMI JOIN (SELECT query_id, doc_id FROM on_documents WHERE position IS NULL) USING (query_id, doc_id)
+GROUP BY query_id, doc_id;
+
+UPDATE parsed SET fate = 'quarantined', reason = 'event_attributes.position.ordinal is missing, and nothing else tells where its query showed the document'
+WHERE (delivery, line) IN (
+    SELECT (delivery, line) FROM on_documents ANTI JOIN places USING (query_id, doc_id) WHERE position IS NULL);
+
+-- Who saw what was returned, if the query's own record does not say it.
+CREATE TEMP TABLE owners AS
+SELECT query_id, min(user_id) AS owner, min(session_id) AS session
+FROM parsed SEMI JOIN (SELECT query_id FROM parsed WHERE fate = 'query' AND len(hits) > 0) USING (query_id)
+WHERE fate NOT IN ('duplicate', 'quarantined')
+GROUP BY query_id;
+
+CREATE TEMP VIEW shown_by_return AS
+SELECT * REPLACE (coalesce(user_id, owner) AS user_id, coalesce(session_id, session) AS session_id, 'shown' AS fate)
+FROM returned JOIN owners USING (query_id)
+    ANTI JOIN (SELECT query_id FROM parsed WHERE fate = 'shown') USING (query_id)
+WHERE doc_id <> '' AND owner IS NOT NULL;
+
+CREATE TEMP VIEW records AS
+WITH told AS (
+    SELECT *, position AS place FROM on_documents WHERE position IS NOT NULL
+    UNION ALL SELECT on_documents.*, place FROM on_documents JOIN places USING (query_id, doc_id) WHERE position IS NULL
+    UNION ALL SELECT * EXCLUDE (owner, session), position FROM shown_by_return
+    UNION ALL SELECT *, position FROM parsed WHERE fate = 'other'
+)
+SELECT delivery, fate AS role, event_time, query_id, session_id, user_id, locale, query, doc_id, place AS position
+FROM told;
