@@ -101,7 +101,7 @@ def run_serm(log: Path, documents: Path, out: Path, kind: str = "duckdb") -> Non
         between = out.with_suffix(".window")  # as between the steps ingest and validate, there in order of time
         engine.to_parquet(window.select(contracts.IMPRESSIONS.names), between)
         impressions = contracts.scan(engine, between, contracts.IMPRESSIONS)
-        flagged = flag_impressions(engine, impressions, catalogue.kept, settings.cycle)
+        flagged = flag_impressions(engine, impressions, catalogue.kept, settings.cycle, 1000)
         engine.to_parquet(clicks.count(flagged.kept), out)
 
 

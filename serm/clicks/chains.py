@@ -102,8 +102,10 @@ def _groups(*keys: Numbers) -> tuple[Numbers, Numbers]:
     """Return for each different tuple, in sorted order, where one of it stands, and [n] the group of each tuple."""
     key = np.zeros(len(keys[0]), dtype=np.int64)
     for column in keys:
-        low, high = column.min(initial=0), column.max(initial=0)
-        key = key * (high - low + 1) + (column - low)
+        column = column - column.min(initial=0)
+        if int(key.max(initial=0) + 1) * int(column.max(initial=0) + 1) > 2**63:  # numbered anew, both are below n
+            key, column = (np.unique(values, return_inverse=True)[1] for values in (key, column))
+        key = key * (column.max(initial=0) + 1) + column
     # Not np.unique: it sorts stably, which takes three times as long.
     order = np.argsort(key)
     ordered = key[order]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serm.clicks.counts import ClickCounts
 from serm.clicks.dbn import DynamicBayesianNetwork
 from serm.clicks.model import ClickModel, Tally
-from serm.clicks.pages import Array, Pages, read_parts
+from serm.clicks.pages import DEEPEST, Array, Pages, read_parts
 from serm.clicks.pbm import PositionBasedModel
 from serm.clicks.sdbn import SimplifiedDynamicBayesianNetwork
 from serm.clicks.ubm import UserBrowsingModel
@@ -55,7 +55,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         counts: of the same log.
         settings: the section clicks.
     """
-    first, last = int(counts.position.min()), int(counts.position.max())
+    first, last = (min(int(position), DEEPEST) for position in (counts.position.min(), counts.position.max()))
     parts = -(-int(counts.impressions.sum()) // settings.max_impressions)
     estimates = {name: np.full(counts.pairs, np.nan) for name in _ESTIMATES}
     tallies: list[Tally] = []

@@ -55,10 +55,12 @@ class ClickCounts:
         """Bring the numbers of ``count`` into memory, in a fixed order, 32 bytes a row.
 
         Raises:
-            UserError: there are no rows, or a position is below 1.
+            UserError: there are no rows, or a position is missing or below 1.
         """
         rows = counts.select("pair", "position", "impressions", "clicks").order_by("pair", "position")
         table = rows.to_pyarrow()
+        if table["position"].null_count:
+            raise UserError("impressions: rows without a position found; run `serm validate`, which quarantines them.")
         columns = (table[name].to_numpy().astype(np.int64, copy=False) for name in table.column_names)
         pair, position, impressions, clicks = columns
         if not len(pair):
@@ -74,7 +76,8 @@ class ClickCounts:
 
     def expected_clicks(self) -> NDArray[np.float64]:
         """Return [pairs]: the clicks that the average document would have had at each pair's positions."""
-        shown = np.bincount(self.position, self.impressions)
-        rate = np.divide(np.bincount(self.position, self.clicks), np.maximum(shown, 1))
-        expected = self.impressions.astype(np.float64) * rate[self.position]
+        # Numbered among those that occur, of which there are no more than rows, however deep they lie.
+        positions, at = np.unique(self.position, return_inverse=True)
+        shown, clicks = (np.bincount(at, of_all, len(positions)) for of_all in (self.impressions, self.clicks))
+        expected = self.impressions.astype(np.float64) * (clicks / np.maximum(shown, 1))[at]
         return np.bincount(self.pair, expected, self.pairs).astype(np.float64)

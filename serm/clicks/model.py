@@ -13,6 +13,9 @@ from serm.clicks.prior import Beta
 from serm.settings import ClickSettings
 
 
+_LEAST = float(np.finfo(np.float64).tiny)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClickModel(ABC):
     """A fitted model.
@@ -85,7 +88,8 @@ class Tally:
         """Let ``model`` foretell ``pages``, whose pairs it was fitted to."""
         examined = model.examination_of(pages)
         probability = examined * model.attractiveness[pages.pair]
-        log_likelihood = np.log(np.where(pages.clicked, probability, 1 - probability))
+        # A click so deep that its chance is below what a float can hold is unlikely, not impossible.
+        log_likelihood = np.log(np.maximum(np.where(pages.clicked, probability, 1 - probability), _LEAST))
         return cls(
             *(
                 sums(pages.position - 1, pages.weight * value, pages.last)

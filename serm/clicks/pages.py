@@ -18,9 +18,12 @@ from serm.clicks.counts import PAIR
 
 Array = NDArray[np.float64]
 
+#: Rows further down count as on this rank, so that no position of a log says how much memory it takes.
+DEEPEST = 1000
+#: The rows of a page; what has more (an id that all searches share) is no page that anyone saw, and is read as several.
+LONGEST = 1000
 #: A row of a page as one integer that sorts by position: position, then 33 bits of pair, then whether it was clicked.
 _PAIR_BITS = 33
-_POSITIONS = 2**29
 #: Three pages in sixteen are held out: those whose id's md5 starts below this hexadecimal digit.
 _HELD_OUT_BELOW = "3"
 
@@ -35,7 +38,7 @@ def number(impressions: ibis.Table, counts: ibis.Table) -> ibis.Table:
     pairs = counts.select(*PAIR, "pair").distinct()
     pairs = pairs.mutate(asked=ibis.dense_rank().over(order_by=("query", "locale")))
     shown = impressions.select(*PAIR, "query_id", "position", "clicked").join(pairs, PAIR)
-    place = ibis.least(shown.position, _POSITIONS).cast("int64") * 2 ** (_PAIR_BITS + 1)
+    place = ibis.least(shown.position, DEEPEST).cast("int64") * 2 ** (_PAIR_BITS + 1)
     return shown.select("query_id", "asked", row=place + shown.pair * 2 + shown.clicked.cast("int64"))
 
 
@@ -55,7 +58,7 @@ class Pages:
     """Different pages, each with the number of times that it was seen.
 
     The rows of page i are ``start[i]`` to ``start[i + 1]``, in the order of their positions. Positions may have gaps
-    (a row in quarantine) and begin after 1.
+    (a row in quarantine) and begin after 1; ``DEEPEST`` is the last.
     """
 
     pair: NDArray[np.int32]
@@ -73,7 +76,7 @@ class Pages:
     first: int
     """The first position of the log, where every user begins."""
     last: int
-    """The last position of the log."""
+    """The last position of the log, ``DEEPEST`` at most."""
 
     @property
     def impressions(self) -> int:
@@ -130,9 +133,18 @@ def read(aggregated: ibis.Table, first: int, last: int) -> tuple[Pages, NDArray[
     start = np.concatenate([[0], np.cumsum(rows.value_lengths().to_numpy(), dtype=np.int64)])
     log_pair, pair = np.unique((row >> 1) & (2**_PAIR_BITS - 1), return_inverse=True)
     position = (row >> (_PAIR_BITS + 1)).astype(np.int32)
-    held_out = table["held_out"].to_numpy()
-    columns = pair.astype(np.int32), position, (row & 1).astype(bool), start, table["pages"].to_numpy()
-    return Pages(*columns, len(log_pair), first, last), held_out, log_pair
+    start, page = _cut(start)
+    held_out, seen = (table[name].to_numpy()[page] for name in ("held_out", "pages"))
+    columns = pair.astype(np.int32), position, (row & 1).astype(bool), start, seen
+    return Pages(*columns, len(log_pair), first, min(last, DEEPEST)), held_out, log_pair
+
+
+def _cut(start: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the starts of pages cut after every ``LONGEST`` rows, and for each of the parts its page."""
+    parts = -(-np.diff(start) // LONGEST)
+    page = np.repeat(np.arange(len(parts)), parts)
+    part = np.arange(len(page)) - np.repeat(np.cumsum(parts) - parts, parts)
+    return np.concatenate([start[page] + part * LONGEST, start[-1:]]), page
 
 
 def read_parts(

@@ -140,9 +140,10 @@ class Behaviour:
 
     def click_rates(self) -> Verdict:
         """Clicks by position."""
-        position = self.windows.rows["position"].to_numpy().astype(np.int64) - 1
+        # Numbered among those that occur: the deepest does not say how much memory this takes.
+        positions, position = np.unique(self.windows.rows["position"].to_numpy(), return_inverse=True)
         clicked = self.windows.rows["clicked"].to_numpy(zero_copy_only=False).astype(bool)
-        user, width = self.windows.user[self.windows.search], int(position.max()) + 1
+        user, width = self.windows.user[self.windows.search], len(positions)
         twice = np.concatenate([position, position[clicked] + width])
         features = sums(np.concatenate([user, user[clicked]]), twice, self.users)
         features.resize((self.users, 2 * width))

@@ -78,9 +78,9 @@ def flag_documents(engine: BaseBackend, documents: ibis.Table, cycle: CycleSetti
 
 
 def flag_impressions(
-    engine: BaseBackend, impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings
+    engine: BaseBackend, impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings, max_position: int
 ) -> Flagged:
-    """Return the IMPRESSIONS ``impressions``, flagged.
+    """Return the IMPRESSIONS ``impressions``, flagged; ``max_position`` is stream's.
 
     ``documents`` is the catalogue after its own quarantine: an impression of a document that was quarantined
     goes there too, so that all that is kept joins.
@@ -95,6 +95,7 @@ def flag_impressions(
         "locale is not in the catalogue": table.locale.notin(_locales(documents)),
         "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
         "position is below 1": table.position < 1,
+        "position is beyond stream.max_position": table.position > max_position,
         "dwell_seconds is negative or not finite": (table.dwell_seconds < 0)
         | table.dwell_seconds.isnan()
         | table.dwell_seconds.isinf(),

@@ -103,7 +103,7 @@ def _flag(engine: BaseBackend, window: Path, documents: Path, judgments: Path, s
     judged = contracts.scan(engine, judgments, contracts.JUDGMENTS)
     return [
         catalogue,
-        flag_impressions(engine, impressions, catalogue.kept, cycle).held(engine),
+        flag_impressions(engine, impressions, catalogue.kept, cycle, settings.stream.max_position).held(engine),
         flag_judgments(engine, judged, catalogue.kept, cycle).held(engine),
     ]
 

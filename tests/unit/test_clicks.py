@@ -167,5 +167,7 @@ def test_a_window_without_rows_and_a_position_of_zero_are_errors() -> None:
     with pytest.raises(UserError, match="positions count from 1"):
         ClickCounts.read(count(impressions([("1", "cat", "en", "a", 0, True)])))
     shown: ibis.Table = impressions([("1", "cat", "en", "a", 1, True)])
+    with pytest.raises(UserError, match="without a position"):
+        ClickCounts.read(count(shown.mutate(position=ibis.null("int32"))))
     with pytest.raises(UserError, match="no rows in this window"):
         ClickCounts.read(count(shown.filter(shown.position > 1)))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from click_logs import dbn_clicks, impressions, pages_from, pbm_clicks, rankings, ubm_clicks
+from click_logs import dbn_clicks, impressions, pages_from, pages_of, pbm_clicks, rankings, ubm_clicks
 
 from serm import clicks
+from serm.clicks.chains import _groups
 from serm.clicks.choice import choose, compare
-from serm.clicks.pages import aggregate, read
+from serm.clicks.dbn import DynamicBayesianNetwork
+from serm.clicks.model import Tally
+from serm.clicks.pages import DEEPEST, LONGEST, aggregate, read
+from serm.clicks.prior import CLICKS
 from serm.settings import ClickSettings
 
 RANKS = 8
@@ -140,3 +145,68 @@ def test_the_model_that_made_the_clicks_is_chosen(draw: Callable[..., np.ndarray
     chosen = choose(candidates)
     assert chosen in expected
     assert all(candidates[chosen].perplexity <= other.perplexity for other in candidates.values())
+
+
+@pytest.mark.parametrize("model", ["auto", "pbm", "ubm", "sdbn", "dbn"])
+@pytest.mark.parametrize("deepest", [20_000_000, 2**31 - 1])
+def test_a_row_however_deep_costs_no_memory_and_leaves_all_figures_finite(model: str, deepest: int) -> None:
+    rows = [*log(200), *((f"deep{n}", "word 1", "en", "1-1", deepest - n, n % 2 == 0) for n in range(30))]
+    tracemalloc.start()
+    try:
+        found = fit(rows, ClickSettings(model=model, iterations=5))
+        expected = clicks.ClickCounts.read(clicks.count(impressions(rows))).expected_clicks()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+    json.dumps(found.summary, allow_nan=False)
+    assert np.isfinite([found.attractiveness, found.standard_error, found.relevance, found.relevance_error]).all()
+    assert np.isfinite(expected).all()
+    assert len(found.summary["examination"]) == DEEPEST
+
+
+def test_rows_below_the_deepest_rank_count_as_on_it() -> None:
+    def at(position: int) -> list:
+        return [*log(), *((f"deep{n}", "word 1", "en", "1-1", position, n % 2 == 0) for n in range(30))]
+
+    deep, deeper = (fit(at(position), ClickSettings(iterations=5)) for position in (DEEPEST, 3 * DEEPEST))
+    assert (deep.attractiveness == deeper.attractiveness).all()
+    assert deep.summary == deeper.summary
+
+
+def test_a_click_where_nobody_is_believed_to_look_leaves_perplexity_a_number() -> None:
+    half = np.full(2, 0.5)
+    model = DynamicBayesianNetwork(
+        attractiveness=half,
+        standard_error=half,
+        satisfaction=half,
+        satisfaction_error=half,
+        continuation=0.1,
+        traces=(),
+        converged=True,
+        prior=CLICKS,
+        satisfaction_prior=CLICKS,
+    )
+    pages = pages_of((1, [(0, 1, False), (1, 900, True)]))
+    assert model.click_probability(pages)[1] == 0  # no float holds 0.1 to the power of 899
+    assert np.isfinite(Tally.of(model, pages).perplexity)
+
+
+def test_a_page_of_more_rows_than_a_page_can_have_is_read_as_several() -> None:
+    rows = [("all", "w", "en", f"d{n}", 1 + n % 7, n % 3 == 0) for n in range(2 * LONGEST + 5)]
+    shown = impressions([*rows, ("other", "w", "en", "d1", 1, True)])
+    pages, held_out, log_pair = read(aggregate(clicks.number(shown, clicks.count(shown))), 1, 7)
+    assert sorted(np.diff(pages.start)) == [1, 5, LONGEST, LONGEST]
+    assert len(held_out) == len(pages.seen) == 4
+    assert (pages.impressions, pages.clicked.sum()) == (len(rows) + 1, sum(row[-1] for row in rows) + 1)
+    assert len(log_pair) == len(rows)
+    assert np.isfinite(fit(rows, ClickSettings(iterations=3)).relevance).all()
+
+
+def test_remainders_are_numbered_apart_even_where_their_key_is_beyond_64_bits() -> None:
+    # 2**32 * 2**32 is 0 in 64 bits.
+    keys = [np.array([0, 2**32, 2**32, 0, 1]), np.array([7, 7, 2**32 - 1, 7, 0]), np.array([1, 1, 2**29, 1, 5])]
+    first, group = _groups(*keys)
+    rows = list(zip(*keys, strict=True))
+    assert [rows[row] for row in first] == sorted(set(rows))
+    assert [sorted(set(rows))[number] for number in group] == rows

@@ -35,6 +35,7 @@ BAD_IMPRESSIONS: list[tuple[dict[str, Any], set[str]]] = [
     ({"doc_id": "nowhere"}, {"doc_id is not in the catalogue"}),
     ({"doc_id": None}, {"doc_id is missing"}),
     ({"position": 0}, {"position is below 1"}),
+    ({"position": 1001}, {"position is beyond stream.max_position"}),
     ({"clicked": True, "dwell_seconds": -0.5}, {"dwell_seconds is negative or not finite"}),
     ({"clicked": True, "dwell_seconds": float("nan")}, {"dwell_seconds is negative or not finite"}),
     ({"clicked": True, "dwell_seconds": float("inf")}, {"dwell_seconds is negative or not finite"}),
@@ -263,14 +264,14 @@ def test_rows_in_are_rows_kept_and_rows_quarantined(
         (
             {"max_quarantined_share": 0.005, "min_impressions": 1},
             [
-                "15 of 1,500 impressions (1.0%)",
+                "16 of 1,500 impressions (1.1%)",
                 "max_quarantined_share allows at most 0.005",
                 "'dwell_seconds is negative or not finite' (3 rows)",
             ],
         ),
         (
-            {"max_quarantined_share": 1.0, "min_impressions": 1486},
-            ["1,485 of 1,500 impressions are left", "min_impressions allows at least 1486"],
+            {"max_quarantined_share": 1.0, "min_impressions": 1485},
+            ["1,484 of 1,500 impressions are left", "min_impressions allows at least 1485"],
         ),
     ],
 )
