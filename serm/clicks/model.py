@@ -12,7 +12,6 @@ from serm.clicks.pages import Array, Pages, sums
 from serm.clicks.prior import Beta
 from serm.settings import ClickSettings
 
-
 _LEAST = float(np.finfo(np.float64).tiny)
 
 

@@ -76,8 +76,8 @@ class StreamSettings(Section):
     locale: str = "en"
     """Of UBI queries without ``query_attributes.locale``."""
     shown: tuple[str, ...] = ("impression",)
-    """UBI action names that say that a document was on the page. Of a query that has none, the documents that it
-    returned count as shown (``query_response_hit_ids``, or ``query_response_object_ids`` as older plugins name them)."""
+    """UBI action names that say that a document was on the page. Of a query without such an event, what it returned
+    counts as shown: ``query_response_hit_ids``, which other versions name ``query_response_object_ids``."""
     clicked: tuple[str, ...] = ("click", "click_through", "item_click", "view", "watch", "add_to_cart", "purchase")
     """UBI action names that say that a user went for a document: UBI's own names but ``impression``, and
     ``item_click``. Where ``view`` only says that a document came into sight, it belongs to ``shown``."""
