@@ -72,7 +72,7 @@ def parquet_log(make_impressions: Callable[..., pa.Table], tmp_path: Path) -> Pa
 
 @pytest.fixture
 def ubi_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Searches of a few users, with clicks, dwell, and sessions to be made."""
+    """Searches of a few users, with clicks, dwell, results without impression events, and sessions to be made."""
     monkeypatch.setenv("SERM_USER_KEY", "a secret of the tests")
     lines = []
     for n in range(60):
@@ -81,6 +81,12 @@ def ubi_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         what = {"object": {"object_id": f"d{n % 7}"}, "position": {"ordinal": n % 7}}
         action = ("impression", "click", "dismiss")[n % 3]
         lines.append({**head, "action_name": action, "event_attributes": what})
+        results = {**head, "query_id": f"r{n}", "timestamp": head["timestamp"] + 1000}
+        lines.append(
+            {**results, "user_query": "rug", "query_response_hit_ids": [f"d{(n + at) % 9}" for at in range(5)]}
+        )
+        bought = {"object": {"object_id": f"d{(n + 2) % 9}"}}
+        lines.append({**results, "action_name": "purchase", "event_attributes": bought})
     (tmp_path / "log.ndjson").write_text("\n".join(map(json.dumps, lines)) + "\n{bad\n")
     return tmp_path / "log.ndjson"
 
