@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from serm import contracts
+from serm.atomic import recover
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
@@ -79,10 +80,14 @@ def advance(repository: Path, settings: Settings) -> Figures:
 
 
 def _checked(workspace: Workspace, tag: str) -> Progress:
-    """Return how far the state is; raises where it cannot be moved past ``tag``."""
+    """Return how far the state is; raises where it cannot be moved past ``tag``, or a part of it is lost."""
     workspace.require_branch()
     if not workspace.has_tag(tag):
         raise UserError(f"{workspace.path}: {workspace.tag(tag)} is not published; run `serm publish` first.")
+    for path in (CHAMPION, JUDGMENTS):
+        recover(workspace.path / path)
+        if not (workspace.path / path).exists():
+            raise UserError(f"{workspace.path / path}: not there; `dvc checkout {path}` brings it back.")
     progress = Progress.read(workspace.path)
     if progress.advancing not in (None, tag):
         raise UserError(

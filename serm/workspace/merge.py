@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from serm import contracts
+from serm.atomic import recover
 from serm.workspace.layout import SUPERSEDED
 
 _KEY = ["query", "locale", "doc_id"]
@@ -51,6 +52,7 @@ def keep(new: pa.Table, judgments: Path) -> pa.Table:
     They go to the dataset beside it that ``layout.SUPERSEDED`` names, with their grade, source and cycle. A second call
     changes nothing, also after one that was cut short.
     """
+    recover(judgments)
     earlier = contracts.JUDGMENTS.empty_table()
     if judgments.exists():
         earlier = contracts.read(judgments, contracts.JUDGMENTS)

@@ -92,11 +92,11 @@ class Workspace:
         return [path for path in (*kept, *sorted(ignores)) if (self.path / path).exists()]
 
     def _ignored(self, path: Path) -> bool:
-        """Whether the ignore file beside ``path`` names it, and the commit's own does not; DVC wrote the line then."""
+        """Whether the ignore file beside ``path`` names it, and the commit's or the index's does not yet."""
         file, line = path.parent / ".gitignore", f"/{path.name}"
         if not (self.path / file).exists() or line not in (self.path / file).read_text(encoding="utf-8").splitlines():
             return False
-        return line not in self._try("show", f"HEAD:./{file}").splitlines()
+        return not all(line in self._try("show", f"{where}:./{file}").splitlines() for where in ("HEAD", ""))
 
     def commit(self, message: str, paths: Iterable[Path | str]) -> str:
         """Commit the paths as they stand, if they differ from the last commit, and return the commit's hash.

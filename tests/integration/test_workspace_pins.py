@@ -77,6 +77,19 @@ def test_bytes_that_changed_in_the_cache_are_refused(templates, tmp_path):
         advance(root, params(workspace))
 
 
+def test_a_state_without_its_judgments_is_not_taken_for_an_empty_one(templates, tmp_path):
+    workspace = copy(templates["passed"], tmp_path)
+    root = workspace.path
+    shutil.rmtree(root / "state/judgments")
+    with pytest.raises(UserError, match=r"state/judgments: not there; `dvc checkout state/judgments` brings it back"):
+        advance(root, params(workspace))
+    workspace.dvc("checkout", "state/judgments")
+    (root / "state/judgments").rename(root / "state/.judgments.aside")  # as a write that was killed leaves it
+    advance(root, params(workspace))
+    judged = contracts.read(root / "state/judgments", contracts.JUDGMENTS)
+    assert judged["query"].to_pylist() == ["cat", "fox"]
+
+
 def test_a_clone_advances_with_what_the_remote_has(templates, tmp_path):
     origin = templates["passed"].path
     clone = tmp_path / "clone"
