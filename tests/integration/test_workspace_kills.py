@@ -14,7 +14,7 @@ from serm.workspace.advance import advance
 from serm.workspace.progress import Progress
 from serm.workspace.publish import publish
 
-#: Kills itself before the n-th change that it would make: a rename, or a git or DVC command.
+#: Kills itself before the n-th change that it would make: a rename, an exchange (through ctypes), a git or DVC command.
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
@@ -27,7 +27,7 @@ verb, root, at, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), 0
 
 def kill(event, arguments):
     global count
-    if event in ("os.rename", "subprocess.Popen"):
+    if event in ("os.rename", "ctypes.dlopen", "subprocess.Popen"):
         count += 1
         if count == at:
             os.kill(os.getpid(), signal.SIGKILL)
