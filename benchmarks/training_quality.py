@@ -25,7 +25,7 @@ from serm.evaluation.significance import bootstrap_interval
 from serm.relevance import Encoder, RelevanceModel, document_text
 from serm.relevance.model import Pairs
 from serm.settings import TrainingSettings
-from serm.tokens import tokens
+from serm.pairs.tokens import tokens
 from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.fit import fine_tune, reproducible
 from serm.training.losses import Targets

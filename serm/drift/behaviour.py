@@ -14,8 +14,8 @@ from serm.drift.permutation import Floats, Outcome, Permutations, sums
 from serm.drift.sample import Windows, codes
 from serm.drift.verdict import Verdict, not_tested, rise, share
 from serm.pairs.text import fold
+from serm.pairs.tokens import words
 from serm.settings import DriftSettings
-from serm.tokens import words
 
 #: Quantiles of the scores over all windows: the bins of their distribution.
 BINS = 20

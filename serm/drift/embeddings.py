@@ -17,8 +17,8 @@ from serm.drift.permutation import Floats, Permutations, p_value, sums
 from serm.drift.sample import Windows
 from serm.drift.verdict import Examples, Verdict, rise, share
 from serm.pairs.text import fold
+from serm.pairs.tokens import words
 from serm.settings import DriftSettings
-from serm.tokens import words
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serm.pairs.text import fold
-from serm.tokens import words
+from serm.pairs.tokens import words
 
 #: Languages written without spaces between words, or (Korean) with particles glued to them.
 UNSPACED = frozenset({"ja", "ko", "th", "zh"})

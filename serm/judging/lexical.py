@@ -10,7 +10,7 @@ import numpy as np
 from serm.judging.calibration import Found
 from serm.judging.judge import Floats, Pairs
 from serm.pairs.text import fold
-from serm.tokens import letters, tokens, words
+from serm.pairs.tokens import letters, tokens, words
 
 
 class LexicalEvidence:

@@ -14,7 +14,7 @@ import numpy as np
 from serm.judging import wire
 from serm.judging.text import plain
 from serm.settings.judging import SearchSettings
-from serm.tokens import tokens
+from serm.pairs.tokens import tokens
 
 MOST_BYTES = 4 * 2**20
 """Of a search endpoint's answer."""

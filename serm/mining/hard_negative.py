@@ -17,7 +17,7 @@ import pyarrow as pa
 from serm.clicks import PAIR
 from serm.mining.opinion import Opinion, Thresholds
 from serm.settings import MiningSettings
-from serm.tokens import tokens
+from serm.pairs.tokens import tokens
 
 if TYPE_CHECKING:
     from serm.relevance import Model

@@ -34,7 +34,7 @@ from serm.judging.lexical import LexicalEvidence
 from serm.judging.seed import held_out
 from serm.judging.trust import measure
 from serm.settings import JudgingSettings
-from serm.tokens import words
+from serm.pairs.tokens import words
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Words and letters of a text in any language: what lexical search, lexical evidence and token overlap count."""
+"""Words and letters of a text in any language: what BM25, lexical evidence and token overlap count."""
 
 from __future__ import annotations
 
