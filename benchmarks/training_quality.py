@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
 import pyarrow as pa
 import torch
@@ -22,10 +21,10 @@ import torch
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
 from serm.evaluation.significance import bootstrap_interval
+from serm.pairs.bm25 import BM25
 from serm.relevance import Encoder, RelevanceModel, document_text
 from serm.relevance.model import Pairs
 from serm.settings import TrainingSettings
-from serm.pairs.tokens import tokens
 from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.fit import fine_tune, reproducible
 from serm.training.losses import Targets
@@ -193,11 +192,9 @@ def bm25(judged: Judged) -> np.ndarray:
         rows = np.flatnonzero(locales == locale)
         documents = list(dict.fromkeys(judged.documents[row] for row in rows))
         place = {text: number for number, text in enumerate(documents)}
-        index = bm25s.BM25()
-        index.index([tokens(text) for text in documents], show_progress=False)
+        index = BM25(documents)
         for query in dict.fromkeys(judged.queries[row] for row in rows):
-            words = tokens(query)  # none in a query of signs
-            asked = index.get_scores(words) if words else np.zeros(len(documents))
+            asked = index.scores(query)
             for row in rows:
                 if judged.queries[row] == query:
                     scores[row] = asked[place[judged.documents[row]]]

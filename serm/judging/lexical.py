@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
-import bm25s
 import numpy as np
 
 from serm.judging.calibration import Found
-from serm.judging.judge import Floats, Pairs
+from serm.judging.judge import Pairs
+from serm.pairs.bm25 import BM25, Scores
 from serm.pairs.text import fold
-from serm.pairs.tokens import letters, tokens, words
+from serm.pairs.tokens import letters, words
 
 
 class LexicalEvidence:
-    """BM25 (Robertson and Zaragoza, 2009; library bm25s) within a locale's catalogue, and plain overlap.
-
-    Tokens are words and the character bi- and trigrams inside them, so that inflected words and languages
-    without spaces match too.
-    """
+    """BM25 within a locale's catalogue, and plain overlap."""
 
     name = "lexical"
 
@@ -43,16 +39,14 @@ class _Catalogue:
     """The titles of one locale, indexed."""
 
     def __init__(self, titles: list[str]) -> None:
-        self._index = bm25s.BM25()
+        self._index = BM25(titles)
         self._row = {title: row for row, title in enumerate(titles)}
-        self._index.index([tokens(title) for title in titles], show_progress=False)
         self._size = len(titles)
-        self._scores: dict[str, Floats] = {}
+        self._scores: dict[str, Scores] = {}
 
     def match(self, query: str, title: str) -> tuple[list[float], str]:
         if query not in self._scores:
-            known = self._index.get_tokens_ids(tokens(query))
-            self._scores[query] = self._index.get_scores_from_ids(known)
+            self._scores[query] = self._index.scores(query)
         scores = self._scores[query]
         score = float(scores[self._row[title]])
         best = float(scores.max())

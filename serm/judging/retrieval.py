@@ -7,14 +7,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-import bm25s
 import httpx
-import numpy as np
 
 from serm.judging import wire
 from serm.judging.text import plain
+from serm.pairs.bm25 import BM25
 from serm.settings.judging import SearchSettings
-from serm.pairs.tokens import tokens
 
 MOST_BYTES = 4 * 2**20
 """Of a search endpoint's answer."""
@@ -72,7 +70,7 @@ class Retrieval:
 
 
 class CatalogueSource:
-    """The other documents of the locale that BM25 (library bm25s) ranks highest for the query."""
+    """The other documents of the locale that BM25 ranks highest for the query."""
 
     name = "catalogue"
 
@@ -83,7 +81,7 @@ class CatalogueSource:
         for row, locale in enumerate(locales):
             self._rows.setdefault(locale, []).append(row)
         self._doc_ids, self._texts = doc_ids, texts
-        self._indexes: dict[str, bm25s.BM25] = {}
+        self._indexes: dict[str, BM25] = {}
         self._found: dict[tuple[str, str], list[int]] = {}
 
     async def look_up(self, query: str, locale: str, doc_id: str, key: str | None) -> list[str]:
@@ -95,13 +93,9 @@ class CatalogueSource:
         if (found := self._found.get((query, locale))) is not None:
             return found
         if locale not in self._indexes:
-            self._indexes[locale] = bm25s.BM25()
-            corpus = [tokens(self._texts[row]) for row in self._rows[locale]]
-            self._indexes[locale].index(corpus, show_progress=False)
-        index = self._indexes[locale]
-        scores = index.get_scores_from_ids(index.get_tokens_ids(tokens(query)))
-        order = np.argsort(-scores, kind="stable")[: self._count + 1]
-        best = [self._rows[locale][place] for place in order if scores[place] > 0]
+            self._indexes[locale] = BM25([self._texts[row] for row in self._rows[locale]])
+        nearest = self._indexes[locale].nearest(query, self._count + 1)
+        best = [self._rows[locale][place] for place in nearest]
         self._found[query, locale] = best
         return best
 

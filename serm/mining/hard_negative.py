@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-import bm25s
 import ibis
 import numpy as np
 import pyarrow as pa
 
 from serm.clicks import PAIR
 from serm.mining.opinion import Opinion, Thresholds
+from serm.pairs.bm25 import BM25
 from serm.settings import MiningSettings
-from serm.pairs.tokens import tokens
 
 if TYPE_CHECKING:
     from serm.relevance import Model
@@ -79,16 +78,9 @@ def unseen(queries: pa.Table, known: pa.Table, documents: pa.Table, model: Model
 
 
 def _by_words(queries: list[str], texts: list[str], depth: int, model: Model) -> list[list[int]]:
-    """Return the rows of ``texts`` nearest by BM25 over words and letters; fewer where fewer share any."""
-    index = bm25s.BM25()
-    index.index([tokens(text) for text in texts], show_progress=False)
-    known = [[token for token in tokens(query) if token in index.vocab_dict] for query in queries]
-    best = []
-    for of_query in known:
-        scores = index.get_scores(of_query) if of_query else np.zeros(len(texts))
-        order = np.argsort(-scores, kind="stable")[:depth]
-        best.append(order[scores[order] > 0].tolist())
-    return best
+    """Return the rows of ``texts`` nearest by BM25; fewer where fewer share any token."""
+    index = BM25(texts)
+    return [index.nearest(query, depth) for query in queries]
 
 
 def _by_meaning(queries: list[str], texts: list[str], depth: int, model: Model) -> list[list[int]]:

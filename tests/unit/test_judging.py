@@ -34,7 +34,6 @@ from serm.judging.lexical import LexicalEvidence
 from serm.judging.seed import held_out
 from serm.judging.trust import measure
 from serm.settings import JudgingSettings
-from serm.pairs.tokens import words
 
 
 @pytest.fixture
@@ -180,11 +179,6 @@ def test_a_query_of_unknown_letters_is_no_match() -> None:
     found = LexicalEvidence(["en"], ["red cat"]).look_up(pairs("猫", ["red cat"]))
     assert not found.features.any()
     assert found.rationales == ["the name shares nothing with the query."]
-
-
-@pytest.mark.parametrize("word", ["हिंदी", "ภาษาไทย", "বাংলা", "kaņepes", "日本語"])
-def test_words_keep_their_marks(word: str) -> None:
-    assert words(f"{word}, {word}!") == [word, word]
 
 
 def pairs(query: str, titles: list[str]) -> Pairs:
