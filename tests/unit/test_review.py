@@ -234,3 +234,13 @@ def test_a_port_in_use_is_one_sentence() -> None:
         port = busy.getsockname()[1]
         with pytest.raises(UserError, match=rf"^port {port}: Address already in use; give another one with --port\.$"):
             listen(port)
+
+
+def test_grades_that_a_killed_write_had_set_aside_are_not_taken_for_none(made: Path) -> None:
+    of = reviews(made)
+    first, second, *_ = of.items
+    of.grade(first, 2)
+    (made / "reviewed").rename(made / ".reviewed.aside")  # as a kill between the two renames leaves it
+    again = reviews(made)
+    again.grade(second, 3)
+    assert again.graded == {first: (2, ""), second: (3, "")}
