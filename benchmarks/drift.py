@@ -30,7 +30,7 @@ from serm import contracts, relevance
 from serm import engine as engines
 from serm.atomic import write_json
 from serm.drift import heavy_users, sample
-from serm.drift.detection import exchange
+from serm.drift.drift import exchange
 from serm.drift.verdict import Verdict, judge
 from serm.settings import DriftSettings, EngineSettings
 from serm.worlds.emoji import LAUNCHES, EmojiWorld

@@ -107,7 +107,7 @@ def compare(champion: Path, trained: Path, path: Path, out: Path, settings: Sett
     """Return the gate's result, and on each test set both NDCG@10, their difference, its interval and p."""
     inputs = (path / "cycle" / "annotate", path / "tests", path / "cycle" / "validate", path / "state" / "reference")
     figures = release.evaluate(champion, trained, *inputs, out, settings)
-    measured = json.loads((out / "evaluation.json").read_text())["sets"]
+    measured = json.loads((out / "evaluate.json").read_text())["sets"]
     sets = {name: pairs["all"]["all"]["measures"]["NDCG@10"] for name, pairs in measured.items()}
     names = ("champion", "challenger", "difference", "low", "high", "p")
     return {"gate": figures["gate"]} | {

@@ -88,7 +88,7 @@ def run_serm(log: Path, documents: Path, out: Path, kind: str = "duckdb") -> Non
     from serm import clicks, contracts
     from serm import engine as engines
     from serm.settings import Settings
-    from serm.stream.ingestion import windowed
+    from serm.stream.ingest import windowed
     from serm.stream.privacy import with_hashed_users
     from serm.validation.rules import flag_documents, flag_impressions
 
@@ -260,7 +260,7 @@ def child(name: str, log: Path, documents: Path, out: Path) -> None:
     import pandas  # noqa: F401
     import psutil
 
-    import serm.stream.ingestion
+    import serm.stream.ingest
     import serm.validation.rules  # noqa: F401
 
     start = time.perf_counter()

@@ -173,5 +173,5 @@ def ask(world: Path, *judges: dict[str, object], **judging: object) -> tuple[lis
     write_mined(world, [("green", "en-4"), ("green", "en-2"), ("pet", "en-0")])
     few = {"gold_pairs": 4, "canaries": 0, "repeats": 0, "min_gold_pairs": 1}
     out = run_llms(world, *judges, trust=few, agreement="unanimous", **judging)
-    counts = json.loads((out / "panel.json").read_text())["llms"][judges[0]["name"]]["this_run"]
+    counts = json.loads((out / "annotate.json").read_text())["llms"][judges[0]["name"]]["this_run"]
     return contracts.read(out / "votes", contracts.VOTES).to_pylist(), counts

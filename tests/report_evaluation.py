@@ -27,7 +27,7 @@ MEASURES |= {"pairwise accuracy": 0.0}
 
 
 def evaluation(number: int, gate: str, rng: np.random.Generator) -> dict[str, Any]:
-    """Return evaluation.json of cycle ``number`` with the gate's result."""
+    """Return evaluate.json of cycle ``number`` with the gate's result."""
     return {
         "versions": {"champion": f"c{number:011x}", "challenger": f"d{number:011x}"},
         "pairs": {"frozen": 11800, "rolling": 9100},

@@ -39,10 +39,10 @@ def measures(difference):
 
 SUMMARIES = {
     "ingest": ("ingest.json", {"rows_kept": 1, "locales": {"en": 1, "de-AT": 2}}),
-    "validate": ("validation.json", {"success": True}),
+    "validate": ("validate.json", {"success": True}),
     "drift": ("drift.json", {"decision": "evolve", "reasons": ["new queries"]}),
-    "mine": ("mining.json", {"cascade": {"mined": 1}}),
-    "annotate": ("panel.json", {"kept": 1, "dropped": 0, "panel_version": "p1"}),
+    "mine": ("mine.json", {"cascade": {"mined": 1}}),
+    "annotate": ("annotate.json", {"kept": 1, "dropped": 0, "panel_version": "p1"}),
     "train": ("train.json", {"pairs": {"new": 1, "used": 3, "by_source": {"seed": 2, "panel": 1}}}),
 }
 
@@ -83,7 +83,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     gate = {"result": result, "rules": [{"rule": "rolling_gain", "result": result, "reason": "NDCG@10 rose by 0.02."}]}
-    (directory / "evaluation.json").write_text(
+    (directory / "evaluate.json").write_text(
         json.dumps({"sets": {"frozen": measures(0.0), "rolling": measures(0.02)}, "gate": gate})
     )
 

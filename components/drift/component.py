@@ -23,7 +23,7 @@ def drift(
     from serm import settings as params
 
     figures.metadata.update(
-        drift.detect(
+        drift.drift(
             Path(reference.path),
             Path(windows.path),
             Path(validated.path),

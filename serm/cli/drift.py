@@ -18,5 +18,5 @@ def drift(
     """Say what changed since the earlier windows, and whether that is worth a cycle."""
     from serm import drift, settings
 
-    figures = drift.detect(reference, windows, validated, champion, out, settings.load(params))
+    figures = drift.drift(reference, windows, validated, champion, out, settings.load(params))
     show("drift", figures, json)

@@ -187,7 +187,7 @@ def slice_tests(
 
 
 def as_json(compared: Compared) -> dict[str, Any]:
-    """Return ``slices``' result as evaluation.json holds it: slice -> {n, measures: {measure: numbers}}.
+    """Return ``slices``' result as evaluate.json holds it: slice -> {n, measures: {measure: numbers}}.
 
     A number that is not finite is null.
     """

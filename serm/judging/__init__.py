@@ -5,7 +5,7 @@ pair where its judges agree (level 2) and sends every other pair to the review q
 LLM judges (``llm``) sit on it where ``judging.llms`` names endpoints.
 """
 
-from serm.judging.annotation import annotate
+from serm.judging.annotate import annotate
 from serm.judging.llm.estimate import estimate
 
 __all__ = ["annotate", "estimate"]

@@ -45,11 +45,11 @@ def evaluate(
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
         trained: the train step's output; the challenger is ``trained/model``.
-        annotated: the annotate step's output; ``panel.json`` says how its panel stood its trust bars.
+        annotated: the annotate step's output; ``annotate.json`` says how its panel stood its trust bars.
         tests: holds ``frozen`` and ``rolling``, JUDGMENTS datasets: the judged pools of the test queries.
         validated: the validate step's output, with ``documents`` and ``impressions``.
         reference: IMPRESSIONS; a query that is searched for in them is an old one.
-        out: becomes ``per_query/`` (PER_QUERY), ``rankings/`` (RANKINGS) and ``evaluation.json``: versions, number of
+        out: becomes ``per_query/`` (PER_QUERY), ``rankings/`` (RANKINGS) and ``evaluate.json``: versions, number of
             pairs, ``retired`` (set -> pairs and queries left out, as their documents are gone), ``sets`` (set -> choice
             of pairs -> slice -> n and measures), ``calibration`` (set -> numbers), ``examples`` (wins and losses) and
             ``gate`` (result and rules, each with rule, result, reason, value, limit and slice).
@@ -76,7 +76,7 @@ def evaluate(
         **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in sets.items()},
         slices=[test for one in sets.values() for test in one.slices],
         calibration=sets["rolling"].calibration,
-        trust=read_trust(annotated / "panel.json"),
+        trust=read_trust(annotated / "annotate.json"),
         served=_served(tried),
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
@@ -113,7 +113,7 @@ def _write(
         contracts.write(queries, beside / "per_query", contracts.PER_QUERY)
         contracts.write(ranked, beside / "rankings", contracts.RANKINGS)
         write_json(
-            beside / "evaluation.json",
+            beside / "evaluate.json",
             {
                 "versions": versions,
                 "pairs": {name: one.pairs for name, one in sets.items()},

@@ -9,7 +9,7 @@ from typing import Any
 from serm.report.charts import Axis, axis, columns
 from serm.workspace.history import Cycle
 
-#: The sets and the pairs of evaluation.json, in the order and the words of the page.
+#: The sets and the pairs of evaluate.json, in the order and the words of the page.
 SETS = {"rolling": "Rolling set", "frozen": "Frozen set"}
 PAIRS = {"all": "All pairs", "no shared token": "Pairs that share no token"}
 WIDTH, HEIGHT = 200, 150
@@ -39,7 +39,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Row:
-    """One slice of one cycle, as evaluation.json has it."""
+    """One slice of one cycle, as evaluate.json has it."""
 
     cycle: str
     slice: str

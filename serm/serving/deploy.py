@@ -23,15 +23,15 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
         champion: the champion's directory.
         trained: the train step's output; the challenger is ``trained/model``.
         validated: the validate step's output, with ``impressions`` and ``documents``.
-        evaluated: the evaluate step's output, with the gate's result in ``evaluation.json``.
-        out: becomes ``inferenceservice.yaml`` and ``canary.json``: decision, reason, gate, traffic_percent, and what
+        evaluated: the evaluate step's output, with the gate's result in ``evaluate.json``.
+        out: becomes ``inferenceservice.yaml`` and ``deploy.json``: decision, reason, gate, traffic_percent, and what
             ``serm.serving.replay.summarise`` returns.
         settings: uses the sections ``serving`` and ``engine``.
 
     Raises:
         UserError: an input is missing, the server does not start, or a request fails.
     """
-    gate = _gate(evaluated / "evaluation.json")
+    gate = _gate(evaluated / "evaluate.json")
     passed = gate == "passed"
     percent = settings.serving.canary_percent if passed else 0
     manifest = manifests.inference_service(settings, percent)
@@ -53,7 +53,7 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
     with replace_directory(out) as beside:
         write_text(beside / "inferenceservice.yaml", manifests.as_yaml(manifest))
         write_json(
-            beside / "canary.json",
+            beside / "deploy.json",
             {"decision": "hold", "reason": reason, "gate": gate, "traffic_percent": percent, **summary},
         )
     figures: Figures = {

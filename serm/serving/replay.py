@@ -86,7 +86,7 @@ def replay(client: httpx.Client, requests: Sequence[Request]) -> dict[str, list[
 def summarise(
     requests: Sequence[Request], answers: dict[str, list[Answer]], experiment: str, percent: int
 ) -> dict[str, Any]:
-    """Return what the replay showed, for canary.json.
+    """Return what the replay showed, for deploy.json.
 
     ``variants``: for each, the requests of its users (``served``) and of the other's (``shadow``), errors, latency in
     milliseconds over both (with ``CONCURRENCY`` in flight) and the mean score. ``top1_agreement``: the share of

@@ -10,7 +10,7 @@ from serm.settings.section import Count, Positive, Section, Seed
 
 Margin = Annotated[float, Field(ge=0, le=1)]
 Slice = Annotated[str, Field(pattern=r"^(family|locale|traffic|query_age|document_age|pairs):.+$")]
-"""A kind of slice and a value, as in evaluation.json: ``locale:de``."""
+"""A kind of slice and a value, as in evaluate.json: ``locale:de``."""
 
 
 class GateSettings(Section):

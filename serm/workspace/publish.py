@@ -120,8 +120,7 @@ def pushed(workspace: Workspace, tag: str) -> Figures:
 
 def summary(directory: Path, name: str) -> dict[str, Any]:
     """Return the JSON summary that a step wrote into ``directory``."""
-    names = {"validate": "validation", "mine": "mining", "annotate": "panel", "evaluate": "evaluation"}
-    path = directory / f"{names.get(name, name)}.json"
+    path = directory / f"{name}.json"
     try:
         loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:

@@ -61,7 +61,7 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
         costs = {step: figures for step in RUN if (figures := _figures(tasks, step))}
         if "publish" in costs:
             place(_newest(tasks, "deploy") / "deployed", root / CYCLE / "deploy")
-            canary = json.loads((root / CYCLE / "deploy" / "canary.json").read_text(encoding="utf-8"))
+            canary = json.loads((root / CYCLE / "deploy" / "deploy.json").read_text(encoding="utf-8"))
             write_json(root / HISTORY / tag / "deploy.json", canary)
         write_json(root / HISTORY / tag / "costs.json", costs)
         return costs

@@ -65,7 +65,7 @@ def test_the_panel_loses_no_pair(demo):
 
 
 def test_both_models_answered_through_kserve(demo):
-    canary = json.loads((demo[0] / "cycle/deploy/canary.json").read_text())
+    canary = json.loads((demo[0] / "cycle/deploy/deploy.json").read_text())
     assert json.dumps(canary).count("champion") > 0
     service = yaml.safe_load((demo[0] / "cycle/deploy/inferenceservice.yaml").read_text())
     assert service["kind"] == "InferenceService"

@@ -44,7 +44,7 @@ def run(champion: Path, make_documents: Callable[[], pa.Table]) -> Run:
         if not (folder / "validated/documents").exists():
             contracts.write(make_documents(), folder / "validated/documents", contracts.DOCUMENTS)
         inputs = (folder / name for name in ("reference", "windows", "validated"))
-        figures = drift.detect(*inputs, champion, folder / "out", params)
+        figures = drift.drift(*inputs, champion, folder / "out", params)
         report = json.loads((folder / "out/drift.json").read_text())
         assert figures["decision"] == report["decision"]
         return report

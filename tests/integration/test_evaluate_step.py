@@ -29,14 +29,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, path in enumerate((root / "champion", root / "trained" / "model")):
         tiny_models.save(path, root / "base", seed, WORDS)
     (root / "annotated").mkdir()
-    (root / "annotated" / "panel.json").write_text(json.dumps({"held": [], "not_measured": []}))
+    (root / "annotated" / "annotate.json").write_text(json.dumps({"held": [], "not_measured": []}))
     return root
 
 
 def _run(root: Path, settings: Settings, out: str) -> tuple[dict[str, Any], dict[str, Any]]:
     inputs = [root / name for name in ("champion", "trained", "annotated", "tests", "validated", "reference")]
     figures = evaluate(*inputs, root / out, settings)
-    evaluation: dict[str, Any] = json.loads((root / out / "evaluation.json").read_text())
+    evaluation: dict[str, Any] = json.loads((root / out / "evaluate.json").read_text())
     return dict(figures), evaluation
 
 
@@ -44,7 +44,7 @@ def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) ->
     settings = world.settings(gate={"max_p95_ms": 60000})  # a starved machine is no slow model
     figures, found = _run(root, settings, "out")
     _run(root, settings, "again")
-    for file in ("evaluation.json", "per_query/part-0.parquet", "rankings/part-0.parquet"):
+    for file in ("evaluate.json", "per_query/part-0.parquet", "rankings/part-0.parquet"):
         assert (root / "out" / file).read_bytes() == (root / "again" / file).read_bytes()
     rules = {rule["rule"]: rule for rule in found["gate"]["rules"]}
     assert [rule["rule"] for rule in found["gate"]["rules"] if rule["rule"] != "slice_loss"] == [

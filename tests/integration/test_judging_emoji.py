@@ -67,7 +67,7 @@ def test_two_runs_give_the_same_bytes(annotated: tuple[Path, Path, Settings]) ->
 
 
 def test_judges_know_more_than_chance(annotated: tuple[Path, Path, Settings]) -> None:
-    summary = json.loads((annotated[0] / "panel.json").read_text())
+    summary = json.loads((annotated[0] / "annotate.json").read_text())
     assert set(summary["judges"]) == {"lexical", "encoder", "outside knowledge"}
     assert all(judge["quadratic_kappa"] > 0.1 for judge in summary["judges"].values())
     assert summary["panels"]["all judges"]["dawid-skene"]["keep_rate"] > 0

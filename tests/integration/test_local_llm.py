@@ -36,7 +36,7 @@ def test_smollm2_judges_end_to_end(endpoint: str, tmp_path: Path, monkeypatch: p
     judge = llm(endpoint, "smollm2", model="smollm2", concurrency=1, timeout_seconds=400, max_tokens=96)
     checks = {"gold_pairs": 1, "canaries": 1, "min_gold_pairs": 1}
     out = run_llms(world, judge, trust=checks, evidence_documents=1, evidence_texts=2, agreement="unanimous")
-    summary = json.loads((out / "panel.json").read_text())
+    summary = json.loads((out / "annotate.json").read_text())
     of_cycle = summary["llms"]["smollm2"]["cycle"]
     assert of_cycle["answered"] >= 4
     assert of_cycle["input_tokens"] > 1000
@@ -48,4 +48,4 @@ def test_smollm2_judges_end_to_end(endpoint: str, tmp_path: Path, monkeypatch: p
     assert summary["kept"] + summary["dropped"] == 2
     asked = of_cycle["calls"]
     run_llms(world, judge, trust=checks, evidence_documents=1, evidence_texts=2, agreement="unanimous")
-    assert json.loads((out / "panel.json").read_text())["llms"]["smollm2"]["cycle"]["calls"] == asked
+    assert json.loads((out / "annotate.json").read_text())["llms"]["smollm2"]["cycle"]["calls"] == asked

@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from serm import contracts, mining, relevance
 from serm import engine as engines
 from serm.errors import UserError
-from serm.mining.miner import Inputs, mine_pairs
+from serm.mining.mine import Inputs, mine_pairs
 from serm.settings import RelevanceSettings, Settings
 
 QUERIES, DOCUMENTS_A_QUERY, SESSIONS = 60, 12, 40
@@ -300,6 +300,6 @@ def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, 
     pairs = contracts.read(outs[0] / "pairs", contracts.MINED_PAIRS)
     assert pairs.num_rows == figures["mined"] > 0
     assert all(agents for agents in pairs["agents"].to_pylist())
-    cascade = json.loads((outs[0] / "mining.json").read_text())["cascade"]
+    cascade = json.loads((outs[0] / "mine.json").read_text())["cascade"]
     assert cascade["scored"] == 120 + cascade["unseen"]
     assert not list(tmp_path.glob("*.scored"))  # what a crash would have left

@@ -206,7 +206,7 @@ def _window(validated: Path, titles: list[str], bodies: list[str], searches: int
 
 def _deploy(root: Path, saved: dict[str, Path], gate: str) -> tuple[dict[str, object], dict[str, object]]:
     (root / "evaluated").mkdir()
-    (root / "evaluated" / "evaluation.json").write_text(json.dumps({"gate": {"result": gate, "reasons": []}}))
+    (root / "evaluated" / "evaluate.json").write_text(json.dumps({"gate": {"result": gate, "reasons": []}}))
     settings = Settings(
         cycle=CycleSettings(start=START, end=START + timedelta(days=1)),
         serving=ServingSettings(requests=40, canary_percent=50),
@@ -214,7 +214,7 @@ def _deploy(root: Path, saved: dict[str, Path], gate: str) -> tuple[dict[str, ob
     trained = saved["challenger"].parent
     deploy(saved["champion"], trained, root / "validated", root / "evaluated", root / "out", settings)
     return (
-        json.loads((root / "out" / "canary.json").read_text()),
+        json.loads((root / "out" / "deploy.json").read_text()),
         yaml.safe_load((root / "out" / "inferenceservice.yaml").read_text()),
     )
 

@@ -203,7 +203,7 @@ def test_both_engines_validate_alike(
     for kind in ("duckdb", "spark"):
         params = make_settings(engine={"kind": kind, "threads": 1}, validation=lenient)
         validation.validate(*inputs, tmp_path / kind, params)
-    one, two = (json.loads((tmp_path / kind / "validation.json").read_text()) for kind in ("duckdb", "spark"))
+    one, two = (json.loads((tmp_path / kind / "validate.json").read_text()) for kind in ("duckdb", "spark"))
     assert one["datasets"]["impressions"]["rows_quarantined"] > 0
     assert all(check["value"] is not None for check in one["profile"])
     assert one == two
@@ -229,7 +229,7 @@ def test_both_engines_see_the_same_drift(
     few = {"sample_users": 30, "searches_a_user": 3, "sample_documents": 100, "sample_searches": 100}
     for kind in ("duckdb", "spark"):
         params = make_settings(drift=few | {"permutations": 499}, engine={"kind": kind, "threads": 1})
-        drift.detect(*inputs, tmp_path / kind, params)
+        drift.drift(*inputs, tmp_path / kind, params)
     report = json.loads((tmp_path / "spark/drift.json").read_text())
     assert report["windows"][-1] == {"cycle": 1, "users": 30, "searches": 90}
     assert report["tests"][-1]["name"] == "catalogue"
@@ -278,7 +278,7 @@ def test_a_spark_connect_server_gives_the_same_rows(
     environment = os.environ | {"SPARK_CONF_DIR": str(tmp_path / "conf")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
-    for file in ("ingest/ingest.json", "validate/validation.json"):
+    for file in ("ingest/ingest.json", "validate/validate.json"):
         one, two = (json.loads((tmp_path / kind / file).read_text()) for kind in ("duckdb", "connect"))
         assert one == two
     for name, schema in VALIDATED.items():

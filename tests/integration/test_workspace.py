@@ -180,7 +180,7 @@ def test_mistakes_are_named(workspace, tmp_path):
 
 def test_a_summary_of_another_serm_is_a_users_error(workspace):
     run_steps(workspace.path)
-    path = workspace.path / "cycle/evaluate/evaluation.json"
+    path = workspace.path / "cycle/evaluate/evaluate.json"
     found = json.loads(path.read_text())
     found["gate"] = {"result": "passed", "reasons": ["It was better."]}
     path.write_text(json.dumps(found))

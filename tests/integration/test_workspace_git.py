@@ -76,7 +76,7 @@ def test_a_refused_publish_or_record_changes_nothing(workspace):
     with pytest.raises(UserError, match="cycle-0001 exists already and cycle/drift differ"):
         record(root, outputs(workspace), params(workspace))
     assert everything(workspace) == before
-    (root / "cycle/mine/mining.json").unlink()
+    (root / "cycle/mine/mine.json").unlink()
     next_cycle(workspace)
     before = everything(workspace)
     with pytest.raises(UserError, match=r"mining\.json: cannot be read .* run `serm mine` again"):

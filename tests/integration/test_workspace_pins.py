@@ -45,7 +45,7 @@ def test_a_model_that_was_trained_after_publish_does_not_become_the_champion(tem
 def test_the_gates_result_is_the_tags(templates, tmp_path):
     workspace = copy(templates["failed"], tmp_path)
     root = workspace.path
-    for path in (root / "history/cycle-0001/evaluate.json", root / "cycle/evaluate/evaluation.json"):
+    for path in (root / "history/cycle-0001/evaluate.json", root / "cycle/evaluate/evaluate.json"):
         found = json.loads(path.read_text())
         found["gate"]["result"] = "passed"
         path.write_text(json.dumps(found))

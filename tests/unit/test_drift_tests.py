@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from serm import contracts
 from serm.drift import catalogue, embeddings, heavy_users, permutation, sample
-from serm.drift.detection import exchange
+from serm.drift.drift import exchange
 from serm.drift.permutation import Outcome, Permutations
 from serm.drift.verdict import Verdict, judge
 from serm.settings import DriftSettings

@@ -240,7 +240,7 @@ def test_scores_that_are_not_numbers(root: Path) -> None:
     ],
 )
 def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None, trust: Trust | None) -> None:
-    path = tmp_path / "panel.json"
+    path = tmp_path / "annotate.json"
     if text is not None:
         path.write_text(text)
     assert read_trust(path) == trust

@@ -187,11 +187,11 @@ def pairs(query: str, titles: list[str]) -> Pairs:
 
 
 def test_what_users_did_is_a_judge_of_the_pairs_that_they_saw(world: Path) -> None:
-    assert "users" not in json.loads((run(world) / "panel.json").read_text())["judges"]  # each pair was seen once
+    assert "users" not in json.loads((run(world) / "annotate.json").read_text())["judges"]  # each pair was seen once
     shown = [*QUERIES[:9], "green"]
     write_impressions(world, shown, searches=200)
     out = run(world)
-    panel = json.loads((out / "panel.json").read_text())
+    panel = json.loads((out / "annotate.json").read_text())
     votes = contracts.read(out / "votes", contracts.VOTES).to_pandas()
     of_users = votes[votes["judge"] == "users"].set_index(["query", "doc_id"])
     assert panel["judges"]["users"]["accuracy"] > panel["judges"]["users"]["base_rate"]
@@ -240,7 +240,7 @@ def test_every_mined_pair_is_kept_or_in_review(world: Path, agreement: str) -> N
     assert set(labels["source"].to_pylist()) == {"panel"}
     assert set(labels["cycle"].to_pylist()) == {2}
     assert all(f"{judge} (" in labels["rationale"][0].as_py() for judge in ("lexical", "encoder", "outside knowledge"))
-    summary = json.loads((out / "panel.json").read_text())
+    summary = json.loads((out / "annotate.json").read_text())
     assert summary["kept"] + summary["dropped"] == summary["mined"] == mined.num_rows
     assert sum(summary["by_grade"].values()) == summary["kept"]
 
@@ -261,9 +261,9 @@ def test_only_seed_judgments_calibrate(world: Path) -> None:
 
 
 def test_the_panel_version_follows_the_seed(world: Path) -> None:
-    before = json.loads((run(world) / "panel.json").read_text())["panel_version"]
+    before = json.loads((run(world) / "annotate.json").read_text())["panel_version"]
     write_judgments(world, [row | {"grade": 3 - int(row["grade"])} for row in seed_rows()])
-    assert json.loads((run(world) / "panel.json").read_text())["panel_version"] != before
+    assert json.loads((run(world) / "annotate.json").read_text())["panel_version"] != before
 
 
 def test_the_order_of_pairs_and_judgments_changes_nothing(world: Path) -> None:
@@ -288,13 +288,13 @@ def test_text_is_only_data(world: Path) -> None:
 
 def test_no_mined_pairs_is_no_mistake(world: Path) -> None:
     write_mined(world, [])
-    assert json.loads((run(world) / "panel.json").read_text())["kept"] == 0
+    assert json.loads((run(world) / "annotate.json").read_text())["kept"] == 0
 
 
 def test_a_mined_document_that_is_gone_is_retired_and_counted(world: Path) -> None:
     write_mined(world, [("cat", "en-99"), ("cat", "en-1"), ("cat", "en-2")])
     out = run(world)
-    summary, figures = (json.loads(file.read_text()) for file in (out / "panel.json", world / "figures.json"))
+    summary, figures = (json.loads(file.read_text()) for file in (out / "annotate.json", world / "figures.json"))
     assert (summary["mined"], summary["retired"], summary["kept"] + summary["dropped"]) == (2, 1, 2)
     assert (figures["mined"], figures["retired"]) == (2, 1)
     outputs = {"judgments": contracts.JUDGMENTS, "review": contracts.REVIEW}

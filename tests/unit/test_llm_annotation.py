@@ -48,7 +48,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def panel(out: Path) -> dict:
-    return json.loads((out / "panel.json").read_text())
+    return json.loads((out / "annotate.json").read_text())
 
 
 def grades(out: Path, judge: str = "fake") -> dict[tuple[str, str], int | None]:

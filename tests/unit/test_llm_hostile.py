@@ -219,7 +219,7 @@ def test_a_key_that_is_echoed_is_masked_wherever_it_would_be_kept(
     review = contracts.read(world / "out" / "review", contracts.REVIEW).to_pylist()
     assert not [record for record in caplog.records if record.name.startswith("http")]
     assert any("*" * len(KEY) in vote["rationale"] for vote in votes)
-    for kept in (str(votes), str(review), caplog.text, (world / "out" / "panel.json").read_text()):
+    for kept in (str(votes), str(review), caplog.text, (world / "out" / "annotate.json").read_text()):
         assert KEY not in kept
         assert "\x1b" not in kept
         assert "\\x1b" not in kept

@@ -62,7 +62,7 @@ def changed(table: pa.Table, changes: list[dict[str, Any]]) -> pa.Table:
 
 
 def run(folder: Path, impressions: pa.Table, documents: pa.Table, params: Settings) -> dict[str, Any]:
-    """Validate the tables in ``folder`` and return validation.json."""
+    """Validate the tables in ``folder`` and return validate.json."""
     (folder / "window/impressions").mkdir(parents=True)
     (folder / "documents").mkdir()
     pq.write_table(impressions, folder / "window/impressions/part.parquet")
@@ -75,7 +75,7 @@ def run(folder: Path, impressions: pa.Table, documents: pa.Table, params: Settin
     )
     inputs = (folder / name for name in ("window", "documents", "judgments", "profiles"))
     validation.validate(*inputs, folder / "out", params)
-    return json.loads((folder / "out/validation.json").read_text())
+    return json.loads((folder / "out/validate.json").read_text())
 
 
 def quarantined(out: Path, dataset: str) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def test_judgments_of_documents_that_are_gone_or_in_quarantine_are_retired(
     """d0 is gone from the catalogue, d1 in quarantine; what remains is judged as ever, and nothing stops."""
     documents = changed(make_documents().slice(1), [{"title": " "}])
     out = judged(tmp_path, make_judgments(), documents, make_impressions(), make_settings(validation=LENIENT))
-    summary = json.loads((out / "validation.json").read_text())
+    summary = json.loads((out / "validate.json").read_text())
     assert summary["datasets"]["judgments"] == {
         "rows_in": 60,
         "rows_kept": 58,
@@ -172,7 +172,7 @@ def test_many_retired_judgments_warn_and_all_of_them_stop_with_one_sentence(
 ) -> None:
     judgments, params = make_judgments(), make_settings(validation=LENIENT)
     out = judged(tmp_path / "many", judgments, make_documents().slice(40), make_impressions(), params)
-    summary = json.loads((out / "validation.json").read_text())
+    summary = json.loads((out / "validate.json").read_text())
     (told,) = (line for line in summary["profile"] if line["rule"] == "retired judgments")
     assert (told["passed"], told["value"]) == (False, pytest.approx(2 / 3))
     gone = judgments.set_column(2, "doc_id", pa.array([f"old-{n}" for n in range(60)]))
@@ -187,7 +187,7 @@ def test_a_judgment_of_a_locale_that_left_with_its_documents_is_retired_and_no_o
     documents = documents.filter(pc.not_equal(documents["locale"], "fr"))
     judgments = make_judgments()
     out = judged(tmp_path / "left", judgments, documents, make_impressions(), make_settings(validation=LENIENT))
-    assert json.loads((out / "validation.json").read_text())["datasets"]["judgments"]["rows_retired"] == 20
+    assert json.loads((out / "validate.json").read_text())["datasets"]["judgments"]["rows_retired"] == 20
     slipped = changed(judgments, [{"locale": "xx"}, {"doc_id": "gone", "grade": 7}])
     with pytest.raises(UserError, match=r"2 of 60 judgments .* broke a rule"):
         judged(tmp_path / "slipped", slipped, make_documents(), make_impressions(), make_settings(validation=LENIENT))

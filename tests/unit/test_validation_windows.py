@@ -48,7 +48,7 @@ def run(
             contracts.write(profiles, tmp_path / "profiles", contracts.PROFILES)
         inputs = (tmp_path / name for name in ("window", "documents", "judgments", "profiles"))
         validation.validate(*inputs, tmp_path / "out", params or make_settings())
-        checks = json.loads((tmp_path / "out/validation.json").read_text())["profile"]
+        checks = json.loads((tmp_path / "out/validate.json").read_text())["profile"]
         return {(check["dataset"], check["rule"]): check for check in checks}
 
     return validate

@@ -25,7 +25,7 @@ from serm.step import Figures, step
 
 
 @step
-def detect(reference: Path, windows: Path, validated: Path, champion: Path, out: Path, settings: Settings) -> Figures:
+def drift(reference: Path, windows: Path, validated: Path, champion: Path, out: Path, settings: Settings) -> Figures:
     """Decide ``evolve`` or ``quiet``, with reasons, and write them to ``out/drift.json`` beside Evidently's report.
 
     The decision is ``evolve`` when a test found drift: significant with all tests together (Holm), its effect at

@@ -55,7 +55,7 @@ class Inputs:
 def mine(
     validated: Path, reference: Path, champion: Path, judgments: Path, tests: Path, out: Path, settings: Settings
 ) -> Figures:
-    """Write the mined pairs to ``out/pairs`` (MINED_PAIRS) and the cascade's counts to ``out/mining.json``.
+    """Write the mined pairs to ``out/pairs`` (MINED_PAIRS) and the cascade's counts to ``out/mine.json``.
 
     Killed while it scores, it goes on from the last finished part when it is run again with the same ``out``.
 
@@ -87,7 +87,7 @@ def mine(
         )
         mined, summary = mine_pairs(engine, inputs, settings, finished)
         contracts.write(mined, beside / "pairs", contracts.MINED_PAIRS)
-        write_json(beside / "mining.json", summary)
+        write_json(beside / "mine.json", summary)
     shutil.rmtree(finished, ignore_errors=True)
     by_agent = {f"mined by {agent}": counts["mined"] for agent, counts in summary["by_agent"].items()}
     return {**summary["cascade"], **by_agent}
@@ -102,13 +102,13 @@ class Evidence:
     opinions: pa.Table
     """What the agents chose among them (see ``agents.ask``)."""
     summary: dict[str, Any]
-    """What ``mining.json`` holds, but for what is mined."""
+    """What ``mine.json`` holds, but for what is mined."""
 
 
 def mine_pairs(
     engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the mined pairs, in the order of query, locale and doc_id, and what ``mining.json`` holds."""
+    """Return the mined pairs, in the order of query, locale and doc_id, and what ``mine.json`` holds."""
     evidence = look(engine, inputs, settings, finished)
     selection = select(evidence.scored, evidence.opinions, evidence.summary["thresholds"]["novelty"], settings.mining)
     mined = _mined(evidence.scored, evidence.opinions, selection)

@@ -29,11 +29,11 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     """Grade the mined pairs by the panel.
 
     Writes ``out`` with judgments/ (JUDGMENTS: the kept labels), review/ (REVIEW: the other pairs), votes/ (VOTES)
-    and panel.json: figures of each judge and of each panel, with and without the outside knowledge, on seed
+    and annotate.json: figures of each judge and of each panel, with and without the outside knowledge, on seed
     queries that no judge was calibrated on. Each mined pair is in exactly one of judgments/ and review/, unless its
     document is gone: those are retired and counted. A batch that fails a bar of ``judging.trust`` is held: judgments/
     is empty and all pairs are in review/. So is one of LLM judges that a bar could not be measured on; an offline one
-    goes on, and panel.json says under ``not_measured`` why the gate cannot pass.
+    goes on, and annotate.json says under ``not_measured`` why the gate cannot pass.
 
     Args:
         mined: what ``mine`` wrote.
@@ -104,7 +104,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
         contracts.write(labels, beside / "judgments", contracts.JUDGMENTS)
         contracts.write(review, beside / "review", contracts.REVIEW)
         contracts.write(votes_table(batch.pairs, panel.votes, evidence), beside / "votes", contracts.VOTES)
-        write_json(beside / "panel.json", summary)
+        write_json(beside / "annotate.json", summary)
     level = decided.figures[settings.judging.agreement]
     return {
         "mined": len(batch.pairs),

@@ -50,7 +50,7 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
     where it is, and no step uses it until the document is back. ``profiles`` is what earlier cycles wrote to
     ``out/profiles`` (PROFILES); where there is no such directory, as before the first cycle, volume and locale mix are
     reported as not checked.
-    ``out/quarantine`` holds the other rows as JSON, each with all its reasons; ``out/validation.json`` every check;
+    ``out/quarantine`` holds the other rows as JSON, each with all its reasons; ``out/validate.json`` every check;
     ``out/data_docs`` the verdict of the Great Expectations suites on them.
 
     Raises:
@@ -77,7 +77,7 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
         checks += [_types(one, path) for one, path in zip(flagged, paths, strict=True)]
         checks.sort(key=lambda check: check.dataset)
         failed = judge(checks, settings.cycle, beside / "data_docs")
-        write_json(beside / "validation.json", _summary(splits, checks, failed))
+        write_json(beside / "validate.json", _summary(splits, checks, failed))
     _tell(failed, checks, out)
     of_judgments = splits[-1]
     if of_judgments.rows_retired and not of_judgments.rows_kept:
