@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,22 @@ _Found = tuple[set[str], dict[Path, dict[str, Any]]]
 
 def _delta(log: Path) -> _Found:
     from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
 
-    try:
+    if re.search(r"%[0-9a-fA-F]{2}|\\", str(log.absolute())):  # it would read aAb for a%41b, and a/b for a\\b
+        raise UserError(
+            f"{log}: a Delta table's path may have no \\ and no %41 or the like; rename or link the directory."
+        )
+    with _readable(log, "Delta table"):
         table = DeltaTable(str(log))
-    except DeltaError as error:
-        raise UserError(f"{log}: not a readable Delta table ({error}).") from error
-    features = set(table.protocol().reader_features or ())
+        features = set(table.protocol().reader_features or ())
     if unknown := features - _DELTA_FEATURES:
         raise UserError(f"{log}: the Delta table needs {', '.join(sorted(unknown))}; copy the log to plain Parquet.")
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         raise UserError(f"{log}: the Delta table maps its columns' names; copy the log to plain Parquet.")
     if "deletionVectors" in features and any(len(batch["filepath"]) for batch in table.deletion_vectors()):
         raise UserError(f"{log}: the Delta table has deletion vectors; run REORG TABLE ... APPLY (PURGE) on it.")
-    actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    with _readable(log, "Delta table"):
+        actions = pa.table(table.get_add_actions(flatten=True)).to_pylist()
     partitions = table.metadata().partition_columns
     files = {
         _local(log, log / unquote(action["path"])): {name: action[f"partition.{name}"] for name in partitions}
@@ -86,14 +89,14 @@ def _delta(log: Path) -> _Found:
 def _iceberg(log: Path) -> _Found:
     from pyiceberg.table import StaticTable
 
-    metadata = log if log.name.endswith(_METADATA) else _current_metadata(log)
-    try:
+    with _readable(log, "Iceberg table"):
+        metadata = log if log.name.endswith(_METADATA) else _current_metadata(log)
+    with _readable(metadata, "Iceberg metadata file"):
         table = StaticTable.from_metadata(str(metadata))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{metadata}: not Iceberg metadata ({' '.join(str(error).split())}).") from error
+        tasks = sorted(table.scan().plan_files(), key=lambda task: task.file.file_path)
     ids = {one.name: one.field_id for one in table.schema().fields}
     files = {}
-    for task in sorted(table.scan().plan_files(), key=lambda task: task.file.file_path):
+    for task in tasks:
         if task.delete_files:
             raise UserError(f"{log}: the Iceberg table has delete files; rewrite its data files (rewrite_data_files).")
         if task.file.file_format != "PARQUET":
@@ -102,6 +105,20 @@ def _iceberg(log: Path) -> _Found:
         files[path] = dict(_identities(table, task.file))
         _require_names(log, path, ids)
     return set(ids), files
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Turn what a table's library says of damaged metadata into a ``UserError``."""
+    try:
+        yield
+    except (UserError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # a parser that meets noise raises anything, even SystemError
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{path}: not a readable {what} ({reason}); mend it, or copy the log to plain Parquet."
+        ) from error
 
 
 def _identities(table: Any, file: Any) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +147,69 @@ def test_a_missing_file_is_told(kind: str, log: pa.Table, catalog: Catalog, inge
         file.unlink()
     with pytest.raises(UserError, match=r"its data file .* is not there"):
         ingest(path)
+
+
+@pytest.mark.parametrize("name", ["shop[1]", "a*", "a?b", "a#b", "a b", "é", "it's", "locale=xx"])
+def test_a_table_s_path_is_literal(name: str, log: pa.Table, ingest: Ingest, tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "table", log)
+    path = (tmp_path / "table").rename(tmp_path / name)
+    assert ingest(path) == in_order(log)
+
+
+@pytest.mark.parametrize(("name", "other"), [("a%41b", "aAb"), ("a\\b", "a/b")])
+def test_a_path_that_the_library_takes_for_another_is_refused(
+    name: str, other: str, log: pa.Table, ingest: Ingest, tmp_path: Path
+) -> None:
+    write_deltalake(tmp_path / other, log)
+    shutil.copytree(tmp_path / other, tmp_path / name)
+    with pytest.raises(UserError, match="a Delta table's path may have no"):
+        ingest(tmp_path / name)
+
+
+DAMAGES = {"empty": lambda _: b"", "cut": lambda data: data[: len(data) // 2], "noise": lambda _: bytes(range(256))}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", ["_delta_log/*.json", "*.parquet"])
+def test_a_damaged_delta_table_is_one_sentence(
+    file: str, damage: str, log: pa.Table, ingest: Ingest, tmp_path: Path
+) -> None:
+    write_deltalake(tmp_path / "delta", log)
+    (path,) = (tmp_path / "delta").glob(file)
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    with pytest.raises(
+        UserError, match=r"delta.*: not (a readable Delta table|readable as Parquet) \(.*\); "
+    ) as raised:
+        ingest(tmp_path / "delta")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "gone"])
+@pytest.mark.parametrize("file", ["*.metadata.json", "snap-*.avro", "*-m0.avro", "version-hint.text"])
+def test_a_damaged_iceberg_table_is_one_sentence(
+    file: str, damage: str, log: pa.Table, catalog: Catalog, ingest: Ingest
+) -> None:
+    table = iceberg(catalog, log)
+    hint = home(table) / "metadata/version-hint.text"
+    hint.write_text(Path(table.metadata_location).name.removesuffix(".metadata.json"))
+    snapshot = table.current_snapshot()
+    manifests = [Path(one.manifest_path.removeprefix("file://")) for one in snapshot.manifests(table.io)]
+    path = {
+        "*.metadata.json": Path(table.metadata_location.removeprefix("file://")),
+        "snap-*.avro": Path(snapshot.manifest_list.removeprefix("file://")),
+        "*-m0.avro": manifests[0],
+        "version-hint.text": hint,
+    }[file]
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(DAMAGES[damage](data))
+    elif path == hint:
+        assert ingest(home(table)) == in_order(log)
+        return
+    with pytest.raises(UserError, match=r": not a readable Iceberg (table|metadata file) \(") as raised:
+        ingest(home(table))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_table_has_no_order_of_arrival(log: pa.Table, ingest: Ingest, tmp_path: Path) -> None:

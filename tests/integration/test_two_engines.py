@@ -18,6 +18,7 @@ import tiny_models
 
 from serm import contracts, drift, parquet, stream, validation
 from serm import engine as engines
+from serm.errors import UserError
 from serm.evaluation import pools
 from serm.settings import EngineSettings, Settings
 
@@ -178,6 +179,24 @@ def test_both_engines_read_what_others_wrote_alike(
     assert [attributes[f"d{n}"] for n in (1, 2, 9, 10, 11, 12, 13)] == [
         [("n", "2")], [], [("a", "x")], None, [], [("a", "x")], [],
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("_spark")
+@pytest.mark.parametrize("kind", ["duckdb", "spark"])
+def test_both_engines_name_a_damaged_file(
+    kind: str, make_impressions: Callable[..., pa.Table], make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Its footer is whole, so that only the engine meets the noise in its pages."""
+    (tmp_path / "log[1]").mkdir()
+    for name in ("a", "b", "c"):
+        pq.write_table(make_impressions(searches=50), tmp_path / f"log[1]/{name}.parquet")
+    bad = tmp_path / "log[1]/b.parquet"
+    data = bad.read_bytes()
+    bad.write_bytes(data[:4] + bytes(range(256)) * 8 + data[4 + 256 * 8 :])
+    with pytest.raises(UserError, match=r"^/[^ ]*/log\[1\]/b\.parquet: not readable as Parquet \(") as raised:
+        stream.ingest(tmp_path / "log[1]", tmp_path / "out", make_settings(engine={"kind": kind, "threads": 1}))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
 
 
 def with_type(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
