@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -16,12 +17,20 @@ from serm import contracts
 from serm.errors import UserError
 from serm.stream import judgments
 
-ESCI = Path("/work/shared/data/esci-us/judgments.json")
 ESCI_RATINGS = (0.0, 1.0, 10.0, 100.0)
 ESCI_SCALE = judgments.scale("0,1,10,100")
 FORMATS = ("list.json", "judged.qrels")
 QUERY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r"), min_size=1, max_size=12)
 DOC_ID = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def esci(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The judgments of ESCI's sample, as published."""
+    path = tmp_path_factory.mktemp("esci") / "judgments.json"
+    packed = Path(__file__).parents[1] / "data/esci-us/judgments.json.gz"
+    path.write_bytes(gzip.decompress(packed.read_bytes()))
+    return path
 
 
 def table(pairs: dict[tuple[str, str], int]) -> pa.Table:
@@ -50,15 +59,14 @@ def test_qrels_are_trecs_and_their_queries_stand_beside(tmp_path: Path) -> None:
     assert (tmp_path / "x.qrels.queries.tsv").read_text() == "q1\ta rug\nq2\tred lamp\n"
 
 
-@pytest.mark.skipif(not ESCI.is_file(), reason=f"{ESCI} is not there")
 @pytest.mark.parametrize("name", FORMATS)
-def test_esci_comes_back_whole(name: str, tmp_path: Path) -> None:
-    read = judgments.read(ESCI, "en", ESCI_SCALE).judgments
+def test_esci_comes_back_whole(name: str, esci: Path, tmp_path: Path) -> None:
+    read = judgments.read(esci, "en", ESCI_SCALE).judgments
     assert [read["grade"].to_pylist().count(grade) for grade in range(4)] == [1086, 305, 1898, 3389]
     judgments.write(read, tmp_path / name, ESCI_RATINGS)
     assert judgments.read(tmp_path / name, "en", ESCI_SCALE).judgments == read
     if name == "list.json":
-        lists = [json.loads(path.read_text())["judgmentRatings"] for path in (ESCI, tmp_path / name)]
+        lists = [json.loads(path.read_text())["judgmentRatings"] for path in (esci, tmp_path / name)]
         before, after = (
             {(one["query"], each["docId"]): each["rating"] for one in many for each in one["ratings"]} for many in lists
         )
@@ -155,10 +163,9 @@ def test_a_locale_without_judgments_is_told(tmp_path: Path) -> None:
     assert "no judgments of locale 'fr'; it has en." in done.stderr
 
 
-@pytest.mark.skipif(not ESCI.is_file(), reason=f"{ESCI} is not there")
-def test_esci_is_imported_from_the_command_line(tmp_path: Path) -> None:
-    done = cli("import", str(ESCI), "--locale", "en", "--ratings", "0,1,10,100", "--json", folder=tmp_path)
+def test_esci_is_imported_from_the_command_line(esci: Path, tmp_path: Path) -> None:
+    done = cli("import", str(esci), "--locale", "en", "--ratings", "0,1,10,100", "--json", folder=tmp_path)
     assert json.loads(done.stdout)["added"] == 1086 + 305 + 1898 + 3389
     assert contracts.read(tmp_path / "state/judgments", contracts.JUDGMENTS) == (
-        judgments.read(ESCI, "en", ESCI_SCALE).judgments
+        judgments.read(esci, "en", ESCI_SCALE).judgments
     )

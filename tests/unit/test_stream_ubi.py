@@ -16,7 +16,7 @@ from serm.errors import UserError
 from serm.settings import Settings
 
 MakeSettings = Callable[..., Settings]
-SAMPLE = Path("/work/shared/data/ubi-sample/ubi_bulk.ndjson.gz")
+SAMPLE = Path(__file__).parents[1] / "data/ubi-sample/ubi_bulk.ndjson.gz"
 LENIENT = {"max_quarantined_share": 1.0}
 BULK_ACTION = {"index": {"_index": "ubi_events", "_id": "1"}}
 
@@ -239,7 +239,6 @@ def test_without_a_key_for_the_users_nothing_is_read(
         run(tmp_path, lines(GOOD), make_settings())
 
 
-@pytest.mark.skipif(not SAMPLE.is_file(), reason=f"{SAMPLE} is not there")
 def test_the_chorus_sample_is_read_whole(make_settings: MakeSettings, tmp_path: Path) -> None:
     cycle = {"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}
     stream.ingest(SAMPLE, tmp_path / "out", make_settings(cycle=cycle))
