@@ -4,6 +4,7 @@ And every shell command in README.md and docs/ runs on that workspace, in the pl
 files may go to two workers, and each would run the loop for itself.
 """
 
+import html
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import yaml
 
 from serm import contracts, report
 from serm.monitoring import exporter
+from serm.report import formats
 from serm.workspace.layout import STEPS, WATCH
 from serm.workspace.store import Workspace
 
@@ -66,9 +68,17 @@ def test_the_panel_loses_no_pair(demo):
 
 def test_both_models_answered_through_kserve(demo):
     canary = json.loads((demo[0] / "cycle/deploy/deploy.json").read_text())
-    assert json.dumps(canary).count("champion") > 0
+    assert canary["requests"] == 20
+    for model in ("champion", "challenger"):
+        answers = canary["variants"][model]
+        assert (answers["served"] + answers["shadow"], answers["errors"]) == (20, 0), model
+        assert answers["latency_ms"]["p50"] > 0
+        assert 0 <= answers["mean_score"] <= 3
+    assert canary["variants"]["champion"]["mean_score"] != canary["variants"]["challenger"]["mean_score"]
     service = yaml.safe_load((demo[0] / "cycle/deploy/inferenceservice.yaml").read_text())
     assert service["kind"] == "InferenceService"
+    (challenger,) = service["spec"]["canary"]
+    assert challenger["trafficPercent"] == canary["traffic_percent"]
 
 
 def test_the_command_line_writes_the_same_bytes_as_the_pipeline(demo):
@@ -90,10 +100,13 @@ def test_the_command_line_writes_the_same_bytes_as_the_pipeline(demo):
     workspace.dvc("checkout", "--quiet", "--force")
 
 
-def test_the_report_shows_the_cycle(demo):
-    page = report.build(demo[0], demo[0] / "report").read_text()
-    assert "cycle-0001" in page
-    assert "simulated" in page
+def test_the_report_shows_what_the_cycle_found(demo):
+    page = html.unescape(report.build(demo[0], demo[0] / "report").read_text(encoding="utf-8"))
+    kept = demo[0] / "history/cycle-0001"
+    for rule in json.loads((kept / "evaluate.json").read_text())["gate"]["rules"]:
+        assert rule["reason"] in page
+    truth = json.loads((kept / "audit.json").read_text())["labels"]["accuracy"]
+    assert f"<b>{formats.share(truth)}</b> of the kept labels are true." in page
 
 
 def test_a_window_in_which_nothing_drifted_is_recorded_and_moved_past(demo, tmp_path):

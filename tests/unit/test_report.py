@@ -229,10 +229,15 @@ def test_nothing_but_ingest_is_still_a_page(changed: Callable[..., str]) -> None
     assert page.text.count(MISSING) > 20
 
 
-def test_only_a_simulated_world_says_simulated(changed: Callable[..., str]) -> None:
-    page = Page(changed("*/audit.json"))
-    assert "imulated" not in page.text
-    assert "hidden truth" not in page.text
+def test_only_a_simulated_world_is_held_against_its_hidden_truth(
+    changed: Callable[..., str], page: Page, workspace: Path
+) -> None:
+    assert "Simulated users and log." in page.text
+    for path in (workspace / "history").glob("*/audit.json"):
+        truth = formats.share(json.loads(path.read_text())["labels"]["accuracy"])
+        assert " ".join(f"{truth} of the kept labels are true.".split()) in " ".join(page.text.split())
+    real = Page(changed("*/audit.json"))
+    assert not [word for word in ("imulated", "hidden truth", "of the kept labels are true") if word in real.text]
 
 
 def test_no_history_is_a_users_error(tmp_path: Path) -> None:
