@@ -25,15 +25,15 @@ from serm.workspace.store import Workspace
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    pytest.param(line, id=f"{page.name}: {line}")
+#: A block of commands is run as it stands there; no block needs what another one left.
+BLOCKS = [
+    pytest.param(lines, id=f"{page.name}: {lines[0]}")
     for page in PAGES
     for block in BLOCK.findall(page.read_text(encoding="utf-8"))
-    for line in block.splitlines()
-    if line.strip() and not line.startswith("#")
+    if (lines := [line for line in block.splitlines() if line.strip() and not line.startswith("#")])
 ]
 #: `make demo` and `make test` are what runs this test, or take as long as all tests together.
-LONG = {"make demo", "make test"}
+LONG = {"make demo", "make quick", "make test"}
 
 
 def test_an_interrupted_cycle_resumes_where_it_stopped(demo):
@@ -142,8 +142,13 @@ def test_a_window_in_which_nothing_drifted_is_recorded_and_moved_past(demo, tmp_
     assert "nothing drifted, so no challenger was trained" in page
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_documented_command_runs(command, demo):
+@pytest.mark.parametrize("block", BLOCKS)
+def test_documented_commands_run(block, demo):
+    for command in block:
+        run_documented(command, demo[0])
+
+
+def run_documented(command, workspace):
     program, *arguments = shlex.split(command)
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -151,11 +156,10 @@ def test_a_documented_command_runs(command, demo):
         if command in LONG:
             return
         command += f" --dry-run --directory {ROOT}"
-    workspace = str(demo[0])
     in_workspace = program in ("git", "dvc") or "runs/demo" not in command
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", command.replace("runs/demo", workspace)],
+        ["bash", "-c", command.replace("runs/demo", str(workspace))],
         cwd=workspace if in_workspace else ROOT,
         env=os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"},
         capture_output=True,
@@ -163,8 +167,8 @@ def test_a_documented_command_runs(command, demo):
         check=False,
         timeout=300,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 
 def test_there_are_commands_to_run():
-    assert len(COMMANDS) >= 5
+    assert len(BLOCKS) >= 5
