@@ -9,7 +9,9 @@ import typer
 
 
 def metrics(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Serve /metrics on this port, until stopped.")] = 9109,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Serve /metrics on this port, until stopped; 0 takes a free one.")
+    ] = 9109,
     textfile: Annotated[
         Path | None, typer.Option(help="Write them once to this *.prom file instead, for node_exporter.")
     ] = None,

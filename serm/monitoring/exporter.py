@@ -62,15 +62,16 @@ def write(workspace: Path, path: Path) -> None:
 
 
 def serve(workspace: Path, port: int) -> None:
-    """Serve the gauges on ``http://0.0.0.0:port/metrics`` until the process ends.
+    """Serve the gauges on ``http://0.0.0.0:port/metrics`` until the process ends; port 0 is a free one, which is told.
 
     Raises:
         UserError: the port is taken.
     """
     try:
-        start_http_server(port, registry=registry(workspace))
+        server, _ = start_http_server(port, registry=registry(workspace))
     except OSError as error:
         raise UserError(f"--port {port}: {error.strerror}; give another one.") from error
+    print(f"The gauges: http://0.0.0.0:{server.server_port}/metrics (Ctrl+C ends)", flush=True)
     while True:
         time.sleep(3600)
 

@@ -242,21 +242,20 @@ def test_no_text_runs_in_evidentlys_own_pages_though_an_earlier_serm_left_it_raw
     (tmp_path / "snapshot.json").write_text(raw)
     snapshots.add(tmp_path, "cycle-0001", tmp_path / "snapshot.json")
     (run,) = snapshots.directory_of(tmp_path).glob("*/snapshots/*.json")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url, project = f"http://127.0.0.1:{port}", run.parts[-3]
-    workspace = ["--workspace", str(snapshots.directory_of(tmp_path)), "--host", "127.0.0.1", "--port", str(port)]
+    project = run.parts[-3]
+    workspace = ["--workspace", str(snapshots.directory_of(tmp_path)), "--host", "127.0.0.1", "--port", "0"]
     command = [sys.executable, "-c", "from evidently.cli import app; app()", "ui", *workspace]
-    server = subprocess.Popen(command, env={**os.environ, "DO_NOT_TRACK": "1"}, stdout=subprocess.DEVNULL)
+    log = tmp_path / "server.log"
+    with log.open("w") as told:
+        quiet = {**os.environ, "DO_NOT_TRACK": "1"}
+        server = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=told)
     try:
-        page = ""
-        while not page:
-            assert server.poll() is None, "Evidently's server ended"
-            try:
-                with urllib.request.urlopen(f"{url}/api/projects/{project}/{run.stem}/download") as answer:
-                    page = answer.read().decode()
-            except OSError:
-                time.sleep(0.1)  # not listening yet; pytest's own timeout ends a wait in vain
+        while not (found := re.search(r"running on (http://127\.0\.0\.1:\d+)", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            time.sleep(0.1)  # not listening yet; pytest's own timeout ends a wait in vain
+        url = found[1]
+        with urllib.request.urlopen(f"{url}/api/projects/{project}/{run.stem}/download") as answer:
+            page = answer.read().decode()
         tab.open(f"{url}/projects/{project}/reports/{run.stem}")
         shown = unfolded(tab)
         assert unmarked("</script><script>pwned=1</script>") in shown

@@ -62,7 +62,11 @@ def test_help_says_what_every_verb_does(tmp_path):
 
 def test_every_verb_stands_in_the_documentation_and_no_other_does():
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    code = [code for page in pages for code in re.findall(r"```sh\n.*?```|(?<!`)`[^`\n]+`(?!`)", page.read_text(), re.DOTALL)]
+    code = [
+        code
+        for page in pages
+        for code in re.findall(r"```sh\n.*?```|(?<!`)`[^`\n]+`(?!`)", page.read_text(), re.DOTALL)
+    ]
     named = {verb for one in code for verb in re.findall(r"(?:^|[\s`])serm ([a-z]+)", one)}
     assert named <= verbs()
     assert verbs() <= named | {one.strip("`") for one in code}

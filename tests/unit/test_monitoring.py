@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -36,20 +35,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verb_serves_the_last_cycle(workspace: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    verb = [sys.executable, "-c", "from serm.cli import main; main()", "metrics"]
-    server = subprocess.Popen([*verb, "--workspace", str(workspace), "--port", str(port)])
-    found: dict[tuple[str, ...], float] = {}
+    verb = [sys.executable, "-c", "from serm.cli import main; main()", "metrics", "--port", "0"]
+    server = subprocess.Popen([*verb, "--workspace", str(workspace)], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
     try:
-        while not found:
-            assert server.poll() is None, "the exporter ended"
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-                    found = gauges(answer.read().decode())
-            except OSError:
-                time.sleep(0.1)  # not listening yet; pytest's own timeout ends a wait in vain
+        told = re.search(r":(\d+)/metrics", server.stdout.readline())
+        assert told, "the exporter ended"
+        with urllib.request.urlopen(f"http://127.0.0.1:{told[1]}/metrics") as answer:
+            found = gauges(answer.read().decode())
     finally:
         server.terminate()
         server.wait()
