@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -82,11 +83,18 @@ class StreamSettings(Section):
     """UBI action names that say that a user went for a document: UBI's own names but ``impression``, and
     ``item_click``. Where ``view`` only says that a document came into sight, it belongs to ``shown``."""
     disliked: tuple[str, ...] = ("dismiss", "thumbs_down")
-    first_ordinal: Literal[0, 1] = 0
+    first_ordinal: Annotated[int, Field(ge=0, le=1)] = 0
     """The ``ordinal`` of a page's first document in UBI events; position 1 in impressions."""
     max_position: Annotated[int, Field(ge=1, le=10_000)] = 1000
     """The deepest position that can be: a row or an event below goes to quarantine, and of what a query returned no
     more is read."""
+
+    @model_validator(mode="after")
+    def _one_role_an_action(self) -> StreamSettings:
+        named = Counter([*set(self.shown), *set(self.clicked), *set(self.disliked)])
+        if several := sorted(name for name, lists in named.items() if lists > 1):
+            raise ValueError(f"{', '.join(map(repr, several))}: in more than one of shown, clicked and disliked")
+        return self
 
 
 class ValidationSettings(Section):

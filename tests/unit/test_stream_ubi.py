@@ -269,3 +269,21 @@ def test_the_chorus_sample_is_read_whole(make_settings: MakeSettings, tmp_path: 
     }
     assert summary["impressions_by_results"] == len(returned) > 300
     assert summary["rows_kept"] == len(pairs | returned)
+
+
+@pytest.mark.skipif(not SAMPLE.is_file(), reason=f"{SAMPLE} is not there")
+def test_of_the_shops_part_of_the_sample_it_is_said_that_its_ordinals_begin_at_1(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    cycle = {"start": "2024-01-01T00:00:00Z", "end": "2026-01-01T00:00:00Z"}
+    with gzip.open(SAMPLE) as file:
+        shop = b"".join(line for line in file if b'"application": "Chorus"' in line)
+    (tmp_path / "log.ndjson").write_bytes(shop)
+    warnings = {}
+    for first in (0, 1):
+        stream.ingest(
+            tmp_path / "log.ndjson", tmp_path / "out", make_settings(cycle=cycle, stream={"first_ordinal": first})
+        )
+        warnings[first] = json.loads((tmp_path / "out/ingest.json").read_text())["warnings"]
+    assert [warning.endswith("set stream.first_ordinal to 1") for warning in warnings[0]] == [True]
+    assert warnings[1] == []

@@ -133,6 +133,11 @@ def test_which_actions_show_and_click_is_a_setting(make_settings: MakeSettings, 
     assert shown(tmp_path) == {("q1", "a"): (1, False), ("q1", "b"): (2, True)}
 
 
+def test_an_action_that_shows_and_clicks_is_refused(make_settings: MakeSettings) -> None:
+    with pytest.raises(ValueError, match="'view': in more than one of shown, clicked and disliked"):
+        make_settings(stream={"shown": ["impression", "view"]})
+
+
 @pytest.mark.parametrize(
     ("ordinal", "position"),
     [(2, 3), ("2", 3), (2.0, 3), ("3.0", 4), ({"index": 2}, 3), ({"index": "2.0"}, 3), (0, 1), ({"index": 0}, 1)],
