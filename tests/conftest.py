@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +14,10 @@ from browser import tab  # noqa: F401  (a fixture)
 
 from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings
+
+#: No deadline: a test's first example loads libraries. Where CI is set, the same examples each time.
+hypothesis.settings.register_profile("serm", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("serm")
 
 START, END = datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
 LOCALES = ("de", "en", "fr")

@@ -307,8 +307,6 @@ REQUEST = fields(
 )
 FUZZ = settings(
     max_examples=300,
-    derandomize=True,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -6,7 +6,7 @@ from math import nan
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serm.judging.bars import check
@@ -92,7 +92,6 @@ def test_what_the_settings_do_not_ask_for_and_what_was_never_graded_is_not_missi
     assert (bars.failed, bars.not_measured) == ([], [])
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.data())
 def test_any_number_that_is_taken_away_keeps_the_batch_from_clearing(data: st.DataObject) -> None:
     parts = {"gold": ["quadratic_kappa", "over_rated", "under_rated"], "canaries": ["withstood"], "repeats": ["same"]}

@@ -137,7 +137,7 @@ def test_the_settings_prior_is_whole_and_comes_first() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @given(pages=logs(), clicks=st.floats(1e-3, 5), skips=st.floats(1e-3, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_iteration_lowers_the_posterior(name: str, pages: Pages, clicks: float, skips: float) -> None:
     chosen = ClickSettings(iterations=30, tolerance=1e-12, prior_clicks=clicks, prior_skips=skips)
     model = MODELS[name].fit(pages, chosen)

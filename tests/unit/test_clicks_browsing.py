@@ -147,7 +147,7 @@ def brute_force(model: DynamicBayesianNetwork, pages: Pages, page: int) -> float
 
 
 @given(pages=logs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_dbn_gives_a_page_the_likelihood_of_all_that_users_may_have_done(pages: Pages) -> None:
     model = DBN.fit(pages, ClickSettings(iterations=5))
     assert isinstance(model, DynamicBayesianNetwork)
@@ -159,7 +159,7 @@ def test_dbn_gives_a_page_the_likelihood_of_all_that_users_may_have_done(pages: 
 
 
 @given(pages=logs())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
     """EM reads chains from below, the foretelling reads pages from above: they agree."""
     chosen = ClickSettings(iterations=7)
@@ -172,7 +172,7 @@ def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
 
 
 @given(pages=logs())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_dbn_ends_where_the_posterior_is_flat(pages: Pages) -> None:
     """A numerical check of EM's update and of the errors: no small step of a parameter gains."""
     chosen = ClickSettings(iterations=4000, tolerance=1e-15)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from judging_world import (
     NAMES,
@@ -69,7 +68,6 @@ def judge_of_skill(skill: float, bias: int) -> np.ndarray:
 # Level 1
 
 
-@hypothesis_settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=20))
 def test_stopping_early_never_changes_the_majority(drawn: list[list[int]]) -> None:
     paths = np.array(drawn)

@@ -42,7 +42,7 @@ def table(pairs: dict[tuple[str, str], int]) -> pa.Table:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pairs=st.dictionaries(st.tuples(QUERY, DOC_ID), st.integers(0, 3), min_size=1, max_size=8))
 def test_a_round_trip_loses_nothing(
     name: str, pairs: dict[tuple[str, str], int], tmp_path_factory: pytest.TempPathFactory

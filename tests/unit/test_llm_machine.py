@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serm.errors import UserError
@@ -102,7 +101,6 @@ def test_the_breaker_gives_up_after_the_judges_patience() -> None:
         breaker.check()
 
 
-@hypothesis_settings(deadline=None)
 @given(
     st.integers(0, 2000),
     st.integers(0, 12),

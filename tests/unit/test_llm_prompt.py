@@ -8,7 +8,6 @@ import math
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from serm.judging.canaries import ATTACKS
@@ -34,7 +33,6 @@ def fence(text: str, tag: str) -> list[str]:
     return [part.split(">", 1)[1].split(f"</{tag}>")[0] for part in opened]
 
 
-@hypothesis_settings(deadline=None)
 @given(any_text, any_text, st.lists(any_text, max_size=3), st.sampled_from(LOCALES))
 def test_no_text_leaves_its_fence(query: str, document: str, evidence: list[str], locale: str) -> None:
     question = Question(query, locale, document, [Piece("catalogue", text) for text in evidence])

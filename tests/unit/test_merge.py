@@ -1,7 +1,7 @@
 """Which judgment of a pair stands, and what becomes of the others."""
 
 import hypothesis.strategies as st
-from hypothesis import given, settings
+from hypothesis import given
 from workspace_world import judgments
 
 from serm import contracts
@@ -16,7 +16,6 @@ def _tables(drawn):
     return [judgments({(q, d): (q, d, g) for q, d, g in rows}.values(), *batch) for *batch, rows in drawn]
 
 
-@settings(derandomize=True, deadline=None)
 @given(TABLES, st.randoms(use_true_random=False))
 def test_a_persons_grade_stands_in_whichever_order_the_judgments_come(drawn, random):
     tables = _tables(drawn)
@@ -38,7 +37,6 @@ def test_a_persons_grade_stands_in_whichever_order_the_judgments_come(drawn, ran
         assert row in rivals
 
 
-@settings(derandomize=True, deadline=None)
 @given(TABLES)
 def test_a_merge_again_changes_nothing(drawn):
     state = contracts.JUDGMENTS.empty_table()

@@ -126,7 +126,7 @@ def opinions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(opinions(), st.integers(1, 60), st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_agent_starves_and_no_place_is_wasted(
     named: tuple[np.ndarray, np.ndarray, np.ndarray], budget: int, seed: int
 ) -> None:

@@ -84,7 +84,7 @@ def test_clicks_over_expected_takes_misclicks_and_position_out() -> None:
     assert rows["cat", "en", "c"]["clicks_over_expected"] == 0  # one click is no evidence
 
 
-@hypothesis_settings(derandomize=True, max_examples=15, deadline=None)
+@hypothesis_settings(max_examples=15)
 @given(
     st.lists(
         st.tuples(

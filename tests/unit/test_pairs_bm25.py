@@ -25,7 +25,7 @@ def test_tokens_are_words_and_the_letters_inside_their_borders() -> None:
     assert tokens("Ab C") == ["w:ab", "w:c", *letters("ab c")]
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS)
 def test_spellings_of_one_text_have_the_same_tokens(text: str) -> None:
     assert tokens(text) == tokens(fold(text)) == tokens(f" {text.upper().lower()}\u200b")
@@ -46,7 +46,7 @@ def test_a_catalogue_without_words_finds_nothing(texts: list[str]) -> None:
     assert index.nearest("red", 3) == []
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(TEXTS, min_size=1, max_size=6), TEXTS)
 def test_scores_are_those_of_the_library(texts: list[str], query: str) -> None:
     found = BM25(texts).scores(query)

@@ -38,7 +38,7 @@ def split(engine: BaseBackend, rows: Rows, **page: str) -> tuple[Rows, Rows]:
     return single, several
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ROW, max_size=30))
 def test_no_row_is_lost_and_rows_of_one_key_stay_together(engine: BaseBackend, rows: Rows) -> None:
     for page in ({}, {"page": "query_id", "place": "position"}):

@@ -35,7 +35,7 @@ def write_log(path: Path, table: pa.Table) -> Path:
     return path
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(offsets=st.lists(st.integers(-(10**9), 2 * 10**9), min_size=1, max_size=5))
 def test_rows_in_are_rows_kept_and_rows_outside(
     offsets: list[int], make_impressions: Make, make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory
