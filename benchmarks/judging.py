@@ -37,13 +37,13 @@ from serm import settings as params
 from serm.judging import canaries
 from serm.judging.agreement import confident, dawid_skene, mace, unanimous
 from serm.judging.batch import Batch
+from serm.judging.evidence.retrieval import Retrieval
 from serm.judging.gold import ratings
 from serm.judging.judge import ABSTAINED, GRADES, Pairs
 from serm.judging.llm.budget import Budget
 from serm.judging.llm.judge import LLMJudge, Session
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.prompt import Prompter
-from serm.judging.retrieval import Retrieval
 from serm.judging.seating import seat
 from serm.settings.judging import BudgetSettings, LLMSettings
 

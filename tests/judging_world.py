@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from serm import contracts
-from serm.judging import annotate, estimate, seating
+from serm.judging import annotate, estimate, offline
 from serm.settings import CycleSettings, JudgingSettings, Settings
 
 NAMES = ("red cat", "cat face", "blue dog", "dog face", "green car", "fast car", "apple tree", "tall tree")
@@ -35,7 +35,7 @@ class LetterEncoder:
 
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the workspace into ``tmp_path``; the encoder is ``LetterEncoder``."""
-    monkeypatch.setattr(seating, "load_encoder", lambda base, settings: LetterEncoder())
+    monkeypatch.setattr(offline, "load_encoder", lambda base, settings: LetterEncoder())
     ids = [f"en-{number}" for number in range(len(NAMES))]
     documents = {
         "doc_id": ids,

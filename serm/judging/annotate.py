@@ -13,8 +13,8 @@ from serm import contracts
 from serm.atomic import replace_directory, write_json
 from serm.judging import bars, gold, trust
 from serm.judging.batch import Batch
-from serm.judging.llm.panel import Asked, ask
-from serm.judging.outside import OutsideEvidence
+from serm.judging.evidence.outside import OutsideEvidence
+from serm.judging.llm.ask import Asked, ask
 from serm.judging.records import judgments_table, review_table, votes_table
 from serm.judging.seating import seat
 from serm.judging.version import panel_version

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serm import contracts
 from serm import engine as engines
-from serm.judging.catalogue import Catalogue
+from serm.judging.evidence.catalogue import Catalogue
 from serm.judging.judge import Floats, Integers, Pairs
 from serm.judging.seed import held_out, read_seed
 from serm.pairs.documents import join

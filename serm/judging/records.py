@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from serm import contracts
 from serm.judging.agreement import Decision
+from serm.judging.evidence.retrieval import Piece
 from serm.judging.judge import ABSTAINED, Floats, Pairs, Votes
-from serm.judging.retrieval import Piece
 
 _EVIDENCE = contracts.VOTES.field("evidence").type
 

@@ -28,8 +28,8 @@ from sklearn.metrics import cohen_kappa_score
 from serm import contracts
 from serm.errors import UserError
 from serm.judging.agreement import confident, dawid_skene, mace, unanimous
+from serm.judging.evidence.lexical import LexicalEvidence
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
-from serm.judging.lexical import LexicalEvidence
 from serm.judging.seed import held_out
 from serm.judging.trust import measure
 from serm.settings import JudgingSettings

@@ -28,13 +28,13 @@ from test_llm_answers import TRUTH, graded
 
 from serm import contracts
 from serm.errors import UserError
+from serm.judging.evidence.retrieval import Retrieval, SearchSource
 from serm.judging.judge import ABSTAINED, Pairs
 from serm.judging.llm import limits
 from serm.judging.llm.budget import Budget
 from serm.judging.llm.judge import LLMJudge, Session
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.prompt import Prompter
-from serm.judging.retrieval import Retrieval, SearchSource
 from serm.settings.judging import BudgetSettings, LLMSettings, SearchSettings
 
 Json = dict[str, Any]

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serm.judging.canaries import ATTACKS
+from serm.judging.evidence.retrieval import Piece
 from serm.judging.judge import ABSTAINED, GRADES
 from serm.judging.llm.answer import Malformed, distribution, label_probabilities, parse
 from serm.judging.llm.prompt import Example, Prompter, Question
 from serm.judging.llm.vote import Tally
-from serm.judging.retrieval import Piece
 from serm.judging.text import plain
 
 LIMIT = 300

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from serm.judging.evidence.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, TableSource
 from serm.judging.llm.ledger import Ledger
-from serm.judging.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, TableSource
 from serm.settings.judging import SearchSettings
 
 TEXTS = ["red cat", "cat face", "blue dog", "rote Katze"]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from serm.judging.batch import Batch
 from serm.judging.llm import prompt
+from serm.judging.llm.ask import session
 from serm.judging.llm.budget import NANO, likely_input_tokens, price
 from serm.judging.llm.client import body
 from serm.judging.llm.judge import Session, request_key
 from serm.judging.llm.ledger import Ledger
-from serm.judging.llm.panel import session
 from serm.judging.llm.plan import Checks, Plan
 from serm.settings import Settings
 from serm.settings.judging import LLMSettings, TrustSettings

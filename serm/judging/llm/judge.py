@@ -16,6 +16,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from tenacity.wait import wait_random_exponential
 
 from serm.errors import UserError
+from serm.judging.evidence.retrieval import Piece, Retrieval
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes
 from serm.judging.llm import prompt
 from serm.judging.llm.answer import MOST_TEXT, Malformed, distribution, parse
@@ -28,7 +29,6 @@ from serm.judging.llm.prompt import Message, Prompter, Question
 from serm.judging.llm.reply import Reply
 from serm.judging.llm.spelling import Body, Spelling
 from serm.judging.llm.vote import Opinion, Tally, unjudged
-from serm.judging.retrieval import Piece, Retrieval
 from serm.judging.text import plain
 from serm.settings.judging import LLMSettings
 

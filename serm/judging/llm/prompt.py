@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from serm.judging.retrieval import Piece
+from serm.judging.evidence.retrieval import Piece
 from serm.judging.text import plain
 
 TEMPLATES = "v1"

@@ -1,8 +1,8 @@
-"""How an offline judge turns its evidence into grades: a small logistic regression on seed judgments.
+"""The offline panel: judges that need no endpoint, each by one kind of evidence.
 
-The grades weigh alike in it, however many seed judgments each has: a judge speaks for its evidence only. How
-common a grade is enters once, in the label model, and not with each judge again; and mined pairs have another mix
-of grades than seed judgments.
+A judge turns its evidence into grades by a small logistic regression on seed judgments. The grades weigh alike in it,
+however many seed judgments each has: a judge speaks for its evidence only. How common a grade is enters once, in the
+label model, and not with each judge again; and mined pairs have another mix of grades than seed judgments.
 
 Each sampled path is one regression, fitted on a bootstrap resample of the seed queries; so paths differ as much
 as the judge's calibration would on other seed queries.
@@ -10,37 +10,23 @@ as the judge's calibration would on other seed queries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from serm.judging.batch import Batch
+from serm.judging.evidence.encoder import Embeddings, EncoderEvidence
+from serm.judging.evidence.found import Evidence
+from serm.judging.evidence.lexical import LexicalEvidence
+from serm.judging.evidence.outside import OutsideEvidence
+from serm.judging.evidence.users import UserEvidence
 from serm.judging.judge import GRADES, Floats, Integers, Pairs, Votes, majority_vote
+from serm.relevance import load_encoder
+from serm.settings import Settings
 
-
-@dataclass(frozen=True)
-class Found:
-    """What a judge found on n pairs."""
-
-    features: Floats
-    """[n, features]"""
-    rationales: list[str]
-    abstains: NDArray[np.bool_]
-    """[n], true where there is nothing to judge by."""
-
-
-class Evidence(Protocol):
-    """One kind of evidence about pairs; it may depend on the catalogue, but not on the other pairs."""
-
-    name: str
-
-    def look_up(self, pairs: Pairs) -> Found:
-        """Return what is found on each pair, in the order of ``pairs``."""
-        ...
+FEWEST_SEEN = 50
+"""Seed judgments of pairs that users of the window saw, without which what users do cannot be read as a grade."""
 
 
 class CalibratedJudge:
@@ -71,6 +57,24 @@ class CalibratedJudge:
             return distribution
 
         return majority_vote(draw, found.rationales, found.abstains, len(self._paths))
+
+
+def offline_judges(batch: Batch, settings: Settings) -> list[CalibratedJudge]:
+    """Calibrate the offline judges on the seed judgments that are not held out."""
+    embeddings = Embeddings(load_encoder(settings.relevance.base, settings.relevance))
+    catalogue, knowledge = batch.catalogue, batch.knowledge
+    evidence: list[Evidence] = [
+        LexicalEvidence(catalogue.locales, catalogue.titles),
+        EncoderEvidence(embeddings, catalogue.locales, catalogue.doc_ids, catalogue.texts),
+        OutsideEvidence(embeddings, knowledge["key"].to_pylist(), knowledge["text"].to_pylist()),
+    ]
+    seen = np.flatnonzero(~batch.unseen)
+    known, grades = batch.known.take(seen), batch.grades[seen]
+    users = UserEvidence(batch.impressions, Pairs.joined([batch.known, batch.pairs]), settings)
+    told = ~users.look_up(known).abstains
+    if told.sum() >= FEWEST_SEEN and len(np.unique(grades[told])) > 1:
+        evidence.append(users)
+    return [CalibratedJudge(of, known, grades, settings.judging.paths, settings.judging.seed) for of in evidence]
 
 
 def _resample(groups: Integers, random: np.random.Generator) -> Floats:

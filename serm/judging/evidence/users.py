@@ -9,7 +9,7 @@ import numpy as np
 
 from serm import clicks, contracts
 from serm import engine as engines
-from serm.judging.calibration import Found
+from serm.judging.evidence.found import Found
 from serm.judging.judge import Pairs
 from serm.settings import Settings
 

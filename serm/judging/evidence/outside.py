@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from serm.judging.calibration import Found
-from serm.judging.encoder import Embeddings, standing
+from serm.judging.evidence.encoder import Embeddings, standing
+from serm.judging.evidence.found import Found
 from serm.judging.judge import Pairs
 from serm.pairs.text import fold
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.judging.calibration import Found
+from serm.judging.evidence.found import Found
 from serm.judging.judge import Pairs
 
 Kind = Literal["query", "passage"]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serm.judging import canaries, gold
 from serm.judging.batch import Batch
+from serm.judging.evidence.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, Source, TableSource
 from serm.judging.judge import ABSTAINED, GRADES, Integers, Votes
 from serm.judging.llm import prompt
 from serm.judging.llm.budget import NANO, Budget
@@ -21,7 +22,6 @@ from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.limits import Breaker
 from serm.judging.llm.plan import Checks, Plan, examples, pair_id, spread
 from serm.judging.llm.vote import Opinion
-from serm.judging.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, Source, TableSource
 from serm.settings import JudgingSettings
 
 

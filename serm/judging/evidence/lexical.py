@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from serm.judging.calibration import Found
+from serm.judging.evidence.found import Found
 from serm.judging.judge import Pairs
 from serm.pairs.bm25 import BM25, Scores
 from serm.pairs.text import fold
