@@ -43,6 +43,7 @@ lint: install
 	$(BIN)/lint-imports
 
 compile: install
+	$(BIN)/python -m pipelines.generate
 	$(BIN)/python -m pipelines.compile
 
 # All that .venv holds, as exact pins (the local build tag of torch left out).

@@ -1,21 +1,27 @@
-"""The evolution cycle: from one window of the stream to a tagged challenger in a canary."""
+"""The evolution cycle: from one window of the stream to a tagged challenger in a canary, as the table of steps says."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
 from kfp import dsl
 
-from components.annotate.component import annotate
-from components.deploy.component import deploy
-from components.drift.component import drift
-from components.evaluate.component import evaluate
-from components.ingest.component import ingest
-from components.mine.component import mine
-from components.publish.component import publish
-from components.record.component import record
-from components.train.component import train
-from components.validate.component import validate
+from serm import steps
+from serm.steps import Data, Step
 
 
-def _given(uri: str, kind: type[dsl.Artifact], name: str) -> dsl.PipelineTask:
-    return dsl.importer(artifact_uri=uri, artifact_class=kind).set_display_name(name)
+def _given(one: Data, uri: str) -> Any:
+    return dsl.importer(artifact_uri=uri, artifact_class=getattr(dsl, one.kind)).set_display_name(one.name).output
+
+
+def _run(step: Step, data: dict[Data, Any], parameters: Mapping[str, Any]) -> dsl.PipelineTask:
+    """Add the task of ``step``: it takes what other tasks have put into ``data``, and puts there what it writes."""
+    component = getattr(import_module(f"components.{step.name}.component"), step.name)
+    taken = {name: given for name, given in parameters.items() if name in component.component_spec.inputs}
+    task = component(**taken, **{one.name: data[one] for one in step.reads})
+    if step.writes:
+        data[step.writes] = task.outputs[step.writes.name]
+    return task.set_cpu_request(step.cpu).set_memory_request(step.memory)
 
 
 @dsl.pipeline(name="serm-evolve", description="One cycle of SERM: watch, mine, judge, train, prove, publish.")
@@ -49,83 +55,27 @@ def evolve(
         repository: path of the git and DVC workspace that the cycle is published to.
         force: run the cycle though nothing drifted.
     """
-    given_champion = _given(champion, dsl.Model, "champion").output
-    given_judgments = _given(judgments, dsl.Dataset, "judgments").output
-    given_tests = _given(tests, dsl.Dataset, "tests").output
-    given_reference = _given(reference, dsl.Dataset, "reference").output
+    uris = {
+        "log": log,
+        "documents": documents,
+        "knowledge": knowledge,
+        "tests": tests,
+        "champion": champion,
+        "judgments": judgments,
+        "reference": reference,
+        "profiles": profiles,
+        "windows": windows,
+    }
+    data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
+    parameters = {"settings": settings, "repository": repository, "force": force}
 
-    ingested = ingest(log=_given(log, dsl.Dataset, "log").output, settings=settings)
-    validated = validate(
-        window=ingested.outputs["window"],
-        documents=_given(documents, dsl.Dataset, "documents").output,
-        judgments=given_judgments,
-        profiles=_given(profiles, dsl.Dataset, "profiles").output,
-        settings=settings,
-    ).outputs["validated"]
-    compared = drift(
-        reference=given_reference,
-        windows=_given(windows, dsl.Dataset, "windows").output,
-        validated=validated,
-        champion=given_champion,
-        settings=settings,
-        force=force,
-    )
+    for step in steps.WATCHING:
+        decided = _run(step, data, parameters)
     # kfp.local can only branch on a component's plain return value, which KFP calls Output.
-    with dsl.If(compared.outputs["Output"] == "evolve", name="drifted"):
-        mined = mine(
-            validated=validated,
-            reference=given_reference,
-            champion=given_champion,
-            judgments=given_judgments,
-            tests=given_tests,
-            settings=settings,
-        ).outputs["mined"]
-        annotated = annotate(
-            mined=mined,
-            validated=validated,
-            judgments=given_judgments,
-            knowledge=_given(knowledge, dsl.Dataset, "knowledge").output,
-            settings=settings,
-        ).outputs["annotated"]
-        trained = train(
-            champion=given_champion,
-            judgments=given_judgments,
-            annotated=annotated,
-            validated=validated,
-            settings=settings,
-        ).outputs["trained"]
-        evaluated = evaluate(
-            champion=given_champion,
-            trained=trained,
-            annotated=annotated,
-            tests=given_tests,
-            validated=validated,
-            reference=given_reference,
-            settings=settings,
-        ).outputs["evaluated"]
-        published = publish(
-            repository=repository,
-            window=ingested.outputs["window"],
-            validated=validated,
-            drifted=compared.outputs["drifted"],
-            mined=mined,
-            annotated=annotated,
-            trained=trained,
-            evaluated=evaluated,
-            settings=settings,
-        ).set_caching_options(False)
-        deploy(
-            champion=given_champion,
-            trained=trained,
-            validated=validated,
-            evaluated=evaluated,
-            settings=settings,
-        ).after(published).set_caching_options(False)
+    with dsl.If(decided.outputs["Output"] == "evolve", name="drifted"):
+        for step in steps.STAGES[len(steps.WATCHING) :]:
+            _run(step, data, parameters)
+        published = _run(steps.PUBLISH, data, parameters).set_caching_options(False)
+        _run(steps.DEPLOY, data, parameters).after(published).set_caching_options(False)
     with dsl.Else(name="quiet"):
-        record(
-            repository=repository,
-            window=ingested.outputs["window"],
-            validated=validated,
-            drifted=compared.outputs["drifted"],
-            settings=settings,
-        ).set_caching_options(False)
+        _run(steps.RECORD, data, parameters).set_caching_options(False)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from serm import contracts, settings
-from serm.workspace.layout import INPUTS, STATE, STEPS, WATCH
+from serm.steps import STEPS, WATCH
+from serm.workspace.layout import INPUTS, STATE
 from serm.workspace.store import TEMPLATE, Workspace
 
 

@@ -1,5 +1,7 @@
 """Have the panel of judges label the mined pairs."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -18,17 +20,17 @@ def annotate(
     """Have the panel of judges label the mined pairs."""
     from pathlib import Path
 
-    from serm import judging
-    from serm import settings as params
+    from serm.judging import annotate
+    from serm.settings import parse
 
     figures.metadata.update(
-        judging.annotate(
+        annotate(
             Path(mined.path),
             Path(validated.path),
             Path(judgments.path),
             Path(knowledge.path),
             Path(annotated.path),
-            params.parse(settings),
+            parse(settings),
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

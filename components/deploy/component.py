@@ -1,4 +1,6 @@
-"""Write the canary's InferenceService and try champion and challenger in a real KServe server."""
+"""Write the canary's InferenceService and try both models in a real KServe server."""
+
+# Written by `make compile` from serm/steps.py.
 
 from kfp import dsl
 
@@ -15,20 +17,20 @@ def deploy(
     deployed: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Write the canary's InferenceService and try champion and challenger in a real KServe server."""
+    """Write the canary's InferenceService and try both models in a real KServe server."""
     from pathlib import Path
 
-    from serm import serving
-    from serm import settings as params
+    from serm.serving import deploy
+    from serm.settings import parse
 
     figures.metadata.update(
-        serving.deploy(
+        deploy(
             Path(champion.path),
             Path(trained.path),
             Path(validated.path),
             Path(evaluated.path),
             Path(deployed.path),
-            params.parse(settings),
+            parse(settings),
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,5 +1,7 @@
 """Say what changed since the earlier windows, and whether that is worth a cycle."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -16,20 +18,20 @@ def drift(
     drifted: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Say what changed since the earlier windows; returns evolve or quiet, and evolve when forced."""
+    """Say what changed since the earlier windows, and whether that is worth a cycle."""
     from pathlib import Path
 
-    from serm import drift
-    from serm import settings as params
+    from serm.drift import drift
+    from serm.settings import parse
 
     figures.metadata.update(
-        drift.drift(
+        drift(
             Path(reference.path),
             Path(windows.path),
             Path(validated.path),
             Path(champion.path),
             Path(drifted.path),
-            params.parse(settings),
+            parse(settings),
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,4 +1,6 @@
-"""Measure champion and challenger on the frozen and the rolling test set, and pass or fail the challenger."""
+"""Measure champion and challenger on both test sets, and pass or fail the challenger."""
+
+# Written by `make compile` from serm/steps.py.
 
 from kfp import dsl
 
@@ -17,14 +19,14 @@ def evaluate(
     evaluated: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Measure champion and challenger on the frozen and the rolling test set, and pass or fail the challenger."""
+    """Measure champion and challenger on both test sets, and pass or fail the challenger."""
     from pathlib import Path
 
-    from serm import release
-    from serm import settings as params
+    from serm.release import evaluate
+    from serm.settings import parse
 
     figures.metadata.update(
-        release.evaluate(
+        evaluate(
             Path(champion.path),
             Path(trained.path),
             Path(annotated.path),
@@ -32,7 +34,7 @@ def evaluate(
             Path(validated.path),
             Path(reference.path),
             Path(evaluated.path),
-            params.parse(settings),
+            parse(settings),
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

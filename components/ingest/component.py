@@ -1,5 +1,7 @@
 """Cut one window of the stream out of the query log."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -15,8 +17,14 @@ def ingest(
     """Cut one window of the stream out of the query log."""
     from pathlib import Path
 
-    from serm import settings as params
-    from serm import stream
+    from serm.settings import parse
+    from serm.stream import ingest
 
-    figures.metadata.update(stream.ingest(Path(log.path), Path(window.path), params.parse(settings)))
+    figures.metadata.update(
+        ingest(
+            Path(log.path),
+            Path(window.path),
+            parse(settings),
+        )
+    )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,5 +1,7 @@
 """Mine the few pairs of the window that are worth a judge's time."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -19,18 +21,18 @@ def mine(
     """Mine the few pairs of the window that are worth a judge's time."""
     from pathlib import Path
 
-    from serm import mining
-    from serm import settings as params
+    from serm.mining import mine
+    from serm.settings import parse
 
     figures.metadata.update(
-        mining.mine(
+        mine(
             Path(validated.path),
             Path(reference.path),
             Path(champion.path),
             Path(judgments.path),
             Path(tests.path),
             Path(mined.path),
-            params.parse(settings),
+            parse(settings),
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,5 +1,7 @@
 """Commit and tag the cycle in git, with every byte pinned by DVC."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -21,9 +23,8 @@ def publish(
     """Commit and tag the cycle in git, with every byte pinned by DVC."""
     from pathlib import Path
 
-    from serm import settings as params
-    from serm.monitoring import snapshots
-    from serm.workspace.publish import publish
+    from serm.monitoring.commit import publish
+    from serm.settings import parse
 
     outputs = {
         "ingest": Path(window.path),
@@ -34,8 +35,5 @@ def publish(
         "train": Path(trained.path),
         "evaluate": Path(evaluated.path),
     }
-    given = params.parse(settings)
-    published = publish(Path(repository), outputs, given)
-    snapshots.add(Path(repository), given.cycle.name, Path(drifted.path) / "snapshot.json")
-    figures.metadata.update(published)
+    figures.metadata.update(publish(Path(repository), outputs, parse(settings)))
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,4 +1,6 @@
-"""Commit and tag a window in which nothing drifted."""
+"""Commit and tag a window in which nothing drifted, in the place of a cycle."""
+
+# Written by `make compile` from serm/steps.py.
 
 from kfp import dsl
 
@@ -14,16 +16,16 @@ def record(
     settings: str,
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Commit and tag a window in which nothing drifted."""
+    """Commit and tag a window in which nothing drifted, in the place of a cycle."""
     from pathlib import Path
 
-    from serm import settings as params
-    from serm.monitoring import snapshots
-    from serm.workspace.record import record
+    from serm.monitoring.commit import record
+    from serm.settings import parse
 
-    outputs = {"ingest": Path(window.path), "validate": Path(validated.path), "drift": Path(drifted.path)}
-    given = params.parse(settings)
-    recorded = record(Path(repository), outputs, given)
-    snapshots.add(Path(repository), given.cycle.name, Path(drifted.path) / "snapshot.json")
-    figures.metadata.update(recorded)
+    outputs = {
+        "ingest": Path(window.path),
+        "validate": Path(validated.path),
+        "drift": Path(drifted.path),
+    }
+    figures.metadata.update(record(Path(repository), outputs, parse(settings)))
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,5 +1,7 @@
 """Fine-tune a challenger on new, earlier and seed judgments."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -18,17 +20,17 @@ def train(
     """Fine-tune a challenger on new, earlier and seed judgments."""
     from pathlib import Path
 
-    from serm import settings as params
-    from serm import training
+    from serm.settings import parse
+    from serm.training import train
 
     figures.metadata.update(
-        training.train(
+        train(
             Path(champion.path),
             Path(judgments.path),
             Path(annotated.path),
             Path(validated.path),
             Path(trained.path),
-            params.parse(settings),
+            parse(settings),
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

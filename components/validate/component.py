@@ -1,5 +1,7 @@
 """Check window, catalogue and judgments: bad rows go to quarantine, too many of them stop the run."""
 
+# Written by `make compile` from serm/steps.py.
+
 from kfp import dsl
 
 from components import images
@@ -18,9 +20,17 @@ def validate(
     """Check window, catalogue and judgments: bad rows go to quarantine, too many of them stop the run."""
     from pathlib import Path
 
-    from serm import settings as params
-    from serm import validation
+    from serm.settings import parse
+    from serm.validation import validate
 
-    inputs = (Path(given.path) for given in (window, documents, judgments, profiles))
-    figures.metadata.update(validation.validate(*inputs, Path(validated.path), params.parse(settings)))
+    figures.metadata.update(
+        validate(
+            Path(window.path),
+            Path(documents.path),
+            Path(judgments.path),
+            Path(profiles.path),
+            Path(validated.path),
+            parse(settings),
+        )
+    )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -1,4 +1,4 @@
-"""The command line: one file a verb, each thin over one library function.
+"""The command line: one file a verb, each thin over one library function; the steps' verbs come from their table.
 
 Heavy libraries are imported inside the verbs, so that ``serm --help`` answers at once.
 """
@@ -14,30 +14,23 @@ from serm.cli import (
     advance,
     annotate,
     demo,
-    deploy,
     distill,
     doctor,
-    drift,
-    evaluate,
     evidently,
     evolve,
     export,
-    ingest,
     judgments,
     metrics,
-    mine,
-    publish,
-    record,
     report,
     review,
-    train,
     trainjob,
-    validate,
 )
 from serm.cli.extras import extra_of
 from serm.cli.standing import reads, writes
+from serm.cli.steps import verb
 from serm.errors import UserError, os_fault
 from serm.escaping import visible
+from serm.steps import TABLE
 
 app = typer.Typer(
     help="Keep a search engine's relevance model true to what people search for now.",
@@ -58,16 +51,8 @@ app.command(rich_help_panel=LOOP)(reads(metrics.metrics))
 app.command(rich_help_panel=LOOP)(writes(evidently.evidently))
 app.command(rich_help_panel=LOOP)(reads(trainjob.trainjob))
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
-app.command(rich_help_panel=STEPS)(writes(ingest.ingest))
-app.command(rich_help_panel=STEPS)(writes(validate.validate))
-app.command(rich_help_panel=STEPS)(writes(drift.drift))
-app.command(rich_help_panel=STEPS)(writes(mine.mine))
-app.command(rich_help_panel=STEPS)(writes(annotate.annotate))
-app.command(rich_help_panel=STEPS)(writes(train.train))
-app.command(rich_help_panel=STEPS)(writes(evaluate.evaluate))
-app.command(rich_help_panel=STEPS)(writes(publish.publish))
-app.command(rich_help_panel=STEPS)(writes(deploy.deploy))
-app.command(rich_help_panel=STEPS)(writes(record.record))
+for one in TABLE:
+    app.command(rich_help_panel=STEPS)(writes(annotate.annotate if one.name == "annotate" else verb(one)))
 
 
 def main() -> None:

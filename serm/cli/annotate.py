@@ -1,39 +1,35 @@
-"""``serm annotate``."""
+"""``serm annotate``: the step's verb, and what it would cost."""
 
 from __future__ import annotations
 
+import inspect
 import json as jsonlib
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from serm.cli.options import Json, Judgments, Knowledge, Mined, Out, Params, Validated, show
-from serm.workspace.layout import CYCLE, JUDGMENTS, PARAMS
+from serm.cli.steps import option, verb, with_options
+from serm.steps import named
 
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Call no judge: print what LLM judges would be asked, and its price.")
 ]
+_STEP = named("annotate")
+_VERB = verb(_STEP)
 
 
-def annotate(
-    mined: Mined = CYCLE / "mine",
-    validated: Validated = CYCLE / "validate",
-    judgments: Judgments = JUDGMENTS,
-    knowledge: Knowledge = Path("knowledge"),
-    out: Out = CYCLE / "annotate",
-    params: Params = PARAMS,
-    json: Json = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Have the panel of judges label the mined pairs."""
+def _annotate(*, dry_run: bool, **given: Any) -> None:
+    if not dry_run:
+        _VERB(**given)
+        return
     from serm import judging, settings
 
-    if dry_run:
-        _show(judging.estimate(mined, validated, judgments, knowledge, settings.load(params)), json)
-        return
-    figures = judging.annotate(mined, validated, judgments, knowledge, out, settings.load(params))
-    show("annotate", figures, json)
+    read = (given[one.name] for one in _STEP.reads)
+    _show(judging.estimate(*read, settings.load(given["params"])), given["json"])
+
+
+_OPTIONS = inspect.signature(_VERB).parameters.values()
+annotate = with_options(_annotate, _STEP.name, _STEP.help, *_OPTIONS, option("dry_run", DryRun, False))
 
 
 def _show(estimates: dict[str, dict[str, int | float]], json: bool) -> None:

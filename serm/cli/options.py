@@ -1,4 +1,4 @@
-"""The options that several verbs share; the paths' defaults are the workspace's layout."""
+"""The options that several verbs share; those of what a step reads or writes come from the table of steps."""
 
 from __future__ import annotations
 
@@ -9,28 +9,18 @@ from typing import Annotated
 
 import typer
 
+from serm import steps
 from serm.step import Figures
 
 Params = Annotated[Path, typer.Option(help="The settings file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object.")]
 Out = Annotated[Path, typer.Option(help="The directory to write; replaced whole, or not at all.")]
-Log = Annotated[
-    Path, typer.Option(help="The query log: Parquet, or UBI as JSON lines or OpenSearch bulk; a file or a directory.")
-]
-Documents = Annotated[Path, typer.Option(help="The catalogue (Parquet).")]
-Knowledge = Annotated[Path, typer.Option(help="The judges' outside knowledge (Parquet).")]
-Tests = Annotated[Path, typer.Option(help="The directory of the test sets frozen/ and rolling/.")]
-Champion = Annotated[Path, typer.Option(help="The model that serves now.")]
-Judgments = Annotated[Path, typer.Option(help="All judgments so far (Parquet).")]
-Profiles = Annotated[Path, typer.Option(help="What earlier cycles' validation counted (Parquet).")]
-Reference = Annotated[Path, typer.Option(help="Impressions to compare the window with (Parquet).")]
-Windows = Annotated[Path, typer.Option(help="Samples of the earlier windows, as `serm drift` keeps them.")]
-Window = Annotated[Path, typer.Option(help="What `serm ingest` wrote.")]
-Validated = Annotated[Path, typer.Option(help="What `serm validate` wrote.")]
-Mined = Annotated[Path, typer.Option(help="What `serm mine` wrote.")]
-Annotated_ = Annotated[Path, typer.Option("--annotated", help="What `serm annotate` wrote.")]
-Trained = Annotated[Path, typer.Option(help="What `serm train` wrote.")]
-Evaluated = Annotated[Path, typer.Option(help="What `serm evaluate` wrote.")]
+Champion = Annotated[Path, typer.Option(help=steps.CHAMPION.help)]
+Judgments = Annotated[Path, typer.Option(help=steps.JUDGMENTS.help)]
+Tests = Annotated[Path, typer.Option(help=steps.TESTS.help)]
+Validated = Annotated[Path, typer.Option(help=steps.VALIDATED.help)]
+Mined = Annotated[Path, typer.Option(help=steps.MINED.help)]
+Annotated_ = Annotated[Path, typer.Option("--annotated", help=steps.ANNOTATED.help)]
 
 
 def show(title: str, figures: Figures, json: bool) -> None:

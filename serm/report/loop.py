@@ -1,15 +1,18 @@
-"""The loop as a picture: its ten stations, with one cycle's numbers on them."""
+"""The loop as a picture: a station for each step and the champion, with one cycle's numbers on them."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from serm import steps as steps_table
 from serm.report.formats import count, decimal, megabytes, seconds, share, signed
 from serm.workspace.history import Cycle
 
-STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate", "publish", "deploy")
-#: Those of a window in which nothing drifted; ``record`` is its ``publish``.
-QUIET_STEPS = ("ingest", "validate", "drift", "record")
+#: The steps of a cycle, and those of a window in which nothing drifted; ``record`` is its ``publish``.
+STEPS = (*steps_table.STEPS, steps_table.PUBLISH.name, steps_table.DEPLOY.name)
+QUIET_STEPS = (*steps_table.WATCH, steps_table.RECORD.name)
 
 
 @dataclass(frozen=True)
@@ -27,21 +30,7 @@ class Station:
 
 def stations(cycle: Cycle) -> list[Station]:
     """Return the loop's stations from ingest to the champion; a figure that history lacks is None."""
-    found = [
-        Station(name, part, _cost(cycle, name), *told)
-        for name, part, told in (
-            ("ingest", "window", _ingest(cycle)),
-            ("validate", "window", _validate(cycle)),
-            ("drift", "drift", _drift(cycle)),
-            ("mine", "mining", _mine(cycle)),
-            ("annotate", "panel", _annotate(cycle)),
-            ("train", "training", _train(cycle)),
-            ("evaluate", "gate", _evaluate(cycle)),
-            ("publish", "", (cycle.tag if cycle.outcome else None, "git tag, bytes pinned by DVC")),
-            ("deploy", "canary", _deploy(cycle)),
-            ("champion", "gate", _champion(cycle)),
-        )
-    ]
+    found = [Station(name, part, _cost(cycle, name), *told(cycle)) for name, (part, told) in _told().items()]
     if not cycle.quiet:
         return found
     idle = set(STEPS) - {*QUIET_STEPS, "publish"}
@@ -49,6 +38,19 @@ def stations(cycle: Cycle) -> list[Station]:
 
 
 Told = tuple[str | None, str] | tuple[str | None, str, str]
+
+
+def _told() -> dict[str, tuple[str, Callable[[Cycle], Told]]]:
+    """Return for each station, in order, the part of the cycle's section that tells more, and what tells its figure.
+
+    A step that has no entry of its own among ``_OWN`` says whether it has run.
+    """
+    steps = {name: _OWN.get(name, ("", functools.partial(_has_run, name))) for name in STEPS}
+    return {**steps, "champion": _OWN["champion"]}
+
+
+def _has_run(name: str, cycle: Cycle) -> Told:
+    return ("done" if cycle.get(name) else None), ""
 
 
 def _ingest(cycle: Cycle) -> Told:
@@ -104,6 +106,10 @@ def _evaluate(cycle: Cycle) -> Told:
     return signed(rolling["difference"]), unit, f"{signed(rolling['low'])} to {signed(rolling['high'])}"
 
 
+def _publish(cycle: Cycle) -> Told:
+    return cycle.tag if cycle.outcome else None, "git tag, bytes pinned by DVC"
+
+
 def _deploy(cycle: Cycle) -> Told:
     percent = cycle.get("deploy", "traffic_percent")
     p95 = cycle.get("deploy", "variants", "challenger", "latency_ms", "p95")
@@ -148,3 +154,17 @@ def cost(cycle: Cycle) -> dict[str, float | None]:
 def _cost(cycle: Cycle, step: str) -> str:
     figures = cycle.get("costs", "record" if step == "publish" and cycle.quiet else step)
     return f"{seconds(figures.get('seconds'))}, {megabytes(figures.get('peak_memory_mb'))}" if figures else ""
+
+
+_OWN: dict[str, tuple[str, Callable[[Cycle], Told]]] = {
+    "ingest": ("window", _ingest),
+    "validate": ("window", _validate),
+    "drift": ("drift", _drift),
+    "mine": ("mining", _mine),
+    "annotate": ("panel", _annotate),
+    "train": ("training", _train),
+    "evaluate": ("gate", _evaluate),
+    "publish": ("", _publish),
+    "deploy": ("canary", _deploy),
+    "champion": ("gate", _champion),
+}

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: The steps whose outputs dvc.yaml declares, in order; each writes the directory ``cycle/<step>``.
-STEPS = ("ingest", "validate", "drift", "mine", "annotate", "train", "evaluate")
-
-#: Those that every window goes through; the others run where something drifted.
-WATCH = STEPS[:3]
-
 PARAMS, DVC = Path("params.yaml"), Path(".dvc")
 SETUP = (DVC / "config", DVC / ".gitignore", Path(".dvcignore"))
 """What a clone needs to bring anything back."""

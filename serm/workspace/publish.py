@@ -19,7 +19,8 @@ from serm.errors import UserError
 from serm.escaping import templates
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace.layout import CYCLE, HISTORY, INPUTS, MODEL_CARD, PARAMS, SETUP, STATE, STEPS
+from serm.steps import STEPS
+from serm.workspace.layout import CYCLE, HISTORY, INPUTS, MODEL_CARD, PARAMS, SETUP, STATE
 from serm.workspace.lock import writing
 from serm.workspace.pins import digest, pinned
 from serm.workspace.store import Workspace, place

@@ -8,7 +8,7 @@ from pathlib import Path
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace.layout import WATCH
+from serm.steps import WATCH
 from serm.workspace.lock import writing
 from serm.workspace.publish import is_published, pin, pushed, read_summaries, tag_cycle
 from serm.workspace.store import Workspace

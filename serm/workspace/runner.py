@@ -17,18 +17,16 @@ from serm.atomic import write_json
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.step import Figures
+from serm.steps import DEPLOYED, GIVEN, RUN
 from serm.workspace.advance import advance
 from serm.workspace.kfplog import StepLog
-from serm.workspace.layout import CYCLE, HISTORY, INPUTS, PARAMS, PROFILES, STATE, STEPS, TASKS, WINDOWS
+from serm.workspace.layout import HISTORY, INPUTS, PARAMS, PROFILES, STATE, TASKS, WINDOWS
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, place
 
-PIPELINE = Path(str(files("pipelines") / "compiled" / "evolve.yaml"))
+PIPELINE = Path(str(files("serm.workspace") / "compiled" / "evolve.yaml"))
 PACKAGE = Path(__file__).parents[1]
-
-#: The pipeline's tasks whose figures and progress are shown, in order.
-RUN = (*STEPS, "publish", "deploy", "record")
 
 
 def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
@@ -60,8 +58,8 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
             _run_pipeline(root, tasks, force)
         costs = {step: figures for step in RUN if (figures := _figures(tasks, step))}
         if "publish" in costs:
-            place(_newest(tasks, "deploy") / "deployed", root / CYCLE / "deploy")
-            canary = json.loads((root / CYCLE / "deploy" / "deploy.json").read_text(encoding="utf-8"))
+            place(_newest(tasks, "deploy") / DEPLOYED.name, root / DEPLOYED.path)
+            canary = json.loads((root / DEPLOYED.path / "deploy.json").read_text(encoding="utf-8"))
             write_json(root / HISTORY / tag / "deploy.json", canary)
         write_json(root / HISTORY / tag / "costs.json", costs)
         return costs
@@ -102,7 +100,7 @@ def _run_pipeline(root: Path, tasks: Path, force: bool) -> None:
 
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), enable_caching=True)
     pipeline = components.load_component_from_file(str(PIPELINE))
-    uris = {path.name: str(root / path) for path in (*INPUTS, *STATE)}
+    uris = {one.name: str(root / one.path) for one in GIVEN}
     settings = (root / PARAMS).read_text(encoding="utf-8")
     with StepLog(tasks / "log.txt", RUN) as log, contextlib.redirect_stdout(log), _logging_to(log):
         try:

@@ -19,7 +19,7 @@ import yaml
 from serm import contracts, report
 from serm.monitoring import exporter
 from serm.report import formats
-from serm.workspace.layout import STEPS, WATCH
+from serm.steps import STEPS, WATCH
 from serm.workspace.store import Workspace
 
 ROOT = Path(__file__).parents[2]

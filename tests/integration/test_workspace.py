@@ -22,8 +22,8 @@ from workspace_world import (
 
 from serm import contracts
 from serm.errors import UserError
+from serm.steps import STEPS, WATCH
 from serm.workspace.advance import advance
-from serm.workspace.layout import STEPS, WATCH
 from serm.workspace.publish import publish
 from serm.workspace.record import record
 from serm.workspace.store import Workspace

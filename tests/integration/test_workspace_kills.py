@@ -20,7 +20,7 @@ import os, signal, sys
 from pathlib import Path
 from serm import settings
 from serm.workspace.advance import advance
-from serm.workspace.layout import STEPS
+from serm.steps import STEPS
 from serm.workspace.publish import publish
 
 verb, root, at, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), 0

@@ -1,0 +1,125 @@
+"""Write each step's KFP component and dvc.yaml from the table of steps: ``python -m pipelines.generate``."""
+
+import shutil
+from pathlib import Path
+
+from serm.steps import STAGES, TABLE, Step
+
+ROOT = Path(__file__).parents[1]
+DVC_YAML = Path("serm/workspace/template/dvc.yaml")
+
+_COMPONENT = '''"""{help}"""
+
+# Written by `make compile` from serm/steps.py.
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.{image}, install_kfp_package=False)
+def {name}(
+    {parameters},
+){returns}:
+    """{help}"""
+    from pathlib import Path
+
+    {imports}
+
+    {call}
+    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there{returned}
+'''
+
+_OVER_PATHS = """figures.metadata.update(
+        {name}(
+            {paths},
+            parse(settings),
+        )
+    )"""
+
+_OVER_OUTPUTS = """outputs = {{
+        {outputs},
+    }}
+    figures.metadata.update({name}(Path(repository), outputs, parse(settings)))"""
+
+_DVC = """\
+# One cycle's reproducible steps. `serm publish` then commits and tags them, and `serm deploy` starts the canary:
+# those two change the world outside (git's history, a cluster), so they are commands and not stages.
+# Written by `make compile` from serm/steps.py.
+stages:
+{stages}# What `dvc metrics show` and `dvc plots show` read.
+metrics:
+  - cycle/train/tracking/metrics.json
+plots:
+  - cycle/train/tracking/plots/metrics:
+      x: step
+"""
+
+_STAGE = """\
+  {name}:
+    cmd: serm {name}
+    params: [{params}]
+    deps: [{deps}]
+    outs: [{out}]
+"""
+
+
+def component(step: Step) -> str:
+    """Return the source of a step's KFP component."""
+    reads = [f"{one.name}: dsl.Input[dsl.{one.kind}]" for one in step.reads]
+    module, function = step.function.split(":")
+    if step.writes:
+        given = [*reads, "settings: str", *(["force: bool"] if step.decides else [])]
+        made = [f"{step.writes.name}: dsl.Output[dsl.{step.writes.kind}]"]
+        paths = [f"Path({one.name}.path)" for one in (*step.reads, step.writes)]
+        call = _OVER_PATHS.format(name=function, paths=",\n            ".join(paths))
+    else:
+        given, made = ["repository: str", *reads, "settings: str"], []
+        outputs = [f'"{one.path.name}": Path({one.name}.path)' for one in step.reads]
+        call = _OVER_OUTPUTS.format(name=function, outputs=",\n        ".join(outputs))
+    decided = '\n    return "evolve" if force else figures.metadata["decision"]'
+    return _COMPONENT.format(
+        name=step.name,
+        help=step.help,
+        image=step.image.upper(),
+        parameters=",\n    ".join([*given, *made, "figures: dsl.Output[dsl.Metrics]"]),
+        imports="\n    ".join(sorted([f"from {module} import {function}", "from serm.settings import parse"])),
+        call=call,
+        returns=" -> str" if step.decides else "",
+        returned=decided if step.decides else "",
+    )
+
+
+def dvc_yaml() -> str:
+    """Return the text of a workspace's dvc.yaml."""
+    stages = [
+        _STAGE.format(
+            name=step.name,
+            params=", ".join(step.params),
+            deps=", ".join(one.path.as_posix() for one in step.reads),
+            out=step.writes.path.as_posix(),
+        )
+        for step in STAGES
+    ]
+    return _DVC.format(stages="".join(stages))
+
+
+def generate(root: Path = ROOT) -> list[Path]:
+    """Write the files of all steps under ``root``, remove the components of no step, and return what was written."""
+    written = {root / DVC_YAML: dvc_yaml()}
+    for step in TABLE:
+        folder = root / "components" / step.name
+        written[folder / "__init__.py"] = f'"""The {step.name} component."""\n'
+        written[folder / "component.py"] = component(step)
+    for path in (root / "components").glob("*/component.py"):
+        if path not in written:
+            shutil.rmtree(path.parent)
+    for path, text in written.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return list(written)
+
+
+if __name__ == "__main__":
+    for generated in generate():
+        print(generated)
