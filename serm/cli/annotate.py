@@ -24,8 +24,8 @@ def _annotate(*, dry_run: bool, **given: Any) -> None:
         return
     from serm import judging, settings
 
-    read = (given[one.name] for one in _STEP.reads)
-    _show(judging.estimate(*read, settings.load(given["params"])), given["json"])
+    read = {one.name: given[one.name] for one in _STEP.reads}
+    _show(judging.estimate(**read, settings=settings.load(given["params"])), given["json"])
 
 
 _OPTIONS = inspect.signature(_VERB).parameters.values()
