@@ -119,16 +119,15 @@ def _rules(gate: str) -> list[dict[str, Any]]:
         "calibration_loss": "Calibration error on the rolling set 0.0505 -> 0.0615.",
         "panel_trust": "The panel of judges reached its trust bars.",
         "model_size": "The challenger's files have 315.2 MB, max_size_mb is 1000.",
-        "serving": "A KServe server answered 20 requests of 320 pairs.",
-        "latency": "95 % of 20 requests, one at a time, took at most max_p95_ms 5000.",
+        "serving": "A server answered 20 requests of 320 pairs.",
     }
     return [
         {
             "rule": rule,
             "result": gate if rule == "slice_loss" else "passed",
             "reason": reason,
-            "value": None if rule == "latency" else 0.0221,
-            "limit": 5000 if rule == "latency" else 0.03,
+            "value": 0.0221,
+            "limit": 0.03,
             "slice": "rolling locale:de" if rule == "slice_loss" else None,
         }
         for rule, reason in reasons.items()

@@ -1,4 +1,4 @@
-"""Write the canary's InferenceService and try both models in a real KServe server."""
+"""Write the canary's InferenceService and try both models in the server that KServe runs."""
 
 # Written by `make compile` from serm/steps.py.
 
@@ -17,7 +17,7 @@ def deploy(
     deployed: dsl.Output[dsl.Artifact],
     figures: dsl.Output[dsl.Metrics],
 ):
-    """Write the canary's InferenceService and try both models in a real KServe server."""
+    """Write the canary's InferenceService and try both models in the server that KServe runs."""
     from pathlib import Path
 
     from serm.serving import deploy

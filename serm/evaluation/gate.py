@@ -1,4 +1,7 @@
-"""The gate before promotion: rules that each pass, fail or cannot tell, with a reason for a person and a machine."""
+"""The gate before promotion: rules that each pass, fail or cannot tell, with a reason for a person and a machine.
+
+A fourth result, ``error``, is of a trial that broke down: it says nothing of the challenger, and promotes nobody.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ from serm.evaluation.compare import KINDS, Comparison, SliceTest
 from serm.evaluation.significance import detectable_beyond, holm
 from serm.settings import EvaluationSettings
 
-Result = Literal["passed", "failed", "inconclusive"]
+Result = Literal["error", "failed", "inconclusive", "passed"]
+WORST_FIRST: tuple[Result, ...] = ("error", "failed", "inconclusive", "passed")
 
 SETS = ("rolling", "frozen")
 #: What the test queries must be sliced by, ``pairs`` being those that share a token with the query, or none.
@@ -33,14 +37,19 @@ class Trust:
 
 @dataclass(frozen=True)
 class Served:
-    """What a server answered to a golden batch with the challenger; with an ``error`` the numbers say nothing."""
+    """What a server made of a golden batch with the challenger; where it was ``lost`` or ``refused``, no more is known.
+
+    No time is in it: a time differs from run to run, and the verdict must not.
+    """
 
     requests: int
     pairs: int
     difference: float = float("nan")
     """The largest difference of a served score (0 to 3) from the model's own."""
-    p95_ms: float = float("nan")
-    error: str = ""
+    refused: str = ""
+    """What it answered in the place of scores."""
+    lost: str = ""
+    """Why no answer came: it crashed, or was never ready."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,6 @@ class Evidence:
     """On the rolling set."""
     trust: Trust | None
     served: Served | None
-    """What a real KServe server answered with the challenger."""
     size_mb: float | None
     """Of the challenger's files."""
 
@@ -78,7 +86,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``failed`` if any rule failed, ``passed`` if all passed, else ``inconclusive``."""
+    """The worst of the rules' results, in the order ``WORST_FIRST``: ``passed`` only if all passed."""
 
     result: Result
     rules: tuple[Rule, ...]
@@ -97,12 +105,8 @@ def decide(evidence: Evidence, settings: EvaluationSettings) -> Verdict:
         _panel(evidence.trust),
         _model_size(evidence.size_mb, settings),
         _serving(evidence.served, settings),
-        _latency(evidence.served, settings),
     )
-    results = {rule.result for rule in rules}
-    if "failed" in results:
-        return Verdict("failed", rules)
-    return Verdict("passed" if results == {"passed"} else "inconclusive", rules)
+    return Verdict(min((rule.result for rule in rules), key=WORST_FIRST.index), rules)
 
 
 def _rolling_gain(rolling: Comparison | None, settings: EvaluationSettings) -> Rule:
@@ -231,32 +235,23 @@ def _model_size(size_mb: float | None, settings: EvaluationSettings) -> Rule:
 
 
 def _serving(served: Served | None, settings: EvaluationSettings) -> Rule:
-    """Pass when a real server loaded the challenger and gave the scores that it has in this process."""
+    """Pass when a server loaded the challenger and gave the scores that it has in this process."""
     limit = settings.gate.max_serving_difference
     if served is None or not served.requests:
-        return Rule("serving", "inconclusive", "No golden batch was sent to a KServe server.", limit=limit)
-    if served.error:
-        return Rule("serving", "failed", f"The KServe server did not serve the challenger: {served.error}", limit=limit)
+        return Rule("serving", "inconclusive", "No golden batch was sent to a server.", limit=limit)
+    if served.lost:
+        told = f"{served.lost} Nothing is known of the challenger when served; see the step's log, and evaluate again."
+        return Rule("serving", "error", told, limit=limit)
+    if served.refused:
+        return Rule("serving", "failed", f"A server did not score with the challenger: {served.refused}", limit=limit)
     if not isfinite(served.difference):
         return Rule("serving", "inconclusive", "The served scores are not finite numbers.", limit=limit)
     told = (
-        f"A KServe server answered {served.requests} requests of {served.pairs} pairs; its scores differ from those "
-        f"computed here by {served.difference:.3f} grades at most, max_serving_difference is {limit:g}."
+        f"A server answered {served.requests} requests of {served.pairs} pairs with the challenger; its scores differ "
+        f"from those computed here by {served.difference:.3f} grades at most, max_serving_difference is {limit:g}."
     )
     result: Result = "passed" if served.difference <= limit else "failed"
     return Rule("serving", result, told, round(served.difference, 3), limit)
-
-
-def _latency(served: Served | None, settings: EvaluationSettings) -> Rule:
-    limit = settings.gate.max_p95_ms
-    if served is None or served.error or not served.requests or not isfinite(served.p95_ms):
-        return Rule("latency", "inconclusive", "No served request was timed.", limit=limit)
-    within = served.p95_ms <= limit
-    told = (
-        f"The 95th percentile of the times of {served.requests} requests, one at a time, is "
-        f"{'within' if within else 'above'} max_p95_ms {limit:g}; it is served_p95_ms among the step's figures."
-    )
-    return Rule("latency", "passed" if within else "failed", told, limit=limit)
 
 
 def _lack(comparison: Comparison, settings: EvaluationSettings) -> str:

@@ -16,7 +16,6 @@ from serm.workspace import history
 from serm.workspace.history import Cycle
 from serm.workspace.store import Workspace
 
-GATES = ("passed", "failed", "inconclusive")
 DECISIONS = ("promote", "hold", "roll back", "inconclusive")
 
 
@@ -148,8 +147,8 @@ def _panel(cycle: Cycle) -> Iterator[Metric]:
 
 def _verdicts(cycle: Cycle) -> Iterator[Metric]:
     gate, decision = cycle.gate, cycle.get("deploy", "decision")
-    results = {(result,): result == gate for result in GATES} if gate else {}
-    yield _gauge("serm_gate", "The gate's result.", results, ("result",))
+    results = {(result,): result == gate for result in history.GATES} if gate else {}
+    yield _gauge("serm_gate", "The gate's result: error, failed, inconclusive or passed.", results, ("result",))
     made = {(one,): one == decision for one in dict.fromkeys((*DECISIONS, decision))} if decision else {}
     yield _gauge("serm_canary_decision", "What was decided on the canary.", made, ("decision",))
     percent = cycle.get("deploy", "traffic_percent")

@@ -17,7 +17,7 @@ from serm.errors import UserError
 from serm.evaluation import examples, pools
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import ALL, Comparison, as_json
-from serm.evaluation.gate import Evidence, Rule, Served, Trust, Verdict, decide
+from serm.evaluation.gate import WORST_FIRST, Evidence, Rule, Served, Trust, Verdict, decide
 from serm.evaluation.measured import Measured, measured, with_scores
 from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
@@ -40,7 +40,7 @@ def evaluate(
 ) -> Figures:
     """Compare the challenger with the champion on the frozen and the rolling test set, and decide on it.
 
-    A real KServe server loads the challenger meanwhile, and scores a golden batch before the challenger may pass.
+    Meanwhile the server that KServe runs loads the challenger here, and scores a golden batch with it.
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
@@ -131,7 +131,7 @@ def _write(
 
 def _figures(evidence: Evidence, verdict: Verdict, tried: Trial) -> Figures:
     figures: Figures = {"gate": verdict.result}
-    for result in ("failed", "inconclusive"):
+    for result in WORST_FIRST[:-1]:
         if named := [rule.rule for rule in verdict.rules if rule.result == result]:
             figures[result] = ", ".join(dict.fromkeys(named))
     for name in pools.SETS:
@@ -146,8 +146,8 @@ def _figures(evidence: Evidence, verdict: Verdict, tried: Trial) -> Figures:
 
 
 def _served(tried: Trial) -> Served:
-    """Return what the gate reads of a trial."""
-    return Served(tried.requests, tried.pairs, tried.difference, tried.p95_ms, tried.error)
+    """Return what the gate reads of a trial: all but the time."""
+    return Served(tried.requests, tried.pairs, tried.difference, tried.refused, tried.lost)
 
 
 def scored(pool: pa.Table, model: Model, name: str) -> pa.Table:

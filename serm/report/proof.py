@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serm.report.formats import count, decimal, signed
-from serm.workspace.history import Cycle
+from serm.workspace.history import GATES, Cycle
 
 #: Rule -> its name on the page, and how its value and limit are written.
 RULES = {
@@ -17,7 +17,6 @@ RULES = {
     "panel_trust": ("trust in the panel", "{:.0f} bars missed"),
     "model_size": ("size of the model", "{:,.1f} MB"),
     "serving": ("served as computed", "{:.3f} grades"),
-    "latency": ("latency when served", "{:,.0f} ms"),
 }
 #: Measures of a query whose means go by a name of their own.
 MEANS = {"AP": "MAP", "RR": "MRR"}
@@ -36,23 +35,21 @@ class Rule:
 
 
 def rules(cycle: Cycle) -> list[Rule]:
-    """Return the gate's rules, those that did not pass first; a time comes from the step's figures."""
+    """Return the gate's rules, the worst first."""
     found = []
     for one in cycle.get("evaluate", "gate", "rules") or []:
         name, form = RULES.get(one["rule"], (one["rule"].replace("_", " "), "{:g}"))
-        value = cycle.get("costs", "evaluate", "served_p95_ms") if one["rule"] == "latency" else one["value"]
         found.append(
             Rule(
                 name,
                 one["result"],
-                _written(value, form),
+                _written(one["value"], form),
                 _written(one["limit"], form.replace("+", "")),
                 one["slice"] or "",
                 one["reason"],
             )
         )
-    order = ("failed", "inconclusive", "passed")
-    return sorted(found, key=lambda rule: order.index(rule.result))
+    return sorted(found, key=lambda rule: GATES.index(rule.result))
 
 
 @dataclass(frozen=True)

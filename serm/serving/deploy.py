@@ -8,7 +8,7 @@ from pathlib import Path
 from serm.atomic import replace_directory, write_json, write_text
 from serm.errors import UserError
 from serm.serving import manifests, replay, server
-from serm.settings import Settings
+from serm.settings import ServingSettings, Settings
 from serm.step import Figures, step
 
 
@@ -16,8 +16,10 @@ from serm.step import Figures, step
 def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out: Path, settings: Settings) -> Figures:
     """Write the InferenceService with the challenger as its canary, and replay requests on both models here.
 
-    The challenger gets ``serving.canary_percent`` of the traffic when the gate passed it, else none; either way both
-    models answer the replayed requests. Promotion and rollback are decided online, so the decision here is ``hold``.
+    The challenger gets ``serving.canary_percent`` of the traffic when the gate passed it and it is fast enough here
+    (``serving.max_p95_ms``), else none; either way both models answer the replayed requests. Promotion and rollback are
+    decided online, so the decision here is ``hold``. Times differ from run to run, so they decide here and not at the
+    gate, whose output has the same bytes in every run.
 
     Args:
         champion: the champion's directory.
@@ -32,9 +34,6 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
         UserError: an input is missing, the server does not start, or a request fails.
     """
     gate = _gate(evaluated / "evaluate.json")
-    passed = gate == "passed"
-    percent = settings.serving.canary_percent if passed else 0
-    manifest = manifests.inference_service(settings, percent)
     with server.running({"champion": champion, "challenger": trained / "model"}) as ready:
         requests = replay.sample(validated, settings)
         if not requests:
@@ -44,12 +43,9 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
     if errors:
         raise UserError(f"{len(errors)} of {2 * len(requests)} replayed requests failed; the first, {errors[0]}")
 
+    percent, reason = _traffic(gate, replay.latency(answers["challenger"])["p95"], settings.serving)
+    manifest = manifests.inference_service(settings, percent)
     summary = replay.summarise(requests, answers, settings.cycle.name, percent)
-    reason = (
-        f"The gate passed the challenger: it starts with {percent} % of the traffic, and waits for online results."
-        if passed
-        else f"The gate was {gate}: the challenger gets no traffic."
-    )
     with replace_directory(out) as beside:
         write_text(beside / "inferenceservice.yaml", manifests.as_yaml(manifest))
         write_json(
@@ -65,6 +61,21 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
     for name, numbers in summary["variants"].items():
         figures[f"{name}_p95_ms"] = numbers["latency_ms"]["p95"]
     return figures
+
+
+def _traffic(gate: str, p95: float | None, settings: ServingSettings) -> tuple[int, str]:
+    """Return the challenger's share of the traffic in percent, and why."""
+    if gate != "passed":
+        return 0, f"The gate's result is {gate}: the challenger gets no traffic."
+    if p95 is None or p95 > settings.max_p95_ms:
+        return 0, (
+            f"The gate passed the challenger, but 95 % of its requests took up to {p95} ms here, and serving.max_p95_ms"
+            f" is {settings.max_p95_ms:g}: it gets no traffic."
+        )
+    percent = settings.canary_percent
+    return percent, (
+        f"The gate passed the challenger: it starts with {percent} % of the traffic, and waits for online results."
+    )
 
 
 def _gate(path: Path) -> str:

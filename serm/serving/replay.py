@@ -43,6 +43,8 @@ class Answer:
     milliseconds: float
     scores: tuple[float, ...] = ()
     error: str = ""
+    lost: bool = False
+    """Whether the error is that no answer came: the server is gone, or silent."""
 
 
 def sample(validated: Path, settings: Settings) -> list[Request]:
@@ -106,18 +108,22 @@ def summarise(
     }
 
 
+def latency(answers: Sequence[Answer]) -> dict[str, float | None]:
+    """Return p50, p95 and p99 of the answers' milliseconds, those with an error left out; None without any."""
+    good = [answer.milliseconds for answer in answers if not answer.error]
+    found = np.percentile(good, [50, 95, 99]).tolist() if good else [None] * 3
+    names = ("p50", "p95", "p99")
+    return {name: None if value is None else round(value, 1) for name, value in zip(names, found, strict=True)}
+
+
 def _variant(answers: list[Answer], served: int) -> dict[str, Any]:
     good = [answer for answer in answers if not answer.error]
     scores = [score for answer in good for score in answer.scores]
-    latency = np.percentile([answer.milliseconds for answer in good], [50, 95, 99]).tolist() if good else [None] * 3
     return {
         "served": served,
         "shadow": len(answers) - served,
         "errors": len(answers) - len(good),
-        "latency_ms": {
-            name: None if value is None else round(value, 1)
-            for name, value in zip(("p50", "p95", "p99"), latency, strict=True)
-        },
+        "latency_ms": latency(answers),
         "mean_score": round(float(np.mean(scores)), 4) if scores else None,
     }
 
@@ -134,7 +140,7 @@ def send(client: httpx.Client, name: str, request: Request) -> Answer:
         try:
             response, seconds = _ask(client, f"/v1/models/{name}:predict", body)
         except httpx.HTTPError as error:
-            return Answer(milliseconds, error=f"{type(error).__name__}: {error}")
+            return Answer(milliseconds, error=f"{type(error).__name__}: {error}", lost=True)
         milliseconds += 1000 * seconds
         if not response.is_success:
             return Answer(milliseconds, error=f"HTTP {response.status_code}: {response.text[:200]}")

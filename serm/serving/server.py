@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -24,13 +24,21 @@ ANSWER_SECONDS = 120.0
 _ADDRESS = re.compile(r" on (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
 
 
+class NotServingError(UserError):
+    """The server ended, or is not ready in time; ``what`` says it in words that are the same in each run."""
+
+    def __init__(self, what: str, log: Path) -> None:
+        super().__init__(f"{what.removesuffix('.')}: {_last_words(log)}")
+        self.what = what
+
+
 @contextmanager
 def running(models: Mapping[str, Path]) -> Iterator[Callable[[], httpx.Client]]:
     """Start ``serm.serving.predictor`` with ``models``, name -> directory, and stop it when the block ends.
 
     Yields a function that waits until all models are ready and returns a client, so that the caller can prepare its
-    requests while the models load. It raises ``UserError``, with the server's last words, when the server ended or
-    is not ready in time.
+    requests while the models load. It raises ``NotServingError``, with the server's last words, when the server ended
+    or is not ready in time.
     """
     command = [sys.executable, "-m", "serm.serving.predictor", "--host", "127.0.0.1", "--http-port", "0"]
     for name, path in models.items():
@@ -57,13 +65,14 @@ def _ready(server: subprocess.Popen[bytes], client: httpx.Client, names: list[st
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise UserError(f"The KServe model server ended with code {server.returncode}: {_last_words(log)}")
+            raise NotServingError(f"The model server ended with code {server.returncode}.", log)
         if found := _ADDRESS.search(_text(log)):
             client.base_url = httpx.URL(found[1])
-            if all(client.get(f"/v2/models/{name}/ready").is_success for name in names):
-                return client
+            with suppress(httpx.HTTPError):  # it may end between its first word and this question
+                if all(client.get(f"/v2/models/{name}/ready").is_success for name in names):
+                    return client
         time.sleep(0.1)
-    raise UserError(f"The KServe model server was not ready after {READY_SECONDS:.0f} s: {_last_words(log)}")
+    raise NotServingError(f"The model server was not ready after {READY_SECONDS:.0f} s.", log)
 
 
 def _text(log: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,12 +12,13 @@ import httpx
 import numpy as np
 import pyarrow as pa
 
-from serm.errors import UserError
 from serm.serving.replay import Request, send
+from serm.serving.server import NotServingError
 
 if TYPE_CHECKING:
     from serm.relevance import Scorer
 
+_LOG = logging.getLogger(__name__)
 NAME = "challenger"
 """The served model's name."""
 BATCH_DOCUMENTS = 50
@@ -25,15 +27,18 @@ BATCH_DOCUMENTS = 50
 
 @dataclass(frozen=True)
 class Trial:
-    """What the server made of the batch; with an ``error`` the figures say nothing."""
+    """What the server made of the batch; where it was ``lost`` or ``refused``, the numbers say nothing."""
 
     requests: int
     pairs: int
     difference: float = float("nan")
     """The largest difference of a score (0 to 3) from the model's own."""
     p95_ms: float = float("nan")
-    """95 % of the requests, one after the other, took at most this."""
-    error: str = ""
+    """95 % of the requests, one after the other, took at most this; it differs from run to run."""
+    refused: str = ""
+    """What it answered in the place of scores."""
+    lost: str = ""
+    """Why no answer came, in words that are the same in each run: it ended, was never ready, or fell silent."""
 
 
 def batch(pool: pa.Table, requests: int, seed: int) -> list[Request]:
@@ -56,21 +61,25 @@ def check(ready: Callable[[], httpx.Client], model: Scorer, requests: Sequence[R
     """Send ``requests`` to the model ``NAME`` of a server (``server.running``), and score them with ``model`` here.
 
     The first request is sent once more before, untimed: a server's first answer is slow, and its users do not see it.
-    A server that does not get ready, or does not answer, is told as an error.
+    What a lost server said last, which differs from run to run, is logged.
     """
     pairs = sum(len(request.documents) for request in requests)
     try:
         client = ready()
-    except UserError as error:
-        return Trial(len(requests), pairs, error=str(error))
+    except NotServingError as error:
+        _LOG.error("serm: %s", error)
+        return Trial(len(requests), pairs, lost=error.what)
     differences, milliseconds = [], []
     for number, request in enumerate([*requests[:1], *requests]):
         answer = send(client, NAME, request)
+        if answer.lost:
+            _LOG.error("serm: the model server gave no answer: %s", answer.error)
+            return Trial(len(requests), pairs, lost="The model server gave no answer.")
         if answer.error:
-            return Trial(len(requests), pairs, error=answer.error)
+            return Trial(len(requests), pairs, refused=answer.error)
         own = model.score([request.query] * len(request.documents), request.documents).expected
         if len(answer.scores) != len(own):
-            return Trial(len(requests), pairs, error=f"{len(answer.scores)} scores for {len(own)} documents.")
+            return Trial(len(requests), pairs, refused=f"{len(answer.scores)} scores for {len(own)} documents.")
         differences.append(float(np.abs(np.array(answer.scores) - own).max()))
         if number:
             milliseconds.append(answer.milliseconds)

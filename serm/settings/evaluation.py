@@ -35,11 +35,9 @@ class GateSettings(Section):
     max_size_mb: Positive = 1000.0
     """Of the challenger's files."""
     golden_requests: Count = 20
-    """Test queries that a real KServe server scores with the challenger, each with its judged documents."""
+    """Test queries that the server that KServe runs scores with the challenger, each with its judged documents."""
     max_serving_difference: Annotated[float, Field(ge=0, le=3)] = 0.01
     """How far a served score may lie from the model's own, in grades."""
-    max_p95_ms: Positive = 5000.0
-    """Latency of those requests on this machine; the default only finds a model that cannot be served at all."""
 
 
 class EvaluationSettings(Section):

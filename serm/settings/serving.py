@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serm.settings.section import Count, Section, Seed
+from serm.settings.section import Count, Positive, Section, Seed
 
 
 class ServingSettings(Section):
@@ -25,3 +25,6 @@ class ServingSettings(Section):
     """Requests of the window's users that the local canary answers (simulated users in the demo)."""
     seed: Seed = 29
     """Draws those requests."""
+    max_p95_ms: Positive = 5000.0
+    """The challenger's 95th percentile over those requests, beyond which it gets no traffic; the default only finds a
+    model that cannot be served at all."""

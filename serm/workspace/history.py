@@ -13,6 +13,8 @@ from serm.errors import UserError
 from serm.settings import Settings
 from serm.workspace.store import Workspace
 
+GATES = ("error", "failed", "inconclusive", "passed")
+"""The gate's results, the worst first. ``error``: the server that tried the challenger crashed or never answered."""
 _TAG = re.compile(r"cycle-\d{4,}")
 
 
@@ -34,7 +36,7 @@ class Cycle:
 
     @property
     def gate(self) -> str | None:
-        """The gate's result: passed, failed or inconclusive."""
+        """The gate's result, one of ``GATES``."""
         result: str | None = self.get("evaluate", "gate", "result")
         return result
 

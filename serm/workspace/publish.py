@@ -25,6 +25,11 @@ from serm.workspace.lock import writing
 from serm.workspace.pins import digest, pinned
 from serm.workspace.store import Workspace, place
 
+_SUBJECTS = {
+    "passed": "the challenger passed the gate",
+    "failed": "the challenger failed the gate",
+    "error": "the challenger could not be tried",
+}
 _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 
 
@@ -55,8 +60,7 @@ def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -
             pin(workspace, tag, outputs, summaries)
             write_text(workspace.path / MODEL_CARD, card)
             gate = summaries["evaluate"]["gate"]["result"]
-            subject = f"the challenger {gate} the gate" if gate != "inconclusive" else gate
-            tag_cycle(workspace, tag, f"{tag}: {subject}", f"gate: {gate}")
+            tag_cycle(workspace, tag, f"{tag}: {_SUBJECTS.get(gate, gate)}", f"gate: {gate}")
         return pushed(workspace, tag)
 
 

@@ -1,13 +1,15 @@
-"""The evaluate step with real models, which a real KServe server must serve before one may pass."""
+"""The evaluate step with real models, which the server that KServe runs must serve before one may pass."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import evaluation_world as world
+import httpx
 import pytest
 import tiny_models
 
@@ -19,7 +21,7 @@ from serm.settings import Settings
 
 WORDS = ["query", "passage", ":", "title", "other", "0", "1", "2", "3"]
 RULES = ["rolling_gain", "frozen_loss", "slice_loss", "calibration_loss"]
-RULES += ["panel_trust", "model_size", "serving", "latency"]
+RULES += ["panel_trust", "model_size", "serving"]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def _run(root: Path, settings: Settings, out: str) -> tuple[dict[str, Any], dict
 
 
 def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) -> None:
-    settings = world.settings(gate={"max_p95_ms": 60000})  # a starved machine is no slow model
+    settings = world.settings(gate={"golden_requests": 7})
     figures, found = _run(root, settings, "out")
     _run(root, settings, "again")
     for file in ("evaluate.json", "per_query/part-0.parquet", "rankings/part-0.parquet"):
@@ -50,7 +52,8 @@ def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) ->
     assert [rule["rule"] for rule in found["gate"]["rules"] if rule["rule"] != "slice_loss"] == [
         name for name in RULES if name != "slice_loss"
     ]
-    assert rules["serving"]["result"] == rules["latency"]["result"] == "passed"
+    assert rules["serving"]["result"] == "passed"
+    assert "answered 7 requests of 28 pairs" in rules["serving"]["reason"]
     assert rules["serving"]["value"] == 0
     assert rules["model_size"]["value"] < 1
     assert figures["served_p95_ms"] > 0
@@ -63,19 +66,76 @@ def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) ->
     assert len(found["examples"]["wins"]) == 5
 
 
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[trial.Trial]:
+    """Trials that the step finds, in their order, in the place of its own."""
+    found: list[trial.Trial] = []
+    monkeypatch.setattr("serm.serving.server.running", lambda models: nullcontext(None))
+    monkeypatch.setattr("serm.serving.trial.check", lambda *_: found.pop(0))
+    return found
+
+
+def test_a_slower_run_writes_the_same_bytes_and_tells_its_time_among_the_figures(
+    root: Path, tried: list[trial.Trial]
+) -> None:
+    tried += [trial.Trial(20, 80, 0.0, 3.0), trial.Trial(20, 80, 0.0, 900_000.0)]
+    fast, slow = (_run(root, world.settings(), name) for name in ("fast", "slow"))
+    assert _tree(root / "fast") == _tree(root / "slow")
+    assert (fast[0]["served_p95_ms"], slow[0]["served_p95_ms"]) == (3.0, 900_000.0)
+    assert fast[0]["gate"] == slow[0]["gate"]
+
+
+def test_a_server_that_crashed_is_an_error_and_no_failure(root: Path, tried: list[trial.Trial]) -> None:
+    tried.append(trial.Trial(20, 80, lost="The model server ended with code -9."))
+    figures, found = _run(root, world.settings(), "lost")
+    assert (figures["gate"], figures["error"]) == ("error", "serving")
+    assert found["gate"]["result"] == "error"
+    (rule,) = (one for one in found["gate"]["rules"] if one["result"] == "error")
+    assert rule["reason"].startswith("The model server ended with code -9.")
+
+
+def _tree(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
 def test_a_server_that_serves_another_model_is_found(root: Path) -> None:
     model = relevance.load(root / "trained" / "model")
     requests = [Request("u", "other", ("title 0", "title 3"))]
     with server.running({trial.NAME: root / "champion"}) as ready:
         found = trial.check(ready, model, requests)
     assert found.difference > 0.01
-    assert not found.error
+    assert (found.lost, found.refused) == ("", "")
 
 
-def test_a_model_that_cannot_be_served_is_an_error_not_a_crash(root: Path, tmp_path: Path) -> None:
+def test_a_server_that_ends_is_told_as_such_without_what_differs_from_run_to_run(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(root / "champion", broken)
     (broken / "model.safetensors").unlink()
     with server.running({trial.NAME: broken}) as ready:
         found = trial.check(ready, relevance.load(root / "champion"), [Request("u", "other", ("title 0",))])
-    assert "ended with code" in found.error
+    assert (found.lost, found.refused) == ("The model server ended with code 1.", "")
+    assert "model.safetensors" in caplog.text  # its last words
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (httpx.ReadTimeout("timed out"), ("The model server gave no answer.", "")),
+        (httpx.RemoteProtocolError("gone"), ("The model server gave no answer.", "")),
+        (httpx.Response(500, text="out of order"), ("", "HTTP 500: out of order")),
+        (httpx.Response(200, json={"predictions": []}), ("", "0 scores for 1 documents.")),
+    ],
+)
+def test_no_answer_is_told_from_a_bad_one(
+    root: Path, answer: httpx.Response | httpx.HTTPError, expected: tuple[str, str]
+) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if isinstance(answer, httpx.HTTPError):
+            raise answer
+        return answer
+
+    client = httpx.Client(transport=httpx.MockTransport(handle), base_url="http://here")
+    found = trial.check(lambda: client, relevance.load(root / "champion"), [Request("u", "other", ("title 0",))])
+    assert (found.lost, found.refused) == expected

@@ -204,12 +204,14 @@ def _window(validated: Path, titles: list[str], bodies: list[str], searches: int
     return validated
 
 
-def _deploy(root: Path, saved: dict[str, Path], gate: str) -> tuple[dict[str, object], dict[str, object]]:
+def _deploy(
+    root: Path, saved: dict[str, Path], gate: str, max_p95_ms: float = 600_000
+) -> tuple[dict[str, object], dict[str, object]]:
     (root / "evaluated").mkdir()
     (root / "evaluated" / "evaluate.json").write_text(json.dumps({"gate": {"result": gate, "reasons": []}}))
     settings = Settings(
         cycle=CycleSettings(start=START, end=START + timedelta(days=1)),
-        serving=ServingSettings(requests=40, canary_percent=50),
+        serving=ServingSettings(requests=40, canary_percent=50, max_p95_ms=max_p95_ms),
     )
     trained = saved["challenger"].parent
     deploy(saved["champion"], trained, root / "validated", root / "evaluated", root / "out", settings)
@@ -250,13 +252,22 @@ def started(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("window", "started")
-@pytest.mark.parametrize("gate", ["failed", "inconclusive"])
+@pytest.mark.parametrize("gate", ["error", "failed", "inconclusive"])
 def test_one_that_did_not_pass_gets_none_but_is_tried(tmp_path: Path, saved: dict[str, Path], gate: str) -> None:
     canary, manifest = _deploy(tmp_path, saved, gate)
     assert canary["traffic_percent"] == manifest["spec"]["canary"][0]["trafficPercent"] == 0
     assert gate in canary["reason"]
     assert canary["variants"]["challenger"]["served"] == 0
     assert canary["variants"]["challenger"]["shadow"] == 40
+
+
+@pytest.mark.usefixtures("window", "started")
+def test_one_that_passed_but_is_too_slow_here_gets_no_traffic(tmp_path: Path, saved: dict[str, Path]) -> None:
+    canary, manifest = _deploy(tmp_path, saved, "passed", max_p95_ms=0.0001)
+    assert canary["traffic_percent"] == manifest["spec"]["canary"][0]["trafficPercent"] == 0
+    p95 = canary["variants"]["challenger"]["latency_ms"]["p95"]
+    assert f"took up to {p95} ms here, and serving.max_p95_ms is 0.0001" in canary["reason"]
+    assert (canary["gate"], canary["variants"]["challenger"]["served"]) == ("passed", 0)
 
 
 @pytest.mark.usefixtures("window", "started")
@@ -295,7 +306,7 @@ def test_the_golden_batch_takes_long_and_empty_texts(client: httpx.Client, saved
     model = relevance.load(saved["challenger"])
     documents = ("", "cat", "red heart " * 2000, "\n" * 20_000 + "dog", "dog", "\u3000" * 5_000 + "x" * 3_000_000)
     found = trial.check(lambda: client, model, [Request("u", query, documents) for query in ("cat", "", "dog " * 9999)])
-    assert (found.error, found.difference) == ("", 0.0)
+    assert (found.lost, found.refused, found.difference) == ("", "", 0.0)
     one, other = model.score(["cat"] * 2, documents[3:5]).expected
     assert one == other  # what stands behind twenty thousand empty lines is read
 

@@ -146,7 +146,7 @@ def test_a_window_that_drifted_is_not_recorded_as_quiet(workspace):
         record(workspace.path, given, params(workspace))
 
 
-@pytest.mark.parametrize("result", ["failed", "inconclusive"])
+@pytest.mark.parametrize("result", ["error", "failed", "inconclusive"])
 def test_a_challenger_that_did_not_pass_never_serves(workspace, result):
     root = workspace.path
     run_steps(root, result=result)

@@ -104,8 +104,8 @@ def test_a_missing_settings_file(tmp_path):
         (PARAMS + "engine:\n  memory_gb: 0.000001\n", "engine.memory_gb: Input should be greater than or equal"),
         (PARAMS + "evaluation:\n  gate:\n    min_gain: .nan\n", "evaluation.gate.min_gain: Input should be a finite"),
         (
-            PARAMS + "evaluation:\n  gate:\n    max_p95_ms: .inf\n",
-            "evaluation.gate.max_p95_ms: Input should be a finite",
+            PARAMS + "evaluation:\n  gate:\n    max_size_mb: .inf\n",
+            "evaluation.gate.max_size_mb: Input should be a finite",
         ),
         (PARAMS + "mining:\n  rise: {value: -.inf}\n", "mining.rise.value: Input should be a finite"),
         (PARAMS + "judging:\n  budget: {money: 'nan'}\n", "judging.budget.money: Input should be a finite"),

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import Comparison, SliceTest
-from serm.evaluation.gate import SETS, SLICED, Evidence, Rule, Served, Trust, decide
+from serm.evaluation.gate import SETS, SLICED, WORST_FIRST, Evidence, Rule, Served, Trust, decide
 from serm.settings import EvaluationSettings
+from serm.workspace import history
 
 GOOD = Comparison(
     n=500, champion=0.70, challenger=0.72, difference=0.02, low=0.01, high=0.03, p=0.001, p_holm=0.001, detectable=0.01,
@@ -23,7 +24,7 @@ BAD = replace(GOOD, challenger=0.68, difference=-0.02, low=-0.03, high=-0.015, p
 UNSURE = replace(GOOD, difference=0.02, low=-0.02, high=0.06, p=0.3)
 SLICES = [SliceTest(name, f"{kind}:x", 100, True, 0.01, 0.03, 0.99, 0.02) for name in SETS for kind in SLICED]
 HONEST = Calibration(n=500, pairs=8000, champion=0.05, challenger=0.055, difference=0.005, low=-0.01, high=0.015)
-SERVED = Served(requests=20, pairs=320, difference=0.0, p95_ms=40.0)
+SERVED = Served(requests=20, pairs=320, difference=0.0)
 TRUSTED = Trust(held=[], not_measured=[])
 PASSING = Evidence(GOOD, EVEN, SLICES, HONEST, TRUSTED, SERVED, 300.0)
 SETTINGS = EvaluationSettings()
@@ -120,12 +121,6 @@ def test_queries_that_can_tell_nothing_do_not_say_what_they_would_have_seen() ->
     assert "inf" not in reason
 
 
-def test_a_latency_above_its_limit_is_that_of_the_percentile() -> None:
-    slow = _rule(replace(PASSING, served=replace(SERVED, p95_ms=5001.0)), "latency")
-    assert slow.reason.startswith("The 95th percentile of the times of 20 requests, one at a time, is above max_p95_ms")
-    assert "is within max_p95_ms 5000" in _rule(PASSING, "latency").reason
-
-
 @pytest.mark.parametrize(("detectable", "blind"), [(0.0241, 0), (0.0242, 1)])
 def test_a_slice_is_blind_if_its_adjusted_test_misses_twice_the_margin(detectable: float, blind: int) -> None:
     """Twelve slices: z(1 - .05 / 12) + z(.8) is 1.2421 times z(.975) + z(.8); margins are 0.03."""
@@ -173,9 +168,11 @@ def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too(
         ({"trust": Trust([], ["kappa is not known: all one grade."])}, "panel_trust", "inconclusive"),
         ({"size_mb": 1000.1}, "model_size", "failed"),
         ({"served": replace(SERVED, difference=0.02)}, "serving", "failed"),
-        ({"served": replace(SERVED, error="HTTP 500")}, "serving", "failed"),
+        ({"served": replace(SERVED, refused="HTTP 500")}, "serving", "failed"),
+        ({"served": replace(SERVED, lost="The model server ended with code -9.")}, "serving", "error"),
         ({"served": replace(SERVED, requests=0)}, "serving", "inconclusive"),
-        ({"served": replace(SERVED, p95_ms=5001.0)}, "latency", "failed"),
+        ({"served": replace(SERVED, difference=nan)}, "serving", "inconclusive"),
+        ({"served": None}, "serving", "inconclusive"),
     ],
 )
 def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> None:
@@ -185,9 +182,17 @@ def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> 
     assert decide(evidence, SETTINGS).result == result
 
 
-def test_a_time_is_not_among_the_rules_as_it_differs_from_run_to_run() -> None:
-    slower = replace(PASSING, served=replace(SERVED, p95_ms=900.0))
-    assert decide(slower, SETTINGS) == decide(PASSING, SETTINGS)
+def test_the_worst_result_of_a_rule_is_the_verdict_and_a_crash_is_worse_than_a_loss() -> None:
+    """error > failed > inconclusive > passed, whichever rules they are of."""
+    crashed, unmeasured = replace(SERVED, lost="The model server gave no answer."), replace(HONEST, n=1)
+    of = {
+        "passed": PASSING,
+        "inconclusive": replace(PASSING, calibration=unmeasured),
+        "failed": replace(PASSING, calibration=unmeasured, frozen=BAD),
+        "error": replace(PASSING, calibration=unmeasured, frozen=BAD, served=crashed),
+    }
+    assert {result: decide(evidence, SETTINGS).result for result, evidence in of.items()} == {one: one for one in of}
+    assert tuple(of)[::-1] == WORST_FIRST == history.GATES
 
 
 @given(st.data())
@@ -210,7 +215,7 @@ def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
             "rolling": ("difference", "low", "high", "p"),
             "frozen": ("difference", "low", "high", "p"),
             "calibration": ("champion", "challenger", "difference", "low", "high"),
-            "served": ("difference", "p95_ms"),
+            "served": ("difference",),
         }[field]
         damaged = replace(found, **{data.draw(st.sampled_from(read)): nan})
     assert decide(replace(PASSING, **{field: damaged}), SETTINGS).result != "passed"  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serm.errors import UserError
 from serm.monitoring import exporter
+from serm.workspace import history
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
 
@@ -55,7 +56,7 @@ def test_the_verb_serves_the_last_cycle(workspace: Path) -> None:
     assert ("serm_drift_test_alarm", "scores") not in found  # it was not tested
     assert found["serm_quarantine_ratio", "impressions"] == pytest.approx(69 / 270580)
     assert found["serm_panel_kappa",] == pytest.approx(0.8391)
-    assert [found["serm_gate", result] for result in exporter.GATES] == [0, 0, 1]
+    assert [found["serm_gate", result] for result in history.GATES] == [0, 0, 1, 0]
     assert found["serm_canary_decision", "hold"] == 1
     assert found["serm_canary_decision", "roll back"] == 0
     assert found["serm_labels", "kept"] + found["serm_labels", "dropped"] == 2500

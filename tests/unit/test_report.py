@@ -305,17 +305,25 @@ def test_a_difference_is_better_or_worse_only_where_it_is_among_all_slices(works
         assert (cells[0].left > drawn.zero) == (difference > 0)
 
 
-def test_rules_that_did_not_pass_stand_first_and_a_time_comes_from_the_figures(workspace: Path) -> None:
+def test_the_worst_rules_stand_first(workspace: Path) -> None:
     cycle = history.read(workspace)[2]
-    cycle.summaries["evaluate"]["gate"]["rules"][4]["result"] = "inconclusive"
-    cycle.summaries["evaluate"]["gate"]["rules"][6]["result"] = "failed"
+    for rule, result in ((2, "inconclusive"), (4, "failed"), (6, "error")):
+        cycle.summaries["evaluate"]["gate"]["rules"][rule]["result"] = result
     found = proof.rules(cycle)
-    assert [rule.result for rule in found] == ["failed", "inconclusive", *["passed"] * 6]
+    assert [rule.result for rule in found] == ["error", "failed", "inconclusive", *["passed"] * 4]
     assert found[0].name == "served as computed"
-    latency = next(rule for rule in found if rule.name == "latency when served")
-    assert (latency.value, latency.limit) == ("45 ms", "5,000 ms")
-    del cycle.summaries["costs"]
-    assert next(rule for rule in proof.rules(cycle) if rule.name == "latency when served").value == ""
+
+
+def test_a_server_that_crashed_is_told_apart_from_a_challenger_that_failed(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace, copy)
+    path = copy / "history" / "cycle-0003" / "evaluate.json"
+    told = json.loads(path.read_text())
+    told["gate"]["result"] = told["gate"]["rules"][6]["result"] = "error"
+    path.write_text(json.dumps(told))
+    page = Page(report.build(copy, tmp_path / "out").read_text(encoding="utf-8"))
+    assert "! error" in page.text
+    assert "crashed or never answered, which says nothing of the challenger" in page.text
 
 
 def test_an_evaluation_of_an_older_serm_is_not_available_but_no_crash(workspace: Path, tmp_path: Path) -> None:
