@@ -82,7 +82,7 @@ def main() -> None:
 def export(champion: Path, workspace: Path, out: Path, runtime: str, precision: str) -> dict[str, object]:
     """Export in this process; return the check's figures, or why it was refused."""
     from serm.errors import UserError
-    from serm.relevance import export as exporting
+    from serm.release import export as exporting
 
     cycle = workspace / "cycle"
     try:

@@ -42,6 +42,6 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a trained cross-encoder for serving; refused where it ranks otherwise than the trained model."""
-    from serm.relevance.export import export
+    from serm.release.export import export
 
     show("export", export(model, mined, tests, validated, out, runtime, precision), json)

@@ -20,7 +20,7 @@ from tiny_models import save
 
 from serm import contracts, relevance
 from serm.errors import UserError
-from serm.relevance import export as exporting
+from serm.release import export as exporting
 from serm.serving.server import running
 
 pytest.importorskip("openvino", reason="pip install 'serm[export]'")
@@ -128,7 +128,7 @@ def test_what_can_be_known_at_once_is_said_before_the_work(
 ) -> None:
     copy = shutil.copytree(world, tmp_path / "world", ignore=shutil.ignore_patterns("onnx", "openvino", "weights"))
     worked: list[str] = []
-    monkeypatch.setattr(exporting, "_write", lambda *_: worked.append("exported"))
+    monkeypatch.setattr(exporting, "write", lambda *_: worked.append("exported"))
     if spoil == "another catalogue":
         (file,) = (copy / "documents").iterdir()
         table = pq.read_table(file)
