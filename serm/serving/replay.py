@@ -25,6 +25,7 @@ CONCURRENCY = 4
 PART_BYTES = 4_000_000
 """Of texts in one body; a request with more is sent in parts."""
 BUSY_SECONDS = 120.0
+_TURNED_AWAY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Answer:
     scores: tuple[float, ...] = ()
     error: str = ""
     lost: bool = False
-    """Whether the error is that no answer came: the server is gone, or silent."""
+    """Whether the error says nothing of the model: the server is gone, silent, stopping, or busy all the time."""
 
 
 def sample(validated: Path, settings: Settings) -> list[Request]:
@@ -143,7 +144,8 @@ def send(client: httpx.Client, name: str, request: Request) -> Answer:
             return Answer(milliseconds, error=f"{type(error).__name__}: {error}", lost=True)
         milliseconds += 1000 * seconds
         if not response.is_success:
-            return Answer(milliseconds, error=f"HTTP {response.status_code}: {response.text[:200]}")
+            told = f"HTTP {response.status_code}: {response.text[:200]}"
+            return Answer(milliseconds, error=told, lost=response.status_code in _TURNED_AWAY)
         scores += [one["score"] for one in response.json()["predictions"]]
     return Answer(milliseconds, tuple(scores))
 

@@ -38,7 +38,7 @@ class Trial:
     refused: str = ""
     """What it answered in the place of scores."""
     lost: str = ""
-    """Why no answer came, in words that are the same in each run: it ended, was never ready, or fell silent."""
+    """Why no answer came, in words that are the same in each run: it ended, was never ready, fell silent or stopped."""
 
 
 def batch(pool: pa.Table, requests: int, seed: int) -> list[Request]:

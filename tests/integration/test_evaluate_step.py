@@ -124,6 +124,7 @@ def test_a_server_that_ends_is_told_as_such_without_what_differs_from_run_to_run
     [
         (httpx.ReadTimeout("timed out"), ("The model server gave no answer.", "")),
         (httpx.RemoteProtocolError("gone"), ("The model server gave no answer.", "")),
+        (httpx.Response(503, text="stopping"), ("The model server gave no answer.", "")),
         (httpx.Response(500, text="out of order"), ("", "HTTP 500: out of order")),
         (httpx.Response(200, json={"predictions": []}), ("", "0 scores for 1 documents.")),
     ],
