@@ -1,10 +1,11 @@
-# Two commands: `make demo` and `make test`. Both set up .venv by themselves and use it again when it is up to date.
+# Two commands: `make demo` and `make test`, whose quick part is `make quick`. All set up .venv by themselves and use it
+# again when it is up to date.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint compile constraints install
+.PHONY: demo test quick lint compile constraints install
 
 install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
@@ -34,7 +35,12 @@ demo: install
 	$(BIN)/serm demo --workspace runs/demo
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
+
+# Of the unit tests those that need no model, no server, no JVM and no browser.
+quick: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 tests/unit \
+		-m 'not (model or server or jvm or browser or local_llm)'
 
 lint: install
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from browser import tab  # noqa: F401  (a fixture)
+from kinds import kinds
 
 from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings
@@ -22,6 +23,13 @@ hypothesis.settings.load_profile("serm")
 START, END = datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
 LOCALES = ("de", "en", "fr")
 DOCUMENT_COUNT, PAGE = 60, 5
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the slow kinds that it is of, so that ``-m`` can leave them out."""
+    for item in items:
+        for kind in kinds(item.path) if item.path.suffix == ".py" else ():
+            item.add_marker(kind)
 
 
 @pytest.fixture(scope="session")

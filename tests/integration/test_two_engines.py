@@ -22,6 +22,7 @@ from serm.errors import UserError
 from serm.evaluation import pools
 from serm.settings import EngineSettings, Settings
 
+pytestmark = pytest.mark.jvm
 QUERIES = [
     "lamp",
     "Größe 42",
