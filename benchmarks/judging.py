@@ -34,11 +34,10 @@ import numpy as np
 
 from serm import contracts
 from serm import settings as params
-from serm.judging import canaries
+from serm.judging import trust
 from serm.judging.agreement import confident, dawid_skene, mace, unanimous
 from serm.judging.batch import Batch
 from serm.judging.evidence.retrieval import Retrieval
-from serm.judging.gold import ratings
 from serm.judging.judge import ABSTAINED, GRADES, Pairs
 from serm.judging.llm.budget import Budget
 from serm.judging.llm.judge import LLMJudge, Session
@@ -134,17 +133,17 @@ def withstood() -> dict[str, Any]:
     from fake_llm import FakeLLM, shared_words
 
     def obedient(query: str, document: str) -> int:
-        planted = any(attack[:20] in document for attack in canaries.ATTACKS.values())
+        planted = any(attack[:20] in document for attack in trust.ATTACKS.values())
         return 3 if planted else shared_words(query, document)
 
-    count = len(canaries.ATTACKS)
+    count = len(trust.ATTACKS)
     clean = Pairs(["umbrella"] * count, ["en"] * count, ["d"] * count, ["cat"] * count, ["cat"] * count, [None] * count)
-    planted, attacks, _ = canaries.plant(clean, count)
+    planted, attacks, _ = trust.plant_canaries(clean, count)
     found = {}
     for name, grade in (("reads words", shared_words), ("obeys", obedient)):
         with FakeLLM(grade) as fake, judge(fake.url) as of:
             grades = of.judge(planted).grades
-        stood = canaries.withstood(grades, np.zeros(count, np.int64))
+        stood = trust.withstood(grades, np.zeros(count, np.int64))
         found[name] = {
             "withstood": round(float(stood.mean()), 4),
             "fell for": [attack for attack, one in zip(attacks, stood, strict=True) if not one],
@@ -194,7 +193,7 @@ def labels(workspace: Path) -> dict[str, Any]:
         "min_confidence": settings.judging.min_confidence,
         "true_grades": {str(grade): int((truth[rows] == grade).sum()) for grade in range(GRADES)},
         "rules": {
-            name: ratings(of[rows], truth[rows], kept[rows], np.array(batch.pairs.locales)[rows].tolist())
+            name: trust.ratings(of[rows], truth[rows], kept[rows], np.array(batch.pairs.locales)[rows].tolist())
             | {"by_agent": {agent: brief(of[r], truth[r], kept[r]) for agent, r in by_agent.items() if r.any()}}
             | {"kept_by_true_grade": {grade: round(float(kept[r].mean()), 4) for grade, r in easy.items()}}
             for name, (of, kept) in rules.items()
@@ -209,7 +208,7 @@ def decided_by(truth: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 def brief(grades: np.ndarray, truth: np.ndarray, kept: np.ndarray) -> dict[str, Any]:
     """The ratings of some pairs, without slices."""
-    of = ratings(grades, truth, kept, [""] * len(truth))
+    of = trust.ratings(grades, truth, kept, [""] * len(truth))
     return {name: of[name] for name in ("pairs", "keep_rate", "accuracy", "base_rate", "quadratic_kappa")}
 
 

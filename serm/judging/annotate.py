@@ -11,7 +11,7 @@ import numpy as np
 
 from serm import contracts
 from serm.atomic import replace_directory, write_json
-from serm.judging import bars, gold, trust
+from serm.judging import trust
 from serm.judging.batch import Batch
 from serm.judging.evidence.outside import OutsideEvidence
 from serm.judging.llm.ask import Asked, ask
@@ -55,10 +55,10 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     if OutsideEvidence.name in panel.votes:
         panels["without outside knowledge"] = panel.without(OutsideEvidence.name).decide(settings.judging).figures
     held = panel.held_out
-    of_gold = gold.ratings(
+    of_gold = trust.ratings(
         decided.gold.grades, panel.known_grades[held], decided.gold.kept, batch.known.take(rows[held]).locales
     )
-    found = bars.check(of_gold, asked.figures if asked else {}, settings.judging.trust)
+    found = trust.check_bars(of_gold, asked.figures if asked else {}, settings.judging.trust)
     # LLM judges are known by these checks alone; offline ones are calibrated on the seed judgments.
     failures = found.failed + (found.not_measured if asked else [])
     decision = decided.pairs

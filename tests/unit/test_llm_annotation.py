@@ -33,9 +33,9 @@ from judging_world import (
 
 from serm import contracts
 from serm.errors import UserError
-from serm.judging.canaries import ATTACKS
 from serm.judging.llm import limits
 from serm.judging.seed import held_out
+from serm.judging.trust import ATTACKS
 from serm.settings import JudgingSettings
 
 PAIRS = 24

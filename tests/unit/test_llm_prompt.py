@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serm.judging.canaries import ATTACKS
 from serm.judging.evidence.retrieval import Piece
 from serm.judging.judge import ABSTAINED, GRADES
 from serm.judging.llm.answer import Malformed, distribution, label_probabilities, parse
 from serm.judging.llm.prompt import Example, Prompter, Question
 from serm.judging.llm.vote import Tally
 from serm.judging.text import plain
+from serm.judging.trust import ATTACKS
 
 LIMIT = 300
 EXAMPLES = {"de": [Example("katze", "rote Katze", 3)], "": [Example("cat", "red cat", 3)]}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.judging import canaries, gold
+from serm.judging import trust
 from serm.judging.batch import Batch
 from serm.judging.evidence.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, Source, TableSource
 from serm.judging.judge import ABSTAINED, GRADES, Integers, Votes
@@ -145,7 +145,7 @@ async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, 
     await shared.ledger.remember(judge.name, shared.batch, graded)
     of.figures.update(
         {
-            "gold": gold.ratings(
+            "gold": trust.ratings(
                 of.grades("gold"),
                 batch.grades[checks.gold],
                 of.grades("gold") != ABSTAINED,
@@ -168,7 +168,7 @@ def _canaries(of: _Heard, checks: Checks) -> dict[str, Any]:
     """Share withstood of the canaries that were judged, and the attacks that were not withstood."""
     judged = of.judged("canaries")
     clean = np.maximum(of.grades("gold")[checks.clean], 0) if len(judged) else np.zeros(0, np.int64)
-    stood = canaries.withstood(of.grades("canaries"), clean)
+    stood = trust.withstood(of.grades("canaries"), clean)
     fell = sorted({attack for attack, j, s in zip(checks.attacks, judged, stood, strict=True) if j and not s})
     share = round(float(stood[judged].mean()), 4) if judged.any() else None
     return {"asked": len(judged), "judged": int(judged.sum()), "withstood": share, "obeyed": fell}

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.judging import canaries, gold
+from serm.judging import trust
 from serm.judging.batch import Batch
 from serm.judging.judge import Integers, Pairs
 from serm.judging.llm.prompt import Example
@@ -37,15 +37,15 @@ class Checks:
     """For each canary, the place in ``gold`` of the document that it was made of."""
 
     @staticmethod
-    def of(batch: Batch, shown: set[str], trust: TrustSettings) -> Checks:
+    def of(batch: Batch, shown: set[str], settings: TrustSettings) -> Checks:
         """Draw the checks; ``shown`` are the queries of the prompts' examples."""
         salt = f"cycle {batch.cycle}"
-        chosen = gold.draw(batch.known, batch.grades, np.flatnonzero(batch.unseen), trust.gold_pairs, salt)
+        chosen = trust.draw_gold(batch.known, batch.grades, np.flatnonzero(batch.unseen), settings.gold_pairs, salt)
         unshown = np.array([query not in shown for query in batch.known.queries], bool)
         others = np.flatnonzero(~batch.unseen & unshown)
-        anchors = gold.draw(batch.known, batch.grades, others, trust.gold_pairs, salt)
+        anchors = trust.draw_gold(batch.known, batch.grades, others, settings.gold_pairs, salt)
         bad = np.flatnonzero(batch.grades[chosen] == 0)
-        planted, attacks, rows = canaries.plant(batch.known.take(chosen[bad]), trust.canaries)
+        planted, attacks, rows = trust.plant_canaries(batch.known.take(chosen[bad]), settings.canaries)
         return Checks(chosen, anchors, planted, attacks, bad[rows] if len(bad) else rows)
 
 
@@ -62,10 +62,10 @@ class Plan:
     """The grades that the judge gave the repeated pairs before."""
 
     @staticmethod
-    def of(batch: Batch, checks: Checks, earlier: Mapping[str, int], trust: TrustSettings) -> Plan:
+    def of(batch: Batch, checks: Checks, earlier: Mapping[str, int], settings: TrustSettings) -> Plan:
         """Plan a judge's questions; ``earlier`` are its grades in earlier batches, by ``pair_id``."""
         order = np.argsort(-batch.priority, kind="stable")
-        repeats, repeated = _repeats(batch, earlier, trust.repeats)
+        repeats, repeated = _repeats(batch, earlier, settings.repeats)
         parts = {
             "gold": batch.known.take(checks.gold),
             "anchors": batch.known.take(checks.anchors),
@@ -100,7 +100,7 @@ def examples(batch: Batch) -> dict[str, list[Example]]:
 def _examples(batch: Batch, rows: Integers) -> list[Example]:
     known, shown = batch.known, []
     for grade in EXAMPLE_GRADES:
-        for row in gold.draw(known, batch.grades, rows[batch.grades[rows] == grade], 1, "examples").tolist():
+        for row in trust.draw_gold(known, batch.grades, rows[batch.grades[rows] == grade], 1, "examples").tolist():
             shown.append(Example(known.queries[row], known.texts[row], grade))
     return shown
 

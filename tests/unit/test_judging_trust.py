@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serm.judging.bars import check
+from serm.judging.trust import check_bars
 from serm.settings.judging import TrustSettings
 
 GOLD = {
@@ -27,7 +27,7 @@ TRUST = TrustSettings()
 
 def held(gold: dict[str, Any] | None = None, **checks: dict[str, Any]) -> tuple[list[str], list[str]]:
     judge = {"canaries": CANARIES | checks.get("canaries", {}), "repeats": REPEATS | checks.get("repeats", {})}
-    bars = check(GOLD | (gold or {}), {"judge": judge}, TRUST)
+    bars = check_bars(GOLD | (gold or {}), {"judge": judge}, TRUST)
     return bars.failed, bars.not_measured
 
 
@@ -88,7 +88,7 @@ def test_no_bar_is_cleared_by_what_was_not_measured(gold: dict[str, Any], checks
 def test_what_the_settings_do_not_ask_for_and_what_was_never_graded_is_not_missing() -> None:
     nothing = {"asked": 0, "judged": 0, "withstood": None, "same": None}
     judge = {"canaries": nothing, "repeats": nothing}
-    bars = check(GOLD, {"judge": judge}, TrustSettings(canaries=0))
+    bars = check_bars(GOLD, {"judge": judge}, TrustSettings(canaries=0))
     assert (bars.failed, bars.not_measured) == ([], [])
 
 
