@@ -96,9 +96,9 @@ def throughput(sizes: list[int]) -> dict[str, Any]:
     for calls in sizes * 3:
         with endpoint(LATENCY) as url, judge(url) as of:
             start = time.perf_counter()
-            opinions, _ = asyncio.run(of.opinions(pairs(calls), [0] * calls))
+            ballots, _ = asyncio.run(of.ballots(pairs(calls), [0] * calls))
             rates[calls].append(calls / (time.perf_counter() - start))
-            assert all(opinion.grade != ABSTAINED for opinion in opinions)
+            assert all(vote.grade != ABSTAINED for vote in ballots)
     ideal = CONCURRENCY / LATENCY
     return {
         "latency_seconds": LATENCY,
@@ -115,12 +115,12 @@ def memory(count: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with endpoint(0.0) as url, judge(url) as of:
         start = time.perf_counter()
-        opinions, _ = asyncio.run(of.opinions(queued, [0] * count))
+        ballots, _ = asyncio.run(of.ballots(queued, [0] * count))
         seconds = time.perf_counter() - start
-    assert len(opinions) == count
+    assert len(ballots) == count
     return {
         "pairs": count,
-        "judged": sum(opinion.grade != ABSTAINED for opinion in opinions),
+        "judged": sum(vote.grade != ABSTAINED for vote in ballots),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "of_imports_and_pairs_mb": round(before),
         "seconds": round(seconds, 1),

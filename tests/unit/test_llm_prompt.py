@@ -101,12 +101,12 @@ def test_the_labels_token_is_found_however_the_answer_is_split(label: int, cuts:
 
 
 @given(st.lists(st.sampled_from([ABSTAINED, 0, 1, 2, 3]), min_size=5, max_size=5))
-def test_stopping_early_never_changes_an_opinion(grades: list[int]) -> None:
+def test_stopping_early_never_changes_a_vote(grades: list[int]) -> None:
     early, all_ = Tally(5), Tally(5)
     for grade in grades:
         for tally in (early, all_):
             if tally is all_ or not tally.decided:
                 tally.add(grade, [float(grade == g) for g in range(GRADES)], "")
     assert early.decided
-    assert early.opinion().grade == all_.opinion().grade
-    assert grades.count(early.opinion().grade) == max(grades.count(grade) for grade in grades)
+    assert early.vote().grade == all_.vote().grade
+    assert grades.count(early.vote().grade) == max(grades.count(grade) for grade in grades)

@@ -17,7 +17,7 @@ BACKGROUND = 48
 """Documents of a locale that a cosine is compared with."""
 
 
-class Encoder(Protocol):
+class TextEmbedder(Protocol):
     """What is asked of a ``serm.relevance`` encoder."""
 
     def embed(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
@@ -28,7 +28,7 @@ class Encoder(Protocol):
 class Embeddings:
     """The vectors of texts; each distinct text is embedded once."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: TextEmbedder) -> None:
         self._encoder = encoder
         self._vectors: dict[tuple[Kind, str], NDArray[np.float32]] = {}
 

@@ -21,7 +21,7 @@ from serm.judging.llm.judge import LLMJudge, Session, votes
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.limits import Breaker
 from serm.judging.llm.plan import Checks, Plan, examples, pair_id, spread
-from serm.judging.llm.vote import Opinion
+from serm.judging.llm.vote import Vote
 from serm.settings import JudgingSettings
 
 
@@ -47,21 +47,21 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Heard:
-    """One judge's opinions, in the order of its plan."""
+    """One judge's ballots, in the order of its plan."""
 
     plan: Plan
-    opinions: Sequence[Opinion]
+    ballots: Sequence[Vote]
     evidence: Sequence[Sequence[Piece]]
     figures: dict[str, Any]
 
     def part(self, name: str, paths: int) -> Votes:
-        return votes(self.opinions[self.plan.parts[name]], paths)
+        return votes(self.ballots[self.plan.parts[name]], paths)
 
     def grades(self, name: str) -> Integers:
-        return np.array([o.grade for o in self.opinions[self.plan.parts[name]]], np.int64)
+        return np.array([o.grade for o in self.ballots[self.plan.parts[name]]], np.int64)
 
     def judged(self, name: str) -> NDArray[np.bool_]:
-        return np.array([not o.pending for o in self.opinions[self.plan.parts[name]]], bool)
+        return np.array([not o.pending for o in self.ballots[self.plan.parts[name]]], bool)
 
 
 def batch_name(batch: Batch) -> str:
@@ -121,9 +121,9 @@ async def _ask(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> Asked
     evidence: list[Sequence[Piece]] = [()] * len(batch.pairs)
     unpaid = np.zeros(len(batch.pairs), bool)
     for of in heard.values():
-        for row, opinion, pieces in zip(of.plan.order.tolist(), *_mined(of), strict=True):
+        for row, vote, pieces in zip(of.plan.order.tolist(), *_mined(of), strict=True):
             evidence[row] = pieces
-            unpaid[row] |= opinion.pending == "budget"
+            unpaid[row] |= vote.pending == "budget"
     spent = ledger.summary(shared.batch)
     return Asked(
         votes={n: _placed(of.part("mined", paths[n]), of.plan.order, len(batch.pairs)) for n, of in heard.items()},
@@ -137,9 +137,9 @@ async def _ask(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> Asked
 
 
 async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, settings: JudgingSettings) -> _Heard:
-    plan = Plan.of(batch, checks, shared.ledger.opinions(judge.name, shared.batch), settings.trust)
-    opinions, evidence = await judge.opinions(plan.pairs, plan.first_path)
-    of = _Heard(plan, opinions, evidence, {})
+    plan = Plan.of(batch, checks, shared.ledger.earlier_grades(judge.name, shared.batch), settings.trust)
+    ballots, evidence = await judge.ballots(plan.pairs, plan.first_path)
+    of = _Heard(plan, ballots, evidence, {})
     start = plan.parts["mined"].start
     graded = [(pair_id(plan.pairs, start + n), o.grade) for n, o in enumerate(_mined(of)[0]) if o.grade != ABSTAINED]
     await shared.ledger.remember(judge.name, shared.batch, graded)
@@ -159,9 +159,9 @@ async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, 
     return of
 
 
-def _mined(of: _Heard) -> tuple[Sequence[Opinion], Sequence[Sequence[Piece]]]:
+def _mined(of: _Heard) -> tuple[Sequence[Vote], Sequence[Sequence[Piece]]]:
     part = of.plan.parts["mined"]
-    return of.opinions[part], of.evidence[part]
+    return of.ballots[part], of.evidence[part]
 
 
 def _canaries(of: _Heard, checks: Checks) -> dict[str, Any]:
@@ -209,4 +209,4 @@ def _placed(of: Votes, rows: Integers, count: int) -> Votes:
 
 def _known(of: _Heard, rows: Integers, paths: int, count: int) -> Votes:
     first, last = of.plan.parts["gold"].start, of.plan.parts["anchors"].stop
-    return _placed(votes(of.opinions[first:last], paths), rows, count)
+    return _placed(votes(of.ballots[first:last], paths), rows, count)

@@ -59,7 +59,7 @@ async def _all(batch: Batch, ledger: Ledger, settings: Settings) -> dict[str, Es
 
 
 async def _one(llm: LLMSettings, batch: Batch, checks: Checks, shared: Session, trust: TrustSettings) -> Estimate:
-    plan = Plan.of(batch, checks, shared.ledger.opinions(llm.name, shared.batch), trust)
+    plan = Plan.of(batch, checks, shared.ledger.earlier_grades(llm.name, shared.batch), trust)
     version, fewest = prompt.version(), llm.paths // 2 + 1
     calls = {"fewest": 0, "most": 0}
     tokens = {"fewest": 0, "most": 0}

@@ -28,7 +28,7 @@ from serm.judging.llm.limits import Dead, Limits
 from serm.judging.llm.prompt import Message, Prompter, Question
 from serm.judging.llm.reply import Reply
 from serm.judging.llm.spelling import Body, Spelling
-from serm.judging.llm.vote import Opinion, Tally, unjudged
+from serm.judging.llm.vote import Tally, Vote, unjudged
 from serm.judging.text import plain
 from serm.settings.judging import LLMSettings
 
@@ -83,18 +83,18 @@ class LLMJudge:
         """Vote on each pair, in the order of ``pairs``."""
         # Connections, locks and places belong to one event loop.
         sitting = LLMJudge(self._llm, self._session)
-        opinions, _ = asyncio.run(sitting.opinions(pairs, [0] * len(pairs)))
+        ballots, _ = asyncio.run(sitting.ballots(pairs, [0] * len(pairs)))
         self.counts.update(sitting.counts)
-        return votes(opinions, self._llm.paths)
+        return votes(ballots, self._llm.paths)
 
-    async def opinions(self, pairs: Pairs, first_path: Sequence[int]) -> tuple[list[Opinion], list[list[Piece]]]:
-        """Judge the pairs, those in front first; return an opinion and the evidence for each. Once a judge.
+    async def ballots(self, pairs: Pairs, first_path: Sequence[int]) -> tuple[list[Vote], list[list[Piece]]]:
+        """Judge the pairs, those in front first; return a vote and the evidence for each. Once a judge.
 
         Args:
             pairs: n pairs.
             first_path: [n], the number of each pair's first path; another number asks anew what is in the cache.
         """
-        opinions: list[Opinion | None] = [None] * len(pairs)
+        ballots: list[Vote | None] = [None] * len(pairs)
         evidence: list[list[Piece]] = [[]] * len(pairs)
         rows = iter(range(len(pairs)))
 
@@ -102,7 +102,7 @@ class LLMJudge:
             for row in rows:
                 question = await self._session.question(pairs, row)
                 evidence[row] = list(question.evidence)
-                opinions[row] = await self._opinion(question, first_path[row])
+                ballots[row] = await self._vote(question, first_path[row])
 
         # Twice as many workers as places: while some wait for an answer, others write prompts and commit.
         workers = [asyncio.create_task(work()) for _ in range(min(2 * self._llm.concurrency, len(pairs)))]
@@ -113,9 +113,9 @@ class LLMJudge:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
             await self._client.close()
-        return [opinion for opinion in opinions if opinion is not None], evidence
+        return [vote for vote in ballots if vote is not None], evidence
 
-    async def _opinion(self, question: Question, first_path: int) -> Opinion:
+    async def _vote(self, question: Question, first_path: int) -> Vote:
         tally = Tally(self._llm.paths)
         messages = self._session.prompter.messages(question)
         try:
@@ -129,9 +129,9 @@ class LLMJudge:
         except Failed as failure:
             return self._left("endpoint", f"not judged: {self._llm.attempts} attempts failed ({failure}).")
         self.counts["saved"] += self._llm.paths - len(tally.grades)
-        return tally.opinion()
+        return tally.vote()
 
-    def _left(self, reason: str, rationale: str) -> Opinion:
+    def _left(self, reason: str, rationale: str) -> Vote:
         self.counts[f"unjudged_{reason}"] += 1
         return unjudged(reason, rationale)
 
@@ -287,18 +287,18 @@ def request_key(judge: str, version: str, request: Body) -> str:
     return hashlib.sha256(json.dumps([judge, version, request], sort_keys=True).encode()).hexdigest()
 
 
-def votes(opinions: Sequence[Opinion], paths: int) -> Votes:
-    """Return one judge's opinions on n pairs as votes."""
-    drawn = np.full((paths, len(opinions)), ABSTAINED)
-    for row, opinion in enumerate(opinions):
-        drawn[: len(opinion.paths), row] = opinion.paths
+def votes(ballots: Sequence[Vote], paths: int) -> Votes:
+    """Return one judge's ballots on n pairs as votes."""
+    drawn = np.full((paths, len(ballots)), ABSTAINED)
+    for row, vote in enumerate(ballots):
+        drawn[: len(vote.paths), row] = vote.paths
     return Votes(
-        grades=np.array([o.grade for o in opinions], np.int64),
-        distribution=np.array([o.distribution for o in opinions], np.float64).reshape(-1, GRADES),
-        within_agreement=np.array([o.within_agreement for o in opinions], np.float64),
-        rationales=[o.rationale for o in opinions],
+        grades=np.array([o.grade for o in ballots], np.int64),
+        distribution=np.array([o.distribution for o in ballots], np.float64).reshape(-1, GRADES),
+        within_agreement=np.array([o.within_agreement for o in ballots], np.float64),
+        rationales=[o.rationale for o in ballots],
         paths=drawn,
-        silent=np.zeros(len(opinions), bool),
+        silent=np.zeros(len(ballots), bool),
     )
 
 

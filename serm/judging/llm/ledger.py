@@ -124,7 +124,7 @@ class Ledger:
                 statements.append((_PROBLEM, (key, reply.problem)))
         return self._commit(statements)
 
-    def opinions(self, judge: str, batch: str) -> dict[str, int]:
+    def earlier_grades(self, judge: str, batch: str) -> dict[str, int]:
         """Return the grades that ``judge`` gave in batches other than ``batch``, by pair."""
         return dict(self._read("SELECT pair, grade FROM opinions WHERE judge = ? AND batch != ?", judge, batch))
 

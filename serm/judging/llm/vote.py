@@ -34,16 +34,16 @@ class Tally:
         if grade != ABSTAINED:
             self.mass = [a + b for a, b in zip(self.mass, distribution, strict=True)]
 
-    def opinion(self) -> Opinion:
+    def vote(self) -> Vote:
         """Take the majority; a tie goes to the grade that the paths found more probable, never to abstention."""
         *counts, abstained = self._counts()
         votes = sum(counts)
         grade = int(np.argmax([c + m / (self.paths + 1) for c, m in zip(counts, self.mass, strict=True)]))
         if abstained > counts[grade] or not votes:
-            return Opinion(ABSTAINED, [1 / GRADES] * GRADES, 0.0, self._rationale(ABSTAINED), self.grades)
+            return Vote(ABSTAINED, [1 / GRADES] * GRADES, 0.0, self._rationale(ABSTAINED), self.grades)
         total = sum(self.mass)
         within = counts[grade] / len(self.grades)
-        return Opinion(grade, [m / total for m in self.mass], within, self._rationale(grade), self.grades)
+        return Vote(grade, [m / total for m in self.mass], within, self._rationale(grade), self.grades)
 
     def _counts(self) -> list[int]:
         return [self.grades.count(grade) for grade in (*range(GRADES), ABSTAINED)]
@@ -55,7 +55,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class Vote:
     """What a judge makes of one pair; the fields are those of ``serm.judging.judge.Votes``."""
 
     grade: int
@@ -67,6 +67,6 @@ class Opinion:
     """Why the pair was not judged to the end: a cap (money, calls, time) or the endpoint's failure; else empty."""
 
 
-def unjudged(reason: str, rationale: str) -> Opinion:
-    """Return the opinion on a pair that was not judged to the end."""
-    return Opinion(ABSTAINED, [1 / GRADES] * GRADES, 0.0, rationale, [], reason)
+def unjudged(reason: str, rationale: str) -> Vote:
+    """Return the vote on a pair that was not judged to the end."""
+    return Vote(ABSTAINED, [1 / GRADES] * GRADES, 0.0, rationale, [], reason)
