@@ -11,6 +11,7 @@ import ibis
 import numpy as np
 from numpy.typing import NDArray
 
+from serm import entry_points
 from serm.clicks.counts import ClickCounts
 from serm.clicks.dbn import DynamicBayesianNetwork
 from serm.clicks.model import ClickModel, Tally
@@ -18,6 +19,7 @@ from serm.clicks.pages import DEEPEST, Array, Pages, read_parts
 from serm.clicks.pbm import PositionBasedModel
 from serm.clicks.sdbn import SimplifiedDynamicBayesianNetwork
 from serm.clicks.ubm import UserBrowsingModel
+from serm.errors import UserError
 from serm.settings import ClickSettings
 
 #: Simplest first: of two that foretell alike, the first is chosen.
@@ -27,6 +29,21 @@ MODELS: dict[str, type[ClickModel]] = {
     "sdbn": SimplifiedDynamicBayesianNetwork,
     "dbn": DynamicBayesianNetwork,
 }
+
+
+def known_models(settings: ClickSettings) -> dict[str, type[ClickModel]]:
+    """Return SERM's click models by name, then those of other packages that ``settings.models`` names.
+
+    Raises:
+        UserError: one of those is not installed, has a name that is taken, cannot be imported, or is no ClickModel.
+    """
+    others = entry_points.load("serm.click_models", settings.models, MODELS, "clicks.models")
+    for name, model in others.items():
+        if not (isinstance(model, type) and issubclass(model, ClickModel)):
+            package = entry_points.versions("serm.click_models", [name])[name]
+            raise UserError(f"clicks.models: {name!r} of {package} is no subclass of serm.clicks.model.ClickModel.")
+    return MODELS | others
+
 
 _ESTIMATES = ("attractiveness", "standard_error", "relevance", "relevance_error")
 
@@ -55,6 +72,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         counts: of the same log.
         settings: the section clicks.
     """
+    models = known_models(settings)
     first, last = (min(int(position), DEEPEST) for position in (counts.position.min(), counts.position.max()))
     parts = -(-int(counts.impressions.sum()) // settings.max_impressions)
     estimates = {name: np.full(counts.pairs, np.nan) for name in _ESTIMATES}
@@ -64,7 +82,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         if fitted is None:
             candidates = compare(pages, held_out, settings)
             chosen = choose(candidates)
-            learnt = fitted = MODELS[chosen].fit(pages, settings)
+            learnt = fitted = models[chosen].fit(pages, settings)
         else:
             fitted = learnt.for_pairs_of(pages, settings)
         tallies.append(Tally.of(fitted, pages))
@@ -86,12 +104,13 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
 
 def compare(pages: Pages, held_out: NDArray[np.bool_], settings: ClickSettings) -> dict[str, Tally]:
     """Fit the models that the settings allow without the ``held_out`` pages, and let each foretell those."""
-    names = MODELS if settings.model == "auto" else [settings.model]
+    models = known_models(settings)
+    names = list(models) if settings.model == "auto" else [settings.model]
     if held_out.all() or not held_out.any():
         nothing = np.zeros(pages.last)
         return {name: Tally(nothing, nothing, nothing) for name in names}
     seen, unseen = pages.select(~held_out), pages.select(held_out)
-    return {name: Tally.of(MODELS[name].fit(seen, settings), unseen) for name in names}
+    return {name: Tally.of(models[name].fit(seen, settings), unseen) for name in names}
 
 
 def choose(candidates: dict[str, Tally]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from serm import entry_points
 from serm.judging.batch import Batch
 from serm.judging.llm import prompt
 from serm.settings import JudgingSettings, Settings
@@ -15,10 +16,15 @@ _LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs"}
 
 
 def panel_version(batch: Batch, settings: Settings) -> str:
-    """Hash (12 hex digits) what the judges depend on: settings, encoder, click model, prompts, seed, knowledge."""
+    """Hash (12 hex digits) what the judges depend on: settings, encoder, click model, prompts, seed, knowledge.
+
+    Of packages that bring judges, their versions.
+    """
     digest = hashlib.sha256(settings.judging.model_dump_json(exclude=_BESIDES).encode())
     if settings.judging.llms:
         digest.update(_of_llms(settings.judging).encode())
+    if settings.judging.judges:
+        digest.update(repr(entry_points.versions("serm.judges", settings.judging.judges)).encode())
     digest.update(settings.relevance.base.encode())
     digest.update(settings.clicks.model_dump_json().encode())
     for table in (batch.seed.select(["query", "locale", "doc_id", "grade"]), batch.knowledge):

@@ -21,7 +21,7 @@ from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
 from serm.mining import candidates as cascade
 from serm.mining import clusters, rejection
-from serm.mining.agents import AGENTS, ask
+from serm.mining.agents import AGENTS, ask, seated
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
 from serm.mining.selection import Selection, select
@@ -116,7 +116,7 @@ def mine_pairs(
         **evidence.summary,
         "cascade": {**evidence.summary["cascade"], "mined": mined.num_rows},
         "duplicates": selection.duplicates,
-        "by_agent": _by_agent(evidence.opinions, mined),
+        "by_agent": _by_agent(evidence.opinions, mined, [*AGENTS, *settings.mining.agents]),
     }
     return mined, summary
 
@@ -127,6 +127,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     The click statistics become temporary tables of the engine; scores are kept in ``finished`` (see ``scoring``).
     """
     options, model = settings.mining, inputs.model
+    agents = seated(options)
     # Temporary tables, which go with the engine: the log is read once.
     counted = cascade.count(inputs.impressions, model.version, settings.cycle.middle)
     counts = engine.create_table("click_counts", counted, temp=True)
@@ -150,7 +151,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     asked = pa.concat_tables([asked, unseen], promote_options="default")
     scored = score(asked, model, inputs.document_text, options, finished).drop_columns(["title", "body"])
     thresholds = with_model_thresholds(scored, thresholds, options)
-    opinions = engine.to_pyarrow(ask(ibis.memtable(scored), thresholds))
+    opinions = engine.to_pyarrow(ask(ibis.memtable(scored), thresholds, agents))
     summary = {
         "cascade": {
             "impressions": int(numbers.impressions.sum()),
@@ -230,8 +231,8 @@ def _mined(scored: pa.Table, opinions: pa.Table, selection: Selection) -> pa.Tab
     )
 
 
-def _by_agent(opinions: pa.Table, mined: pa.Table) -> dict[str, dict[str, int]]:
+def _by_agent(opinions: pa.Table, mined: pa.Table, agents: list[str]) -> dict[str, dict[str, int]]:
     """Return for each agent how many scored pairs it chose, and how many of those were mined."""
     candidates = Counter(opinions["agent"].to_pylist())
-    taken = Counter(one["agent"] for agents in mined["agents"].to_pylist() for one in agents)
-    return {agent: {"candidates": candidates[agent], "mined": taken[agent]} for agent in AGENTS}
+    taken = Counter(one["agent"] for named in mined["agents"].to_pylist() for one in named)
+    return {agent: {"candidates": candidates[agent], "mined": taken[agent]} for agent in agents}

@@ -33,14 +33,14 @@ def select(scored: pa.Table, opinions: pa.Table, new_above: float, options: Mini
 
     Args:
         scored: pair, query, locale, doc_id, impressions, segment, novelty.
-        opinions: pair, agent (a name in ``AGENTS``), strength.
+        opinions: pair, agent (its name), strength.
         new_above: tau_n; a query with more novelty is new.
-        options: budget and seed are read.
+        options: budget, agents and seed are read.
     """
     kept = _without_duplicates(scored, np.unique(opinions["pair"].to_numpy()))
     is_kept = np.isin(opinions["pair"].to_numpy(), kept["pair"].to_numpy())
     named = opinions.filter(pa.array(is_kept))
-    agents = list(AGENTS)
+    agents = [*AGENTS, *options.agents]
     agent = np.array([agents.index(name) for name in named["agent"].to_pylist()], dtype=np.int64)
     pair, strength = named["pair"].to_numpy(), named["strength"].to_numpy()
     ranked, priority = allocate(pair, agent, strength, len(pair), options.seed)

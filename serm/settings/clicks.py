@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Positive, Section
+from serm.settings.section import Count, Positive, RegisteredNames, Section
+
+CLICK_MODELS = ("pbm", "ubm", "sdbn", "dbn")
+"""SERM's own, simplest first."""
 
 
 class ClickSettings(Section):
     """The click model, which takes the position out of clicks."""
 
-    model: Literal["auto", "pbm", "ubm", "dbn", "sdbn"] = "auto"
-    """Position-based, user browsing, dynamic Bayesian network or its simplified form; ``auto`` takes the one with the
-    lowest perplexity on held-out pages."""
+    model: str = "auto"
+    """Position-based (``pbm``), user browsing (``ubm``), dynamic Bayesian network (``dbn``) or its simplified form
+    (``sdbn``), or one of ``models``; ``auto`` takes the one of all with the lowest perplexity on held-out pages."""
+    models: RegisteredNames = ()
+    """Click models of other packages (entry points of ``serm.click_models``)."""
     iterations: Count = 50
     """Of EM, at most."""
     tolerance: Annotated[float, Field(gt=0, le=1)] = 1e-5
@@ -30,4 +35,6 @@ class ClickSettings(Section):
     def _whole(self) -> ClickSettings:
         if (self.prior_clicks is None) != (self.prior_skips is None):
             raise ValueError("prior_clicks and prior_skips are given together, or neither")
+        if self.model not in (known := ("auto", *CLICK_MODELS, *self.models)):
+            raise ValueError(f"model {self.model!r} is none of {', '.join(known)}; models names other packages' ones")
         return self

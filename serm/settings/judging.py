@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Positive, Section, Seed, Share
+from serm.settings.section import Count, Positive, RegisteredNames, Section, Seed, Share
 
 ResponseFormat = Literal["json_schema", "json_object", "none"]
 TokenLimit = Literal["max_tokens", "max_completion_tokens"]
@@ -110,6 +110,9 @@ class TrustSettings(Section):
     """Share of repeated pairs that an LLM judge must grade as before."""
 
 
+OFFLINE_JUDGES = ("lexical", "encoder", "outside knowledge", "users")
+
+
 class JudgingSettings(Section):
     """The panel of judges and how they must agree."""
 
@@ -127,7 +130,9 @@ class JudgingSettings(Section):
     """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
     seed: Seed = 17
     offline: bool = True
-    """Whether the offline judges sit on a panel that has LLM judges; without LLM judges they are the panel."""
+    """Whether SERM's offline judges sit on a panel that has other ones (``judges``, ``llms``)."""
+    judges: RegisteredNames = ()
+    """Judges of other packages (entry points of ``serm.judges``) that sit on the panel beside the others."""
     llms: tuple[LLMSettings, ...] = ()
     max_document_chars: Annotated[int, Field(ge=50, le=10_000_000)] = 2000
     """Of a document, a query or a piece of evidence in a prompt; the rest is cut."""
@@ -143,9 +148,9 @@ class JudgingSettings(Section):
 
     @model_validator(mode="after")
     def _named_apart(self) -> JudgingSettings:
-        names = [llm.name for llm in self.llms] + ["lexical", "encoder", "outside knowledge", "users"]
+        names = [*(llm.name for llm in self.llms), *self.judges, *OFFLINE_JUDGES]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"judge {twice[0]!r} stands there twice; give each judge a name of its own")
-        if not self.offline and not self.llms:
-            raise ValueError("no judges: offline is false and llms is empty")
+        if not self.offline and not self.llms and not self.judges:
+            raise ValueError("no judges: offline is false, llms and judges are empty")
         return self

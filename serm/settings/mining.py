@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Count, Section, Seed, Share
+from serm.settings.section import Count, RegisteredNames, Section, Seed, Share
 
 
 class Threshold(Section):
@@ -25,6 +25,8 @@ class Threshold(Section):
 class MiningSettings(Section):
     """Who is mined, and how many. Each threshold is ``{quantile: q}`` over the window's pairs, or ``{value: v}``."""
 
+    agents: RegisteredNames = ()
+    """Agents of other packages (entry points of ``serm.agents``) that mine beside SERM's own."""
     budget: Count = 2500
     """Pairs that go to the judges in a cycle."""
     min_impressions: Count = 3

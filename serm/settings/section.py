@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -13,6 +13,17 @@ Amount = Annotated[float, Field(ge=0, le=1_000_000_000)]
 Positive = Annotated[float, Field(gt=0, le=1_000_000_000)]
 Threads = Annotated[int, Field(ge=1, le=256)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+RegisteredName = Annotated[str, Field(pattern=r"^\w[\w .:/-]{0,39}$")]
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{twice[0]!r} stands there twice")
+    return names
+
+
+RegisteredNames = Annotated[tuple[RegisteredName, ...], AfterValidator(_each_once)]
+"""Names of entry points that other packages register: what is installed and named here takes part."""
 Grade = Annotated[float, Field(ge=0, le=3)]
 
 
