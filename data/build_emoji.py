@@ -60,7 +60,7 @@ UNSPACED = ("ja", "th", "zh")
 COMPOUNDING = (*UNSPACED, "ko")
 COMPONENT = "component"
 MIN_EMOJI, MAX_EMOJI = 3, 25
-HERE = Path(__file__).parent / "emoji"
+HERE = Path(__file__).parent / "emoji"  # a link to serm/worlds/emoji_data, which a wheel brings
 
 
 def tokens(text: str) -> str:

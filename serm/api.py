@@ -5,7 +5,8 @@ Tables go in as Arrow or pandas and come back as they came. All of it is the sam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,8 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from serm.errors import UserError
-from serm.settings import ClickSettings, EngineSettings, EvaluationSettings
+from serm.settings import ClickSettings, EngineSettings, EvaluationSettings, Settings, load
 from serm.settings.evaluation import GateSettings
+from serm.step import Figures
+from serm.steps import TABLE, Step
+from serm.workspace import layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,3 +189,75 @@ def _arrow(given: pa.Table | pd.DataFrame, needed: Sequence[str]) -> pa.Table:
 def _as_given(found: pa.Table, given: Table) -> Table:
     kept: Table = found if isinstance(given, pa.Table) else found.to_pandas()
     return kept
+
+
+class Workspace:
+    """A workspace, each verb of which is a method: those of the steps, and ``evolve``, ``advance`` and ``report``.
+
+    The steps are ``ingest``, ``validate``, ``drift``, ``mine``, ``annotate``, ``train``, ``evaluate``, ``publish``,
+    ``deploy`` and ``record`` (``serm.steps``). They take no arguments: they read and write where the workspace has it,
+    with the settings of its params.yaml, and return their figures. While one runs, no other command may write there.
+
+    Example:
+        >>> shop = Workspace(directory)  # holds .dvc, params.yaml and the inputs, as docs/workspace.md says
+        >>> shop.ingest()["rows_kept"] > 0
+        True
+        >>> shop.ingest.__doc__
+        'Cut one window of the stream out of the query log.'
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the workspace that ``path`` lies in.
+
+        Raises:
+            UserError: there is none, from ``path`` upwards.
+        """
+        root = layout.root_of(Path(path).resolve())
+        if root is None:
+            raise UserError(f"{path}: no workspace, which holds .dvc and params.yaml, here or in a directory above.")
+        self.path = root
+
+    def __repr__(self) -> str:
+        return f"serm.Workspace({str(self.path)!r})"
+
+    @property
+    def settings(self) -> Settings:
+        """What params.yaml says now."""
+        return load(self.path / layout.PARAMS)
+
+    def evolve(self, force: bool = False) -> dict[str, Figures]:
+        """Run one cycle, as ``serm.workspace.runner.run_cycle`` does, and return the figures of each step."""
+        from serm.workspace.runner import run_cycle
+
+        return run_cycle(self.path, force)
+
+    def advance(self) -> Figures:
+        """Make what the cycle proved the next cycle's state, as ``serm.workspace.advance.advance`` does."""
+        from serm.workspace.advance import advance
+
+        return advance(self.path, self.settings)
+
+    def report(self) -> Path:
+        """Write the HTML report over all published cycles, and return its first page."""
+        from serm import report
+
+        return report.build(self.path, self.path / layout.REPORT)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, step: str) -> Callable[[], Figures]: ...
+
+
+def _method(step: Step) -> Callable[[Workspace], Figures]:
+    def run(self: Workspace) -> Figures:
+        from serm.workspace.lock import writing
+
+        with writing(self.path, f"serm {step.name}"), contextlib.chdir(self.path):  # as the verb: settings name paths
+            return step.at(self.path, self.settings)
+
+    run.__name__, run.__qualname__, run.__doc__ = step.name, f"Workspace.{step.name}", step.help
+    return run
+
+
+for _step in TABLE:
+    setattr(Workspace, _step.name, _method(_step))

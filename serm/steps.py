@@ -10,9 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from serm.step import Figures
 from serm.workspace import layout
+
+if TYPE_CHECKING:
+    from serm.settings import Settings
 
 #: KFP's artifact types.
 Kind = Literal["Artifact", "Dataset", "Model"]
@@ -55,14 +59,20 @@ class Step:
     decides: bool = False
     """Whether its figure ``decision`` says if the steps after it run: ``evolve``, or ``quiet``."""
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any) -> Figures:
         """Call the function, and return its figures."""
         return self.load()(*arguments)
 
-    def load(self) -> Callable[..., Any]:
+    def at(self, root: Path, settings: Settings) -> Figures:
+        """Call the function on the workspace ``root``, as its layout is."""
+        if self.writes is None:
+            return self(root, {one.path.name: root / one.path for one in self.reads}, settings)
+        return self(*(root / one.path for one in (*self.reads, self.writes)), settings)
+
+    def load(self) -> Callable[..., Figures]:
         """Import the function."""
         module, name = self.function.split(":")
-        function: Callable[..., Any] = getattr(import_module(module), name)
+        function: Callable[..., Figures] = getattr(import_module(module), name)
         return function
 
 

@@ -56,8 +56,6 @@ def _of_outputs(step: Step) -> Verb:
     def run(*, params: Path, json: bool) -> None:
         from serm import settings
 
-        root = Path.cwd()
-        outputs = {one.path.name: root / one.path for one in step.reads}
-        show(step.name, step(root, outputs, settings.load(params)), json)
+        show(step.name, step.at(Path.cwd(), settings.load(params)), json)
 
     return with_options(run, step.name, step.help, *COMMON)

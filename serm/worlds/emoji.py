@@ -1,7 +1,7 @@
 """The emoji world: names of emoji as documents, CLDR's keywords as queries, three windows of Unicode releases.
 
 Everything that a workspace is given of the world is decided here and in ``serm.worlds.pools``; the numbers
-behind it are in ``data/emoji/DATASHEET.md``.
+behind it are in ``emoji_data/DATASHEET.md``.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ TRUTH_SUBGROUPS = pa.schema(
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DATA = Path(__file__).parents[2] / "data" / "emoji"
+_DATA = Path(__file__).parent / "emoji_data"
 
 
 def split_of(query: str) -> Split:

@@ -13,10 +13,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import tiny_models
+from workspace_world import impressions
 
 import serm
-from serm import api, relevance
+from serm import api, contracts, relevance
 from serm.errors import UserError
+from serm.steps import TABLE
+from serm.workspace import layout
 
 HEAVY = {"torch", "kfp", "pandas", "duckdb", "ibis", "pyarrow", "numpy"}
 
@@ -28,14 +31,39 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """As little of a workspace as ingest needs."""
+    (tmp_path / layout.DVC).mkdir()
+    (tmp_path / layout.PARAMS).write_text(
+        'cycle:\n  number: 1\n  start: "2017-05-01T00:00:00Z"\n  end: "2017-06-01T00:00:00Z"\n'
+    )
+    contracts.write(impressions("fox"), tmp_path / layout.LOG, contracts.IMPRESSIONS)
+    return tmp_path
+
+
 @pytest.mark.parametrize("name", serm.__all__)
-def test_the_examples_run(name: str, champion: Path) -> None:
+def test_the_examples_run(name: str, champion: Path, directory: Path) -> None:
     (test,) = (
         one for one in doctest.DocTestFinder(recurse=False).find(getattr(serm, name), name, module=api, extraglobs={})
     )
-    test.globs |= {"champion": champion, name: getattr(serm, name)}
+    test.globs |= {"champion": champion, "directory": directory, name: getattr(serm, name)}
     assert len(test.examples) > 2
     assert doctest.DocTestRunner().run(test).failed == 0
+
+
+def test_a_workspace_has_a_method_for_each_step(directory: Path) -> None:
+    shop = serm.Workspace(directory / "log")
+    assert shop.path == directory
+    for step in TABLE:
+        assert getattr(shop, step.name).__doc__ == step.help
+    assert shop.ingest().keys() >= {"rows_kept", "seconds"}
+    assert (directory / layout.CYCLE / "ingest" / "ingest.json").is_file()
+
+
+def test_a_directory_of_no_workspace_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no workspace, which holds"):
+        serm.Workspace(tmp_path)
 
 
 def test_import_serm_imports_nothing_heavy() -> None:

@@ -226,6 +226,7 @@ def test_no_step_component_or_pipeline_reaches_the_world_or_its_files():
         }
         assert not [name for name in imported if "worlds" in name], file
         assert "data/emoji" not in source, file
+        assert "emoji_data" not in source, file
 
 
 def test_the_datasheet_has_the_numbers_of_the_files():
