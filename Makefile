@@ -39,8 +39,7 @@ test: install
 
 # Of the unit tests those that need no model, no server, no JVM and no browser.
 quick: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 tests/unit \
-		-m 'not (model or server or jvm or browser or local_llm)'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 --quick tests/unit
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -23,6 +24,16 @@ hypothesis.settings.load_profile("serm")
 START, END = datetime(2018, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)
 LOCALES = ("de", "en", "fr")
 DOCUMENT_COUNT, PAGE = 60, 5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out the files of a slow kind, and do not import them")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass a slow file by before it is imported: torch and KServe alone take longer than most quick files."""
+    slow = config.getoption("quick") and collection_path.name.startswith("test_") and kinds(collection_path)
+    return True if slow else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -271,7 +271,6 @@ def test_the_chorus_sample_is_read_whole(make_settings: MakeSettings, tmp_path: 
     assert summary["rows_kept"] == len(pairs | returned)
 
 
-@pytest.mark.skipif(not SAMPLE.is_file(), reason=f"{SAMPLE} is not there")
 def test_of_the_shops_part_of_the_sample_it_is_said_that_its_ordinals_begin_at_1(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
