@@ -121,10 +121,16 @@ class Workspace:
         """Make sure, before any work, that a commit can be made, and on a branch.
 
         Raises:
-            UserError: this is no git repository, HEAD is detached, a merge or the like is not ended, or git does not
-                know who commits.
+            UserError: this is no git repository, no tag can have the workspace's path, HEAD is detached, a merge or the
+                like is not ended, or git does not know who commits.
         """
         self.git("rev-parse", "--git-dir")  # else it is no git repository, says git
+        tag = self.tag("cycle-0001")
+        if not self._try("check-ref-format", "--normalize", f"refs/tags/{tag}"):
+            raise UserError(
+                f"{self.path}: git allows no tag {tag!r}, which has the workspace's path in its repository; give the"
+                " directory a name without blanks and signs."
+            )
         if not self._try("symbolic-ref", "--quiet", "HEAD"):
             raise UserError(
                 f"{self.path}: HEAD is detached, so that the commit would be on no branch; run `git switch main`, or"
@@ -148,7 +154,7 @@ class Workspace:
 
     def has_tag(self, name: str) -> bool:
         """Tell whether the cycle ``name`` is tagged."""
-        return bool(self.git("tag", "--list", self.tag(name)))
+        return bool(self._try("rev-parse", "--verify", "--quiet", f"refs/tags/{self.tag(name)}"))
 
     def shows(self, name: str, path: str) -> bool:
         """Tell whether the tag of the cycle ``name`` has the file ``path``."""

@@ -130,6 +130,14 @@ def test_git_without_a_name_is_refused_before_any_work(workspace, monkeypatch):
     assert not (workspace.path / "history").exists()
 
 
+@pytest.mark.parametrize("name", ["my shop", "shop[1]", "shop~"])
+def test_a_directory_that_no_tag_can_name_is_refused_before_any_work(name, tmp_path):
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    (tmp_path / name / ".dvc").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"git allows no tag .* give the directory a name"):
+        Workspace(tmp_path / name).require_branch()
+
+
 def test_a_push_that_fails_tells_dvcs_reason_and_is_made_up_for_by_the_next_publish(workspace, tmp_path):
     root = workspace.path
     (tmp_path / "store").write_text("a file where the remote's directory should be")
