@@ -100,10 +100,9 @@ class StandIn:
 
 def mine(directory: Path) -> dict[str, Any]:
     """Run the mine step's body and return its cascade, seconds and peak memory."""
-    import pyarrow as pa
-
     from serm import contracts
     from serm import engine as engines
+    from serm.clicks import PAIR
     from serm.mining.mine import Inputs, mine_pairs
     from serm.settings import Settings
 
@@ -121,10 +120,10 @@ def mine(directory: Path) -> dict[str, Any]:
             StandIn(),  # type: ignore[arg-type]
             lambda title, body: title,
         )
-        mined, summary = mine_pairs(engine, inputs, settings, Path(finished))
-    assert isinstance(mined, pa.Table)
+        mined = mine_pairs(engine, inputs, settings, Path(finished))
+        engines.write(engine, mined.clicks, directory / "clicks", contracts.CLICK_ESTIMATES, PAIR)
     return {
-        "cascade": summary["cascade"],
+        "cascade": mined.summary["cascade"],
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }

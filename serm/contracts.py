@@ -101,6 +101,26 @@ MINED_PAIRS = pa.schema(
     ]
 )
 
+#: What users of a window did with a pair, and what the click model makes of it. ``satisfied``: clicks of 30 seconds or
+#: more; ``disliked``: impressions with negative feedback. Attractiveness and relevance (0..1) have standard errors
+#: (see ``serm.clicks``). ``settings``: the section clicks by which the model was chosen and fitted, as JSON.
+CLICK_ESTIMATES = pa.schema(
+    [
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("impressions", pa.int64()),
+        _field("clicks", pa.int64()),
+        _field("satisfied", pa.int64()),
+        _field("disliked", pa.int64()),
+        _field("attractiveness", pa.float64()),
+        _field("standard_error", pa.float64()),
+        _field("relevance", pa.float64()),
+        _field("relevance_error", pa.float64()),
+        _field("settings", pa.string()),
+    ]
+)
+
 #: One judge's opinion on one pair: the grade distribution (sums to 1), the majority ``grade`` over its
 #: sampled paths, and ``within_agreement``, the share of paths that gave that grade. Null grade: abstained.
 #: ``evidence`` is what was retrieved for an LLM judge and shown to it; empty for judges that look for themselves.

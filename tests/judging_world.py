@@ -10,12 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from serm import contracts
+from serm import clicks, contracts
+from serm import engine as engines
 from serm.judging import annotate, estimate, offline
+from serm.mining import candidates
 from serm.settings import CycleSettings, JudgingSettings, Settings
 
 NAMES = ("red cat", "cat face", "blue dog", "dog face", "green car", "fast car", "apple tree", "tall tree")
@@ -53,7 +56,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         contracts.KNOWLEDGE,
     )
     write_judgments(tmp_path, seed_rows())
-    write_impressions(tmp_path, QUERIES, searches=1)
+    write_clicks(tmp_path, QUERIES, searches=1)
     write_mined(tmp_path, [(query, i) for query in QUERIES[-3:] for i in ids])
     return tmp_path
 
@@ -80,8 +83,11 @@ def seed_rows() -> list[dict[str, object]]:
     ]
 
 
-def write_impressions(world: Path, queries: Sequence[str], searches: int) -> None:
-    """Each query is searched so often: all documents in a random order, clicked the more often the better they are."""
+def write_clicks(world: Path, queries: Sequence[str], searches: int) -> None:
+    """Write what the miner makes of a log in which each query is searched so often.
+
+    Each time all documents are shown, in a random order, and clicked the more often the better they are.
+    """
     rng = np.random.default_rng(7)
     rows = []
     for number, (query, _) in enumerate(itertools.product(queries, range(searches))):
@@ -101,8 +107,12 @@ def write_impressions(world: Path, queries: Sequence[str], searches: int) -> Non
                     **dict.fromkeys(("score", "model_version", "variant")),
                 }
             )
-    log = pa.Table.from_pylist(rows, contracts.IMPRESSIONS)
-    contracts.write(log, world / "validated" / "impressions", contracts.IMPRESSIONS)
+    log, settings = ibis.memtable(pa.Table.from_pylist(rows, contracts.IMPRESSIONS)), settings_of(2)
+    with engines.connect(settings.engine) as engine:
+        counts = engines.hold(engine, "counts", candidates.count(log, "", settings.cycle.middle))
+        model = clicks.fit(clicks.number(log, counts), clicks.ClickCounts.read(counts), settings.clicks)
+        estimates = engine.to_pyarrow(candidates.estimates(counts, model, settings.clicks))
+    contracts.write(estimates, world / "mined" / "click_estimates", contracts.CLICK_ESTIMATES)
 
 
 def write_judgments(world: Path, rows: list[dict[str, object]]) -> None:

@@ -36,12 +36,12 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     goes on, and annotate.json says under ``not_measured`` why the gate cannot pass.
 
     Args:
-        mined: what ``mine`` wrote.
-        validated: what ``validate`` wrote; its documents/ is the catalogue, its impressions/ what users did.
+        mined: what ``mine`` wrote: the pairs, and what users did.
+        validated: what ``validate`` wrote; its documents/ is the catalogue.
         judgments: all judgments so far (JUDGMENTS); only those of source ``seed`` are used.
         knowledge: what judges may look up (KNOWLEDGE).
         out: the directory to write.
-        settings: ``judging``, ``clicks``, ``relevance``, ``engine`` and ``cycle.number`` are used.
+        settings: ``judging``, ``relevance``, ``engine`` and ``cycle.number`` are used.
 
     Raises:
         UserError: a dataset is missing, no mined document is in the catalogue, there are too few seed

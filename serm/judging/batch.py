@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import ibis
 import numpy as np
 import pyarrow as pa
+from ibis.backends import BaseBackend
 from numpy.typing import NDArray
 
 from serm import contracts
@@ -17,6 +19,7 @@ from serm.judging.seed import held_out, read_seed
 from serm.pairs.documents import join
 from serm.settings import Settings
 
+_PAIR = ["query", "locale", "doc_id"]
 _ORDER = [("locale", "ascending"), ("query", "ascending"), ("doc_id", "ascending")]
 
 
@@ -39,8 +42,10 @@ class Batch:
     """[k], those held out: no judge is calibrated on them and no prompt shows them."""
     catalogue: Catalogue
     knowledge: pa.Table
-    impressions: Path
-    """What users saw and did in the window (IMPRESSIONS)."""
+    clicks: pa.Table
+    """What users of the window did with those of the pairs, known ones too, that they saw (CLICK_ESTIMATES)."""
+    click_settings: str
+    """How the miner fitted the click model; empty where nobody saw anything."""
     retired: int = 0
     """Mined pairs that are left out, as their documents are gone."""
 
@@ -55,10 +60,12 @@ class Batch:
         given = contracts.read(mined / "pairs", contracts.MINED_PAIRS).sort_by(_ORDER)
         with engines.connect(settings.engine) as engine:
             joined = join(engine, given, mined / "pairs", validated / "documents", ())
-        table = joined.pairs
-        catalogue = Catalogue.read(validated / "documents", settings.judging.knowledge_attribute)
+            catalogue = Catalogue.read(validated / "documents", settings.judging.knowledge_attribute)
+            seed = read_seed(judgments, catalogue.doc_ids, settings.judging)
+            both = pa.concat_tables([of.select(_PAIR) for of in (seed, joined.pairs)])
+            clicks, click_settings = _clicks(engine, mined / "click_estimates", both)
         look_ups = contracts.read(knowledge, contracts.KNOWLEDGE)
-        seed = read_seed(judgments, catalogue.doc_ids, settings.judging)
+        table = joined.pairs
         return Batch(
             cycle=settings.cycle.number,
             pairs=catalogue.pairs(table),
@@ -69,7 +76,8 @@ class Batch:
             unseen=held_out(seed, settings.judging),
             catalogue=catalogue,
             knowledge=look_ups,
-            impressions=validated / "impressions",
+            clicks=clicks,
+            click_settings=click_settings,
             retired=joined.retired.num_rows,
         )
 
@@ -80,3 +88,12 @@ class Batch:
             return None
         c = self.catalogue
         return Pairs([query], [locale], [doc_id], [c.titles[row]], [c.texts[row]], [c.keys[row]])
+
+
+def _clicks(engine: BaseBackend, path: Path, pairs: pa.Table) -> tuple[pa.Table, str]:
+    """Return the CLICK_ESTIMATES of ``pairs``, of all those of a log, and the settings that they were fitted by."""
+    estimates = contracts.scan(engine, path, contracts.CLICK_ESTIMATES)
+    wanted = ibis.memtable(pairs, schema=ibis.schema(dict.fromkeys(_PAIR, "string")))
+    found = engine.to_pyarrow(estimates.semi_join(wanted, _PAIR).order_by(_PAIR))
+    (fitted_by,) = engine.to_pyarrow(estimates.select("settings").limit(1))["settings"].to_pylist() or [""]
+    return contracts.conform(found, path, contracts.CLICK_ESTIMATES), fitted_by or ""

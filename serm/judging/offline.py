@@ -70,7 +70,7 @@ def offline_judges(batch: Batch, settings: Settings) -> list[CalibratedJudge]:
     ]
     seen = np.flatnonzero(~batch.unseen)
     known, grades = batch.known.take(seen), batch.grades[seen]
-    users = UserEvidence(batch.impressions, Pairs.joined([batch.known, batch.pairs]), settings)
+    users = UserEvidence(batch.clicks)
     told = ~users.look_up(known).abstains
     if told.sum() >= FEWEST_SEEN and len(np.unique(grades[told])) > 1:
         evidence.append(users)

@@ -26,7 +26,7 @@ def panel_version(batch: Batch, settings: Settings) -> str:
     if settings.judging.judges:
         digest.update(repr(entry_points.versions("serm.judges", settings.judging.judges)).encode())
     digest.update(settings.relevance.base.encode())
-    digest.update(settings.clicks.model_dump_json().encode())
+    digest.update(batch.click_settings.encode())
     for table in (batch.seed.select(["query", "locale", "doc_id", "grade"]), batch.knowledge):
         for row in zip(*table.to_pydict().values(), strict=True):
             digest.update(repr(row).encode())

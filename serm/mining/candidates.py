@@ -15,7 +15,7 @@ from serm.clicks import PAIR, Estimates
 from serm.mining import click_model, feedback, hard_negative, novelty, rejection
 from serm.mining.opinion import Thresholds
 from serm.pairs.documents import with_documents
-from serm.settings import MiningSettings
+from serm.settings import ClickSettings, MiningSettings
 
 if TYPE_CHECKING:
     from ibis.backends import BaseBackend
@@ -33,18 +33,43 @@ _COUNTED = ("impressions", "clicks", "negatives", "engagement", "weight")
 def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table:
     """Reduce impressions to ``clicks.count``'s rows with what the agents need, in one pass over the log.
 
-    Adds negatives (impressions with negative feedback), engaged (the sum over clicks of dwell / (dwell + 30 s), half
-    for one that just satisfies; in whole millionths, because integers add up alike in any order), logged (the score
-    that the model ``version`` gave, null if it gave none) and late (impressions from ``middle`` on).
+    Adds negatives (impressions with negative feedback), satisfied (clicks of 30 s or more), engaged (the sum over
+    clicks of dwell / (dwell + 30 s), half for one that just satisfies; in whole millionths, because integers add up
+    alike in any order), logged (the score that the model ``version`` gave, null if it gave none) and late (impressions
+    from ``middle`` on).
     """
     dwell = impressions.dwell_seconds
     engaged = (dwell / (dwell + clicks.SATISFIED_SECONDS) * _MILLION).round().cast("int64")
     return clicks.count(
         impressions,
         negatives=impressions.negative_feedback.sum(),
+        satisfied=(impressions.clicked & (dwell >= clicks.SATISFIED_SECONDS)).sum(),
         engaged=engaged.sum(where=impressions.clicked),
         logged=impressions.score.max(where=impressions.model_version == version),
         late=(impressions.event_time >= middle).sum(),
+    )
+
+
+def estimates(counts: ibis.Table, model: Estimates, settings: ClickSettings) -> ibis.Table:
+    """Return CLICK_ESTIMATES, one row for each pair of ``counts``, to which ``model`` was fitted by ``settings``."""
+    pairs = counts.group_by("pair", *PAIR).aggregate(
+        impressions=counts.impressions.sum(),
+        clicks=counts.clicks.sum(),
+        satisfied=counts.satisfied.sum().fill_null(0),
+        disliked=counts.negatives.sum().fill_null(0),
+    )
+    names = ("attractiveness", "standard_error", "relevance", "relevance_error")
+    fitted = {"pair": np.arange(len(model.attractiveness))} | {name: getattr(model, name) for name in names}
+    found = pairs.join(ibis.memtable(pa.table(fitted)), "pair")
+    return found.select(
+        *PAIR,
+        # DuckDB's sums are wider than the int64 that ibis takes them for, and no cast to the same type is made.
+        **{
+            name: found[name].cast("float64").cast("int64")
+            for name in ("impressions", "clicks", "satisfied", "disliked")
+        },
+        **{name: found[name] for name in names},
+        settings=ibis.literal(settings.model_dump_json()),
     )
 
 

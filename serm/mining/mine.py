@@ -55,7 +55,10 @@ class Inputs:
 def mine(
     validated: Path, reference: Path, champion: Path, judgments: Path, tests: Path, out: Path, settings: Settings
 ) -> Figures:
-    """Write the mined pairs to ``out/pairs`` (MINED_PAIRS) and the cascade's counts to ``out/mine.json``.
+    """Mine the window.
+
+    Writes ``out`` with pairs/ (MINED_PAIRS), click_estimates/ (CLICK_ESTIMATES: what users did with every pair of the
+    window, for the judges too) and mine.json (the cascade's counts).
 
     Killed while it scores, it goes on from the last finished part when it is run again with the same ``out``.
 
@@ -85,12 +88,13 @@ def mine(
             relevance.load(champion),
             relevance.document_text,
         )
-        mined, summary = mine_pairs(engine, inputs, settings, finished)
-        contracts.write(mined, beside / "pairs", contracts.MINED_PAIRS)
-        write_json(beside / "mine.json", summary)
+        mined = mine_pairs(engine, inputs, settings, finished)
+        contracts.write(mined.pairs, beside / "pairs", contracts.MINED_PAIRS)
+        engines.write(engine, mined.clicks, beside / "click_estimates", contracts.CLICK_ESTIMATES, clicks.PAIR)
+        write_json(beside / "mine.json", mined.summary)
     shutil.rmtree(finished, ignore_errors=True)
-    by_agent = {f"mined by {agent}": counts["mined"] for agent, counts in summary["by_agent"].items()}
-    return {**summary["cascade"], **by_agent}
+    by_agent = {f"mined by {agent}": counts["mined"] for agent, counts in mined.summary["by_agent"].items()}
+    return {**mined.summary["cascade"], **by_agent}
 
 
 @dataclass(frozen=True)
@@ -101,14 +105,26 @@ class Evidence:
     """``candidates.describe``'s columns of the scored pairs, with score, disagreement and uncertainty."""
     opinions: pa.Table
     """What the agents chose among them (see ``agents.ask``)."""
+    clicks: ibis.Table
+    """What users did with each pair of the window (CLICK_ESTIMATES); a table of the engine."""
     summary: dict[str, Any]
     """What ``mine.json`` holds, but for what is mined."""
 
 
-def mine_pairs(
-    engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
-) -> tuple[pa.Table, dict[str, Any]]:
-    """Return the mined pairs, in the order of query, locale and doc_id, and what ``mine.json`` holds."""
+@dataclass(frozen=True)
+class Mined:
+    """What the step writes."""
+
+    pairs: pa.Table
+    """MINED_PAIRS, in the order of query, locale and doc_id."""
+    clicks: ibis.Table
+    """As in ``Evidence``."""
+    summary: dict[str, Any]
+    """What ``mine.json`` holds."""
+
+
+def mine_pairs(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path) -> Mined:
+    """Choose the pairs of a window; ``finished`` is as in ``look``."""
     evidence = look(engine, inputs, settings, finished)
     selection = select(evidence.scored, evidence.opinions, evidence.summary["thresholds"]["novelty"], settings.mining)
     mined = _mined(evidence.scored, evidence.opinions, selection)
@@ -118,7 +134,7 @@ def mine_pairs(
         "duplicates": selection.duplicates,
         "by_agent": _by_agent(evidence.opinions, mined, [*AGENTS, *settings.mining.agents]),
     }
-    return mined, summary
+    return Mined(mined, evidence.clicks, summary)
 
 
 def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path) -> Evidence:
@@ -166,7 +182,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
         "click_model": fitted.summary,
         "champion": model.version,
     }
-    return Evidence(scored, opinions, summary)
+    return Evidence(scored, opinions, cascade.estimates(counts, fitted, settings.clicks), summary)
 
 
 def read_tests(engine: BaseBackend, tests: Path) -> ibis.Table:

@@ -13,7 +13,7 @@ import pytest
 
 from serm import contracts
 from serm.judging import annotate
-from serm.settings import CycleSettings, JudgingSettings, Settings
+from serm.settings import ClickSettings, CycleSettings, JudgingSettings, Settings
 from serm.worlds import pools
 from serm.worlds.emoji import EmojiWorld
 
@@ -33,7 +33,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     documents = contracts.read(path / "documents", contracts.DOCUMENTS)
     here = documents.filter(pc.is_in(documents["locale"], pa.array(LOCALES)))
     contracts.write(here, path / "validated" / "documents", contracts.DOCUMENTS)
-    contracts.write(one_search(documents), path / "validated" / "impressions", contracts.IMPRESSIONS)
+    contracts.write(one_search(documents), path / "mined" / "click_estimates", contracts.CLICK_ESTIMATES)
     seed = contracts.read(path / "state" / "judgments", contracts.JUDGMENTS)
     live = world.live_queries(0, "train")
     others = live[np.isin(world.truth.locales[live], LOCALES)][::150][:6]
@@ -52,12 +52,12 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
 
 
 def one_search(documents: pa.Table) -> pa.Table:
-    """A log in which users saw too little to say anything."""
-    named = dict.fromkeys(("query_id", "session_id", "user_id", "query"), "one")
-    when = {"event_time": datetime(2017, 1, 1, tzinfo=UTC), "position": 1, "clicked": True, "negative_feedback": False}
-    absent = dict.fromkeys(("dwell_seconds", "score", "model_version", "variant"))
-    row = {**named, **when, **absent, **documents.select(["doc_id", "locale"]).slice(0, 1).to_pylist()[0]}
-    return pa.Table.from_pylist([row], contracts.IMPRESSIONS)
+    """What users did who saw too little to say anything."""
+    counts = {"impressions": 1, "clicks": 1, "satisfied": 0, "disliked": 0}
+    fitted = dict.fromkeys(("attractiveness", "standard_error", "relevance", "relevance_error"), 0.5)
+    seen = documents.select(["doc_id", "locale"]).slice(0, 1).to_pylist()[0]
+    row = {"query": "one", **seen, **counts, **fitted, "settings": ClickSettings().model_dump_json()}
+    return pa.Table.from_pylist([row], contracts.CLICK_ESTIMATES)
 
 
 def test_two_runs_give_the_same_bytes(annotated: tuple[Path, Path, Settings]) -> None:

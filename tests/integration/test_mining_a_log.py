@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 from sklearn.feature_extraction.text import HashingVectorizer
 
+import serm
 from serm import contracts, mining, relevance
 from serm import engine as engines
 from serm.errors import UserError
@@ -130,7 +131,8 @@ def mined(world: dict[str, pa.Table], **mining_settings: Any) -> tuple[pa.Table,
     chosen = settings(**mining_settings)
     inputs = Inputs(**tables, model=StandIn(), document_text=lambda title, _: title)
     with engines.connect(chosen.engine) as engine, tempfile.TemporaryDirectory() as finished:
-        return mine_pairs(engine, inputs, chosen, Path(finished))
+        found = mine_pairs(engine, inputs, chosen, Path(finished))
+        return found.pairs, found.summary
 
 
 def named_by(pairs: pa.Table, agent: str) -> list[bool]:
@@ -303,3 +305,11 @@ def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, 
     cascade = json.loads((outs[0] / "mine.json").read_text())["cascade"]
     assert cascade["scored"] == 120 + cascade["unseen"]
     assert not list(tmp_path.glob("*.scored"))  # what a crash would have left
+
+    estimates = contracts.read(outs[0] / "click_estimates", contracts.CLICK_ESTIMATES)
+    log = world["impressions"]
+    fitted = serm.fit_clicks(log).sort_by([(name, "ascending") for name in ("query", "locale", "doc_id")])
+    assert estimates.select(fitted.column_names).to_pydict() == fitted.to_pydict()
+    satisfied = pc.fill_null(pc.greater_equal(log["dwell_seconds"], 30), False)
+    assert sum(estimates["satisfied"].to_pylist()) == pc.sum(satisfied).as_py() > 0
+    assert set(estimates["settings"].to_pylist()) == {settings().clicks.model_dump_json()}

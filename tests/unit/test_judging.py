@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from judging_world import (
     content,
     run,
     seed_rows,
-    write_impressions,
+    settings_of,
+    write_clicks,
     write_judgments,
     write_mined,
 )
@@ -27,12 +29,13 @@ from sklearn.metrics import cohen_kappa_score
 
 from serm import contracts
 from serm.errors import UserError
+from serm.judging import annotate
 from serm.judging.agreement import confident, dawid_skene, mace, unanimous
 from serm.judging.evidence.lexical import LexicalEvidence
 from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes, majority_vote
 from serm.judging.seed import held_out
 from serm.judging.trust import measure
-from serm.settings import JudgingSettings
+from serm.settings import ClickSettings, JudgingSettings
 
 
 @pytest.fixture
@@ -187,7 +190,7 @@ def pairs(query: str, titles: list[str]) -> Pairs:
 def test_what_users_did_is_a_judge_of_the_pairs_that_they_saw(world: Path) -> None:
     assert "users" not in json.loads((run(world) / "annotate.json").read_text())["judges"]  # each pair was seen once
     shown = [*QUERIES[:9], "green"]
-    write_impressions(world, shown, searches=200)
+    write_clicks(world, shown, searches=200)
     out = run(world)
     panel = json.loads((out / "annotate.json").read_text())
     votes = contracts.read(out / "votes", contracts.VOTES).to_pandas()
@@ -197,6 +200,28 @@ def test_what_users_did_is_a_judge_of_the_pairs_that_they_saw(world: Path) -> No
     assert of_users.loc["pet"]["grade"].isna().all()
     assert of_users.loc["green"]["grade"].idxmax() == "en-4"  # the green car, for one who asks for green
     assert "clicks in 200 impressions" in of_users.loc["green"]["rationale"].iloc[0]
+
+
+def test_what_users_did_is_read_from_the_miner_and_its_click_settings_make_the_version(world: Path) -> None:
+    """No log is there, and the sections of params.yaml that fit click models say nothing here."""
+    assert not (world / "validated" / "impressions").exists()
+    write_clicks(world, QUERIES, searches=20)
+    path = world / "mined" / "click_estimates"
+    estimates = contracts.read(path, contracts.CLICK_ESTIMATES)
+    first = json.loads((run(world) / "annotate.json").read_text())
+    assert "users" in first["judges"]
+    settings = settings_of(2).model_copy(update={"clicks": ClickSettings(model="pbm")})
+    annotate(*(world / name for name in ("mined", "validated", "judgments", "knowledge")), world / "again", settings)
+    assert content(world / "again") == content(world / "out")
+    other = pa.array([ClickSettings(model="pbm").model_dump_json()] * estimates.num_rows)
+    changed = estimates.set_column(estimates.column_names.index("settings"), "settings", other)
+    contracts.write(changed, path, contracts.CLICK_ESTIMATES)
+    second = json.loads((run(world) / "annotate.json").read_text())
+    assert second["panel_version"] != first["panel_version"]
+    assert second["judges"] == first["judges"]
+    shutil.rmtree(path)
+    with pytest.raises(UserError, match=r"click_estimates: no Parquet files there.*run the step before"):
+        run(world)
 
 
 def test_a_judge_without_evidence_is_silent_and_one_that_fails_is_not() -> None:

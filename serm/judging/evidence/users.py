@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import ibis
 import numpy as np
+import pyarrow as pa
 
-from serm import clicks, contracts
-from serm import engine as engines
 from serm.judging.evidence.found import Found
 from serm.judging.judge import Pairs
-from serm.settings import Settings
 
 MIN_IMPRESSIONS = 5
 """A pair shown less often says nothing."""
@@ -22,42 +17,26 @@ class UserEvidence:
 
     name = "users"
 
-    def __init__(self, impressions: Path, wanted: Pairs, settings: Settings) -> None:
-        """Fit the click model to the window's IMPRESSIONS, and keep what it says of the ``wanted`` pairs.
-
-        Raises:
-            UserError: there is no such dataset, or nothing in it.
-        """
-        with engines.connect(settings.engine) as engine:
-            log = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
-            satisfied = log.clicked & (log.dwell_seconds >= clicks.SATISFIED_SECONDS)
-            counted = clicks.count(log, satisfied=satisfied.sum(), disliked=log.negative_feedback.sum())
-            counts = engine.create_table("user_counts", counted, temp=True)
-            numbers = clicks.ClickCounts.read(counts)
-            numbered = engines.hold(engine, "user_rows", clicks.number(log, counts))
-            model = clicks.fit(numbered, numbers, settings.clicks)
-            sums = {name: counts[name].sum() for name in ("impressions", "clicks", "satisfied", "disliked")}
-            asked = ibis.memtable(dict(zip(clicks.PAIR, (wanted.queries, wanted.locales, wanted.doc_ids), strict=True)))
-            shown_pairs = counts.group_by("pair", *clicks.PAIR).aggregate(**sums)
-            pairs = shown_pairs.semi_join(asked, clicks.PAIR).order_by("pair").to_pyarrow()
-        keys = zip(*(pairs[name].to_pylist() for name in clicks.PAIR), strict=True)
+    def __init__(self, estimates: pa.Table) -> None:
+        """Take what the miner's click model says of the pairs (CLICK_ESTIMATES)."""
+        keys = zip(*(estimates[name].to_pylist() for name in ("query", "locale", "doc_id")), strict=True)
         self._rows = {key: row for row, key in enumerate(keys)}
-        shown, clicked, satisfied_clicks, dislikes = (
-            pairs[name].fill_null(0).to_numpy().astype(np.float64)
-            for name in ("impressions", "clicks", "satisfied", "disliked")
+        shown, clicked, satisfied, disliked = (
+            estimates[name].to_numpy().astype(np.float64) for name in ("impressions", "clicks", "satisfied", "disliked")
+        )
+        attractiveness, error, relevance = (
+            estimates[name].to_numpy() for name in ("attractiveness", "standard_error", "relevance")
         )
         self._shown, self._clicked = shown, clicked
-        numbers_of = pairs["pair"].to_numpy()
-        attractiveness, error = model.attractiveness[numbers_of], model.standard_error[numbers_of]
         self._attractiveness, self._error = attractiveness, error
         self._features = np.stack(
             [
                 np.log(attractiveness / (1 - attractiveness)),
                 attractiveness - error,
                 attractiveness + error,
-                model.relevance[numbers_of],
-                (satisfied_clicks + 0.5) / (clicked + 1),
-                (dislikes + 0.5) / (shown + 1),
+                relevance,
+                (satisfied + 0.5) / (clicked + 1),
+                (disliked + 0.5) / (shown + 1),
                 np.log1p(shown),
             ],
             axis=1,
