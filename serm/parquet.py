@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as kinds
 
 from serm.atomic import recover
-from serm.errors import UserError
+from serm.errors import UserError, os_fault
 from serm.files import data_files
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def data_file(path: Path, schema: pa.Schema, constants: Mapping[str, Any]) -> Da
     """
     with undamaged(path), pa.OSFile(str(path)) as source:
         metadata = pq.read_metadata(source)
-        found = _stored(metadata)
+        found, names = _stored(metadata), metadata.schema.to_arrow_schema().names
     for name in schema.names:
-        if len(alike := [other for other in metadata.schema.to_arrow_schema().names if other.lower() == name]) > 1:
+        if len(alike := [other for other in names if other.lower() == name]) > 1:
             raise UserError(f"{path}: columns {', '.join(map(repr, alike))} are one to an engine; leave one.")
     found_here = {name: kind for name, kind in found.items() if name in schema.names}
     for name, kind in found_here.items():
@@ -105,6 +105,8 @@ def undamaged(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, OSError) and (told := os_fault(error, path)):
+            raise told from error
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not readable as Parquet ({reason}); bring an undamaged copy.") from error
 

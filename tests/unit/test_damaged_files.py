@@ -122,3 +122,23 @@ def test_a_dataset_that_cannot_be_written_leaves_the_earlier_one(
     with pytest.raises(UserError, match="log: No space left on device; free some space"):
         contracts.write(make_impressions(searches=2), tmp_path / "log", contracts.IMPRESSIONS)
     assert contracts.read(tmp_path / "log", contracts.IMPRESSIONS).num_rows == 5
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(13, "Permission denied"), "Permission denied; allow it, or give another path"),
+        (OSError(5, "Input/output error"), "Input/output error; look at the disk"),
+    ],
+)
+def test_a_file_that_the_system_does_not_give_is_no_damaged_one(
+    error: OSError, words: str, make_impressions: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contracts.write(make_impressions(searches=1), tmp_path / "log", contracts.IMPRESSIONS)
+
+    def refuse(_: str) -> None:  # root may read what has no permissions
+        raise error
+
+    monkeypatch.setattr(pa, "OSFile", refuse)
+    with pytest.raises(UserError, match=f"log/part-0.parquet: {words}"):
+        contracts.read(tmp_path / "log", contracts.IMPRESSIONS)
