@@ -38,7 +38,7 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
         requests = replay.sample(validated, settings)
         if not requests:
             raise UserError(f"{validated / 'impressions'}: no requests to replay; check the window in params.yaml.")
-        answers = replay.replay(ready(), requests)
+        answers = replay.replay(ready(), requests, settings.serving.concurrency)
     errors = [f"{name}: {answer.error}" for name, all_of_it in answers.items() for answer in all_of_it if answer.error]
     if errors:
         raise UserError(f"{len(errors)} of {2 * len(requests)} replayed requests failed; the first, {errors[0]}")

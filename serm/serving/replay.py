@@ -20,8 +20,6 @@ from serm.rollout.split import Variant, variant
 from serm.settings import Settings
 
 VARIANTS: tuple[Variant, ...] = ("champion", "challenger")
-CONCURRENCY = 4
-"""Requests in flight at once."""
 PART_BYTES = 4_000_000
 """Of texts in one body; a request with more is sent in parts."""
 BUSY_SECONDS = 120.0
@@ -78,10 +76,10 @@ def sample(validated: Path, settings: Settings) -> list[Request]:
     ]
 
 
-def replay(client: httpx.Client, requests: Sequence[Request]) -> dict[str, list[Answer]]:
-    """Send each request to both variants, at most ``CONCURRENCY`` at once; answers are in the requests' order."""
+def replay(client: httpx.Client, requests: Sequence[Request], concurrency: int) -> dict[str, list[Answer]]:
+    """Send each request to both variants, at most ``concurrency`` at once; answers are in the requests' order."""
     sends = [(name, request) for request in requests for name in VARIANTS]
-    with ThreadPoolExecutor(CONCURRENCY) as pool:
+    with ThreadPoolExecutor(concurrency) as pool:
         answers = list(pool.map(lambda one: send(client, *one), sends))
     return {name: answers[number :: len(VARIANTS)] for number, name in enumerate(VARIANTS)}
 
@@ -92,7 +90,7 @@ def summarise(
     """Return what the replay showed, for deploy.json.
 
     ``variants``: for each, the requests of its users (``served``) and of the other's (``shadow``), errors, latency in
-    milliseconds over both (with ``CONCURRENCY`` in flight) and the mean score. ``top1_agreement``: the share of
+    milliseconds over both (with ``serving.concurrency`` in flight) and the mean score. ``top1_agreement``: the share of
     requests, answered by both, whose best document is the same (null without any).
     """
     served = [variant(request.user_id, experiment, percent) for request in requests]

@@ -23,6 +23,8 @@ class ServingSettings(Section):
     """Where KServe finds the champion that the cycle's challenger is compared with."""
     requests: Count = 40
     """Requests of the window's users that the local canary answers (simulated users in the demo)."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 4
+    """Of those requests, in flight at once; the latency that ``max_p95_ms`` bounds is measured under it."""
     seed: Seed = 29
     """Draws those requests."""
     max_p95_ms: Positive = 5000.0
