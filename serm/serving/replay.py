@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from serm import contracts, engine
+from serm.pairs.documents import with_documents
 from serm.relevance.interface import MAX_CHARACTERS, document_text, readable
 from serm.rollout.split import Variant, variant
 from serm.settings import Settings
@@ -55,13 +56,12 @@ def sample(validated: Path, settings: Settings) -> list[Request]:
     with engine.connect(settings.engine) as connection:
         shown = contracts.scan(connection, validated / "impressions", contracts.IMPRESSIONS)
         documents = contracts.scan(connection, validated / "documents", contracts.DOCUMENTS)
-        shown = shown.semi_join(documents, "doc_id")
+        shown = with_documents(shown, documents)
         drawn = shown.select("query_id").distinct()
         place = (drawn.query_id + f" {serving.seed}").hexdigest("md5")
         drawn = drawn.order_by([place, drawn.query_id]).limit(serving.requests)
         rows = (
-            shown.semi_join(drawn, "query_id")
-            .join(documents.select("doc_id", "title", "body"), "doc_id")
+            with_documents(shown.semi_join(drawn, "query_id"), documents, ("title", "body"))
             .order_by(["query_id", "position", "doc_id"])
             .select("query_id", "user_id", "query", "title", "body")
             .to_pyarrow()

@@ -7,6 +7,7 @@ import json
 import socket
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 from judging_world import NAMES, build, run
 from starlette.testclient import TestClient
@@ -55,6 +56,18 @@ def test_a_grade_is_kept_at_once_and_only_then_tells_the_judges(made: Path) -> N
     (row,) = contracts.read(made / "reviewed", contracts.JUDGMENTS).to_pylist()
     assert (row["query"], row["locale"], row["doc_id"]) == secret.key
     assert (row["grade"], row["source"], row["rationale"], row["cycle"]) == (2, "human", "a cat, yes", 2)
+
+
+def test_a_pair_whose_document_is_gone_leaves_the_queue(made: Path, caplog: pytest.LogCaptureFixture) -> None:
+    queued = list(reviews(made).items)
+    gone = queued[0][2]
+    path = made / "validated" / "documents"
+    documents = contracts.read(path, contracts.DOCUMENTS)
+    contracts.write(documents.filter(pc.not_equal(documents["doc_id"], gone)), path, contracts.DOCUMENTS)
+    assert list(reviews(made).items) == [key for key in queued if key[2] != gone]
+    assert f"such as doc_id {gone!r}" in caplog.text
+    contracts.write(documents, path, contracts.DOCUMENTS)
+    assert list(reviews(made).items) == queued
 
 
 def test_undo_and_skip(made: Path) -> None:

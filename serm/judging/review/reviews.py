@@ -19,9 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serm import contracts
+from serm import engine as engines
 from serm.atomic import replace_directory, write_text
 from serm.contracts import Grade
 from serm.errors import UserError
+from serm.pairs.documents import join
+from serm.settings import EngineSettings
 
 Key = tuple[str, str, str]
 """Query, locale, document."""
@@ -93,8 +96,10 @@ class Reviews:
     def __init__(self, annotated: Path, validated: Path, out: Path) -> None:
         """Read what ``annotate`` sent to review, the documents, and the human judgments so far.
 
+        Pairs whose document is gone are retired: nobody can grade them.
+
         Raises:
-            UserError: a dataset is missing.
+            UserError: a dataset is missing, or no document of the queue is in the catalogue.
         """
         self.out = out
         self.items = {item.key: item for item in _items(annotated, validated)}
@@ -296,16 +301,15 @@ def _items(annotated: Path, validated: Path) -> Iterable[Item]:
     review = contracts.read(annotated / "review", contracts.REVIEW)
     order = [("priority", "descending"), *((name, "ascending") for name in ("locale", "query", "doc_id"))]
     review = review.sort_by(order)
-    documents = contracts.read(validated / "documents", contracts.DOCUMENTS)
-    shown = documents.filter(pc.is_in(documents["doc_id"], review["doc_id"].combine_chunks()))
-    bodies = dict(zip(shown["doc_id"].to_pylist(), shown["body"].to_pylist(), strict=True))
+    with engines.duckdb(EngineSettings()) as engine:
+        joined = join(engine, review, annotated / "review", validated / "documents", ("body",))
     evidence = _evidence(annotated)
-    for row in review.to_pylist():
+    for row in joined.pairs.to_pylist():
         key = (row["query"], row["locale"], row["doc_id"])
         yield Item(
             key=key,
             title=row["title"],
-            body=bodies.get(row["doc_id"], ""),
+            body=row["body"],
             priority=row["priority"],
             evidence=evidence.get(key, []),
             reason=row["reason"],
