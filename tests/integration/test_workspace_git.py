@@ -79,7 +79,7 @@ def test_a_refused_publish_or_record_changes_nothing(workspace):
     (root / "cycle/mine/mine.json").unlink()
     next_cycle(workspace)
     before = everything(workspace)
-    with pytest.raises(UserError, match=r"mining\.json: cannot be read .* run `serm mine` again"):
+    with pytest.raises(UserError, match=r"mine\.json: cannot be read .* run `serm mine` again"):
         publish(root, outputs(workspace), params(workspace))
     with pytest.raises(UserError, match="cycle-0002 is not published"):
         advance(root, params(workspace))
