@@ -109,7 +109,7 @@ def write_clicks(world: Path, queries: Sequence[str], searches: int) -> None:
             )
     log, settings = ibis.memtable(pa.Table.from_pylist(rows, contracts.IMPRESSIONS)), settings_of(2)
     with engines.connect(settings.engine) as engine:
-        counts = engines.hold(engine, "counts", candidates.count(log, "", settings.cycle.middle))
+        counts = engines.hold(engine, "counts", candidates.count(log, "", settings.cycle.middle, 30.0))
         model = clicks.fit(clicks.number(log, counts), clicks.ClickCounts.read(counts), settings.clicks)
         estimates = engine.to_pyarrow(candidates.estimates(counts, model, settings.clicks))
     contracts.write(estimates, world / "mined" / "click_estimates", contracts.CLICK_ESTIMATES)

@@ -15,14 +15,13 @@ knows what happens after the click, attractiveness * satisfaction. docs/click-mo
 """
 
 from serm.clicks.choice import MODELS, Estimates, fit
-from serm.clicks.counts import PAIR, SATISFIED_SECONDS, ClickCounts, count
+from serm.clicks.counts import PAIR, ClickCounts, count
 from serm.clicks.model import ClickModel
 from serm.clicks.pages import number
 
 __all__ = [
     "MODELS",
     "PAIR",
-    "SATISFIED_SECONDS",
     "ClickCounts",
     "ClickModel",
     "Estimates",

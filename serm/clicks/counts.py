@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 #: The columns that name a pair. The same document may answer a query differently in another locale.
 PAIR = ("query", "locale", "doc_id")
-#: The usual mark of a satisfied click, in seconds of dwell time (Fox et al., "Evaluating implicit measures to improve
-#: web search", TOIS 2005).
-SATISFIED_SECONDS = 30.0
 
 
 def count(impressions: ibis.Table, **aggregates: Scalar) -> ibis.Table:

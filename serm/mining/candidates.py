@@ -30,20 +30,20 @@ _MILLION = 1_000_000
 _COUNTED = ("impressions", "clicks", "negatives", "engagement", "weight")
 
 
-def count(impressions: ibis.Table, version: str, middle: datetime) -> ibis.Table:
+def count(impressions: ibis.Table, version: str, middle: datetime, satisfied_seconds: float) -> ibis.Table:
     """Reduce impressions to ``clicks.count``'s rows with what the agents need, in one pass over the log.
 
-    Adds negatives (impressions with negative feedback), satisfied (clicks of 30 s or more), engaged (the sum over
-    clicks of dwell / (dwell + 30 s), half for one that just satisfies; in whole millionths, because integers add up
-    alike in any order), logged (the score that the model ``version`` gave, null if it gave none) and late (impressions
-    from ``middle`` on).
+    Adds negatives (impressions with negative feedback), satisfied (clicks of ``satisfied_seconds`` or more), engaged
+    (the sum over clicks of dwell / (dwell + satisfied_seconds), half for one that just satisfies; in whole millionths,
+    because integers add up alike in any order), logged (the score that the model ``version`` gave, null if it gave
+    none) and late (impressions from ``middle`` on).
     """
     dwell = impressions.dwell_seconds
-    engaged = (dwell / (dwell + clicks.SATISFIED_SECONDS) * _MILLION).round().cast("int64")
+    engaged = (dwell / (dwell + satisfied_seconds) * _MILLION).round().cast("int64")
     return clicks.count(
         impressions,
         negatives=impressions.negative_feedback.sum(),
-        satisfied=(impressions.clicked & (dwell >= clicks.SATISFIED_SECONDS)).sum(),
+        satisfied=(impressions.clicked & (dwell >= satisfied_seconds)).sum(),
         engaged=engaged.sum(where=impressions.clicked),
         logged=impressions.score.max(where=impressions.model_version == version),
         late=(impressions.event_time >= middle).sum(),

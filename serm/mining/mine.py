@@ -145,7 +145,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     options, model = settings.mining, inputs.model
     agents = seated(options)
     # Temporary tables, which go with the engine: the log is read once.
-    counted = cascade.count(inputs.impressions, model.version, settings.cycle.middle)
+    counted = cascade.count(inputs.impressions, model.version, settings.cycle.middle, settings.clicks.satisfied_seconds)
     counts = engine.create_table("click_counts", counted, temp=True)
     numbers = clicks.ClickCounts.read(counts)
     numbered = engines.hold(engine, "page_rows", clicks.number(inputs.impressions, counts))

@@ -20,6 +20,9 @@ class ClickSettings(Section):
     (``sdbn``), or one of ``models``; ``auto`` takes the one of all with the lowest perplexity on held-out pages."""
     models: RegisteredNames = ()
     """Click models of other packages (entry points of ``serm.click_models``)."""
+    satisfied_seconds: Positive = 30.0
+    """Dwell time from which a click counts as satisfied, and at which engagement is a half. 30 seconds is the usual
+    mark (Fox et al., "Evaluating implicit measures to improve web search", TOIS 2005)."""
     iterations: Count = 50
     """Of EM, at most."""
     tolerance: Annotated[float, Field(gt=0, le=1)] = 1e-5

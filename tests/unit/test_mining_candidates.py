@@ -44,7 +44,7 @@ def judgments(*keys: tuple[str, str, str]) -> ibis.Table:
 def described(
     shown: ibis.Table, judged: ibis.Table, emerging: dict[tuple[str, str], float] | None = None
 ) -> dict[tuple[str, str, str], dict[str, Any]]:
-    counts = candidates.count(shown, "v1", MIDDLE)
+    counts = candidates.count(shown, "v1", MIDDLE, 30.0)
     numbers = clicks.ClickCounts.read(counts)
     model = clicks.fit(clicks.number(shown, counts), numbers, ClickSettings())
     new = [(*query, novelty) for query, novelty in (emerging or {}).items()]
@@ -62,6 +62,15 @@ def test_engagement_weighs_dwell_and_counts_dislikes_as_none() -> None:
     assert rows["cat", "en", "a"]["engagement"] == pytest.approx((0.5 + 0.9) / 3)
     assert rows["cat", "en", "b"]["engagement"] == pytest.approx(0.5 / 3)
     assert (rows["cat", "en", "a"]["clicks"], rows["cat", "en", "a"]["impressions"]) == (2, 3)
+
+
+def test_a_site_says_how_long_its_users_stay_where_they_are_satisfied() -> None:
+    long, short = {"clicked": True, "dwell_seconds": 270.0}, {"doc_id": "b", "clicked": True, "dwell_seconds": 30.0}
+    counts = candidates.count(impressions(long, short), "v1", MIDDLE, 270.0).to_pyarrow().to_pylist()
+    assert {row["doc_id"]: (row["satisfied"], row["engaged"]) for row in counts} == {
+        "a": (1, 500_000),
+        "b": (0, 100_000),
+    }
 
 
 def test_f_is_taken_from_the_log_only_where_the_champion_served() -> None:
