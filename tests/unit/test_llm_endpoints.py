@@ -227,9 +227,9 @@ def test_a_ledger_that_cannot_be_written_ends_the_run_with_its_reason(world: Pat
     with FakeLLM(true_grade) as fake:
 
         def says(_: Json, __: Json) -> None:
-            if len(fake.log) == 5:
+            if len(fake.log) >= 5:  # several requests may come at once
                 with sqlite3.connect(world / "ledger.sqlite", timeout=20) as other:
-                    other.execute("DROP TABLE answers")
+                    other.execute("DROP TABLE IF EXISTS answers")
 
         fake.says = says
         with pytest.raises(UserError, match=r"ledger.sqlite: the ledger cannot be (written|read) \(.*no such table"):
