@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from serm.errors import UserError
 from serm.settings import ClickSettings, EngineSettings, EvaluationSettings, Settings, load
-from serm.settings.evaluation import GateSettings
+from serm.settings.section import Section
 from serm.step import Figures
 from serm.steps import TABLE, Step
 from serm.workspace import layout
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Table = TypeVar("Table", pa.Table, "pd.DataFrame")
+OfSection = TypeVar("OfSection", bound=Section)
 
 
 def score(model: Path | str, pairs: Table) -> Table:
@@ -106,7 +108,7 @@ def compare(judged: Table, cutoffs: Sequence[int] = (1, 10), permutations: int =
     numbered = spread.append_column("number", pa.array(range(spread.num_rows), pa.int64()))
     rows = table.join(numbered, key, join_type="inner")
     number, grade = (rows[name].to_numpy().astype(np.int64) for name in ("number", "grade"))
-    settings = EvaluationSettings(cutoffs=tuple(cutoffs), gate=GateSettings(cutoff=cutoffs[0]), seed=seed)
+    settings = _section(EvaluationSettings, cutoffs=tuple(cutoffs), gate={"cutoff": cutoffs[0]}, seed=seed)
     champion, challenger = (
         measures.measure(number, grade, rows[name].to_numpy().astype(np.float64), settings)
         for name in ("champion", "challenger")
@@ -164,7 +166,7 @@ def fit_clicks(log: Table, model: str = "auto") -> Table:
         counts = engines.hold(engine, "api_counts", clicks.count(impressions))
         numbers = clicks.ClickCounts.read(counts)
         numbered = engines.hold(engine, "api_pages", clicks.number(impressions, counts))
-        fitted = clicks.fit(numbered, numbers, ClickSettings.model_validate({"model": model}))
+        fitted = clicks.fit(numbered, numbers, _section(ClickSettings, model=model))
         shown = counts.group_by(*clicks.PAIR, "pair").aggregate(
             impressions=counts.impressions.sum(), clicks=counts.clicks.sum()
         )
@@ -174,6 +176,13 @@ def fit_clicks(log: Table, model: str = "auto") -> Table:
     if "locale" not in _columns(log):
         pairs = pairs.drop_columns(["locale"])
     return _as_given(pairs.replace_schema_metadata({"click_model": fitted.summary["model"]}), log)
+
+
+def _section(section: type[OfSection], **given: object) -> OfSection:
+    try:
+        return section.model_validate(given)
+    except ValidationError as error:
+        raise UserError("; ".join(problem["msg"] for problem in error.errors(include_url=False)) + ".") from error
 
 
 def _columns(given: pa.Table | pd.DataFrame) -> list[str]:

@@ -21,6 +21,8 @@ from serm.errors import UserError
 from serm.steps import TABLE
 from serm.workspace import layout
 
+CLICKS = pa.table({"query_id": ["p"], "query": ["a"], "doc_id": ["d"], "position": [1], "clicked": [True]})
+JUDGED = pa.table({"query": ["a", "a"], "grade": [1, 2], "champion": [0.0, 1.0], "challenger": [0.0, 1.0]})
 HEAVY = {"torch", "kfp", "pandas", "duckdb", "ibis", "pyarrow", "numpy"}
 
 
@@ -103,6 +105,8 @@ def test_a_comparison_of_equals_finds_nothing() -> None:
             "no query has documents of different grades",
         ),
         (lambda: serm.fit_clicks(pd.DataFrame({"query": ["a"]})), "query_id, doc_id, position, clicked is missing"),
+        (lambda: serm.fit_clicks(CLICKS, "pmb"), "model 'pmb' is none of auto, pbm"),
+        (lambda: serm.compare(JUDGED, cutoffs=[0]), "greater than or equal to 1"),
         (lambda: serm.score("nowhere", pa.table({"title": ["a"]})), "query is missing"),
     ],
 )
