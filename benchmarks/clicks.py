@@ -81,7 +81,7 @@ def engine_seconds(folder: Path) -> dict[str, Any]:
     """Return how long the engine takes to aggregate the log, and how many different pages it finds."""
     from serm import clicks
     from serm import engine as engines
-    from serm.clicks.pages import aggregate, read
+    from serm.clicks.pages import aggregate, read_pages
     from serm.settings import EngineSettings
 
     with engines.connect(EngineSettings(threads=2, memory_gb=3)) as engine:
@@ -89,7 +89,7 @@ def engine_seconds(folder: Path) -> dict[str, Any]:
         log = engine.read_parquet(folder / "log.parquet")
         counts = engines.hold(engine, "counts", clicks.count(log))
         numbered = engines.hold(engine, "page_rows", clicks.number(log, counts))
-        pages, _, _ = read(aggregate(numbered), 1, RANKS)
+        pages, _, _ = read_pages(aggregate(numbered), 1, RANKS)
         return {"seconds": round(time.perf_counter() - start, 2), "different_pages": len(pages.seen)}
 
 

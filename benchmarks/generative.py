@@ -26,7 +26,7 @@ from serm.evaluation.measures import ndcg
 from serm.evaluation.significance import bootstrap_interval
 from serm.relevance.generative import GenerativeModel
 from serm.settings import Settings
-from serm.training.examples import Examples, read
+from serm.training.examples import Examples, read_known
 from serm.training.fit import fine_tune, reproducible
 from serm.training.generative import GenerativeTask
 from serm.worlds import pools
@@ -96,7 +96,7 @@ def _examples(options: argparse.Namespace, settings: Settings) -> tuple[Examples
         contracts.write(world.documents(1), path / "documents", contracts.DOCUMENTS)
         contracts.write(pools.seed(world, pools.LETTERS), path / "seed", contracts.JUDGMENTS)
         with engines.connect(settings.engine) as engine:
-            known = read(engine, path / "seed", path / "documents", settings.training).examples
+            known = read_known(engine, path / "seed", path / "documents", settings.training).examples
     known = known[known.locales == options.locale]
     generator = np.random.default_rng(options.seed)
     part = generator.choice(3, known.groups().max() + 1, p=(0.6, 0.2, 0.2))[known.groups()]

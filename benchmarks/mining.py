@@ -29,7 +29,7 @@ from serm import contracts, release, relevance, stream, training, validation
 from serm import engine as engines
 from serm.atomic import write_json
 from serm.mining.agents import AGENTS
-from serm.mining.mine import Evidence, Inputs, look, read_tests
+from serm.mining.mine import Inputs, Scored, look, read_tests
 from serm.mining.selection import select
 from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
@@ -53,7 +53,7 @@ def window(emoji: EmojiStream) -> Settings:
     return settings
 
 
-def evidence_of(workspace: Path, settings: Settings) -> tuple[Evidence, pa.Table]:
+def evidence_of(workspace: Path, settings: Settings) -> tuple[Scored, pa.Table]:
     """Return what the miner knows of the window (it does not see the truth), and all that it could mine.
 
     Those are the shown candidates, and after them the scored pairs that nobody was shown.
@@ -92,7 +92,7 @@ def truth_of(pairs: pa.Table, world: EmojiWorld) -> np.ndarray:
     return world.truth.lookup(*(pairs[name].combine_chunks() for name in KEY))
 
 
-def selections(evidence: Evidence, candidates: pa.Table, settings: Settings, budget: int) -> dict[str, np.ndarray]:
+def selections(evidence: Scored, candidates: pa.Table, settings: Settings, budget: int) -> dict[str, np.ndarray]:
     """Return the numbers of the pairs that each way of choosing mines at one budget."""
     options = settings.mining.model_copy(update={"budget": budget})
     named_by = np.array(evidence.opinions["agent"].to_pylist())

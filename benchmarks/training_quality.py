@@ -23,7 +23,7 @@ from serm.evaluation.overlap import share_token
 from serm.evaluation.significance import bootstrap_interval
 from serm.pairs.bm25 import BM25
 from serm.relevance import Encoder, RelevanceModel, document_text
-from serm.relevance.model import Pairs
+from serm.relevance.model import EncodedPairs
 from serm.settings import TrainingSettings
 from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.fit import fine_tune, reproducible
@@ -150,7 +150,7 @@ def score_all(
     return scores
 
 
-def fit(model: RelevanceModel, pairs: Pairs, judged: Judged, options: TrainingSettings) -> None:
+def fit(model: RelevanceModel, pairs: EncodedPairs, judged: Judged, options: TrainingSettings) -> None:
     """Train ``model`` as SERM's bootstrap does."""
     with reproducible(options):
         task = CrossEncoderTask(model, pairs, as_targets(judged), options)
@@ -164,13 +164,13 @@ def as_targets(judged: Judged) -> Targets:
     return Targets(torch.from_numpy(judged.grades), torch.ones(len(judged)), groups)
 
 
-def subset(pairs: Pairs, rows: np.ndarray) -> Pairs:
+def subset(pairs: EncodedPairs, rows: np.ndarray) -> EncodedPairs:
     """Return the ``rows`` of ``pairs``; what was encoded is shared."""
     chosen = {"query_rows": pairs.query_rows[rows], "document_rows": pairs.document_rows[rows]}
     return replace(pairs, cosines=pairs.cosines[rows], **chosen)
 
 
-def without_cosine(pairs: Pairs) -> Pairs:
+def without_cosine(pairs: EncodedPairs) -> EncodedPairs:
     """The residual is off: the model has nothing but what the joint layers learn."""
     return replace(pairs, cosines=torch.zeros_like(pairs.cosines))
 

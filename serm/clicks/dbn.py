@@ -77,7 +77,7 @@ class DynamicBayesianNetwork(ClickModel):
         As in the position-based model, how users browse (here ``continuation``, with the prior Beta(2, 2)) is fitted
         first, with the pairs all but free, and then held while the pairs are fitted with their priors.
         """
-        evidence = Evidence.of(pages)
+        evidence = Statistics.of(pages)
         a, s, continuation, trace = _climb(evidence, _FIRST_GUESS, (FREE, FREE), settings, learn_continuation=True)
         expected = _expect(evidence, a, s, continuation)
         clicked_on = expected.contented + expected.returned + evidence.returned
@@ -97,9 +97,9 @@ class DynamicBayesianNetwork(ClickModel):
 
     def for_pairs_of(self, pages: Pages, settings: ClickSettings) -> Self:
         """Return the model whose users browse alike, with the pairs of ``pages`` fitted."""
-        return self._with_pairs(Evidence.of(pages), settings)
+        return self._with_pairs(Statistics.of(pages), settings)
 
-    def _with_pairs(self, evidence: Evidence, settings: ClickSettings) -> Self:
+    def _with_pairs(self, evidence: Statistics, settings: ClickSettings) -> Self:
         priors = self.prior, self.satisfaction_prior
         a, s, _, trace = _climb(evidence, self.continuation, priors, settings, learn_continuation=False)
         errors = (1 / np.sqrt(information) for information in _information(evidence, a, s, self.continuation, priors))
@@ -119,7 +119,7 @@ _FIRST_GUESS = 0.9
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Statistics:
     """The sufficient statistics: what is certain, counted by pair, and the chains below the last clicks.
 
     Attributes:
@@ -139,7 +139,7 @@ class Evidence:
     chains: Chains
 
     @classmethod
-    def of(cls, pages: Pages) -> Evidence:
+    def of(cls, pages: Pages) -> Statistics:
         """Count ``pages``."""
         row = np.arange(len(pages.pair))
         last_click = pages.last_click[pages.page]
@@ -226,7 +226,7 @@ class _Reading:
         return arriving, leaving, going
 
 
-def _expect(evidence: Evidence, a: Array, s: Array, continuation: float) -> _Expected:
+def _expect(evidence: Statistics, a: Array, s: Array, continuation: float) -> _Expected:
     chains, pairs = evidence.chains, len(a)
     reading = _Reading(chains, a, s, continuation)
     arriving, leaving, going = reading.descend()
@@ -254,7 +254,7 @@ def _steps_before_stopping(steps: Numbers, continuation: float) -> Array:
 
 
 def _climb(
-    evidence: Evidence,
+    evidence: Statistics,
     continuation: float,
     priors: tuple[Beta, Beta],
     settings: ClickSettings,
@@ -291,7 +291,7 @@ def _climb(
 
 
 def _information(
-    evidence: Evidence, a: Array, s: Array, continuation: float, priors: tuple[Beta, Beta]
+    evidence: Statistics, a: Array, s: Array, continuation: float, priors: tuple[Beta, Beta]
 ) -> tuple[Array, Array]:
     """Return minus the second derivative of the log posterior by each pair's attractiveness, and by its satisfaction.
 

@@ -120,7 +120,7 @@ class Pages:
         return Pages(*columns, start, self.seen[chosen], self.pairs, self.first, self.last)
 
 
-def read(aggregated: ibis.Table, first: int, last: int) -> tuple[Pages, NDArray[np.bool_], NDArray[np.int64]]:
+def read_pages(aggregated: ibis.Table, first: int, last: int) -> tuple[Pages, NDArray[np.bool_], NDArray[np.int64]]:
     """Bring the pages of ``aggregate`` into memory, in a fixed order.
 
     Returns:
@@ -150,9 +150,9 @@ def _cut(start: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 def read_parts(
     numbered: ibis.Table, parts: int, first: int, last: int
 ) -> Iterator[tuple[Pages, NDArray[np.bool_], NDArray[np.int64]]]:
-    """Read the log's queries in ``parts`` of about equal size, one after another (see ``read``)."""
+    """Read the log's queries in ``parts`` of about equal size, one after another (see ``read_pages``)."""
     for part in range(parts):
-        pages, held_out, log_pair = read(aggregate(numbered.filter(numbered.asked % parts == part)), first, last)
+        pages, held_out, log_pair = read_pages(aggregate(numbered.filter(numbered.asked % parts == part)), first, last)
         if len(log_pair):
             yield pages, held_out, log_pair
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from serm.clicks.dbn import DynamicBayesianNetwork, Evidence
+from serm.clicks.dbn import DynamicBayesianNetwork, Statistics
 from serm.clicks.model import beta_curvature
 from serm.clicks.pages import Pages
 from serm.clicks.prior import Beta, of_clicks, of_satisfaction
@@ -28,7 +28,7 @@ class SimplifiedDynamicBayesianNetwork(DynamicBayesianNetwork):
     @classmethod
     def fit(cls, pages: Pages, settings: ClickSettings) -> Self:
         """Count; the same pages give the same model."""
-        evidence = Evidence.of(pages)
+        evidence = Statistics.of(pages)
         clicks, skips = evidence.clicks, evidence.passed + evidence.unclicked
         prior = of_clicks(settings, clicks, clicks + skips)
         contentment = of_satisfaction(settings, clicks - evidence.returned, clicks)
@@ -36,10 +36,10 @@ class SimplifiedDynamicBayesianNetwork(DynamicBayesianNetwork):
 
     def for_pairs_of(self, pages: Pages, settings: ClickSettings) -> Self:
         """Return the model with the pairs of ``pages`` counted."""
-        return self._counted(Evidence.of(pages), self.prior, self.satisfaction_prior)
+        return self._counted(Statistics.of(pages), self.prior, self.satisfaction_prior)
 
     @classmethod
-    def _counted(cls, evidence: Evidence, prior: Beta, contentment: Beta) -> Self:
+    def _counted(cls, evidence: Statistics, prior: Beta, contentment: Beta) -> Self:
         clicks, skips = evidence.clicks + prior.ones, evidence.passed + evidence.unclicked + prior.zeros
         contented = evidence.clicks - evidence.returned + contentment.ones
         returned = evidence.returned + contentment.zeros

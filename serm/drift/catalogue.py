@@ -25,7 +25,7 @@ def compare(before: pa.Table, now: pa.Table, settings: DriftSettings) -> Verdict
     if not len(before):
         return not_tested(_NAME, "the state has no earlier catalogue yet")
     known = [dict(zip(one["doc_id"].to_pylist(), one["title"].to_pylist(), strict=True)) for one in (before, now)]
-    hashes = [{doc: place(doc, settings.seed) for doc in one} for one in known]
+    hashes = [{doc: draw_key(doc, settings.seed) for doc in one} for one in known]
     full = [max(one.values()) for one in hashes if len(one) >= settings.sample_documents]
     reach = min(full, default="g")  # beyond all hexadecimal digits
     old, new = ({doc: one[doc] for doc in one if of[doc] <= reach} for one, of in zip(known, hashes, strict=True))
@@ -49,7 +49,7 @@ def compare(before: pa.Table, now: pa.Table, settings: DriftSettings) -> Verdict
     )
 
 
-def place(doc_id: str, seed: int) -> str:
+def draw_key(doc_id: str, seed: int) -> str:
     """Return a document's place in the draw, as ``sample.draw_documents`` orders them in the engine."""
     return hashlib.md5(f"{seed} {doc_id}".encode()).hexdigest()
 

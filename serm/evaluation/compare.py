@@ -89,7 +89,7 @@ class Numbered:
 
 
 def numbered(pool: pa.Table) -> Numbered:
-    """Number the queries of ``pool`` (rows of ``pools.read`` of one set).
+    """Number the queries of ``pool`` (rows of ``pools.read_pools`` of one set).
 
     A query is a (locale, query): the same word may be asked in two languages. Queries whose documents all have
     the same grade tell nothing about a ranking and are left out.

@@ -46,7 +46,7 @@ class Measured:
 def measured(pool: pa.Table, name: str, settings: EvaluationSettings) -> Measured:
     """Measure both models on the test set ``name``, over all pairs and over those that share a token, or none.
 
-    ``pool`` is rows of ``pools.read`` with both models' scores (``with_scores``).
+    ``pool`` is rows of ``pools.read_pools`` with both models' scores (``with_scores``).
     """
     columns = (pool[column].to_pylist() for column in ("query", "text", "locale"))
     shared = pa.array([share_token(*pair) for pair in zip(*columns, strict=True)], pa.bool_())

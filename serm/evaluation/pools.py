@@ -42,7 +42,7 @@ class Pools:
     """Set -> what is left out."""
 
 
-def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> Pools:
+def read_pools(tests: Path, validated: Path, reference: Path, settings: Settings) -> Pools:
     """Return the judged pools of both test sets.
 
     Columns: set, locale, query, doc_id, grade, title, text, and the slices of the query:
@@ -71,7 +71,7 @@ def read(tests: Path, validated: Path, reference: Path, settings: Settings) -> P
 
 
 def judged(engine: BaseBackend, tests: Path, validated: Path) -> Pools:
-    """Return what ``read`` does, without the slices; raises like it."""
+    """Return what ``read_pools`` does, without the slices; raises like it."""
     parts = {name: _joined(engine, tests / name, name, validated / "documents") for name in SETS}
     pool = pa.concat_tables(pairs for pairs, _ in parts.values()).combine_chunks()
     return Pools(pool, {name: retired for name, (_, retired) in parts.items()})

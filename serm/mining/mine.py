@@ -98,7 +98,7 @@ def mine(
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Scored:
     """What is known of a window before pairs are selected."""
 
     scored: pa.Table
@@ -118,7 +118,7 @@ class Mined:
     pairs: pa.Table
     """MINED_PAIRS, in the order of query, locale and doc_id."""
     clicks: ibis.Table
-    """As in ``Evidence``."""
+    """As in ``Scored``."""
     summary: dict[str, Any]
     """What ``mine.json`` holds."""
 
@@ -137,7 +137,7 @@ def mine_pairs(engine: BaseBackend, inputs: Inputs, settings: Settings, finished
     return Mined(mined, evidence.clicks, summary)
 
 
-def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path) -> Evidence:
+def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path) -> Scored:
     """Score the window's candidates and ask the agents.
 
     The click statistics become temporary tables of the engine; scores are kept in ``finished`` (see ``scoring``).
@@ -182,7 +182,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
         "click_model": fitted.summary,
         "champion": model.version,
     }
-    return Evidence(scored, opinions, cascade.estimates(counts, fitted, settings.clicks), summary)
+    return Scored(scored, opinions, cascade.estimates(counts, fitted, settings.clicks), summary)
 
 
 def read_tests(engine: BaseBackend, tests: Path) -> ibis.Table:

@@ -64,7 +64,7 @@ def evaluate(
 
     options = settings.evaluation
     with server.running({trial.NAME: trained / "model"}) as ready:
-        judged = pools.read(tests, validated, reference, settings)
+        judged = pools.read_pools(tests, validated, reference, settings)
         pool = judged.pairs
         models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
         for name, model in models.items():

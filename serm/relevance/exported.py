@@ -94,7 +94,7 @@ class Exported:
         }
 
 
-def read(path: Path, config: dict[str, Any], version: str) -> Exported:
+def read_model(path: Path, config: dict[str, Any], version: str) -> Exported:
     """Read an exported model, after each file's sha256 was checked.
 
     Raises:

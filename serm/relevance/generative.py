@@ -235,7 +235,7 @@ class GenerativeModel:
         return line if len(ids) < self.config[limit] else str(self.tokenizer.decode(ids)).strip()
 
 
-def read(path: Path, config: dict[str, Any], version: str) -> GenerativeModel:
+def read_model(path: Path, config: dict[str, Any], version: str) -> GenerativeModel:
     """Read a saved generative model, after each file's sha256 was checked.
 
     Raises:

@@ -43,7 +43,7 @@ def _read(location: Path | str, readers: dict[str, str]) -> Scorer:
     reader = import_module(f"serm.relevance.{readers[family]}")
     try:
         with panics_told(str(path)):
-            return cast("Scorer", reader.read(path, config, version))
+            return cast("Scorer", reader.read_model(path, config, version))
     except (UserError, ModuleNotFoundError):  # the latter is an extra that is not installed
         raise
     except Exception as error:  # whatever the libraries make of a config, tokenizer or graph that somebody made by hand

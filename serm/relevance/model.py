@@ -76,7 +76,7 @@ class Residual(nn.Module):
 
 
 @dataclass(frozen=True)
-class Pairs:
+class EncodedPairs:
     """Query-document pairs whose frozen part is computed: what ``Residual`` and training start from."""
 
     cosines: torch.Tensor
@@ -132,14 +132,14 @@ class RelevanceModel:
         """The layer at which query and document meet."""
         return len(self.encoder.body.encoder.layer) - len(self.residual.layers)
 
-    def pairs(self, queries: Sequence[str], documents: Sequence[str]) -> Pairs:
+    def pairs(self, queries: Sequence[str], documents: Sequence[str]) -> EncodedPairs:
         """Run the frozen part over ``n`` pairs, each distinct text once."""
         distinct_queries, q = unique(queries)
         distinct_documents, d = unique(documents)
         q_encoded = self.encoder.encode(distinct_queries, "query", self.join)
         d_encoded = self.encoder.encode(distinct_documents, "passage", self.join)
         cosines = (q_encoded.vectors[q] * d_encoded.vectors[d]).sum(1)
-        return Pairs(cosines, q_encoded, d_encoded, q, d)
+        return EncodedPairs(cosines, q_encoded, d_encoded, q, d)
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
@@ -165,12 +165,12 @@ class RelevanceModel:
             expected = expected_grade(self.residual.ordinal.distribution(scores.ravel()))
             return expected.reshape(scores.shape).numpy()
 
-    def _chunks(self, queries: Sequence[str], documents: Sequence[str]) -> Iterator[Pairs]:
+    def _chunks(self, queries: Sequence[str], documents: Sequence[str]) -> Iterator[EncodedPairs]:
         """Yield the pairs in parts whose states fit in memory; one empty part where there are none."""
         for start in range(0, max(1, len(queries)), CHUNK_PAIRS):
             yield self.pairs(queries[start : start + CHUNK_PAIRS], documents[start : start + CHUNK_PAIRS])
 
-    def forward(self, pairs: Pairs) -> torch.Tensor:
+    def forward(self, pairs: EncodedPairs) -> torch.Tensor:
         """Return the scores s [n] of pairs, in length-sorted batches."""
         scores = torch.empty(len(pairs.cosines))
         device = self.residual.alpha.device
@@ -191,7 +191,7 @@ class RelevanceModel:
             self.version = finish(beside, {"family": FAMILY, "layers": len(self.residual.layers), **config})
 
 
-def read(path: Path, config: dict[str, Any], version: str) -> RelevanceModel:
+def read_model(path: Path, config: dict[str, Any], version: str) -> RelevanceModel:
     """Read a saved cross-encoder; its tensors are mapped from disk, after each file's sha256 was checked.
 
     Raises:

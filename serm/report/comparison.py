@@ -28,7 +28,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Panel:
+class ChartPanel:
     """The trend of one slice; a cycle that lacks the slice has no mark."""
 
     name: str
@@ -54,7 +54,7 @@ class Grid:
     title: str
     vertical: Axis
     labels: list[tuple[float, str]]
-    panels: list[Panel]
+    panels: list[ChartPanel]
     rows: list[Row]
 
 
@@ -108,7 +108,9 @@ def _grid(cycles: Sequence[Cycle], measure: str, name: str, pairs: str) -> Grid 
         mine = [row for row in rows if row.slice == part]
         if mine:
             panels.append(
-                Panel(part, mine[-1].n, *(_marks(mine, model, vertical, xs, passed, len(cycles)) for model in _MODELS))
+                ChartPanel(
+                    part, mine[-1].n, *(_marks(mine, model, vertical, xs, passed, len(cycles)) for model in _MODELS)
+                )
             )
     every = -(-len(cycles) // 6)
     labels = [(x, str(int(tag.split("-")[1]))) for tag, x in list(xs.items())[::-1][::every]]

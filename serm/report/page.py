@@ -28,7 +28,7 @@ def build(workspace: Path, out: Path) -> Path:
     Raises:
         UserError: the workspace has no history, or a summary in it is not JSON.
     """
-    cycles = history.read(workspace)
+    cycles = history.read_cycles(workspace)
     recent, detailed = cycles[-RECENT:], cycles[-DETAILED:]
     environment = templates(_ROOM)
     environment.filters.update(formats.FILTERS)

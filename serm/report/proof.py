@@ -23,7 +23,7 @@ MEANS = {"AP": "MAP", "RR": "MRR"}
 
 
 @dataclass(frozen=True)
-class Rule:
+class GateRow:
     """A rule as the page's table has it; an empty text is nothing to tell."""
 
     name: str
@@ -34,13 +34,13 @@ class Rule:
     reason: str
 
 
-def rules(cycle: Cycle) -> list[Rule]:
+def rules(cycle: Cycle) -> list[GateRow]:
     """Return the gate's rules, the worst first."""
     found = []
     for one in cycle.get("evaluate", "gate", "rules") or []:
         name, form = RULES.get(one["rule"], (one["rule"].replace("_", " "), "{:g}"))
         found.append(
-            Rule(
+            GateRow(
                 name,
                 one["result"],
                 _written(one["value"], form),

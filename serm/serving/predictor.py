@@ -30,7 +30,7 @@ from serm.errors import UserError
 from serm.serving import protocol
 from serm.serving.application import Application
 from serm.serving.connections import Server, listen
-from serm.serving.protocol import Answer, Body, Pairs
+from serm.serving.protocol import Answer, Body, Request
 from serm.serving.scoring import Scoring
 
 _LOG = logging.getLogger(__name__)
@@ -52,15 +52,15 @@ class Predictor(Model):  # type: ignore[misc]
         self.ready = True
         return True
 
-    async def preprocess(self, payload: Body, headers: Any = None) -> Pairs:
+    async def preprocess(self, payload: Body, headers: Any = None) -> Request:
         """Read a body, off the event loop; raises ``InvalidInput`` or ``TooLarge``."""
-        return await asyncio.get_running_loop().run_in_executor(_READING, protocol.read, payload)
+        return await asyncio.get_running_loop().run_in_executor(_READING, protocol.read_request, payload)
 
-    async def predict(self, payload: Pairs, headers: Any = None) -> tuple[Pairs, relevance.Scores]:
+    async def predict(self, payload: Request, headers: Any = None) -> tuple[Request, relevance.Scores]:
         """Score a request's pairs when its turn has come; raises ``Busy`` or ``Stopping``."""
         return payload, await self._scoring.score(self.model, payload.queries, payload.documents)
 
-    async def postprocess(self, result: tuple[Pairs, relevance.Scores], headers: Any = None) -> Answer:
+    async def postprocess(self, result: tuple[Request, relevance.Scores], headers: Any = None) -> Answer:
         """Write the answer."""
         return protocol.answer(*result, self.name, self.model.version)
 

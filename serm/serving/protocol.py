@@ -47,7 +47,7 @@ class Body:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Request:
     """What to score, each text cut after ``MAX_CHARACTERS``, and how the answer is wanted."""
 
     version: Version
@@ -76,7 +76,7 @@ def output_types() -> list[dict[str, Any]]:
     return [{"name": name, "datatype": "FP64", "shape": [-1, *shape]} for name, shape in _OUTPUTS.items()]
 
 
-def read(body: Body) -> Pairs:
+def read_request(body: Body) -> Request:
     """Return the pairs of a request.
 
     Raises:
@@ -86,7 +86,7 @@ def read(body: Body) -> Pairs:
     return _read_v1(body.data) if body.version == "v1" else _read_v2(body.data, body.json_length)
 
 
-def answer(pairs: Pairs, scores: Scores, name: str, version: str) -> Answer:
+def answer(pairs: Request, scores: Scores, name: str, version: str) -> Answer:
     """Return what ``pairs`` gets from the model ``name`` in its ``version``."""
     if pairs.version == "v2":
         return _answer_v2(pairs, scores, name, version)
@@ -95,7 +95,7 @@ def answer(pairs: Pairs, scores: Scores, name: str, version: str) -> Answer:
     return _as_json({"predictions": predictions, "model_version": version})
 
 
-def _read_v1(data: bytes) -> Pairs:
+def _read_v1(data: bytes) -> Request:
     payload = _object(data)
     instances = payload.get("instances")
     if not isinstance(instances, list):
@@ -109,10 +109,10 @@ def _read_v1(data: bytes) -> Pairs:
             if name not in instance:
                 raise InvalidInput(f'instances[{row}].{name}: missing; a pair is a "query" and a "document".')
             column.append(_text(instance[name], f"instances[{row}].{name}"))
-    return Pairs("v1", *texts)
+    return Request("v1", *texts)
 
 
-def _read_v2(data: bytes, json_length: str | None) -> Pairs:
+def _read_v2(data: bytes, json_length: str | None) -> Request:
     length = _json_length(json_length, len(data))
     payload, binary = _object(data[:length]), memoryview(data)[length:]
     tensors = _tensors(payload.get("inputs"))
@@ -132,7 +132,7 @@ def _read_v2(data: bytes, json_length: str | None) -> Pairs:
     queries, documents = (texts[name] for name in _TEXTS)
     if len(queries) != len(documents):
         raise InvalidInput(f"inputs: {len(queries)} queries but {len(documents)} documents; a pair is one of each.")
-    return Pairs("v2", queries, documents, _id(payload.get("id")), _outputs(payload))
+    return Request("v2", queries, documents, _id(payload.get("id")), _outputs(payload))
 
 
 def _json_length(header: str | None, whole: int) -> int:
@@ -230,7 +230,7 @@ def _outputs(payload: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
     return tuple(wanted.items())
 
 
-def _answer_v2(pairs: Pairs, scores: Scores, name: str, version: str) -> Answer:
+def _answer_v2(pairs: Request, scores: Scores, name: str, version: str) -> Answer:
     values: dict[str, NDArray[np.float64]] = {"score": scores.expected, "distribution": scores.distribution}
     outputs, binary = [], []
     for output, as_binary in pairs.outputs:

@@ -67,7 +67,7 @@ def load(path: Path) -> Settings:
         UserError: the file is missing, is not YAML or holds a key twice, or a field is unknown, missing or out of its
             bounds.
     """
-    return parse(document.read(path), str(path))
+    return parse(document.read_text(path), str(path))
 
 
 def parse(text: str, name: str = "params.yaml") -> Settings:

@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of the file ``path``.
 
     Raises:

@@ -60,7 +60,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
     key = user_key()
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
-        told = ubi.read(log, texts, parsed, bad_lines, settings)
+        told = ubi.read_records(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed], pq.read_schema(parsed))
         rows = ubi.impressions(with_hashed_users(engine, records, records, key), gap)
         yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), told)

@@ -52,7 +52,7 @@ class Told:
         return f"no line shows a document ({found}); name its actions in stream.shown and stream.clicked{others}."
 
 
-def read(log: Path, files: Sequence[Path], records: Path, bad_lines: Path, settings: Settings) -> Told:
+def read_records(log: Path, files: Sequence[Path], records: Path, bad_lines: Path, settings: Settings) -> Told:
     """Read the records of ``files`` in ``log`` to the Parquet file ``records``; what breaks the contract to a dataset.
 
     ``bad_lines`` is a BAD_LINES dataset: every line that does not parse, and every record that lacks what its role

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from serm.atomic import replace_file
 from serm.settings import Settings
 from serm.training.examples import Examples
-from serm.training.place import place
+from serm.training.processes import processes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Checkpoints:
 
 def checkpoints_of(out: Path, settings: Settings, depends: list[str | Examples]) -> Checkpoints:
     """Return where a run's state is kept: in ``<out>.checkpoint``, under a hash of all that the run depends on."""
-    digest = hashlib.sha256(f"torch {torch.__version__}, {place().num_processes} processes".encode())
+    digest = hashlib.sha256(f"torch {torch.__version__}, {processes().num_processes} processes".encode())
     digest.update(f"{settings.relevance!r} {settings.training!r}".encode())
     for one in depends:
         digest.update(repr(one if isinstance(one, str) else [c.tolist() for c in one.columns()]).encode())

@@ -8,7 +8,7 @@ import torch
 
 from serm.relevance import RelevanceModel
 from serm.relevance.encoder import fast_matmul
-from serm.relevance.model import Pairs
+from serm.relevance.model import EncodedPairs
 from serm.settings import TrainingSettings
 from serm.training.batches import Rows
 from serm.training.examples import Examples
@@ -21,10 +21,10 @@ class CrossEncoderTask:
     def __init__(
         self,
         model: RelevanceModel,
-        pairs: Pairs,
+        pairs: EncodedPairs,
         targets: Targets,
         settings: TrainingSettings,
-        held_out: tuple[Pairs, Targets] | None = None,
+        held_out: tuple[EncodedPairs, Targets] | None = None,
     ) -> None:
         """Take a model, whose temperature becomes 1, what it learns from and what it learns, and held-out pairs."""
         self.module = model.residual
@@ -96,7 +96,7 @@ class CrossEncoderTask:
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
 
-    def _held(self) -> tuple[Pairs, Targets]:
+    def _held(self) -> tuple[EncodedPairs, Targets]:
         assert self._held_out is not None, "no held-out pairs were given"
         return self._held_out
 

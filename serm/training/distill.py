@@ -20,11 +20,11 @@ from serm.settings import Settings
 from serm.step import Figures, step
 from serm.training.checkpoint import checkpoints_of
 from serm.training.cross_encoder import CrossEncoderTask, targets_of
-from serm.training.examples import Examples, read, read_mined
+from serm.training.examples import Examples, read_known, read_mined
 from serm.training.fit import fine_tune, reproducible
 from serm.training.forgetting import remembered
 from serm.training.held_out import HeldOut, chosen
-from serm.training.place import place
+from serm.training.processes import processes
 from serm.training.tracking import write_provenance
 
 WATCHED_SHARE = 0.1
@@ -73,7 +73,7 @@ def distill(
         )
     with engines.connect(settings.engine) as engine:
         pairs, retired = read_mined(engine, mined / "pairs", validated / "documents")
-        known = read(engine, judgments, validated / "documents", options)
+        known = read_known(engine, judgments, validated / "documents", options)
     held_out = HeldOut.of(known, options.held_out_share)
     pairs = held_out.without(pairs)
     unseen = chosen(pairs.asked(), WATCHED_SHARE, "watched ")  # not those that are held out
@@ -95,7 +95,7 @@ def distill(
         after = _divergence(taught[unseen], student, pairs[unseen])
         temperature = task.calibrate()
         memory = remembered(start, student, held_out.remembering)
-    if place().is_main_process:
+    if processes().is_main_process:
         with replace_directory(out) as directory:
             student.save(directory / "model")
             inputs = {"champion": champion, "mined": mined / "pairs", "judgments": judgments}

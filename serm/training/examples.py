@@ -95,7 +95,9 @@ class Known:
     """The queries of the seed judgments among them."""
 
 
-def read(engine: BaseBackend, judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False) -> Known:
+def read_known(
+    engine: BaseBackend, judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False
+) -> Known:
     """Join a JUDGMENTS dataset with the text of a DOCUMENTS dataset, sorted, so that files' order does not matter.
 
     Args:
@@ -134,7 +136,7 @@ def read(engine: BaseBackend, judgments: Path, documents: Path, settings: Traini
 
 
 def read_mined(engine: BaseBackend, mined: Path, documents: Path) -> tuple[Examples, int]:
-    """Join a MINED_PAIRS dataset with the documents' text, as ``read``: no grades yet (0), all of weight 1.
+    """Join a MINED_PAIRS dataset with the documents' text, as ``read_known``: no grades yet (0), all of weight 1.
 
     Returns the examples, and how many pairs are retired.
     """

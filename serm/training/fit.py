@@ -17,7 +17,7 @@ from rich.progress import track
 from serm.settings import TrainingSettings
 from serm.training.batches import batches
 from serm.training.checkpoint import Checkpoints
-from serm.training.place import place
+from serm.training.processes import processes
 from serm.training.run import Run
 from serm.training.task import Task
 
@@ -92,7 +92,7 @@ def fine_tune(task: Task, settings: TrainingSettings, checkpoints: Checkpoints |
 
 def _progress(start: int, end: int, losses: list[float]) -> Iterator[int]:
     """Yield the steps behind a progress bar, or with a plain line now and then when there is no terminal."""
-    console = Console(stderr=True, quiet=not place().is_main_process)
+    console = Console(stderr=True, quiet=not processes().is_main_process)
     if console.is_terminal:
         yield from track(range(start, end), "train", console=console, transient=True)
         return

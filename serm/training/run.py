@@ -16,7 +16,7 @@ from serm.errors import UserError
 from serm.settings import TrainingSettings
 from serm.training.batches import Rows, parts
 from serm.training.checkpoint import Checkpoints
-from serm.training.place import place
+from serm.training.processes import processes
 from serm.training.task import Task
 
 
@@ -34,7 +34,7 @@ class Run:
         self.watched: list[tuple[int, float]] = []
         self.parts = 1
         self._task, self._settings, self._steps = task, settings, steps
-        self._place = place()
+        self._place = processes()
         task.module.to(self._place.device).train()
         self._best: dict[str, torch.Tensor] = {}
         self._optimizer = torch.optim.AdamW(task.parameter_groups())

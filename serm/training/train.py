@@ -18,11 +18,11 @@ from serm.settings import RelevanceSettings, Settings
 from serm.step import Figures, step
 from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.cross_encoder import CrossEncoderTask
-from serm.training.examples import Examples, choose, draw, read
+from serm.training.examples import Examples, choose, draw, read_known
 from serm.training.fit import Fitted, fine_tune, reproducible
 from serm.training.forgetting import remembered
 from serm.training.held_out import HeldOut
-from serm.training.place import place
+from serm.training.processes import processes
 from serm.training.task import Task
 from serm.training.tracking import track, write_provenance
 
@@ -54,8 +54,8 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     options = settings.training
     documents = validated / "documents"
     with engines.connect(settings.engine) as engine:
-        known = read(engine, judgments, documents, options)
-        labels = read(engine, annotated / "judgments", documents, options, new=True)
+        known = read_known(engine, judgments, documents, options)
+        labels = read_known(engine, annotated / "judgments", documents, options, new=True)
     held_out = HeldOut.of(known, options.held_out_share)
     earlier, new = held_out.without(known.examples), held_out.without(labels.examples)
     examples = choose(earlier, new, options)
@@ -69,7 +69,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         "retired": known.retired + labels.retired,
         "of_held_out_queries": len(known.examples) + len(labels.examples) - len(earlier) - len(new),
     }
-    if place().is_main_process:
+    if processes().is_main_process:
         with replace_directory(out) as beside:
             model.save(beside / "model")
             inputs = {"champion": champion, "judgments": judgments, "documents": documents}
@@ -115,7 +115,7 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     """
     options = settings.training
     with engines.connect(settings.engine) as engine:
-        known = read(engine, judgments, documents, options)
+        known = read_known(engine, judgments, documents, options)
     held_out = HeldOut.of(known, options.held_out_share)
     seen = held_out.without(known.examples)
     examples = draw(seen[seen.weights > 0], options.max_pairs, np.random.default_rng(options.seed))
@@ -125,7 +125,7 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     with reproducible(options):
         model = _start(settings.relevance)
         _, figures = _fit(model, examples, held_out.calibrating, settings, checkpoints, fresh=True)
-    if place().is_main_process:
+    if processes().is_main_process:
         model.save(out)
         write_provenance(out, settings, {"judgments": judgments, "documents": documents})
         checkpoints.remove()

@@ -70,7 +70,7 @@ class Cycle:
         return [f"family:{name}" for name in (*self.settings.evaluation.families, "other")] if self.settings else []
 
 
-def read(workspace: Path) -> list[Cycle]:
+def read_cycles(workspace: Path) -> list[Cycle]:
     """Return the cycles of ``workspace/history``, the oldest first.
 
     Raises:
@@ -81,7 +81,7 @@ def read(workspace: Path) -> list[Cycle]:
 
 
 def latest(workspace: Path) -> Cycle:
-    """Return the newest cycle, without its settings; raises as ``read`` does."""
+    """Return the newest cycle, without its settings; raises as ``read_cycles`` does."""
     tag = tags(workspace)[-1]
     return Cycle(tag, _summaries(workspace, tag), None)
 

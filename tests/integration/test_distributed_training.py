@@ -33,7 +33,7 @@ for family in ("cross-encoder", "generative"):
     training.bootstrap(data / "judgments", data / "documents", two, params.load(data / f"{family}.yaml"))
     weights = b"".join(p.detach().numpy().tobytes() for p in fitted[-1][0].parameters() if p.requires_grad)
     told = {"sha256": hashlib.sha256(weights).hexdigest(), "curve": fitted[-1][1].curve}
-    told["processes"] = step.place().num_processes
+    told["processes"] = step.processes().num_processes
     (data / f"{family}-{os.environ['RANK']}.json").write_text(json.dumps(told))
 """
 

@@ -20,7 +20,7 @@ from serm.errors import UserError
 from serm.mining import scoring
 from serm.relevance.generative import GenerativeModel
 from serm.settings import RelevanceSettings, Settings
-from serm.training.examples import read
+from serm.training.examples import read_known
 from serm.training.generative import GenerativeTask
 from serm.training.held_out import chosen
 
@@ -165,7 +165,7 @@ def test_a_batch_that_goes_through_in_parts_has_the_same_loss_and_gradients(
     bases: Path, data: Path, settings: Settings, rationale: str
 ) -> None:
     with engines.connect(settings.engine) as engine:
-        known = read(engine, data / "seed", data / "documents", settings.training)
+        known = read_known(engine, data / "seed", data / "documents", settings.training)
     examples = known.examples[np.arange(0, 60, 2)]
     examples.weights[::3] = 0.4
     model = GenerativeModel.from_base(str(bases / "lm"), options(bases, rationale=rationale))

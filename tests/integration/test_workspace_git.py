@@ -177,7 +177,7 @@ def test_two_workspaces_in_one_repository_publish_and_advance(tmp_path, monkeypa
     assert workspace.git("tag", "--list").split() == ["ads/cycle-0001", "search/cycle-0001"]
     assert workspace.git("status", "--porcelain") == ""
     for name in ("search", "ads"):
-        (cycle,) = history.read(top / name)
+        (cycle,) = history.read_cycles(top / name)
         assert cycle.settings is not None
         Workspace(top / name).get("cycle-0001", "cycle/train/model", tmp_path / name)
         assert (tmp_path / name / "model.safetensors").read_bytes() == name.encode()

@@ -15,7 +15,7 @@ from serm.clicks.chains import _groups
 from serm.clicks.choice import choose, compare
 from serm.clicks.dbn import DynamicBayesianNetwork
 from serm.clicks.model import Tally
-from serm.clicks.pages import DEEPEST, LONGEST, aggregate, read
+from serm.clicks.pages import DEEPEST, LONGEST, aggregate, read_pages
 from serm.clicks.prior import CLICKS
 from serm.settings import ClickSettings
 
@@ -46,7 +46,7 @@ def test_the_engine_gives_each_page_with_its_gaps_and_how_often_it_was_seen() ->
     rows = [(query_id, *row) for query_id in ("1", "2", "3") for row in same]
     rows += [("4", "cat", "en", "b", 3, False), ("4", "cat", "en", "a", 1, False)]
     shown = impressions(rows)
-    pages, held_out, log_pair = read(aggregate(clicks.number(shown, clicks.count(shown))), 1, 3)
+    pages, held_out, log_pair = read_pages(aggregate(clicks.number(shown, clicks.count(shown))), 1, 3)
     seen = {}
     for page, count in enumerate(pages.seen):
         row = slice(pages.start[page], pages.start[page + 1])
@@ -65,7 +65,7 @@ def test_a_page_is_held_out_by_its_id_alone() -> None:
     counts = []
     for part in (rows, [row for row in rows if row[4] == 1], [(*row[:5], not row[5]) for row in rows]):
         shown = impressions(part)
-        pages, held_out, _ = read(aggregate(clicks.number(shown, clicks.count(shown))), 1, 4)
+        pages, held_out, _ = read_pages(aggregate(clicks.number(shown, clicks.count(shown))), 1, 4)
         counts.append(pages.seen[held_out].sum())
     assert counts == [counts[0]] * 3
     assert counts[0] == pytest.approx(400 * 3 / 16, abs=5 * np.sqrt(400 * 3 / 16 * 13 / 16))
@@ -195,7 +195,7 @@ def test_a_click_where_nobody_is_believed_to_look_leaves_perplexity_a_number() -
 def test_a_page_of_more_rows_than_a_page_can_have_is_read_as_several() -> None:
     rows = [("all", "w", "en", f"d{n}", 1 + n % 7, n % 3 == 0) for n in range(2 * LONGEST + 5)]
     shown = impressions([*rows, ("other", "w", "en", "d1", 1, True)])
-    pages, held_out, log_pair = read(aggregate(clicks.number(shown, clicks.count(shown))), 1, 7)
+    pages, held_out, log_pair = read_pages(aggregate(clicks.number(shown, clicks.count(shown))), 1, 7)
     assert sorted(np.diff(pages.start)) == [1, 5, LONGEST, LONGEST]
     assert len(held_out) == len(pages.seen) == 4
     assert (pages.impressions, pages.clicked.sum()) == (len(rows) + 1, sum(row[-1] for row in rows) + 1)

@@ -169,7 +169,7 @@ def test_a_click_bot_is_told_from_busy_users(length: int) -> None:
 def test_a_sampled_catalogue_tells_the_shares_of_the_whole() -> None:
     def offered(cycle: int, ids: range, title: str) -> pa.Table:
         rows = [{"cycle": cycle, "doc_id": f"d{i}", "locale": "en", "title": title} for i in ids]
-        rows.sort(key=lambda row: catalogue.place(str(row["doc_id"]), settings.seed))
+        rows.sort(key=lambda row: catalogue.draw_key(str(row["doc_id"]), settings.seed))
         return pa.Table.from_pylist(rows[: settings.sample_documents], contracts.CATALOGUES)
 
     settings = DriftSettings(sample_documents=1000)

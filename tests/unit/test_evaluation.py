@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _pool(root: Path, settings: Settings, noises: tuple[float, float] = (2.0, 0.5)) -> pa.Table:
-    pool = pools.read(root / "tests", root / "validated", root / "reference", settings).pairs
+    pool = pools.read_pools(root / "tests", root / "validated", root / "reference", settings).pairs
     for name, noise in zip(examples.MODELS, noises, strict=True):
         pool = scored(pool, _Model(noise), name)
     return pool
@@ -82,7 +82,7 @@ def test_traffic_is_cut_by_thirds_of_the_searches(tmp_path: Path) -> None:
         tmp_path / "tests" / "rolling",
         [(query, locale, f"{locale}-{g}", g) for query, locale in queries for g in (0, 3)],
     )
-    pool = pools.read(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", world.settings()).pairs
+    pool = pools.read_pools(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", world.settings()).pairs
     found = {(row["query"], row["locale"]): row["traffic"] for row in pool.to_pylist() if row["set"] == "rolling"}
     assert [found[key] for key in queries] == ["head", "torso", "tail", "tail", "unseen"]
 
@@ -106,7 +106,7 @@ def test_the_comparison_of_a_slice_is_that_of_its_queries(root: Path) -> None:
 
 
 def test_each_distinct_pair_is_scored_once(root: Path) -> None:
-    pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings()).pairs
+    pool = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings()).pairs
     model = _Model(1.0)
     scored(pool, model, "champion")
     assert model.asked == 2 * 80 * 4  # both locales share their texts
@@ -193,14 +193,14 @@ def test_models_that_agree_have_no_wins(root: Path) -> None:
 def test_bad_pools(root: Path, rows: list[world.Judged], message: str) -> None:
     world.judge(root / "tests" / "rolling", rows)
     with pytest.raises(UserError, match=message):
-        pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+        pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
 
 
 def test_test_documents_that_are_gone_are_retired_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = [(f"q{q}", "de", f"de-{g}", g) for q in range(60) for g in range(4)]
     gone = [("q1", "de", "gone", 3), ("q59", "de", "gone", 0), ("lost", "de", "gone", 2), ("lost", "de", "away", 0)]
     world.judge(root / "tests" / "rolling", kept + gone)
-    found = pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+    found = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
     assert found.retired == {"frozen": pools.Retired(0, 0), "rolling": pools.Retired(4, 1)}
     assert "gone" not in found.pairs["doc_id"].to_pylist()
     told = [record.getMessage() for record in caplog.records]
@@ -209,7 +209,7 @@ def test_test_documents_that_are_gone_are_retired_and_counted(root: Path, caplog
         "1 test queries keep no document of the catalogue and are not measured, such as 'lost'" in line for line in told
     )
     world.judge(root / "tests" / "rolling", kept)
-    without = pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+    without = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
     assert found.pairs.equals(without.pairs)
 
 
@@ -217,7 +217,7 @@ def test_test_documents_that_are_gone_are_retired_and_counted(root: Path, caplog
 def test_a_missing_dataset_stops_the_step(root: Path, lost: str) -> None:
     (root / lost / "part-0.parquet").unlink()
     with pytest.raises(UserError, match="no Parquet files there"):
-        pools.read(root / "tests", root / "validated", root / "reference", world.settings())
+        pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
 
 
 def test_scores_that_are_not_numbers(root: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_panel_that_does_not_tell_is_unknown(tmp_path: Path, text: str | None,
 
 
 def test_the_golden_batch_is_drawn_by_seed_and_has_each_document_once(root: Path) -> None:
-    pool = pools.read(root / "tests", root / "validated", root / "reference", world.settings()).pairs
+    pool = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings()).pairs
     batch = trial.batch(pool, 7, 23)
     assert len(batch) == 7
     assert all(len(set(request.documents)) == len(request.documents) == 4 for request in batch)

@@ -50,7 +50,7 @@ def test_retry_after_holds_all_calls_of_a_judge() -> None:
         of = Limits(100, 1000, 2)
         of.hold(0.1)
         start = time.monotonic()
-        async with of.place(10):
+        async with of.slot(10):
             return time.monotonic() - start
 
     assert asyncio.run(held()) >= 0.1

@@ -270,7 +270,7 @@ def test_many_cycles_stay_below_three_megabytes(tmp_path: Path) -> None:
 
 
 def test_a_family_that_a_cycle_lacks_has_no_mark(workspace: Path) -> None:
-    cycles = history.read(workspace)
+    cycles = history.read_cycles(workspace)
     del cycles[1].summaries["evaluate"]["sets"]["rolling"]["all"]["family:Indic"]
     view = next(view for view in comparison.views(cycles) if (view.measure, view.set) == ("NDCG@10", "rolling"))
     marks = {panel.name: len(panel.challenger) for panel in view.grids[0].panels}
@@ -278,7 +278,7 @@ def test_a_family_that_a_cycle_lacks_has_no_mark(workspace: Path) -> None:
 
 
 def test_marks_stand_where_their_numbers_are(workspace: Path) -> None:
-    for view in comparison.views(history.read(workspace)):
+    for view in comparison.views(history.read_cycles(workspace)):
         for grid in view.grids:
             marks = [mark for panel in grid.panels for mark in panel.champion + panel.challenger]
             assert all(0 <= mark.top <= mark.y <= mark.bottom <= comparison.HEIGHT for mark in marks)
@@ -288,7 +288,7 @@ def test_marks_stand_where_their_numbers_are(workspace: Path) -> None:
 
 
 def test_a_difference_is_better_or_worse_only_where_it_is_among_all_slices(workspace: Path) -> None:
-    cycle = history.read(workspace)[0]
+    cycle = history.read_cycles(workspace)[0]
     for difference, p, tells in (
         (0.02, 0.04, "better"),
         (-0.02, 0.04, "worse"),
@@ -306,7 +306,7 @@ def test_a_difference_is_better_or_worse_only_where_it_is_among_all_slices(works
 
 
 def test_the_worst_rules_stand_first(workspace: Path) -> None:
-    cycle = history.read(workspace)[2]
+    cycle = history.read_cycles(workspace)[2]
     for rule, result in ((2, "inconclusive"), (4, "failed"), (6, "error")):
         cycle.summaries["evaluate"]["gate"]["rules"][rule]["result"] = result
     found = proof.rules(cycle)
@@ -385,7 +385,7 @@ def test_how_numbers_are_written(written: str, expected: str) -> None:
 
 
 def test_the_loops_time_is_that_of_its_steps(workspace: Path) -> None:
-    cycle = history.read(workspace)[0]
+    cycle = history.read_cycles(workspace)[0]
     costs = cycle.get("costs")
     of_steps = sum(figures["seconds"] for step, figures in costs.items() if step != "simulate")
     assert loop.cost(cycle)["seconds"] == pytest.approx(of_steps)

@@ -15,7 +15,7 @@ import httpx
 from serm.errors import UserError
 from serm.judging import wire
 from serm.judging.llm.answer import RESPONSE_FORMAT
-from serm.judging.llm.reply import Garbage, Reply, decoded, error_status, read, words
+from serm.judging.llm.reply import Garbage, Reply, decoded, error_status, read_reply, words
 from serm.judging.llm.spelling import Body
 from serm.judging.text import plain, storable
 from serm.settings.judging import LLMSettings
@@ -134,7 +134,7 @@ class Client:
         if not response.is_success:
             raise self._failure(response.status_code, response.headers, answer)
         try:
-            return read(answer, self._clean)
+            return read_reply(answer, self._clean)
         except Garbage as error:
             if (status := error_status(answer)) is not None:
                 raise self._failure(status, response.headers, answer) from error

@@ -246,7 +246,7 @@ class LLMJudge:
         try:
             await noted
             tokens = likely_input_tokens(messages) + self._llm.max_tokens
-            async with self._limits.place(tokens), endpoint.breaker.passage():
+            async with self._limits.slot(tokens), endpoint.breaker.passage():
                 self._check()
                 spelled = spelling.spell(request)
                 name = key if spelled == request else request_key(self.name, key, spelled)

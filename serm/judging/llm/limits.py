@@ -53,7 +53,7 @@ class Limits:
         self._not_before = 0.0
 
     @asynccontextmanager
-    async def place(self, tokens: int) -> AsyncIterator[None]:
+    async def slot(self, tokens: int) -> AsyncIterator[None]:
         """Wait, first come first served, until a request of so many tokens may go out; hold its place meanwhile."""
         async with self._places:
             async with self._turn:

@@ -63,7 +63,7 @@ def error_status(body: object) -> int | None:
     return code if isinstance(code, int) and 400 <= code < 600 else None
 
 
-def read(body: object, clean: Callable[[str], str]) -> Reply:
+def read_reply(body: object, clean: Callable[[str], str]) -> Reply:
     """Read a chat completion; text passes through ``clean``, and what is of a wrong type counts as absent.
 
     Raises:

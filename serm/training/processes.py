@@ -6,6 +6,6 @@ import torch
 from accelerate import PartialState
 
 
-def place() -> PartialState:
+def processes() -> PartialState:
     """Return accelerate's state; under ``torchrun`` on CPUs too, where it sees single processes unless it is told."""
     return PartialState(cpu=not torch.accelerator.is_available())
