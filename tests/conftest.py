@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from browser import tab  # noqa: F401  (a fixture)
 from kinds import kinds
+from wheel import installed, wheel  # noqa: F401  (fixtures)
 
 from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings

@@ -14,14 +14,19 @@ from serm.workspace.layout import REPORT
 DemoWorkspace = Annotated[Path, typer.Option(help="Where the demo's git and DVC workspace is, or will be.")]
 Cycles = Annotated[int, typer.Option(min=1, max=3, help="How many evolution cycles to run.")]
 
+Small = Annotated[
+    bool, typer.Option("--small", help="A tenth of the world: minutes a cycle, and too little to learn from.")
+]
 
-def demo(workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 3) -> None:
+
+def demo(workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 3, small: Small = False) -> None:
     """Run evolution cycles on the emoji world with simulated users; run it again to resume what was interrupted."""
     from serm import report
     from serm.workspace.runner import run_loop
     from serm.worlds.emoji_stream import EmojiStream
+    from serm.worlds.small import small_stream
 
     began = time.monotonic()
-    run_loop(EmojiStream(workspace), cycles, show_costs)
+    run_loop(small_stream(workspace) if small else EmojiStream(workspace), cycles, show_costs)
     page = report.build(workspace, workspace / REPORT)
     typer.echo(f"{cycles} cycles, {(time.monotonic() - began) / 60:.1f} minutes. The report: {page.resolve()}")
