@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 
 import pytest
 from workspace_world import copy, fill, make, next_cycle, outputs, params, run_steps, tree
@@ -166,7 +167,7 @@ def test_two_workspaces_in_one_repository_publish_and_advance(tmp_path, monkeypa
         subprocess.run(["git", *command], cwd=top, check=True)
     for name in ("search", "ads"):
         (top / name).mkdir()
-        subprocess.run(["python", "-m", "dvc", "init", "--quiet", "--subdir"], cwd=top / name, check=True)
+        subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--subdir"], cwd=top / name, check=True)
         workspace = Workspace(top / name)
         fill(workspace)
         run_steps(workspace.path, weights=name.encode())

@@ -26,7 +26,7 @@ def test_a_change_in_any_file_of_the_package_is_another_run(root, package):
     kinds["ubi"] = package / "stream" / "ubi.sql"
     seen = {fingerprint(root, PIPELINE, package)}
     for number, path in enumerate(kinds.values(), 1):
-        path.write_text(path.read_text() + "\n")
+        path.write_bytes(path.read_bytes() + b"\n")
         seen.add(fingerprint(root, PIPELINE, package))
         assert len(seen) == 1 + number, path
     (package / "stream" / "another.sql").write_text("SELECT 1")
