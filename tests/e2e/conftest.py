@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from wheel import ENVIRONMENT
 
+from serm.steps import STEPS
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
@@ -29,15 +31,23 @@ def start(installed, root):
 
 @pytest.fixture(scope="session")
 def demo(installed, tmp_path_factory):
-    """Run one small cycle from the wheel, kill -9 its processes when the panel begins, and run it again to the end."""
+    """Run one small cycle from the wheel, kill -9 its processes as each step begins, and run it to the end."""
     root = tmp_path_factory.mktemp("e2e") / "demo"
-    killed = start(installed, root)
-    for line in killed.stdout:
-        if line.rstrip().endswith("] annotate"):
-            os.killpg(killed.pid, signal.SIGKILL)
-            break
-    killed.wait()
+    for step in (*STEPS, "publish", "deploy"):
+        killed = start(installed, root)
+        said = list(iter_until(killed.stdout, f"] {step}"))
+        assert said[-1].endswith(f"] {step}"), "".join(said)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
     resumed = start(installed, root)
     output, _ = resumed.communicate(timeout=600)
     assert resumed.returncode == 0, output
     return root, output
+
+
+def iter_until(lines, end):
+    """Yield the lines up to the first that ends so."""
+    for line in lines:
+        yield line.rstrip()
+        if line.rstrip().endswith(end):
+            return
