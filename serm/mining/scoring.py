@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,16 +78,17 @@ def _score_part(
     texts = [document_text(title, body) for title, body in zip(titles, bodies, strict=True)]
     depends = [model.version, settings.dropout_samples, settings.seed, queries, texts]
     file = finished / f"{hashlib.sha256(json.dumps(depends).encode()).hexdigest()}.parquet"
-    if not file.exists():
-        scores = model.score(queries, texts)
-        disagreement = gap(model.sample(queries, texts, settings.dropout_samples, settings.seed))
-        columns = (scores.expected, disagreement, entropy(scores.distribution))
-        if not all(np.isfinite(column).all() for column in columns):
-            raise UserError("The champion gives scores that are not finite numbers; train it again.")
-        arrays = [pa.array(column, pa.float64()) for column in columns]
-        with replace_file(file) as beside:
-            pq.write_table(pa.Table.from_arrays(arrays, schema=_SCORED), beside)
-    return pq.read_table(file, schema=_SCORED)
+    with suppress(OSError, pa.ArrowException):  # not there yet, or damaged: then it is scored, again
+        return pq.read_table(file, schema=_SCORED)
+    scores = model.score(queries, texts)
+    disagreement = gap(model.sample(queries, texts, settings.dropout_samples, settings.seed))
+    columns = (scores.expected, disagreement, entropy(scores.distribution))
+    if not all(np.isfinite(column).all() for column in columns):
+        raise UserError("The champion gives scores that are not finite numbers; train it again.")
+    part = pa.Table.from_arrays([pa.array(column, pa.float64()) for column in columns], schema=_SCORED)
+    with replace_file(file) as beside:
+        pq.write_table(part, beside)
+    return part
 
 
 def with_model_thresholds(scored: pa.Table, thresholds: Thresholds, settings: MiningSettings) -> Thresholds:

@@ -55,8 +55,9 @@ def test_a_round_trip_loses_nothing(
 
 def test_qrels_are_trecs_and_their_queries_stand_beside(tmp_path: Path) -> None:
     judgments.write(table({("red lamp", "d1"): 3, ("a rug", "d2"): 0}), tmp_path / "x.qrels")
-    assert (tmp_path / "x.qrels").read_text() == "q1 0 d2 0\nq2 0 d1 3\n"
-    assert (tmp_path / "x.qrels.queries.tsv").read_text() == "q1\ta rug\nq2\tred lamp\n"
+    # A query's id follows from its text: a list and texts of two moments never name another query.
+    assert (tmp_path / "x.qrels").read_text() == "q626f0e3d316e6ec5 0 d2 0\nqfeb5946b649eace8 0 d1 3\n"
+    assert (tmp_path / "x.qrels.queries.tsv").read_text() == "q626f0e3d316e6ec5\ta rug\nqfeb5946b649eace8\tred lamp\n"
 
 
 @pytest.mark.parametrize("name", FORMATS)

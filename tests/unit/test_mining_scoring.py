@@ -73,6 +73,16 @@ def test_killed_while_it_scores_it_asks_the_champion_only_for_the_rest(
     assert model.asked == texts * 2
 
 
+@pytest.mark.parametrize("damaged", [b"", b"PAR1 no more", None])
+def test_a_finished_part_that_is_damaged_is_scored_again(tmp_path: Path, damaged: bytes | None) -> None:
+    table = pa.table({"query": ["q"] * 2, "title": ["a", "bb"], "body": [""] * 2, "logged": pa.nulls(2, pa.float64())})
+    whole = score(table, Stub(), lambda title, body: title, MiningSettings(), tmp_path)
+    (part,) = tmp_path.glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-9] if damaged is None else damaged)
+    assert score(table, Stub(), lambda title, body: title, MiningSettings(), tmp_path).equals(whole)
+    assert score(table, Stub(), lambda title, body: title, MiningSettings(), tmp_path).equals(whole)
+
+
 def test_model_thresholds_are_quantiles_over_the_candidates_that_the_scored_stand_for() -> None:
     # One suspect of high MD, and nine others that stand for a hundred: the suspect must not move the quantile.
     columns = {"disagreement": [9.0, *range(9)], "uncertainty": [0.0] * 10, "score": [3.0] + [1.0] * 9}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -49,7 +50,8 @@ def _write_list(path: Path, rated: Sequence[Rated]) -> None:
 
 
 def _write_qrels(path: Path, rated: Sequence[Rated]) -> None:
-    ids = {query: f"q{number}" for number, query in enumerate(sorted({query for query, _, _ in rated}), start=1)}
+    # Ids follow from the texts: a kill between the two files leaves ids that lack a text, never another's.
+    ids = {query: f"q{hashlib.sha256(query.encode()).hexdigest()[:16]}" for query in sorted({one[0] for one in rated})}
     for query, doc_id, _ in rated:
         if {"\t", "\n", "\r"} & set(query) or doc_id.split() != [doc_id]:
             raise UserError(f"{path}: qrels cannot hold {query!r} with {doc_id!r}; mend the white space.")
