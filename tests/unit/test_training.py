@@ -20,7 +20,7 @@ from serm.training.held_out import HeldOut
 
 def known(judgments: Path, documents: Path, options: TrainingSettings, new: bool = False) -> Known:
     with engines.connect(EngineSettings()) as engine:
-        return examples.read(engine, judgments, documents, options, new)
+        return examples.read_known(engine, judgments, documents, options, new)
 
 
 def read(judgments: Path, documents: Path, options: TrainingSettings, new: bool = False) -> Examples:
