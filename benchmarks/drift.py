@@ -30,8 +30,8 @@ from serm import contracts, relevance
 from serm import engine as engines
 from serm.atomic import write_json
 from serm.drift import heavy_users, sample
+from serm.drift.decision import DriftTest, decided
 from serm.drift.drift import exchange
-from serm.drift.verdict import Verdict, judge
 from serm.settings import DriftSettings, EngineSettings
 from serm.worlds.emoji import LAUNCHES, EmojiWorld
 
@@ -92,7 +92,7 @@ class Bench:
             "impressions": len(self.log),
         }
 
-    def run(self, seed: int, inject: Inject | None = None, earlier: int = 1) -> list[Verdict]:
+    def run(self, seed: int, inject: Inject | None = None, earlier: int = 1) -> list[DriftTest]:
         """Split the users into ``earlier`` + 1 equal windows, inject a shift into the last, and test it."""
         rng = np.random.default_rng(seed)
         parts = np.array_split(rng.permutation(self.users), earlier + 1)
@@ -107,8 +107,8 @@ class Bench:
                 tables.append(engine.table(f"split{cycle}"))
             drawn = [sample.draw_users(table, cycle, settings) for cycle, table in enumerate(tables)]
             clicks = [heavy_users.clicks_of_users(table) for table in tables[-2:]]
-        verdicts, _ = exchange(sample.together(drawn[:-1], drawn[-1]), self.embed, settings)
-        return judge([*verdicts, heavy_users.test_heaviest(clicks[0], clicks[1], settings)], settings.alpha)
+        tests, _ = exchange(sample.together(drawn[:-1], drawn[-1]), self.embed, settings)
+        return decided([*tests, heavy_users.test_heaviest(clicks[0], clicks[1], settings)], settings.alpha)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed with the champion's encoder, each text once in all runs."""
@@ -208,7 +208,7 @@ def _set(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
     )
 
 
-def _summary(runs: list[list[Verdict]]) -> dict[str, Any]:
+def _summary(runs: list[list[DriftTest]]) -> dict[str, Any]:
     """Return the rate of runs with an alarm, its interval (Clopper and Pearson), and how often each test alarmed."""
     by_test = Counter(one.name for run in runs for one in run if one.decision == "drift")
     alarms = sum(any(one.decision == "drift" for one in run) for run in runs)

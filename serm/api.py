@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
+from serm import layout
 from serm.errors import UserError
 from serm.settings import ClickSettings, EngineSettings, EvaluationSettings, Settings, load
 from serm.settings.section import Section
 from serm.step import Figures
 from serm.steps import TABLE, Step
-from serm.workspace import layout
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from serm import layout
 from serm.step import Figures
-from serm.workspace import layout
 
 if TYPE_CHECKING:
     from serm.settings import Settings

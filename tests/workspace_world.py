@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from serm import contracts, settings
+from serm.layout import INPUTS, STATE
 from serm.steps import STEPS, WATCH
-from serm.workspace.layout import INPUTS, STATE
 from serm.workspace.store import TEMPLATE, Workspace
 
 

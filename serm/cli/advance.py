@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serm.cli.options import Json, Params, show
-from serm.workspace.layout import PARAMS
+from serm.layout import PARAMS
 
 
 def advance(params: Params = PARAMS, json: Json = False) -> None:

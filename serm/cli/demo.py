@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from serm.cli.evolve import show_costs
-from serm.workspace.layout import REPORT
+from serm.layout import REPORT
 
 DemoWorkspace = Annotated[Path, typer.Option(help="Where the demo's git and DVC workspace is, or will be.")]
 Cycles = Annotated[int, typer.Option(min=1, max=3, help="How many evolution cycles to run.")]

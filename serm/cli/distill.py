@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from serm.cli.options import Champion, Json, Judgments, Mined, Out, Params, Validated, show
-from serm.workspace.layout import CHAMPION, CYCLE, JUDGMENTS, PARAMS
+from serm.layout import CHAMPION, CYCLE, JUDGMENTS, PARAMS
 
 Teacher = Annotated[
     list[Path], typer.Option("--teacher", help="A model to learn from; give it again, and their mean is learned.")

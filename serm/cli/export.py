@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from serm.cli.options import Json, Mined, Out, Tests, Validated, show
-from serm.workspace.layout import CYCLE
+from serm.layout import CYCLE
 
 
 def _from_here(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:

@@ -11,7 +11,7 @@ from serm.cli.options import Json, Judgments, show
 from serm.cli.standing import reads, writes
 from serm.errors import UserError
 from serm.escaping import visible
-from serm.workspace.layout import JUDGMENTS
+from serm.layout import JUDGMENTS
 
 if TYPE_CHECKING:
     from serm.stream.judgments import Imported

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from serm.workspace.layout import REPORT
+from serm.layout import REPORT
 
 
 def report(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serm.cli.options import Annotated_, Validated
-from serm.workspace.layout import CYCLE
+from serm.layout import CYCLE
 
 if TYPE_CHECKING:
     from serm.judging.review import Export, Reviews

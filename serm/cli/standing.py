@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from serm import layout
 from serm.errors import UserError
-from serm.workspace import layout
 
 _Workspace = Annotated[
     Path | None, typer.Option("--workspace", help="The workspace; else found upwards from the current directory.")

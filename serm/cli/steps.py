@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from serm.cli.options import Json, Out, Params, show
+from serm.layout import PARAMS
 from serm.steps import Data, Step
-from serm.workspace.layout import PARAMS
 
 Verb = Callable[..., None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serm.cli.options import Params
-from serm.workspace.layout import PARAMS
+from serm.layout import PARAMS
 
 
 def trainjob(params: Params = PARAMS) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serm.drift import permutation
+from serm.drift.decision import DriftTest, not_tested, rise, share
 from serm.drift.permutation import Floats, Outcome, Permutations, sums
 from serm.drift.sample import Windows, codes
-from serm.drift.verdict import Verdict, not_tested, rise, share
 from serm.pairs.text import fold
 from serm.pairs.tokens import words
 from serm.settings import DriftSettings
@@ -31,7 +31,7 @@ class Behaviour:
         self.settings = settings
         self.users = len(windows.window)
 
-    def tests(self) -> list[Verdict]:
+    def tests(self) -> list[DriftTest]:
         """Return all tests."""
         return [
             self.locales(),
@@ -45,12 +45,12 @@ class Behaviour:
             self.abandonment(),
         ]
 
-    def locales(self) -> Verdict:
+    def locales(self) -> DriftTest:
         """The mix of locales."""
         names, code = np.unique(self.windows.column("locale"), return_inverse=True)
         return self._mix("locale mix", names.tolist(), self.windows.user, code, "searches are in other locales")
 
-    def scripts(self) -> Verdict:
+    def scripts(self) -> DriftTest:
         """The mix of scripts, by letters: Latin, Cyrillic, Han."""
         found = [Counter(map(script, filter(str.isalpha, text))) for _, text in self.windows.queries]
         names = sorted({name for one in found for name in one})
@@ -70,7 +70,7 @@ class Behaviour:
         code: NDArray[np.int64],
         what: str,
         weight: Floats | None = None,
-    ) -> Verdict:
+    ) -> DriftTest:
         features = sums(user, code, self.users, weight)
         outcome = self.permutations.test(features, permutation.moved)
         counts = self.permutations.by_window(features)
@@ -80,14 +80,14 @@ class Behaviour:
         finding = f"{share(outcome.value)} of the {what} than before"
         if names:
             finding += f"; most moved {names[order[0]]}, from {share(early[order[0]])} to {share(late[order[0]])}"
-        return Verdict.of(name, "total variation", outcome, self.settings.min_shift, finding, examples)
+        return DriftTest.of(name, "total variation", outcome, self.settings.min_shift, finding, examples)
 
-    def new_locales(self) -> Verdict:
+    def new_locales(self) -> DriftTest:
         """Searches in locales that no earlier window has."""
         names, code = np.unique(self.windows.column("locale"), return_inverse=True)
         return self._absent("new locales", sums(self.windows.user, code, self.users), names.tolist(), "in locales")
 
-    def new_words(self) -> Verdict:
+    def new_words(self) -> DriftTest:
         """Words that no earlier window has."""
         found = [words(fold(text)) for _, text in self.windows.queries]
         names = sorted({word for one in found for word in one})
@@ -96,14 +96,14 @@ class Behaviour:
         search, code = np.array(asked, np.int64).reshape(-1, 2).T
         return self._absent("new words", sums(self.windows.user[search], code, self.users), names, "words", "words")
 
-    def new_queries(self) -> Verdict:
+    def new_queries(self) -> DriftTest:
         """Searches for queries that no earlier window has."""
         features = sums(self.windows.user, self.windows.query, self.users)
         return self._absent("new queries", features, [text for _, text in self.windows.queries], "for queries")
 
     def _absent(
         self, name: str, features: permutation.Matrix, names: list[str], what: str, of: str = "searches"
-    ) -> Verdict:
+    ) -> DriftTest:
         outcome = self.permutations.test(features, permutation.absent, seasonal=False)
         counts = self.permutations.by_window(features)
         new = counts[-1] * (counts[:-1].sum(axis=0) == 0)
@@ -113,9 +113,9 @@ class Behaviour:
         finding = f"{share(outcome.value)} {subject} that no earlier window has, {share(outcome.expected)} by chance"
         if examples:
             finding += f": {', '.join(str(one['name']) for one in examples)}"
-        return Verdict.of(name, "share of the unseen", outcome, self.settings.min_new_share, finding, examples)
+        return DriftTest.of(name, "share of the unseen", outcome, self.settings.min_new_share, finding, examples)
 
-    def scores(self) -> Verdict:
+    def scores(self) -> DriftTest:
         """The distribution of the model's scores, of the model versions that this and an earlier window have."""
         rows = self.windows.rows
         version = codes(rows["model_version"].fill_null(""))
@@ -136,9 +136,9 @@ class Behaviour:
         finding = f"{share(outcome.value)} of the scores lie elsewhere than before"
         if known[late].any():
             finding += f"; their mean went from {score[known & ~late].mean():.2f} to {score[known & late].mean():.2f}"
-        return Verdict.of("scores", "total variation", outcome, self.settings.min_shift, finding)
+        return DriftTest.of("scores", "total variation", outcome, self.settings.min_shift, finding)
 
-    def click_rates(self) -> Verdict:
+    def click_rates(self) -> DriftTest:
         """Clicks by position."""
         # Numbered among those that occur: the deepest does not say how much memory this takes.
         positions, position = np.unique(self.windows.rows["position"].to_numpy(), return_inverse=True)
@@ -154,23 +154,23 @@ class Behaviour:
             f"the chance of a click at a position changed by {share(outcome.value)} of the usual chance; "
             f"at the first it went from {share(early)} to {share(late)}"
         )
-        return Verdict.of(
+        return DriftTest.of(
             "click rate by position", "mean relative change", outcome, self.settings.min_click_change, finding
         )
 
-    def clicks(self) -> Verdict:
+    def clicks(self) -> DriftTest:
         """Clicks a search."""
         late, early, outcome = self._rate(self._clicks_of_searches, permutation.rate_change)
         finding = f"clicks a search went from {early:.3f} to {late:.3f}"
-        return Verdict.of("clicks a search", "relative change", outcome, self.settings.min_click_change, finding)
+        return DriftTest.of("clicks a search", "relative change", outcome, self.settings.min_click_change, finding)
 
-    def abandonment(self) -> Verdict:
+    def abandonment(self) -> DriftTest:
         """Searches without a click."""
         late, early, outcome = self._rate(
             (self._clicks_of_searches == 0).astype(np.float32), permutation.rate_difference
         )
         finding = f"{share(late)} of the searches end without a click, {share(early)} before"
-        return Verdict.of("abandonment", "difference of shares", outcome, self.settings.min_shift, finding)
+        return DriftTest.of("abandonment", "difference of shares", outcome, self.settings.min_shift, finding)
 
     @property
     def _clicks_of_searches(self) -> Floats:

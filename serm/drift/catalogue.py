@@ -8,14 +8,14 @@ from math import sqrt
 import numpy as np
 import pyarrow as pa
 
-from serm.drift.verdict import Examples, Verdict, not_tested, share
+from serm.drift.decision import DriftTest, Examples, not_tested, share
 from serm.settings import DriftSettings
 
 EXAMPLES = 5
 _NAME = "catalogue"
 
 
-def compare(before: pa.Table, now: pa.Table, settings: DriftSettings) -> Verdict:
+def compare(before: pa.Table, now: pa.Table, settings: DriftSettings) -> DriftTest:
     """Compare two CATALOGUES samples, the earlier first.
 
     Both hold the documents whose ids hash lowest, so below the lower of their highest hashes both are complete, and
@@ -37,7 +37,7 @@ def compare(before: pa.Table, now: pa.Table, settings: DriftSettings) -> Verdict
     sampled = f" (±{error:.1%}, from a sample of {size:,})" if full else ""
     examples: Examples = [{"doc_id": doc, "title": new[doc]} for doc in _some(added)]
     examples += [{"doc_id": doc, "title": new[doc], "before": old[doc]} for doc in _some(renamed)]
-    return Verdict(
+    return DriftTest(
         name=_NAME,
         statistic="largest share of new, gone and renamed documents",
         value=max(shares),

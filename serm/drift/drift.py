@@ -16,9 +16,9 @@ from serm import engine as engines
 from serm.atomic import replace_directory, write_json
 from serm.drift import catalogue, columns, heavy_users, novelty, sample
 from serm.drift.behaviour import Behaviour
+from serm.drift.decision import DriftTest, decided
 from serm.drift.embeddings import Embed, Embeddings, Topic
 from serm.drift.permutation import Permutations
-from serm.drift.verdict import Verdict, judge
 from serm.errors import UserError
 from serm.settings import DriftSettings, Settings
 from serm.step import Figures, step
@@ -60,13 +60,13 @@ def drift(reference: Path, windows: Path, validated: Path, champion: Path, out: 
         clicks = [heavy_users.clicks_of_users(window) for window in (before, now)]
         drifts, sampled = columns.compare(before, now, options, beside, settings.cycle)
         news = novelty.find(before, now)
-        verdicts, topics = exchange(compared, _embed(champion), options)
-        verdicts += [
+        tests, topics = exchange(compared, _embed(champion), options)
+        tests += [
             heavy_users.test_heaviest(clicks[0], clicks[1], options),
             catalogue.compare(_latest(catalogues), offered, options),
         ]
-        verdicts = judge(verdicts, options.alpha)
-        reasons = [f"{one.name}: {one.finding}" for one in verdicts if one.decision == "drift"]
+        tests = decided(tests, options.alpha)
+        reasons = [f"{one.name}: {one.finding}" for one in tests if one.decision == "drift"]
         decision = "evolve" if reasons else "quiet"
         _keep(compared.rows, beside / "windows" / "impressions", contracts.SAMPLES, options)
         _keep(pa.concat_tables([catalogues, offered]), beside / "windows" / "catalogue", contracts.CATALOGUES, options)
@@ -77,7 +77,7 @@ def drift(reference: Path, windows: Path, validated: Path, champion: Path, out: 
                 "reasons": reasons,
                 "alpha": options.alpha,
                 "correction": "holm",
-                "tests": [_rounded(asdict(one)) for one in verdicts],
+                "tests": [_rounded(asdict(one)) for one in tests],
                 "topics": [_rounded(asdict(one)) for one in topics],
                 "windows": _told(compared),
                 "columns": {name: asdict(drift) for name, drift in drifts.items()},
@@ -87,7 +87,7 @@ def drift(reference: Path, windows: Path, validated: Path, champion: Path, out: 
         )
     return {
         "decision": decision,
-        "tests": sum(one.decision != "not tested" for one in verdicts),
+        "tests": sum(one.decision != "not tested" for one in tests),
         "drifted": len(reasons),
         "new_query_share": round(news.new_query_share, 4),
         "new_locales": len(news.new_locales),
@@ -95,7 +95,7 @@ def drift(reference: Path, windows: Path, validated: Path, champion: Path, out: 
     }
 
 
-def exchange(windows: sample.Windows, embed: Embed, settings: DriftSettings) -> tuple[list[Verdict], list[Topic]]:
+def exchange(windows: sample.Windows, embed: Embed, settings: DriftSettings) -> tuple[list[DriftTest], list[Topic]]:
     """Make all tests that exchange users; return them, not yet judged, and the topics that grew."""
     permutations = Permutations(windows.window, settings.permutations, settings.seed)
     meanings, topics = Embeddings(windows, permutations, embed, settings).tests()

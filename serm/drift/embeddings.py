@@ -13,9 +13,9 @@ from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 from serm.clusters import cluster
+from serm.drift.decision import DriftTest, Examples, rise, share
 from serm.drift.permutation import Floats, Permutations, p_value, sums
 from serm.drift.sample import Windows
-from serm.drift.verdict import Examples, Verdict, rise, share
 from serm.pairs.text import fold
 from serm.pairs.tokens import words
 from serm.settings import DriftSettings
@@ -60,12 +60,12 @@ class Embeddings:
         self.counts = permutations.by_window(self.asked)
         """[windows, texts]"""
 
-    def tests(self) -> tuple[list[Verdict], list[Topic]]:
+    def tests(self) -> tuple[list[DriftTest], list[Topic]]:
         """Return all tests, and the topics that emerged."""
         emerging, topics = self.emerging()
         return [self.distance(), self.classifier(), emerging], topics
 
-    def distance(self) -> Verdict:
+    def distance(self) -> DriftTest:
         """Maximum mean discrepancy of the windows' embeddings (Gretton et al., JMLR 13, 2012).
 
         The kernel is Gaussian, its width the median distance (their section 8), and comes as random Fourier features
@@ -83,10 +83,10 @@ class Embeddings:
         finding = f"the queries lie {beyond:.3f} from the earlier ones beyond chance (0: the same, near 1: unlike)"
         if rose:
             finding += f"; most risen: {', '.join(str(one['query']) for one in rose)}"
-        verdict = Verdict.of("query embeddings", "squared MMD", outcome, self.settings.min_shift, finding, rose)
-        return replace(verdict, effect=beyond)
+        test = DriftTest.of("query embeddings", "squared MMD", outcome, self.settings.min_shift, finding, rose)
+        return replace(test, effect=beyond)
 
-    def classifier(self) -> Verdict:
+    def classifier(self) -> DriftTest:
         """A classifier of this window against the earlier ones, judged on users it has not seen.
 
         Lopez-Paz and Oquab, "Revisiting classifier two-sample tests", ICLR 2017. One half of the users trains it; the
@@ -102,8 +102,8 @@ class Embeddings:
         finding = f"a classifier tells the queries from earlier ones with ROC AUC {outcome.value:.3f} (0.5: it cannot)"
         if outcome.value > 0.5 and typical:
             finding += f"; most typical of this window: {', '.join(str(one['query']) for one in typical)}"
-        verdict = Verdict.of("query classifier", "ROC AUC", outcome, self.settings.min_shift, finding, typical)
-        return replace(verdict, usual=max(usual, default=None))
+        test = DriftTest.of("query classifier", "ROC AUC", outcome, self.settings.min_shift, finding, typical)
+        return replace(test, usual=max(usual, default=None))
 
     def _auc_of(self, trains: NDArray[np.bool_], window: int) -> float:
         """Return how well a classifier tells an earlier window from the other earlier ones."""
@@ -138,7 +138,7 @@ class Embeddings:
         middle[order] = (np.cumsum(of_tie) - of_tie / 2)[tie] / max(count.sum(), 1)
         return np.asarray(asked @ np.stack([middle, np.ones(len(ranks))], axis=1).astype(np.float32))
 
-    def emerging(self) -> tuple[Verdict, list[Topic]]:
+    def emerging(self) -> tuple[DriftTest, list[Topic]]:
         """Topics that grew: clusters of all windows' queries that have a larger share than in each earlier window.
 
         A topic's p is its largest over the earlier windows (an intersection-union test: Berger, Technometrics 24,
@@ -162,7 +162,7 @@ class Embeddings:
         if grown:
             most = grown[0]
             finding = f"{len(grown)} topics grew, most {most.name}, from {share(most.before)} to {share(most.now)}"
-        verdict = Verdict(
+        test = DriftTest(
             name="topics",
             statistic="growth in standard errors",
             value=float(z[top]),
@@ -172,7 +172,7 @@ class Embeddings:
             finding=finding,
             examples=[rise(topic.name, topic.before, topic.now) for topic in grown],
         )
-        return verdict, grown
+        return test, grown
 
     def _growth(self, features: csr_array, earlier: int) -> tuple[Floats, Floats]:
         """Return how far each topic grew since the window ``earlier``, in standard errors, and its p [topics].

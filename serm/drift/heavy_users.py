@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import genpareto
 
-from serm.drift.verdict import Verdict, not_tested, share
+from serm.drift.decision import DriftTest, not_tested, share
 from serm.settings import DriftSettings
 
 #: The tail of users is those above this quantile of clicks; with fewer users in it no tail can be fitted.
@@ -27,7 +27,7 @@ def clicks_of_users(impressions: ibis.Table) -> NDArray[np.int64]:
     return np.stack([counts["clicks"].to_numpy(), counts["users"].to_numpy()], axis=1).astype(np.int64)
 
 
-def test_heaviest(before: NDArray[np.int64], now: NDArray[np.int64], settings: DriftSettings) -> Verdict:
+def test_heaviest(before: NDArray[np.int64], now: NDArray[np.int64], settings: DriftSettings) -> DriftTest:
     """Test whether this window's heaviest user would be one among as many users of the earlier window.
 
     No exchange of users can tell: a single bot is as likely in either window. So the tail of the earlier window's
@@ -57,7 +57,7 @@ def test_heaviest(before: NDArray[np.int64], now: NDArray[np.int64], settings: D
     finding = f"{heaviest}; {users[outlying].sum()} users beyond the usual tail made {share(by_them)} of the clicks"
     if outlying.any():
         finding += ": look at them before their clicks are learnt from"
-    return Verdict(
+    return DriftTest(
         name=_NAME,
         statistic="clicks of the heaviest user, in means",
         value=float(clicks[-1]),

@@ -53,7 +53,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateInputs:
     """All that the gate decides on; what is None is missing, and then nothing passes."""
 
     rolling: Comparison | None
@@ -92,19 +92,19 @@ class Verdict:
     rules: tuple[Rule, ...]
 
 
-def decide(evidence: Evidence, settings: EvaluationSettings) -> Verdict:
+def decide(inputs: GateInputs, settings: EvaluationSettings) -> Verdict:
     """Decide on the challenger; the limits are those of ``GateSettings``.
 
     Whatever is missing or not a finite number makes its rule inconclusive, so the gate cannot pass without it.
     """
     rules = (
-        _rolling_gain(evidence.rolling, settings),
-        _frozen_loss(evidence.frozen, settings),
-        *_slice_loss(evidence.slices, settings),
-        _calibration_loss(evidence.calibration, settings),
-        _panel(evidence.trust),
-        _model_size(evidence.size_mb, settings),
-        _serving(evidence.served, settings),
+        _rolling_gain(inputs.rolling, settings),
+        _frozen_loss(inputs.frozen, settings),
+        *_slice_loss(inputs.slices, settings),
+        _calibration_loss(inputs.calibration, settings),
+        _panel(inputs.trust),
+        _model_size(inputs.size_mb, settings),
+        _serving(inputs.served, settings),
     )
     return Verdict(min((rule.result for rule in rules), key=WORST_FIRST.index), rules)
 

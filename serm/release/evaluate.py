@@ -17,7 +17,7 @@ from serm.errors import UserError
 from serm.evaluation import examples, pools
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import ALL, Comparison, as_json
-from serm.evaluation.gate import WORST_FIRST, Evidence, Rule, Served, Trust, Verdict, decide
+from serm.evaluation.gate import WORST_FIRST, GateInputs, Rule, Served, Trust, Verdict, decide
 from serm.evaluation.measured import Measured, measured, with_scores
 from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
@@ -72,7 +72,7 @@ def evaluate(
         batch = trial.batch(pool, options.gate.golden_requests, options.seed)
         tried = trial.check(ready, models["challenger"], batch)
     sets = {name: measured(pool.filter(pc.equal(pool["set"], name)), name, options) for name in pools.SETS}
-    evidence = Evidence(
+    inputs = GateInputs(
         **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in sets.items()},
         slices=[test for one in sets.values() for test in one.slices],
         calibration=sets["rolling"].calibration,
@@ -80,10 +80,10 @@ def evaluate(
         served=_served(tried),
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
-    verdict = decide(evidence, options)
+    verdict = decide(inputs, options)
     _write(out, sets, judged.retired, verdict, {name: model.version for name, model in models.items()}, options)
     retired = {f"{name}_retired": one.pairs for name, one in judged.retired.items()}
-    return _figures(evidence, verdict, tried) | {"pairs": pool.num_rows, **retired}
+    return _figures(inputs, verdict, tried) | {"pairs": pool.num_rows, **retired}
 
 
 def read_trust(path: Path) -> Trust | None:
@@ -129,13 +129,13 @@ def _write(
         )
 
 
-def _figures(evidence: Evidence, verdict: Verdict, tried: Trial) -> Figures:
+def _figures(inputs: GateInputs, verdict: Verdict, tried: Trial) -> Figures:
     figures: Figures = {"gate": verdict.result}
     for result in WORST_FIRST[:-1]:
         if named := [rule.rule for rule in verdict.rules if rule.result == result]:
             figures[result] = ", ".join(dict.fromkeys(named))
     for name in pools.SETS:
-        comparison: Comparison | None = getattr(evidence, name)
+        comparison: Comparison | None = getattr(inputs, name)
         if comparison:
             figures[f"{name}_queries"] = comparison.n
             figures[f"{name}_gain"] = round(comparison.difference, 4)

@@ -9,10 +9,7 @@ from tempfile import TemporaryDirectory
 from serm import contracts
 from serm.atomic import recover
 from serm.errors import UserError
-from serm.settings import Settings
-from serm.step import Figures, step
-from serm.workspace import merge
-from serm.workspace.layout import (
+from serm.layout import (
     AFTER,
     CHAMPION,
     CYCLE,
@@ -26,6 +23,9 @@ from serm.workspace.layout import (
     SUPERSEDED,
     WINDOWS,
 )
+from serm.settings import Settings
+from serm.step import Figures, step
+from serm.workspace import merge
 from serm.workspace.lock import reviews_at_rest, writing
 from serm.workspace.pins import bring
 from serm.workspace.progress import Progress

@@ -16,7 +16,7 @@ import psutil
 
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.workspace.layout import LOCK, REVIEWED_LOCK
+from serm.layout import LOCK, REVIEWED_LOCK
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from serm import contracts
 from serm.atomic import recover
-from serm.workspace.layout import SUPERSEDED
+from serm.layout import SUPERSEDED
 
 _KEY = ["query", "locale", "doc_id"]
 _SAME = [*_KEY, "grade", "source", "cycle"]

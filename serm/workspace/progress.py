@@ -8,7 +8,7 @@ from pathlib import Path
 
 from serm.atomic import write_json
 from serm.errors import UserError
-from serm.workspace.layout import AFTER
+from serm.layout import AFTER
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from markupsafe import Markup
 from serm.atomic import write_json, write_text
 from serm.errors import UserError
 from serm.escaping import templates
+from serm.layout import CYCLE, HISTORY, INPUTS, MODEL_CARD, PARAMS, SETUP, STATE
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.steps import STEPS
-from serm.workspace.layout import CYCLE, HISTORY, INPUTS, MODEL_CARD, PARAMS, SETUP, STATE
 from serm.workspace.lock import writing
 from serm.workspace.pins import digest, pinned
 from serm.workspace.store import Workspace, place

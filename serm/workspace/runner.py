@@ -15,12 +15,12 @@ from serm import contracts
 from serm import settings as params
 from serm.atomic import write_json
 from serm.errors import UserError
+from serm.layout import HISTORY, INPUTS, PARAMS, PROFILES, STATE, TASKS, WINDOWS
 from serm.settings import Settings
 from serm.step import Figures
 from serm.steps import DEPLOYED, GIVEN, RUN
 from serm.workspace.advance import advance
 from serm.workspace.kfplog import StepLog
-from serm.workspace.layout import HISTORY, INPUTS, PARAMS, PROFILES, STATE, TASKS, WINDOWS
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, place

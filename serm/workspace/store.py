@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from serm.atomic import replace_directory, write_text
 from serm.errors import UserError
-from serm.workspace.layout import DVC
+from serm.layout import DVC
 
 #: Hard links, so that the workspace, the cache and the pipeline's own outputs share one copy of a model.
 _CONFIG = """\

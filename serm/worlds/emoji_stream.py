@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from serm import settings as params
 from serm.atomic import write_text
+from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, PARAMS, REFERENCE, SETUP, TESTS
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, PARAMS, REFERENCE, SETUP, TESTS
 from serm.workspace.progress import Progress
 from serm.workspace.store import TEMPLATE, Workspace
 from serm.worlds import pools, traffic

@@ -10,7 +10,7 @@ import yaml
 
 from serm import contracts
 from serm.atomic import write_text
-from serm.workspace.layout import PARAMS
+from serm.layout import PARAMS
 from serm.workspace.store import TEMPLATE
 from serm.worlds.emoji import TRUTH, TRUTH_SUBGROUPS, EmojiWorld
 from serm.worlds.emoji_stream import EmojiStream

@@ -12,9 +12,9 @@ from evidently.ui.workspace import Workspace as EvidentlyWorkspace
 
 from serm import engine as engines
 from serm.drift import columns
+from serm.layout import SETUP
 from serm.monitoring import snapshots
 from serm.settings import Settings
-from serm.workspace.layout import SETUP
 from serm.workspace.store import Workspace
 
 

@@ -23,10 +23,10 @@ from tiny_models import save
 
 from serm import relevance
 from serm.errors import UserError
+from serm.layout import CHAMPION, SETUP
 from serm.relevance.encoder import load_encoder
 from serm.relevance.generative import GenerativeModel
 from serm.settings import RelevanceSettings
-from serm.workspace.layout import CHAMPION, SETUP
 from serm.workspace.store import Workspace
 
 SETTINGS = RelevanceSettings(max_tokens=16)

@@ -16,10 +16,9 @@ import tiny_models
 from workspace_world import impressions
 
 import serm
-from serm import api, contracts, relevance
+from serm import api, contracts, layout, relevance
 from serm.errors import UserError
 from serm.steps import TABLE
-from serm.workspace import layout
 
 CLICKS = pa.table({"query_id": ["p"], "query": ["a"], "doc_id": ["d"], "position": [1], "clicked": [True]})
 JUDGED = pa.table({"query": ["a", "a"], "grade": [1, 2], "champion": [0.0, 1.0], "challenger": [0.0, 1.0]})

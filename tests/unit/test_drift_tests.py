@@ -15,9 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from serm import contracts
 from serm.drift import catalogue, embeddings, heavy_users, permutation, sample
+from serm.drift.decision import DriftTest, decided
 from serm.drift.drift import exchange
 from serm.drift.permutation import Outcome, Permutations
-from serm.drift.verdict import Verdict, judge
 from serm.settings import DriftSettings
 
 SETTINGS = DriftSettings(permutations=499, embedded_queries=500)
@@ -46,14 +46,14 @@ def window(cycle: int, mix: dict[str, float], users: int = 150, clicks: float = 
     return pa.Table.from_pylist(rows, contracts.SAMPLES)
 
 
-def judged(*windows: pa.Table, settings: DriftSettings = SETTINGS) -> dict[str, Verdict]:
+def judged(*windows: pa.Table, settings: DriftSettings = SETTINGS) -> dict[str, DriftTest]:
     *earlier, now = windows
-    verdicts, _ = exchange(sample.together(earlier, now), by_spelling, settings)
-    return {verdict.name: verdict for verdict in judge(verdicts, settings.alpha)}
+    tests, _ = exchange(sample.together(earlier, now), by_spelling, settings)
+    return {test.name: test for test in decided(tests, settings.alpha)}
 
 
-def drifted(verdicts: dict[str, Verdict]) -> set[str]:
-    return {name for name, verdict in verdicts.items() if verdict.decision == "drift"}
+def drifted(tests: dict[str, DriftTest]) -> set[str]:
+    return {name for name, test in tests.items() if test.decision == "drift"}
 
 
 SUMMER, WINTER = {"beach": 0.6, "sled": 0.1, "phone": 0.3}, {"beach": 0.1, "sled": 0.6, "phone": 0.3}
@@ -116,14 +116,14 @@ def test_scores_of_another_model_are_not_compared() -> None:
 
 
 def test_what_is_significant_but_small_is_quiet_and_holm_corrects() -> None:
-    def verdict(name: str, p: float, effect: float) -> Verdict:
-        return Verdict.of(name, "s", Outcome(effect, 0.0, p, None), 0.02, "")
+    def outcome(name: str, p: float, effect: float) -> DriftTest:
+        return DriftTest.of(name, "s", Outcome(effect, 0.0, p, None), 0.02, "")
 
-    tests = [verdict("small", 0.001, 0.019), verdict("large", 0.02, 0.1), verdict("unsure", 0.03, 0.1)]
-    small, large, unsure = judge(tests, 0.05)
+    tests = [outcome("small", 0.001, 0.019), outcome("large", 0.02, 0.1), outcome("unsure", 0.03, 0.1)]
+    small, large, unsure = decided(tests, 0.05)
     assert [one.adjusted_p for one in (small, large, unsure)] == pytest.approx([0.003, 0.04, 0.04])
     assert [one.decision for one in (small, large, unsure)] == ["quiet", "drift", "drift"]
-    assert judge([*tests, verdict("more", 0.5, 0.1)], 0.05)[1].decision == "quiet"  # 0.06
+    assert decided([*tests, outcome("more", 0.5, 0.1)], 0.05)[1].decision == "quiet"  # 0.06
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -159,9 +159,9 @@ def test_a_click_bot_is_told_from_busy_users(length: int) -> None:
     quiet = heavy_users.test_heaviest(before, now, SETTINGS)
     assert quiet.p is not None
     assert quiet.p > 0.01
-    assert judge([quiet], 0.05)[0].decision == "quiet"
+    assert decided([quiet], 0.05)[0].decision == "quiet"
     bots = np.concatenate([now, [[900, 3]]])
-    caught = judge([heavy_users.test_heaviest(before, bots, SETTINGS)], 0.05)[0]
+    caught = decided([heavy_users.test_heaviest(before, bots, SETTINGS)], 0.05)[0]
     assert caught.decision == "drift"
     assert "3 users beyond the usual tail" in caught.finding
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import Comparison, SliceTest
-from serm.evaluation.gate import SETS, SLICED, WORST_FIRST, Evidence, Rule, Served, Trust, decide
+from serm.evaluation.gate import SETS, SLICED, WORST_FIRST, GateInputs, Rule, Served, Trust, decide
 from serm.settings import EvaluationSettings
 from serm.workspace import history
 
@@ -26,12 +26,12 @@ SLICES = [SliceTest(name, f"{kind}:x", 100, True, 0.01, 0.03, 0.99, 0.02) for na
 HONEST = Calibration(n=500, pairs=8000, champion=0.05, challenger=0.055, difference=0.005, low=-0.01, high=0.015)
 SERVED = Served(requests=20, pairs=320, difference=0.0)
 TRUSTED = Trust(held=[], not_measured=[])
-PASSING = Evidence(GOOD, EVEN, SLICES, HONEST, TRUSTED, SERVED, 300.0)
+PASSING = GateInputs(GOOD, EVEN, SLICES, HONEST, TRUSTED, SERVED, 300.0)
 SETTINGS = EvaluationSettings()
 
 
-def _rule(evidence: Evidence, name: str, settings: EvaluationSettings = SETTINGS) -> Rule:
-    (found,) = (rule for rule in decide(evidence, settings).rules if rule.rule == name)
+def _rule(inputs: GateInputs, name: str, settings: EvaluationSettings = SETTINGS) -> Rule:
+    (found,) = (rule for rule in decide(inputs, settings).rules if rule.rule == name)
     return found
 
 
@@ -177,9 +177,9 @@ def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too(
 )
 def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> None:
     assert decide(PASSING, SETTINGS).result == "passed"
-    evidence = replace(PASSING, **change)  # type: ignore[arg-type]
-    assert _rule(evidence, rule).result == result
-    assert decide(evidence, SETTINGS).result == result
+    inputs = replace(PASSING, **change)  # type: ignore[arg-type]
+    assert _rule(inputs, rule).result == result
+    assert decide(inputs, SETTINGS).result == result
 
 
 def test_the_worst_result_of_a_rule_is_the_verdict_and_a_crash_is_worse_than_a_loss() -> None:
@@ -191,14 +191,14 @@ def test_the_worst_result_of_a_rule_is_the_verdict_and_a_crash_is_worse_than_a_l
         "failed": replace(PASSING, calibration=unmeasured, frozen=BAD),
         "error": replace(PASSING, calibration=unmeasured, frozen=BAD, served=crashed),
     }
-    assert {result: decide(evidence, SETTINGS).result for result, evidence in of.items()} == {one: one for one in of}
+    assert {result: decide(inputs, SETTINGS).result for result, inputs in of.items()} == {one: one for one in of}
     assert tuple(of)[::-1] == WORST_FIRST == history.GATES
 
 
 @given(st.data())
 def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
-    """Take any part of the evidence away, or any number in it, and the gate does not pass."""
-    field = data.draw(st.sampled_from([one.name for one in fields(Evidence)]))
+    """Take any part of the inputs away, or any number in it, and the gate does not pass."""
+    field = data.draw(st.sampled_from([one.name for one in fields(GateInputs)]))
     found = getattr(PASSING, field)
     if field == "slices":
         gone = data.draw(st.sampled_from(range(len(SLICES))))
@@ -221,8 +221,8 @@ def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
     assert decide(replace(PASSING, **{field: damaged}), SETTINGS).result != "passed"  # type: ignore[arg-type]
 
 
-def test_no_evidence_at_all_is_inconclusive_in_every_rule() -> None:
-    verdict = decide(Evidence(None, None, [], None, None, None, None), SETTINGS)
+def test_no_inputs_at_all_is_inconclusive_in_every_rule() -> None:
+    verdict = decide(GateInputs(None, None, [], None, None, None, None), SETTINGS)
     assert {rule.result for rule in verdict.rules} == {"inconclusive"}
     assert verdict.result == "inconclusive"
 

@@ -16,11 +16,10 @@ from components import images
 from pipelines.compile import COMPILED, load_ir
 from pipelines.evolve import evolve
 from pipelines.generate import DVC_YAML, generate
-from serm import cli, steps
+from serm import cli, layout, steps
 from serm.report import loop
 from serm.settings import Settings
 from serm.steps import GIVEN, STAGES, TABLE, WATCHING, Data, Step
-from serm.workspace import layout
 
 ROOT = Path(__file__).parents[2]
 EACH = pytest.mark.parametrize("step", TABLE, ids=lambda step: step.name)

@@ -1,4 +1,4 @@
-"""One test of a window and what it found; many together are judged with Holm's correction."""
+"""One test of a window and what it found; many together are decided with Holm's correction."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Examples = list[dict[str, object]]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a test found; ``drifted`` only when it is significant, large enough, and more than usual."""
+class DriftTest:
+    """One test and what it found; drift only where that is significant, large enough and more than usual."""
 
     name: str
     statistic: str
@@ -43,7 +43,7 @@ class Verdict:
         floor: float,
         finding: str,
         examples: Examples | None = None,
-    ) -> Verdict:
+    ) -> DriftTest:
         """Return a permutation test's outcome, not yet decided."""
         return cls(
             name=name,
@@ -58,12 +58,12 @@ class Verdict:
         )
 
 
-def not_tested(name: str, why: str) -> Verdict:
+def not_tested(name: str, why: str) -> DriftTest:
     """Return a test that could not be made."""
-    return Verdict(name=name, statistic="", finding=f"not tested: {why}")
+    return DriftTest(name=name, statistic="", finding=f"not tested: {why}")
 
 
-def judge(tests: Sequence[Verdict], alpha: float) -> list[Verdict]:
+def decided(tests: Sequence[DriftTest], alpha: float) -> list[DriftTest]:
     """Decide each test; all together alarm at most at the rate ``alpha`` though nothing changed.
 
     Holm's step-down procedure (1979) holds that family-wise rate however the tests depend on each other, as these
@@ -76,7 +76,7 @@ def judge(tests: Sequence[Verdict], alpha: float) -> list[Verdict]:
     return [_decided(test, alpha) for test in corrected]
 
 
-def _decided(test: Verdict, alpha: float) -> Verdict:
+def _decided(test: DriftTest, alpha: float) -> DriftTest:
     if test.effect is None or test.floor is None:
         return test
     sure = test.adjusted_p is None or test.adjusted_p <= alpha
