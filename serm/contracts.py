@@ -70,7 +70,9 @@ IMPRESSIONS = pa.schema(
     ]
 )
 
-#: A graded (query, locale, document). ``source`` is seed, panel or human; ``agreement`` lies in 0..1.
+#: A graded (query, locale, document). ``source`` is seed, human, panel (mined and judged), or shown (seen by users and
+#: judged by the panel, see ``serm.judging``); ``agreement`` lies in 0..1. ``distribution``: the panel's belief in each
+#: grade (sums to 1), of which ``grade`` is the most probable; null: the grade is taken as certain.
 JUDGMENTS = pa.schema(
     [
         _field("query", pa.string()),
@@ -82,6 +84,7 @@ JUDGMENTS = pa.schema(
         _field("cycle", pa.int32()),
         _field("panel_version", pa.string(), optional=True),
         _field("agreement", pa.float64(), optional=True),
+        _field("distribution", pa.list_(pa.float64()), optional=True),
     ]
 )
 
@@ -239,6 +242,10 @@ CATALOGUES = pa.schema(
 BAD_LINES = pa.schema([_field("file", pa.string()), _field("line", pa.int64()), _field("reason", pa.string())])
 
 
+#: Optional columns that a contract got when datasets of it were there already: null in those.
+_ADDED = {"distribution"}
+
+
 def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
     """Write ``table`` as the dataset ``path``, atomically; the same table gives the same bytes.
 
@@ -254,12 +261,18 @@ def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
 
 def conform(table: pa.Table, path: Path, schema: pa.Schema) -> pa.Table:
     """Return ``table`` with exactly the columns and types of ``schema``; ``path`` names it in errors."""
+    for name in _added(schema) - set(table.column_names):
+        table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise UserError(
             f"{path}: column {', '.join(map(repr, missing))} is missing; it has {', '.join(table.column_names)}."
         )
     return pa.table({field.name: _conform(table[field.name], path, field) for field in schema}, schema=schema)
+
+
+def _added(schema: pa.Schema) -> set[str]:
+    return {field.name for field in schema if field.nullable and field.name in _ADDED}
 
 
 def _conform(column: pa.ChunkedArray, path: Path, field: pa.Field) -> pa.ChunkedArray:
@@ -280,7 +293,7 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
         UserError: there is no such dataset, a file is damaged, or it does not have the columns of ``schema``.
     """
     files = parquet.dataset(path, schema)
-    parquet.require_columns(files, schema, parquet.optional_columns(files, schema))
+    parquet.require_columns(files, schema, parquet.optional_columns(files, schema) | _added(schema))
     return pa.concat_tables([conform(parquet.read(file, schema), file.path, schema) for file in files])
 
 
@@ -293,7 +306,7 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
         UserError: there is no such dataset, a file is damaged, or a column of ``schema`` is missing or of another kind.
     """
     files = parquet.dataset(path, schema)
-    return parquet.scan(engine, files, schema, parquet.optional_columns(files, schema))
+    return parquet.scan(engine, files, schema, parquet.optional_columns(files, schema) | _added(schema))
 
 
 def other_types(path: Path, schema: pa.Schema) -> dict[str, tuple[str, str]]:

@@ -18,7 +18,7 @@ from serm.settings import CycleSettings
 #: Reason -> whether a row broke the rule. A null says that the rule has nothing to look at: not broken.
 Rules = dict[str, BooleanValue]
 #: Who may have given a judgment.
-SOURCES = ("seed", "panel", "human")
+SOURCES = ("seed", "panel", "human", "shown")
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,17 @@ def flag_judgments(engine: BaseBackend, judgments: ibis.Table, documents: ibis.T
     table = _with_known_documents(_with_repeated(engine, judgments, JUDGMENTS, pair), documents)
     table = table.mutate(retired=table.doc_id.notnull() & table.known_doc_id.isnull())
     lowest, highest = table.grade.min().over(group_by=pair), table.grade.max().over(group_by=pair)
+    shares = table.distribution
     rules = {
         "query is blank": table.query.strip() == "",
         "locale is not in the catalogue": table.locale.notin(_locales(documents)) & ~table.retired,
         "grade is outside 0 to 3": ~table.grade.between(int(min(Grade)), int(max(Grade))),
-        "source is not seed, panel or human": table.source.notin(SOURCES),
+        "source is not seed, panel, human or shown": table.source.notin(SOURCES),
         "cycle is below 0 or after this one": ~table.cycle.between(0, cycle.number),
         "agreement is outside 0 to 1": ~table.agreement.between(0, 1) | table.agreement.isnan(),
+        "distribution is not four shares that sum to 1": (shares.length() != len(Grade))
+        | ~shares.mins().between(0, 1)
+        | ((shares.sums() - 1).abs() > 1e-6),
         "grades of the pair contradict each other": lowest != highest,
         "query, locale and doc_id are repeated": table.repeated,
     }

@@ -15,29 +15,25 @@ _KEY = ["query", "locale", "doc_id"]
 _SAME = [*_KEY, "grade", "source", "cycle"]
 
 #: Whose judgment of a pair stands: the first of these that judged it.
-_RANK = ("human", "seed", "panel")
+_RANK = ("human", "seed", "panel", "shown")
 
 
 def merged(earlier: pa.Table, new: pa.Table) -> pa.Table:
     """Return one judgment a pair (query, locale, document) of both tables, sorted by that key.
 
-    A person's stands before a seed judgment, and that before a panel's, whichever came first. Of a person's two the one
-    of the later cycle stands, and within a cycle the new one; of two seed or two panel judgments the earlier one.
+    A person's stands before a seed judgment, that before a panel's of a mined pair, and that before one of a pair that
+    users were only shown, whichever came first. Of two of a kind the one of the later cycle stands, and within a cycle
+    the new one.
     """
-    human = pa.scalar("human")
-    sides = []
-    for side, table in enumerate((earlier, new.select(earlier.column_names).cast(earlier.schema))):
-        rank = pc.index_in(table["source"], pa.array(_RANK))
-        turned = pc.if_else(pc.equal(table["source"], human), pa.scalar(-1, pa.int64()), pa.scalar(1, pa.int64()))
-        cycle = pc.multiply(table["cycle"].cast(pa.int64()), turned)
-        sides.append(
-            table.append_column("_rank", rank)
-            .append_column("_cycle", cycle)
-            .append_column("_side", pc.multiply(turned, pa.scalar(side, pa.int64())))
+    sides = [
+        table.append_column("_rank", pc.index_in(table["source"], pa.array(_RANK))).append_column(
+            "_side", pa.repeat(pa.scalar(side), table.num_rows)
         )
+        for side, table in enumerate((earlier, new.select(earlier.column_names).cast(earlier.schema)))
+    ]
     both = pa.concat_tables(sides)
-    order = [*_KEY, "_rank", "_cycle", "_side"]
-    both = both.take(pc.sort_indices(both, sort_keys=[(name, "ascending") for name in order]))
+    better = [*((name, "ascending") for name in (*_KEY, "_rank")), ("cycle", "descending"), ("_side", "descending")]
+    both = both.take(pc.sort_indices(both, sort_keys=better))
     firsts = pa.repeat(pa.scalar(True), min(1, both.num_rows))
     if both.num_rows > 1:
         differs = [pc.not_equal(both[name].slice(1), both[name].slice(0, both.num_rows - 1)) for name in _KEY]
@@ -57,14 +53,20 @@ def keep(new: pa.Table, judgments: Path) -> pa.Table:
     if judgments.exists():
         earlier = contracts.read(judgments, contracts.JUDGMENTS)
     both = merged(earlier, new)
-    lost = earlier.join(both.select(_SAME), keys=_SAME, join_type="left anti")
+    lost = _missing(earlier, both)
     if lost.num_rows:
         trace = judgments.with_name(SUPERSEDED.name)
         before = contracts.JUDGMENTS.empty_table()
         if trace.exists():
             before = contracts.read(trace, contracts.JUDGMENTS)
-        added = lost.join(before.select(_SAME), keys=_SAME, join_type="left anti").select(before.column_names)
-        rows = pa.concat_tables([before, added.cast(before.schema)])
+        rows = pa.concat_tables([before, _missing(lost, before).cast(before.schema)])
         contracts.write(rows.sort_by([(name, "ascending") for name in _SAME]), trace, contracts.JUDGMENTS)
     contracts.write(both, judgments, contracts.JUDGMENTS)
     return both
+
+
+def _missing(rows: pa.Table, there: pa.Table) -> pa.Table:
+    """Return those of ``rows`` that are not in ``there``, in their order."""
+    keys = rows.select(_SAME).append_column("_row", pa.array(range(rows.num_rows), pa.int64()))  # a join takes no lists
+    left = keys.join(there.select(_SAME), keys=_SAME, join_type="left anti")
+    return rows.take(left["_row"].take(pc.sort_indices(left["_row"])))

@@ -215,7 +215,12 @@ def test_both_engines_validate_alike(
 ) -> None:
     """Rows, profiles and all statistics: the rules' counts, freshness, volume and locale mix."""
     contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
-    contracts.write(make_judgments(), tmp_path / "judgments", contracts.JUDGMENTS)
+    judged = make_judgments()
+    soft = [[0.1, 0.2, 0.3, 0.4]] + [None] * (judged.num_rows - 1)
+    judged = judged.set_column(
+        judged.column_names.index("distribution"), "distribution", pa.array(soft, pa.list_(pa.float64()))
+    )
+    contracts.write(judged, tmp_path / "judgments", contracts.JUDGMENTS)
     lenient = {"max_quarantined_share": 1.0, "min_impressions": 1}
     stream.ingest(parquet_log, tmp_path / "window", make_settings())
     contracts.write(EARLIER, tmp_path / "profiles", contracts.PROFILES)

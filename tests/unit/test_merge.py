@@ -1,14 +1,18 @@
 """Which judgment of a pair stands, and what becomes of the others."""
 
 import hypothesis.strategies as st
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hypothesis import given
 from workspace_world import judgments
 
 from serm import contracts
+from serm import engine as engines
+from serm.settings import EngineSettings
 from serm.workspace.merge import keep, merged
 
 PAIRS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 3)), max_size=4)
-TABLES = st.lists(st.tuples(st.sampled_from(["human", "seed", "panel"]), st.integers(0, 3), PAIRS), max_size=5)
+TABLES = st.lists(st.tuples(st.sampled_from(["human", "seed", "panel", "shown"]), st.integers(0, 3), PAIRS), max_size=5)
 
 
 def _tables(drawn):
@@ -17,7 +21,7 @@ def _tables(drawn):
 
 
 @given(TABLES, st.randoms(use_true_random=False))
-def test_a_persons_grade_stands_in_whichever_order_the_judgments_come(drawn, random):
+def test_the_best_kinds_newest_judgment_stands_in_whichever_order_they_come(drawn, random):
     tables = _tables(drawn)
     random.shuffle(tables)
     state = contracts.JUDGMENTS.empty_table()
@@ -29,11 +33,11 @@ def test_a_persons_grade_stands_in_whichever_order_the_judgments_come(drawn, ran
     assert stands.keys() == {(row["query"], row["doc_id"]) for row in given_rows}
     for key, row in stands.items():
         rivals = [one for one in given_rows if (one["query"], one["doc_id"]) == key]
-        people = [one["cycle"] for one in rivals if one["source"] == "human"]
-        if people:
-            assert (row["source"], row["cycle"]) == ("human", max(people))
-        elif any(one["source"] == "seed" for one in rivals):
-            assert row["source"] == "seed"
+        kind = next(
+            kind for kind in ("human", "seed", "panel", "shown") if any(one["source"] == kind for one in rivals)
+        )
+        newest = max(one["cycle"] for one in rivals if one["source"] == kind)
+        assert (row["source"], row["cycle"]) == (kind, newest)
         assert row in rivals
 
 
@@ -43,6 +47,29 @@ def test_a_merge_again_changes_nothing(drawn):
     for table in _tables(drawn):
         state = merged(state, table)
         assert merged(state, table).equals(state)
+
+
+def test_a_distribution_comes_along_and_goes_with_its_judgment(tmp_path):
+    state = tmp_path / "state" / "judgments"
+    soft = pa.array([[0.1, 0.2, 0.6, 0.1]], contracts.JUDGMENTS.field("distribution").type)
+    place = contracts.JUDGMENTS.names.index("distribution")
+    shown = judgments([("fox", "d", 2)], "shown", 1).set_column(place, "distribution", soft)
+    assert keep(shown, state)["distribution"].to_pylist() == soft.to_pylist()
+    assert keep(judgments([("fox", "d", 3)], "panel", 1), state)["distribution"].to_pylist() == [None]
+    trace = contracts.read(tmp_path / "state" / "superseded", contracts.JUDGMENTS)
+    assert trace.select(["source", "distribution"]).to_pylist() == [
+        {"source": "shown", "distribution": [0.1, 0.2, 0.6, 0.1]}
+    ]
+
+
+def test_judgments_from_before_distributions_are_read(tmp_path):
+    table = judgments([("fox", "d", 2)])
+    (tmp_path / "old").mkdir()
+    pq.write_table(table.drop_columns(["distribution"]), tmp_path / "old" / "part-0.parquet")
+    assert contracts.read(tmp_path / "old", contracts.JUDGMENTS).equals(table)
+    with engines.connect(EngineSettings()) as engine:
+        scanned = contracts.scan(engine, tmp_path / "old", contracts.JUDGMENTS)
+        assert engine.to_pyarrow(scanned)["distribution"].to_pylist() == [None]
 
 
 def test_a_panel_label_never_replaces_an_earlier_judgment():

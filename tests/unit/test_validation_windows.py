@@ -72,10 +72,13 @@ BAD_JUDGMENTS: list[tuple[dict[str, Any], str]] = [
     ({"grade": None}, "grade is missing"),
     ({"locale": "xx"}, "locale is not in the catalogue"),
     ({"query": " "}, "query is blank"),
-    ({"source": "a friend"}, "source is not seed, panel or human"),
+    ({"source": "a friend"}, "source is not seed, panel, human or shown"),
     ({"cycle": 2}, "cycle is below 0 or after this one"),
     ({"agreement": 1.5}, "agreement is outside 0 to 1"),
     ({"agreement": float("nan")}, "agreement is outside 0 to 1"),
+    ({"distribution": [0.5, 0.5]}, "distribution is not four shares that sum to 1"),
+    ({"distribution": [0.5, 0.5, 0.5, -0.5]}, "distribution is not four shares that sum to 1"),
+    ({"distribution": [0.5, 0.5, 0.5, 0.5]}, "distribution is not four shares that sum to 1"),
 ]
 
 
@@ -86,7 +89,7 @@ def test_every_rule_of_judgments_finds_its_rows_and_stops_the_run(
     for row, (change, _) in zip(rows, BAD_JUDGMENTS, strict=False):
         row |= {"rationale": row["doc_id"], **change}
     fields = [pa.field(f.name, pa.int64() if pa.types.is_integer(f.type) else f.type) for f in contracts.JUDGMENTS]
-    with pytest.raises(UserError, match=r"10 of 60 judgments \(16.7%\) .* at most 0 may; see .* mend the judgments\."):
+    with pytest.raises(UserError, match=r"13 of 60 judgments \(21.7%\) .* at most 0 may; see .* mend the judgments\."):
         run(judgments=pa.Table.from_pylist(rows, pa.schema(fields)))
     lines = contracts.read(tmp_path / "out/quarantine", contracts.QUARANTINE).to_pylist()
     assert {line["dataset"] for line in lines} == {"judgments"}
