@@ -68,6 +68,15 @@ def true_grade(query: str, document: str) -> int:
     return 3 if name.startswith(query) else 2 if query in name else number % 2
 
 
+#: The true grades of the mined pairs.
+TRUTH = {("green", "en-4"): 3, ("green", "en-2"): 0, ("pet", "en-0"): 0}
+
+
+def graded(votes: list[dict[str, Any]]) -> dict[tuple[str, str], int | None]:
+    """Return each vote's grade by its pair."""
+    return {(vote["query"], vote["doc_id"]): vote["grade"] for vote in votes}
+
+
 def seed_rows() -> list[dict[str, object]]:
     return [
         {
@@ -130,15 +139,19 @@ def write_mined(world: Path, pairs: list[tuple[str, str]]) -> None:
     contracts.write(pa.Table.from_pylist(rows, contracts.MINED_PAIRS), world / "mined" / "pairs", contracts.MINED_PAIRS)
 
 
+#: What annotate reads.
+READ = ("mined", "validated", "judgments", "knowledge")
+
+
 def settings_of(cycle: int, **judging: object) -> Settings:
     window = CycleSettings(number=cycle, start=datetime(2017, 1, 1, tzinfo=UTC), end=datetime(2018, 1, 1, tzinfo=UTC))
-    return Settings(cycle=window, judging=JudgingSettings(**judging))  # type: ignore[arg-type]
+    return Settings(cycle=window, judging=JudgingSettings(**judging))
 
 
 def run(world: Path, cycle: int = 2, **judging: object) -> Path:
     out = world / "out"
-    inputs = (world / name for name in ("mined", "validated", "judgments", "knowledge"))
-    figures = annotate(*inputs, out, settings_of(cycle, **judging))
+    mined, validated, judgments, knowledge = (world / name for name in READ)
+    figures = annotate(mined, validated, judgments, knowledge, out, settings_of(cycle, **judging))
     (world / "figures.json").write_text(json.dumps(figures))
     return out
 
@@ -158,7 +171,7 @@ def llm(url: str, name: str = "fake", **fields: object) -> dict[str, object]:
 
 def of_llms(world: Path, *judges: dict[str, object], **judging: object) -> dict[str, object]:
     """The ``judging`` section with these LLM judges only."""
-    trust = {"min_gold_pairs": 5, **judging.pop("trust", {})}  # type: ignore[dict-item]
+    trust = {"min_gold_pairs": 5, **judging.pop("trust", {})}
     fixed = {"offline": False, "llms": judges, "ledger": world / "ledger.sqlite", "trust": trust}
     return {**fixed, **judging}
 
@@ -170,8 +183,8 @@ def run_llms(world: Path, *judges: dict[str, object], **judging: object) -> Path
 
 def foresee(world: Path, *judges: dict[str, object]) -> dict[str, dict[str, float]]:
     """Estimate what ``run_llms`` will cost."""
-    inputs = (world / name for name in ("mined", "validated", "judgments", "knowledge"))
-    return estimate(*inputs, settings_of(2, **of_llms(world, *judges)))
+    mined, validated, judgments, knowledge = (world / name for name in READ)
+    return estimate(mined, validated, judgments, knowledge, settings_of(2, **of_llms(world, *judges)))
 
 
 def content(out: Path) -> dict[str, bytes]:

@@ -43,8 +43,8 @@ def run(champion: Path, make_documents: Callable[[], pa.Table]) -> Run:
         contracts.write(window, folder / "validated/impressions", contracts.IMPRESSIONS)
         if not (folder / "validated/documents").exists():
             contracts.write(make_documents(), folder / "validated/documents", contracts.DOCUMENTS)
-        inputs = (folder / name for name in ("reference", "windows", "validated"))
-        figures = drift.drift(*inputs, champion, folder / "out", params)
+        before, windows, validated = (folder / name for name in ("reference", "windows", "validated"))
+        figures = drift.drift(before, windows, validated, champion, folder / "out", params)
         report = json.loads((folder / "out/drift.json").read_text())
         assert figures["decision"] == report["decision"]
         return report
@@ -196,7 +196,7 @@ def test_a_state_of_windows_is_kept_bounded_and_tells_what_the_catalogue_gained(
         report = run(tmp_path, make_impressions(seed=number - 1), make_impressions(seed=number), at)
         (catalogue,) = (test for test in report["tests"] if test["name"] == "catalogue")
         assert catalogue["decision"] == ("not tested", "quiet", "drift")[number - 1]
-        (tmp_path / "windows").exists() and shutil.rmtree(tmp_path / "windows")
+        shutil.rmtree(tmp_path / "windows", ignore_errors=True)
         shutil.copytree(tmp_path / "out/windows", tmp_path / "windows")
     assert [one["cycle"] for one in report["windows"]] == [1, 2, 3]
     assert "16.7% of the documents are new, 0.0% are gone" in catalogue["finding"]

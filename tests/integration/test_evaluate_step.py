@@ -36,8 +36,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(root: Path, settings: Settings, out: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    inputs = [root / name for name in ("champion", "trained", "annotated", "tests", "validated", "reference")]
-    figures = evaluate(*inputs, root / out, settings)
+    names = ("champion", "trained", "annotated", "tests", "validated", "reference")
+    champion, trained, annotated, sets, validated, reference = (root / name for name in names)
+    figures = evaluate(champion, trained, annotated, sets, validated, reference, root / out, settings)
     evaluation: dict[str, Any] = json.loads((root / out / "evaluate.json").read_text())
     return dict(figures), evaluation
 

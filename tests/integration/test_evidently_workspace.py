@@ -26,9 +26,9 @@ def publish(workspace: Workspace, number: int, logs: list[pa.Table], settings: S
     for name, log in zip(("reference", "window"), logs, strict=True):
         pq.write_table(log, workspace.path / f"{name}.parquet")
     with engines.connect(settings.engine) as engine:
-        tables = [engine.read_parquet(workspace.path / f"{name}.parquet") for name in ("reference", "window")]
+        earlier, now = (engine.read_parquet(workspace.path / f"{name}.parquet") for name in ("reference", "window"))
         (workspace.path / "cycle/drift").mkdir(parents=True, exist_ok=True)
-        columns.compare(*tables, settings.drift, workspace.path / "cycle/drift", cycle)
+        columns.compare(earlier, now, settings.drift, workspace.path / "cycle/drift", cycle)
     history = workspace.path / f"history/{cycle.name}"
     history.mkdir(parents=True)
     (history / "drift.json").write_text("{}")

@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tiny_models import save
 from serm import contracts, relevance
 from serm.errors import UserError
 from serm.release import export as exporting
+from serm.relevance.export import Precision, Runtime
 from serm.serving.server import running
 
 pytest.importorskip("openvino", reason="pip install 'serm[export]'")
@@ -52,7 +54,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def export(world: Path, out: Path, runtime: exporting.Runtime, precision: exporting.Precision) -> dict[str, object]:
+def export(world: Path, out: Path, runtime: Runtime, precision: Precision) -> dict[str, object]:
     return dict(exporting.export(world / "model", world, world, world, out, runtime, precision))
 
 
@@ -146,8 +148,7 @@ def test_what_can_be_known_at_once_is_said_before_the_work(
 def test_a_missing_package_is_said_before_the_work(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = exporting.find_spec
-    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "nncf" else real(name))
+    monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "nncf" else find_spec(name))
     monkeypatch.setattr(exporting, "load", None)
     with pytest.raises(ModuleNotFoundError) as missing:
         export(world, tmp_path / "out", "openvino", "int8")

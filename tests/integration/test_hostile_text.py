@@ -72,18 +72,18 @@ def written(
     logs[1] = logs[1].set_column(logs[1].schema.get_field_index("query"), IMPRESSIONS.field("query"), news)
     bad = logs[1].slice(0, 1).to_pylist()[0] | {"locale": poison("xx"), "position": 0}
     log = pa.concat_tables([logs[1].slice(1), pa.Table.from_pylist([bad], IMPRESSIONS)])
-    judgments = [row | {"source": "seed"} for row in poisoned(make_judgments().slice(0, 1)).to_pylist()]
+    seed = [row | {"source": "seed"} for row in poisoned(make_judgments().slice(0, 1)).to_pylist()]
     contracts.write(log, root / "window/impressions", IMPRESSIONS)
     contracts.write(poisoned(make_documents()), root / "documents", contracts.DOCUMENTS)
-    contracts.write(pa.Table.from_pylist(judgments, contracts.JUDGMENTS), root / "judgments", contracts.JUDGMENTS)
+    contracts.write(pa.Table.from_pylist(seed, contracts.JUDGMENTS), root / "judgments", contracts.JUDGMENTS)
     chosen = make_settings(validation={"max_unjudged_share": 0.1}, drift={"sample_searches": 300})
-    inputs = (root / name for name in ("window", "documents", "judgments", "profiles"))
-    validation.validate(*inputs, root / "validate", chosen)
+    window, documents, judgments, profiles = (root / name for name in ("window", "documents", "judgments", "profiles"))
+    validation.validate(window, documents, judgments, profiles, root / "validate", chosen)
     with engines.connect(chosen.engine) as engine:
         contracts.write(logs[0], root / "reference", IMPRESSIONS)
-        tables = [contracts.scan(engine, root / name, IMPRESSIONS) for name in ("reference", "window/impressions")]
+        before, now = (contracts.scan(engine, root / name, IMPRESSIONS) for name in ("reference", "window/impressions"))
         (root / "drift").mkdir()
-        columns.compare(*tables, chosen.drift, root / "drift", chosen.cycle)
+        columns.compare(before, now, chosen.drift, root / "drift", chosen.cycle)
     shop = report_history.write(root / "shop <img src=x onerror=pwned=1>", 2)
     for path in (shop / "history").glob("*/*.json"):
         path.write_text(json.dumps(poisoned_summary(json.loads(path.read_text()), path.stem)))

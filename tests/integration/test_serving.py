@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -206,7 +207,7 @@ def _window(validated: Path, titles: list[str], bodies: list[str], searches: int
 
 def _deploy(
     root: Path, saved: dict[str, Path], gate: str, max_p95_ms: float = 600_000
-) -> tuple[dict[str, object], dict[str, object]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     (root / "evaluated").mkdir()
     (root / "evaluated" / "evaluate.json").write_text(json.dumps({"gate": {"result": gate, "reasons": []}}))
     settings = Settings(

@@ -224,10 +224,12 @@ def test_both_engines_validate_alike(
     lenient = {"max_quarantined_share": 1.0, "min_impressions": 1}
     stream.ingest(parquet_log, tmp_path / "window", make_settings())
     contracts.write(EARLIER, tmp_path / "profiles", contracts.PROFILES)
-    inputs = [tmp_path / name for name in ("window", "documents", "judgments", "profiles")]
+    window, documents, judgments, profiles = (
+        tmp_path / name for name in ("window", "documents", "judgments", "profiles")
+    )
     for kind in ("duckdb", "spark"):
         params = make_settings(engine={"kind": kind, "threads": 1}, validation=lenient)
-        validation.validate(*inputs, tmp_path / kind, params)
+        validation.validate(window, documents, judgments, profiles, tmp_path / kind, params)
     one, two = (json.loads((tmp_path / kind / "validate.json").read_text()) for kind in ("duckdb", "spark"))
     assert one["datasets"]["impressions"]["rows_quarantined"] > 0
     assert all(check["value"] is not None for check in one["profile"])
@@ -250,11 +252,13 @@ def test_both_engines_see_the_same_drift(
     contracts.write(make_impressions(seed=2), tmp_path / "validated/impressions", contracts.IMPRESSIONS)
     contracts.write(make_documents(), tmp_path / "validated/documents", contracts.DOCUMENTS)
     tiny_models.save(tmp_path / "champion", tmp_path / "base", seed=1)
-    inputs = [tmp_path / name for name in ("reference", "windows", "validated", "champion")]
+    before, windows, validated, champion = (
+        tmp_path / name for name in ("reference", "windows", "validated", "champion")
+    )
     few = {"sample_users": 30, "searches_a_user": 3, "sample_documents": 100, "sample_searches": 100}
     for kind in ("duckdb", "spark"):
         params = make_settings(drift=few | {"permutations": 499}, engine={"kind": kind, "threads": 1})
-        drift.drift(*inputs, tmp_path / kind, params)
+        drift.drift(before, windows, validated, champion, tmp_path / kind, params)
     report = json.loads((tmp_path / "spark/drift.json").read_text())
     assert report["windows"][-1] == {"cycle": 1, "users": 30, "searches": 90}
     assert report["tests"][-1]["name"] == "catalogue"
@@ -290,8 +294,9 @@ def test_a_spark_connect_server_gives_the_same_rows(
     contracts.write(make_judgments(), tmp_path / "judgments", contracts.JUDGMENTS)
     params = make_settings(validation={"max_quarantined_share": 1.0, "min_impressions": 1})
     stream.ingest(parquet_log, tmp_path / "duckdb/ingest", params)
-    inputs = (tmp_path / name for name in ("duckdb/ingest", "documents", "judgments", "profiles"))
-    validation.validate(*inputs, tmp_path / "duckdb/validate", params)
+    names = ("duckdb/ingest", "documents", "judgments", "profiles")
+    window, documents, judgments, profiles = (tmp_path / name for name in names)
+    validation.validate(window, documents, judgments, profiles, tmp_path / "duckdb/validate", params)
     # local[1] in the place of sc://...: pyspark starts the server itself, with these settings.
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf/spark-defaults.conf").write_text(

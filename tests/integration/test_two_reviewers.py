@@ -122,7 +122,7 @@ def test_a_killed_server_has_kept_every_grade_that_it_confirmed(world: Path, sta
         page = start("a")
         mine = items[kill * 3 : kill * 3 + 3]
 
-        def grade(item, page: Page = page) -> None:  # type: ignore[no-untyped-def]
+        def grade(item, page: Page = page) -> None:
             try:
                 if page.act("grade", identity=item.identity, grade=2).status_code == 200:
                     confirmed[item.key] = 2

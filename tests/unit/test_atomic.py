@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_a_disk_s_fault_is_one_sentence_and_what_was_there_stays(
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    place = {"fsync": (os, "fsync"), "mkdtemp": (atomic.tempfile, "mkdtemp"), "replace": (atomic, "_exchange")}[moment]
+    place = {"fsync": (os, "fsync"), "mkdtemp": (tempfile, "mkdtemp"), "replace": (atomic, "_exchange")}[moment]
     with monkeypatch.context() as patched:
         patched.setattr(*place, fail)
         patched.setattr(Path, "replace", fail)

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.core import TyperGroup
 
 from serm import cli, settings
 from serm.cli import extras
@@ -33,7 +35,7 @@ def verbs():
 
     from serm.cli import app
 
-    return set(get_command(app).commands)
+    return set(cast(TyperGroup, get_command(app)).commands)
 
 
 def one_sentence(done):
@@ -183,7 +185,7 @@ def missing(monkeypatch, capsys, module):
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
     monkeypatch.setattr(cli, "app", run)
-    monkeypatch.setattr(extras.importlib.metadata, "packages_distributions", dict)
+    monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
@@ -198,7 +200,7 @@ def test_a_missing_package_of_any_extra_is_one_sentence(monkeypatch, capsys, ext
     assert "serm" not in brought
     for package in brought:
         modules = [module for module, names in distributions.items() if package in names] or [package]
-        monkeypatch.setattr(extras.importlib.metadata, "packages_distributions", dict)
+        monkeypatch.setattr(importlib.metadata, "packages_distributions", dict)
         said = [missing(monkeypatch, capsys, module) for module in modules if extras.extra_of(module)]
         assert said, package
         for sentence in said:
@@ -324,7 +326,7 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(shop):
     from serm.cli import app
     from serm.workspace.lock import writing
 
-    commands = get_command(app).commands
+    commands = cast(TyperGroup, get_command(app)).commands
     verbs = {name: one for name, one in commands.items() if name not in ("doctor", "judgments", "review")}
     assert all(any("--workspace" in option.opts for option in one.params) for one in verbs.values())
     with writing(shop, "serm evolve"):

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 
 from serm.clicks import MODELS
 from serm.clicks.chains import Chains
-from serm.clicks.dbn import DynamicBayesianNetwork
+from serm.clicks.dbn import DynamicBayesianNetwork as DBN
 from serm.clicks.model import Tally
 from serm.clicks.pages import Pages
+from serm.clicks.sdbn import SimplifiedDynamicBayesianNetwork as SDBN
 from serm.settings import ClickSettings
 
-UBM, DBN, SDBN = MODELS["ubm"], MODELS["dbn"], MODELS["sdbn"]
+UBM = MODELS["ubm"]
 
 
 def test_ubm_finds_the_one_answer_that_explains_all_counts() -> None:
@@ -92,7 +93,7 @@ def test_sdbn_counts() -> None:
         (50, [(0, 1, False), (1, 2, False)]),
     )
     model = SDBN.fit(pages, ClickSettings(prior_clicks=2, prior_skips=3))
-    assert isinstance(model, DynamicBayesianNetwork)
+    assert isinstance(model, DBN)
     assert model.attractiveness == pytest.approx([(100 + 2) / (150 + 5), (40 + 2) / (90 + 5)])
     assert model.satisfaction == pytest.approx([(60 + 1) / (100 + 2), (40 + 1) / (40 + 2)])
     assert model.relevance == pytest.approx(model.attractiveness * model.satisfaction)
@@ -112,7 +113,7 @@ def test_sdbn_recovers_the_parameters_where_its_assumptions_hold() -> None:
     assert (model.satisfaction > 0.95).all()
 
 
-def brute_force(model: DynamicBayesianNetwork, pages: Pages, page: int) -> float:
+def brute_force(model: DBN, pages: Pages, page: int) -> float:
     """Return the likelihood of a page, summed over all that users may have done unseen.
 
     A user goes on or stops at each position; a click contents or not. What was never reached was not clicked.
@@ -150,7 +151,7 @@ def brute_force(model: DynamicBayesianNetwork, pages: Pages, page: int) -> float
 @settings(max_examples=60)
 def test_dbn_gives_a_page_the_likelihood_of_all_that_users_may_have_done(pages: Pages) -> None:
     model = DBN.fit(pages, ClickSettings(iterations=5))
-    assert isinstance(model, DynamicBayesianNetwork)
+    assert isinstance(model, DBN)
     probability = model.click_probability(pages)
     each = np.where(pages.clicked, probability, 1 - probability)
     for page in range(len(pages.seen)):
@@ -164,7 +165,7 @@ def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
     """EM reads chains from below, the foretelling reads pages from above: they agree."""
     chosen = ClickSettings(iterations=7)
     model = DBN.fit(pages, chosen)
-    assert isinstance(model, DynamicBayesianNetwork)
+    assert isinstance(model, DBN)
     a, s = model.attractiveness, model.satisfaction
     prior = np.log(a).sum() + 4 * np.log1p(-a).sum() + np.log(s).sum() + np.log1p(-s).sum()
     prior += np.log(model.continuation) + np.log1p(-model.continuation)
@@ -177,12 +178,12 @@ def test_dbn_ends_where_the_posterior_is_flat(pages: Pages) -> None:
     """A numerical check of EM's update and of the errors: no small step of a parameter gains."""
     chosen = ClickSettings(iterations=4000, tolerance=1e-15)
     model = DBN.fit(pages, chosen)
-    assert isinstance(model, DynamicBayesianNetwork)
+    assert isinstance(model, DBN)
 
     def posterior(pair: int, a: float, s: float) -> float:
         at, content = model.attractiveness.copy(), model.satisfaction.copy()
         at[pair], content[pair] = a, s
-        moved = DynamicBayesianNetwork(**{**vars(model), "attractiveness": at, "satisfaction": content})
+        moved = DBN(**{**vars(model), "attractiveness": at, "satisfaction": content})
         prior = np.log(at).sum() + 4 * np.log1p(-at).sum() + np.log(content * (1 - content)).sum()
         return float(Tally.of(moved, pages).log_likelihood.sum() + prior)
 
@@ -222,8 +223,8 @@ def test_a_step_over_a_gap_costs_patience_once_a_position() -> None:
     )
     gap = pages_of((50, [(0, 1, True), (1, 3, False)]), (50, [(0, 1, True), (1, 3, True)]))
     one, two = (DBN.fit(pages, ClickSettings(iterations=3)) for pages in (whole, gap))
-    assert isinstance(one, DynamicBayesianNetwork)
-    moved = DynamicBayesianNetwork(**{**vars(one), "attractiveness": np.array([0.5, 0.5, 1e-12])})
+    assert isinstance(one, DBN)
+    moved = DBN(**{**vars(one), "attractiveness": np.array([0.5, 0.5, 1e-12])})
     looked = moved.examination_of(whole)[2]
     assert looked == pytest.approx(moved.continuation**2 * (1 - one.satisfaction[0]))
     assert moved.examination_of(gap)[1] == pytest.approx(looked)
@@ -233,7 +234,7 @@ def test_a_step_over_a_gap_costs_patience_once_a_position() -> None:
 def test_a_page_that_begins_below_the_first_position_may_never_have_been_examined() -> None:
     pages = pages_of((10, [(0, 1, True)]), (10, [(1, 3, False)]))
     model = DBN.fit(pages, ClickSettings(iterations=3))
-    assert isinstance(model, DynamicBayesianNetwork)
+    assert isinstance(model, DBN)
     assert model.examination_of(pages) == pytest.approx([1, model.continuation**2])
 
 
@@ -261,11 +262,7 @@ def test_the_order_of_pages_and_how_they_are_counted_change_nothing(name: str) -
     twice = pages_from(np.concatenate([pair, pair]), np.concatenate([clicked, clicked]))
     counted = pages_from(pair, clicked)
     counted = Pages(
-        *(getattr(counted, name) for name in ("pair", "position", "clicked", "start")),
-        counted.seen * 2,
-        counted.pairs,
-        1,
-        4,
+        counted.pair, counted.position, counted.clicked, counted.start, counted.seen * 2, counted.pairs, 1, 4
     )
     three, four = (MODELS[name].fit(pages, ClickSettings()) for pages in (twice, counted))
     assert one.attractiveness == pytest.approx(two.attractiveness, rel=1e-9)

@@ -118,7 +118,7 @@ def test_a_dataset_that_cannot_be_written_leaves_the_earlier_one(
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(contracts.pq, "write_table", fail)
+    monkeypatch.setattr(pq, "write_table", fail)
     with pytest.raises(UserError, match="log: No space left on device; free some space"):
         contracts.write(make_impressions(searches=2), tmp_path / "log", contracts.IMPRESSIONS)
     assert contracts.read(tmp_path / "log", contracts.IMPRESSIONS).num_rows == 5

@@ -273,7 +273,11 @@ def test_the_audit_measures_labels_judges_and_mining(world, tmp_path):
     judged = {"rationale": [""] * 2, "source": ["panel"] * 2, "cycle": [1] * 2, "agreement": [1.0] * 2}
     kept = pa.table({**{k: v[:2] for k, v in pairs.items()}, **judged, "panel_version": ["p"] * 2, "grade": [3, 2]})
     contracts.write(kept, tmp_path / "cycle/annotate/judgments", contracts.JUDGMENTS)
-    opinions = {"lexical": [3, 2, 0], "encoder": [3, 1, 0], "outside knowledge": [3, None, 2]}
+    opinions: dict[str, list[int] | list[int | None]] = {
+        "lexical": [3, 2, 0],
+        "encoder": [3, 1, 0],
+        "outside knowledge": [3, None, 2],
+    }
     votes = {
         **{name: values * 3 for name, values in pairs.items()},
         "judge": [judge for judge in opinions for _ in range(3)],

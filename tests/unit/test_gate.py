@@ -177,7 +177,7 @@ def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too(
 )
 def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> None:
     assert decide(PASSING, SETTINGS).result == "passed"
-    inputs = replace(PASSING, **change)  # type: ignore[arg-type]
+    inputs = replace(PASSING, **change)
     assert _rule(inputs, rule).result == result
     assert decide(inputs, SETTINGS).result == result
 
@@ -218,7 +218,7 @@ def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
             "served": ("difference",),
         }[field]
         damaged = replace(found, **{data.draw(st.sampled_from(read)): nan})
-    assert decide(replace(PASSING, **{field: damaged}), SETTINGS).result != "passed"  # type: ignore[arg-type]
+    assert decide(replace(PASSING, **{field: damaged}), SETTINGS).result != "passed"
 
 
 def test_no_inputs_at_all_is_inconclusive_in_every_rule() -> None:

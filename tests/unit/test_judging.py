@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from judging_world import (
     NAMES,
     QUERIES,
+    READ,
     build,
     content,
     run,
@@ -211,7 +212,8 @@ def test_what_users_did_is_read_from_the_miner_and_its_click_settings_make_the_v
     first = json.loads((run(world) / "annotate.json").read_text())
     assert "users" in first["judges"]
     settings = settings_of(2).model_copy(update={"clicks": ClickSettings(model="pbm")})
-    annotate(*(world / name for name in ("mined", "validated", "judgments", "knowledge")), world / "again", settings)
+    mined, validated, judgments, knowledge = (world / name for name in READ)
+    annotate(mined, validated, judgments, knowledge, world / "again", settings)
     assert content(world / "again") == content(world / "out")
     other = pa.array([ClickSettings(model="pbm").model_dump_json()] * estimates.num_rows)
     changed = estimates.set_column(estimates.column_names.index("settings"), "settings", other)

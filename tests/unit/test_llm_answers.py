@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 from fake_llm import FakeLLM, Said, Says
-from judging_world import ask, build, llm, true_grade
+from judging_world import TRUTH, ask, build, graded, llm, true_grade
 
 from serm.judging.llm import limits
 
-TRUTH = {("green", "en-4"): 3, ("green", "en-2"): 0, ("pet", "en-0"): 0}
 Json = dict[str, Any]
 
 
@@ -40,10 +39,6 @@ def choice(**fields: object) -> Says:
         return ordinary
 
     return says
-
-
-def graded(votes: list[Json]) -> dict[tuple[str, str], int | None]:
-    return {(vote["query"], vote["doc_id"]): vote["grade"] for vote in votes}
 
 
 @pytest.mark.parametrize(

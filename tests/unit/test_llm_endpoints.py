@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 from fake_llm import FakeLLM, Said, Says
-from judging_world import ask, build, foresee, llm, run_llms, true_grade
-from test_llm_answers import TRUTH, graded
+from judging_world import TRUTH, ask, build, foresee, graded, llm, run_llms, true_grade
 
 from serm.errors import UserError
 from serm.judging.llm import limits
@@ -139,7 +138,7 @@ def test_a_spent_account_stops_its_judge_at_once_in_the_providers_words(
     with FakeLLM(true_grade, says=lambda request, ordinary: spent) as broke, FakeLLM(true_grade) as fake:
         votes, counts = ask(world, llm(broke.url, concurrency=16), llm(fake.url, "other"))
     assert len(broke.log) == counts["calls"] == counts["stopped"] == 1
-    words = str(spent.body["error"]["message"])  # type: ignore[index]
+    words = str(spent.body["error"]["message"])
     assert all(words in vote["rationale"] for vote in votes if vote["judge"] == "fake")
     assert graded([vote for vote in votes if vote["judge"] == "other"]) == TRUTH
     assert sum(words in record.getMessage() for record in caplog.records) == 1

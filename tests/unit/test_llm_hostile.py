@@ -14,6 +14,7 @@ import threading
 import time
 import tracemalloc
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,7 @@ from fake_llm import FakeLLM, Said
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from judging_world import ask, build, llm, true_grade
-from test_llm_answers import TRUTH, graded
+from judging_world import TRUTH, ask, build, graded, llm, true_grade
 
 from serm import contracts
 from serm.errors import UserError
@@ -181,7 +181,7 @@ def test_a_key_that_no_header_can_hold_is_the_users_mistake(
 def test_an_address_with_a_password_is_refused(world: Path) -> None:
     for address in ("http://me:secret@host/v1", "https://host/v1#x", "ftp://host/v1", "http://"):
         with pytest.raises(ValueError, match="base_url"):
-            LLMSettings(**llm(address))  # type: ignore[arg-type]
+            LLMSettings(**llm(address))
     with pytest.raises(UserError, match="is no address"):
         ask(world, llm("http://host:port/v1"))
 
@@ -211,7 +211,7 @@ def test_a_key_that_is_echoed_is_masked_wherever_it_would_be_kept(
         fake.says = lambda request, ordinary: Said(error | {"error": {"message": f"insufficient_quota {KEY}"}}, 429)
         ask(world, judge | {"name": "spent"}, ledger=world / "spent.sqlite")
         for said in (Said(error, 401), Said("", 302, {"location": f"http://x/{KEY}"}), Said(error, 400)):
-            fake.says = lambda request, ordinary, said=said: said
+            fake.says = partial(lambda answer, *_: answer, said)
             with pytest.raises(UserError) as told:
                 ask(world, judge | {"name": "wrong"}, ledger=world / "wrong.sqlite")
             assert KEY not in str(told.value)
@@ -270,7 +270,7 @@ def test_whatever_an_endpoint_answers_the_run_ends_and_its_counts_add_up(
         ledger = Ledger(Path(directory) / "ledger.sqlite")
         budget = Budget(BudgetSettings(money=None, calls=None), 0, 0)
         session = Session("fuzz", ledger, budget, Prompter({}, 200), Retrieval([]))
-        judge = LLMJudge(LLMSettings(**fields), session)  # type: ignore[arg-type]
+        judge = LLMJudge(LLMSettings(**fields), session)
         try:
             votes = judge.judge(pairs)
         finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
+import report_evaluation
 import report_history
 from hypothesis import given
 
@@ -274,7 +275,7 @@ def test_a_family_that_a_cycle_lacks_has_no_mark(workspace: Path) -> None:
     del cycles[1].summaries["evaluate"]["sets"]["rolling"]["all"]["family:Indic"]
     view = next(view for view in comparison.views(cycles) if (view.measure, view.set) == ("NDCG@10", "rolling"))
     marks = {panel.name: len(panel.challenger) for panel in view.grids[0].panels}
-    assert marks == {"all": 3} | {f"family:{name}": 3 - (name == "Indic") for name in report_history.FAMILIES}
+    assert marks == {"all": 3} | {f"family:{name}": 3 - (name == "Indic") for name in report_evaluation.FAMILIES}
 
 
 def test_marks_stand_where_their_numbers_are(workspace: Path) -> None:

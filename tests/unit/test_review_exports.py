@@ -48,7 +48,7 @@ def record(responses: Responses, status: str = "completed") -> dict[str, object]
 def told(responses: Responses) -> dict[str, object]:
     """The same with each response's status."""
     row = record(responses)
-    for one, (_, _, status) in zip(row["responses"]["grade"], responses, strict=True):  # type: ignore[index]
+    for one, (_, _, status) in zip(row["responses"]["grade"], responses, strict=True):
         one["status"] = status
     return row
 
@@ -167,7 +167,7 @@ def test_label_studios_json_gives_annotations_and_nothing_else(tmp_path: Path) -
         task(annotation("2 good", was_cancelled=True), doc_id="d2"),
         task(doc_id="d3") | {"predictions": [annotation("0 bad")], "drafts": [annotation("1 fair")]},
         task({"completed_by": 1, "result": []}, annotation({"choices": ["1 fair", "2 good"]}), doc_id="d4"),
-        task(annotation({"rating": 2}), annotation({"number": 7}), annotation("awful"), 17, doc_id="d5"),  # type: ignore[arg-type]
+        task(annotation({"rating": 2}), annotation({"number": 7}), annotation("awful"), 17, doc_id="d5"),
         {"id": 2, "data": KEY | {"doc_id": 4711}, "completions": [annotation("Bad"), annotation("1", skipped=True)]},
     ]
     found = exported(tmp_path / "export.json", rows)

@@ -212,7 +212,8 @@ class Model:
 def test_ranking_takes_the_nearest_of_the_locale_and_one_new_document():
     catalogue = EmojiWorld().documents(1)
     catalogue = catalogue.filter(pc.is_in(catalogue["locale"], pa.array(["de", "en"])))
-    stage = traffic.FirstStage(Letters())
+    letters = Letters()
+    stage = traffic.FirstStage(letters)
     asked = (["cat", "katze", "dog"], ["en", "de", "en"])
     found = traffic.rank_queries(Model(), stage, *asked, catalogue, 13, WINDOWS[1][0])
     assert found.doc_ids.shape == found.scores.shape == (3, 13)
@@ -222,9 +223,9 @@ def test_ranking_takes_the_nearest_of_the_locale_and_one_new_document():
         assert len(set(ids)) == 13
     assert (found.published >= START).any(axis=1).all()
     assert found.version == "fake"
-    before = stage._encoder.embedded
+    before = letters.embedded
     traffic.rank_queries(Model(), stage, ["bird"], ["en"], catalogue, 13, WINDOWS[1][0])
-    assert stage._encoder.embedded == before  # names are embedded once
+    assert letters.embedded == before  # names are embedded once
 
 
 def test_without_new_documents_the_first_stage_is_the_nearest():

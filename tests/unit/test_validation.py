@@ -23,6 +23,7 @@ from serm.settings import Settings
 
 Make = Callable[..., pa.Table]
 MakeSettings = Callable[..., Settings]
+INPUTS = ("window", "documents", "judgments", "profiles")
 LENIENT = {"max_quarantined_share": 1.0, "min_impressions": 1}
 
 #: Changes to a row of the log -> the rules that the row then breaks.
@@ -73,8 +74,8 @@ def run(folder: Path, impressions: pa.Table, documents: pa.Table, params: Settin
         folder / "judgments",
         contracts.JUDGMENTS,
     )
-    inputs = (folder / name for name in ("window", "documents", "judgments", "profiles"))
-    validation.validate(*inputs, folder / "out", params)
+    window, documents, judgments, profiles = (folder / name for name in INPUTS)
+    validation.validate(window, documents, judgments, profiles, folder / "out", params)
     return json.loads((folder / "out/validate.json").read_text())
 
 
@@ -138,8 +139,8 @@ def judged(folder: Path, judgments: pa.Table, documents: pa.Table, impressions: 
     for name, table in tables.items():
         (folder / name).mkdir(parents=True)
         pq.write_table(table, folder / name / "part.parquet")
-    inputs = (folder / name for name in ("window", "documents", "judgments", "profiles"))
-    figures = validation.validate(*inputs, folder / "out", params)
+    window, documents, judgments, profiles = (folder / name for name in INPUTS)
+    figures = validation.validate(window, documents, judgments, profiles, folder / "out", params)
     (folder / "figures.json").write_text(json.dumps(figures))
     return folder / "out"
 
@@ -313,9 +314,9 @@ def test_data_docs_link_to_each_other_and_to_nothing_remote(
         local = [href for href in re.findall(r'href="([^"#]+)"', html) if not href.startswith("https://")]
         assert local
         assert all((docs / href).is_file() for href in local)
-    page = (docs / "impressions.html").read_text()
-    assert "locale is not in the catalogue" in page
-    assert "warning: 0 of 1,500" in page
+    html = (docs / "impressions.html").read_text()
+    assert "locale is not in the catalogue" in html
+    assert "warning: 0 of 1,500" in html
 
 
 def test_the_same_input_gives_the_same_bytes(
@@ -332,7 +333,7 @@ def test_the_same_input_gives_the_same_bytes(
 
 def test_a_missing_window_is_explained(make_documents: Make, make_settings: MakeSettings, tmp_path: Path) -> None:
     contracts.write(make_documents(), tmp_path / "documents", contracts.DOCUMENTS)
-    inputs = (tmp_path / name for name in ("window", "documents", "judgments", "profiles"))
+    window, documents, judgments, profiles = (tmp_path / name for name in INPUTS)
     with pytest.raises(UserError, match=r"window/impressions: no Parquet files"):
-        validation.validate(*inputs, tmp_path / "out", make_settings())
+        validation.validate(window, documents, judgments, profiles, tmp_path / "out", make_settings())
     assert not (tmp_path / "out").exists()

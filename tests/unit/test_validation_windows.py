@@ -46,8 +46,10 @@ def run(
             pq.write_table(table, tmp_path / name / "part.parquet")
         if profiles is not None:
             contracts.write(profiles, tmp_path / "profiles", contracts.PROFILES)
-        inputs = (tmp_path / name for name in ("window", "documents", "judgments", "profiles"))
-        validation.validate(*inputs, tmp_path / "out", params or make_settings())
+        window, documents, judgments, profiled = (
+            tmp_path / name for name in ("window", "documents", "judgments", "profiles")
+        )
+        validation.validate(window, documents, judgments, profiled, tmp_path / "out", params or make_settings())
         checks = json.loads((tmp_path / "out/validate.json").read_text())["profile"]
         return {(check["dataset"], check["rule"]): check for check in checks}
 
