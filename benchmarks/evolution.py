@@ -104,14 +104,20 @@ def cycle(path: Path, settings: Settings, emoji: EmojiWorld) -> dict[str, Any]:
 
 
 def compare(champion: Path, trained: Path, path: Path, out: Path, settings: Settings) -> dict[str, Any]:
-    """Return the gate's result, and on each test set both NDCG@10, their difference, its interval and p."""
+    """Return the gate's result, and on each test set both NDCG@10, their difference, its interval and p.
+
+    Of the sets (frozen, rolling) and documents (served, pool).
+    """
     inputs = (path / "cycle" / "annotate", path / "tests", path / "cycle" / "validate", path / "state" / "reference")
     figures = release.evaluate(champion, trained, *inputs, out, settings)
     measured = json.loads((out / "evaluate.json").read_text())["sets"]
-    sets = {name: pairs["all"]["all"]["measures"]["NDCG@10"] for name, pairs in measured.items()}
     names = ("champion", "challenger", "difference", "low", "high", "p")
     return {"gate": figures["gate"]} | {
-        name: {key: round(values[key], 4) for key in names} for name, values in sets.items()
+        name: {
+            documents: {key: round(pairs["all"]["all"]["measures"]["NDCG@10"][key], 4) for key in names}
+            for documents, pairs in of_set.items()
+        }
+        for name, of_set in measured.items()
     }
 
 

@@ -29,8 +29,9 @@ from serm import contracts, release, relevance, stream, training, validation
 from serm import engine as engines
 from serm.atomic import write_json
 from serm.mining.agents import AGENTS
-from serm.mining.mine import Inputs, Scored, look, read_tests
+from serm.mining.mine import Inputs, Scored, look
 from serm.mining.selection import select
+from serm.pairs import test_sets
 from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
 from serm.worlds.emoji_stream import EmojiStream
@@ -66,7 +67,7 @@ def evidence_of(workspace: Path, settings: Settings) -> tuple[Scored, pa.Table]:
             contracts.scan(engine, state / "reference", contracts.IMPRESSIONS),
             documents,
             contracts.scan(engine, state / "judgments", contracts.JUDGMENTS),
-            read_tests(engine, workspace / "tests"),
+            test_sets.read(engine, workspace / "tests"),
             relevance.load(state / "champion"),
             relevance.document_text,
         )

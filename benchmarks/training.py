@@ -87,7 +87,8 @@ def child(arguments: argparse.Namespace) -> None:
 
     world = EmojiWorld(seed_queries=arguments.queries, test_queries=arguments.tests)
     texts = {row["doc_id"]: document_text(row["title"], row["body"]) for row in world.documents(0).to_pylist()}
-    train, test = (quality_of._judged(make(world, pools.LETTERS), texts) for make in (pools.seed, pools.frozen))
+    given = pools.seed(world, pools.LETTERS), pools.frozen(world, pools.LETTERS)["pool"]
+    train, test = (quality_of._judged(table, texts) for table in given)
     torch.set_num_threads(arguments.threads)
     contend = serm if arguments.contender == "serm" else sentence_transformers
     before = peak_memory()

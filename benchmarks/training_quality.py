@@ -74,7 +74,11 @@ def emoji(encoder: Encoder, seed: int, queries: int, tests: int, options: Traini
     # One third of the queries is labelled; the rest are the unlabelled pairs that a student learns from.
     labelled = np.random.default_rng(seed).permutation(groups.max() + 1)[:queries]
     learned = np.isin(groups, labelled)
-    test = _judged(pools.frozen(world, pools.LETTERS), texts) + _judged(pools.rolling(world, 3, pools.LETTERS), texts)
+    test = [
+        row
+        for tests in (pools.frozen(world, pools.LETTERS), pools.rolling(world, 3, pools.LETTERS))
+        for row in _judged(tests["pool"], texts)
+    ]
     scores = score_all(
         encoder, seeds[np.flatnonzero(learned)], seeds[np.flatnonzero(~learned)], test, options, bm25(test)
     )

@@ -171,12 +171,14 @@ REVIEW = pa.schema(
 #: What a judge may look up: ``text`` says something about each document whose attribute equals ``key``.
 KNOWLEDGE = pa.schema([_field("key", pa.string()), _field("text", pa.string())])
 
-#: A query measured on a test ``set`` (frozen, rolling): champion's and challenger's value of ``measure`` (0 to 1)
-#: over all judged ``pairs`` of the query, or only those that share a token, or none. The slices that the query belongs
-#: to: locale, family, traffic (head, torso, tail, unseen), query_age and document_age (new, old).
+#: A query measured on a test ``set`` (frozen, rolling) and its ``documents`` (served: what the first stage serves;
+#: pool: a judged pool): champion's and challenger's value of ``measure`` (0 to 1) over all judged ``pairs`` of the
+#: query, or only those that share a token, or none. The slices that the query belongs to: locale, family, traffic
+#: (head, torso, tail, unseen), query_age and document_age (new, old).
 PER_QUERY = pa.schema(
     [
         _field("set", pa.string()),
+        _field("documents", pa.string()),
         _field("pairs", pa.string()),
         _field("query", pa.string()),
         _field("locale", pa.string()),
@@ -190,11 +192,12 @@ PER_QUERY = pa.schema(
     ]
 )
 
-#: The first documents of a test query's judged pool as ``model`` (champion, challenger) ranks them; ``rank`` counts
-#: from 1, ``score`` is the expected grade (0 to 3).
+#: The first of a test query's ``documents`` (as in PER_QUERY) as ``model`` (champion, challenger) ranks them; ``rank``
+#: counts from 1, ``score`` is the expected grade (0 to 3).
 RANKINGS = pa.schema(
     [
         _field("set", pa.string()),
+        _field("documents", pa.string()),
         _field("locale", pa.string()),
         _field("query", pa.string()),
         _field("model", pa.string()),

@@ -88,7 +88,9 @@ LOG = Data(
 )
 DOCUMENTS = Data("documents", layout.DOCUMENTS, "Dataset", "The catalogue (Parquet).")
 KNOWLEDGE = Data("knowledge", layout.KNOWLEDGE, "Dataset", "The judges' outside knowledge (Parquet).")
-TESTS = Data("tests", layout.TESTS, "Dataset", "The directory of the test sets frozen/ and rolling/.")
+TESTS = Data(
+    "tests", layout.TESTS, "Dataset", "The test sets: frozen/ and rolling/, each with served/ and pool/ (Parquet)."
+)
 CHAMPION = Data("champion", layout.CHAMPION, "Model", "The model that serves now.")
 JUDGMENTS = Data("judgments", layout.JUDGMENTS, "Dataset", "All judgments so far (Parquet).")
 REFERENCE = Data("reference", layout.REFERENCE, "Dataset", "Impressions to compare the window with (Parquet).")

@@ -23,7 +23,8 @@ def write(root: Path) -> None:
     """Write ``tests``, ``validated`` and ``reference`` under ``root``.
 
     Each set has ``QUERIES`` queries in each of ``LOCALES`` and their four documents, one a grade, whose title ends with
-    the grade; frozen queries share the word "title" with all of them. The best Japanese document is new.
+    the grade; frozen queries share the word "title" with all of them. The best Japanese document is new. All four are
+    served, the worst and the best are the pool.
     """
     documents = [(f"{locale}-{grade}", locale, grade) for locale in LOCALES for grade in range(4)]
     catalogue(
@@ -31,14 +32,16 @@ def write(root: Path) -> None:
         [(doc_id, locale, f"title {grade}", grade == 3 and locale == "ja") for doc_id, locale, grade in documents],
     )
     for name, word in (("frozen", "title"), ("rolling", "other")):
-        judge(
-            root / "tests" / name,
-            [
-                (f"{word} q{query}", locale, doc_id, grade)
-                for query in range(QUERIES)
-                for doc_id, locale, grade in documents
-            ],
-        )
+        for kind, grades in (("served", {0, 1, 2, 3}), ("pool", {0, 3})):
+            judge(
+                root / "tests" / name / kind,
+                [
+                    (f"{word} q{query}", locale, doc_id, grade)
+                    for query in range(QUERIES)
+                    for doc_id, locale, grade in documents
+                    if grade in grades
+                ],
+            )
     searches(root / "validated" / "impressions", [("title q0", "de")])
     searches(root / "reference", [("title q0", "de"), ("other q1", "ja")])
 

@@ -30,17 +30,20 @@ def evaluation(number: int, gate: str, rng: np.random.Generator) -> dict[str, An
     """Return evaluate.json of cycle ``number`` with the gate's result."""
     return {
         "versions": {"champion": f"c{number:011x}", "challenger": f"d{number:011x}"},
-        "pairs": {"frozen": 11800, "rolling": 9100},
+        "pairs": {"frozen": {"served": 11800, "pool": 15000}, "rolling": {"served": 9100, "pool": 11000}},
         "sets": {
             name: {
-                pairs: _slices(number, base, gain, rng)
-                for pairs, base in (("all", 0.74), ("shared token", 0.82), ("no shared token", 0.64))
+                documents: {
+                    pairs: _slices(number, base, gain - lost, rng)
+                    for pairs, base in (("all", 0.74), ("shared token", 0.82), ("no shared token", 0.64))
+                }
+                for documents, lost in (("served", 0.0), ("pool", 0.02))
             }
             for name, gain in (("rolling", 0.02), ("frozen", 0.008))
         },
         "calibration": {
-            "rolling": _calibration(0.0505, 0.0615, 0.0029, 0.0177),
-            "frozen": _calibration(0.0445, 0.0388, -0.0097, -0.0001),
+            "rolling": dict.fromkeys(("served", "pool"), _calibration(0.0505, 0.0615, 0.0029, 0.0177)),
+            "frozen": dict.fromkeys(("served", "pool"), _calibration(0.0445, 0.0388, -0.0097, -0.0001)),
         },
         "examples": {"wins": [_example(rng, 1) for _ in range(5)], "losses": [_example(rng, -1) for _ in range(5)]},
         "gate": {"result": gate, "rules": _rules(gate)},

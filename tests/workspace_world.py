@@ -35,7 +35,7 @@ def impressions(query):
 def measures(difference):
     measure = {"champion": 0.7, "challenger": 0.7 + difference, "difference": difference}
     measure |= {"low": difference - 0.01, "high": difference + 0.01, "p": 0.01, "p_holm": None, "detectable": 0.02}
-    return {"all": {"all": {"n": 10, "measures": {"NDCG@10": measure}}}}
+    return {"served": {"all": {"all": {"n": 10, "measures": {"NDCG@10": measure}}}}}
 
 
 SUMMARIES = {

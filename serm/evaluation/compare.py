@@ -1,4 +1,4 @@
-"""Per query and per slice: how champion and challenger rank the judged pools of a test set."""
+"""Per query and per slice: how champion and challenger rank the judged documents of a test set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from serm.evaluation import measures
 from serm.evaluation.significance import bootstrap_interval, detectable_effect, holm, randomisation_p
 from serm.settings import EvaluationSettings
 
-#: Which pairs of a pool count: all of them, or those that share a token with their query, or none.
+#: Which pairs of a test set count: all of them, or those that share a token with their query, or none.
 ALL, SHARED_TOKEN, NO_SHARED_TOKEN = "all", "shared token", "no shared token"
 #: What a query's slices are by: columns of PER_QUERY.
 KINDS = ("family", "locale", "traffic", "query_age", "document_age")
@@ -89,7 +89,7 @@ class Numbered:
 
 
 def numbered(pool: pa.Table) -> Numbered:
-    """Number the queries of ``pool`` (rows of ``pools.read_pools`` of one set).
+    """Number the queries of ``pool`` (rows of ``pools.read_pools`` of one set and choice of documents).
 
     A query is a (locale, query): the same word may be asked in two languages. Queries whose documents all have
     the same grade tell nothing about a ranking and are left out.
@@ -107,12 +107,12 @@ def numbered(pool: pa.Table) -> Numbered:
     return Numbered(rows.combine_chunks(), queries)
 
 
-def per_query(pool: Numbered, name: str, pairs: str, settings: EvaluationSettings) -> pa.Table:
+def per_query(pool: Numbered, test: tuple[str, str], pairs: str, settings: EvaluationSettings) -> pa.Table:
     """Return both models' measures of each query of ``pool``, as a table of ``contracts.PER_QUERY``.
 
     Args:
         pool: its rows hold the scores ``champion`` and ``challenger``.
-        name: the test set, ``frozen`` or ``rolling``.
+        test: the set and its documents, such as ``("rolling", "served")``.
         pairs: what ``pool`` was cut to, ``ALL`` or another.
         settings: measures and the seed of the tie shuffle.
     """
@@ -122,7 +122,7 @@ def per_query(pool: Numbered, name: str, pairs: str, settings: EvaluationSetting
     }
     constant = {
         column: pa.array([value] * pool.queries.num_rows, pa.string())
-        for column, value in (("set", name), ("pairs", pairs))
+        for column, value in zip(("set", "documents", "pairs"), (*test, pairs), strict=True)
     }
     return pa.concat_tables(
         pa.table(
@@ -136,7 +136,7 @@ def per_query(pool: Numbered, name: str, pairs: str, settings: EvaluationSetting
 
 
 def slices(measured: pa.Table, settings: EvaluationSettings) -> Compared:
-    """Compare the models on each slice of the rows of one set and choice of pairs of ``per_query``.
+    """Compare the models on each slice of the rows of one set, documents and choice of pairs of ``per_query``.
 
     Slices are ``all`` and each value of each of ``KINDS``; a slice without queries is left out.
     """

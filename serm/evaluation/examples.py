@@ -21,10 +21,11 @@ TITLE = 120
 """Characters of a title that are kept."""
 
 
-def rankings(pool: Numbered, name: str, settings: EvaluationSettings) -> pa.Table:
-    """Return the first documents of each query and model of the test set ``name``, as far as the largest cutoff.
+def rankings(pool: Numbered, test: tuple[str, str], settings: EvaluationSettings) -> pa.Table:
+    """Return the first documents of each query and model, as far as the largest cutoff.
 
-    A table of ``contracts.RANKINGS``; ties as the measures have them.
+    ``test`` is the set and its documents, such as ``("rolling", "served")``. A table of
+    ``contracts.RANKINGS``; ties as the measures have them.
     """
     number, tables = pool.number, []
     for model in MODELS:
@@ -35,8 +36,10 @@ def rankings(pool: Numbered, name: str, settings: EvaluationSettings) -> pa.Tabl
         tables.append(
             pa.table(
                 {column: rows[column] for column in ("locale", "query", "doc_id", "grade")}
-                | {"set": pa.array([name] * rows.num_rows, pa.string())}
-                | {"model": pa.array([model] * rows.num_rows, pa.string())}
+                | {
+                    column: pa.array([value] * rows.num_rows, pa.string())
+                    for column, value in zip(("set", "documents", "model"), (*test, model), strict=True)
+                }
                 | {"rank": pa.array(rank[top], pa.int32()), "score": rows[model]}
                 | {"title": pc.utf8_slice_codeunits(rows["title"], 0, TITLE)}
             )
@@ -48,8 +51,8 @@ def biggest(measured: pa.Table, ranked: pa.Table, settings: EvaluationSettings) 
     """Return ``wins`` and ``losses``: the queries whose gate measure rose and fell most, with both rankings.
 
     Args:
-        measured: rows of ``compare.per_query`` over all pairs, of one or several sets.
-        ranked: rows of ``rankings`` of the same sets.
+        measured: rows of ``compare.per_query`` over all pairs, of one or several sets and one choice of documents.
+        ranked: rows of ``rankings`` of the same sets and documents.
         settings: names the gate measure.
     """
     rows = measured.filter(pc.equal(measured["measure"], settings.gate_measure))

@@ -43,16 +43,17 @@ class Measured:
     pairs: int
 
 
-def measured(pool: pa.Table, name: str, settings: EvaluationSettings) -> Measured:
-    """Measure both models on the test set ``name``, over all pairs and over those that share a token, or none.
+def measured(pool: pa.Table, test: tuple[str, str], settings: EvaluationSettings) -> Measured:
+    """Measure both models on a test set, over all pairs and over those that share a token, or none.
 
-    ``pool`` is rows of ``pools.read_pools`` with both models' scores (``with_scores``).
+    ``test`` is the set and its documents, such as ``("rolling", "served")``; ``pool`` is its rows of
+    ``pools.read_pools`` with both models' scores (``with_scores``).
     """
     columns = (pool[column].to_pylist() for column in ("query", "text", "locale"))
     shared = pa.array([share_token(*pair) for pair in zip(*columns, strict=True)], pa.bool_())
     choices = {ALL: pool, SHARED_TOKEN: pool.filter(shared), NO_SHARED_TOKEN: pool.filter(pc.invert(shared))}
     cut = {pairs: numbered(table) for pairs, table in choices.items()}
-    tables = {pairs: per_query(one, name, pairs, settings) for pairs, one in cut.items()}
+    tables = {pairs: per_query(one, test, pairs, settings) for pairs, one in cut.items()}
     whole = cut[ALL]
     distributions = {model: _distribution(whole.rows[f"{model}_distribution"]) for model in examples.MODELS}
     compared = {pairs: slices(table, settings) for pairs, table in tables.items()}
@@ -62,8 +63,8 @@ def measured(pool: pa.Table, name: str, settings: EvaluationSettings) -> Measure
         calibration=(
             calibration(whole.number, whole.grade, distributions, settings) if whole.queries.num_rows else None
         ),
-        slices=slice_tests(tables, compared, name, settings),
-        rankings=examples.rankings(whole, name, settings),
+        slices=slice_tests(tables, compared, test[0], settings),
+        rankings=examples.rankings(whole, test, settings),
         pairs=pool.num_rows,
     )
 

@@ -1,4 +1,4 @@
-"""The judged pools of the test sets: their documents' text, and the slices that their queries belong to."""
+"""The test sets: their documents' text, and the slices that their queries belong to."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from ibis.backends import BaseBackend
 from serm import contracts
 from serm import engine as engines
 from serm.errors import UserError
+from serm.pairs import test_sets
 from serm.pairs.documents import join
 from serm.settings import Settings
 
 _LOG = logging.getLogger(__name__)
-SETS = ("frozen", "rolling")
 _QUERY = ["locale", "query"]
 _PAIR = [*_QUERY, "doc_id"]
+#: The columns that say which test set a row is of.
+_SET = ["set", "documents"]
 
 
 @dataclass(frozen=True)
@@ -34,18 +36,24 @@ class Retired:
 
 @dataclass(frozen=True)
 class Pools:
-    """The judged pools of both test sets."""
+    """The judged documents of all test sets."""
 
     pairs: pa.Table
     """One row a judged document that is in the catalogue."""
-    retired: dict[str, Retired]
-    """Set -> what is left out."""
+    retired: dict[tuple[str, str], Retired]
+    """(set, documents) -> what is left out."""
+
+
+def rows_of(pairs: pa.Table, name: str, documents: str) -> pa.Table:
+    """Return the rows of ``pairs`` that are of one set and choice of documents."""
+    return pairs.filter(pc.and_(pc.equal(pairs["set"], name), pc.equal(pairs["documents"], documents)))
 
 
 def read_pools(tests: Path, validated: Path, reference: Path, settings: Settings) -> Pools:
-    """Return the judged pools of both test sets.
+    """Return the judged documents of all test sets.
 
-    Columns: set, locale, query, doc_id, grade, title, text, and the slices of the query:
+    Columns: set (frozen, rolling), documents (served, pool), locale, query, doc_id, grade, title, text, and the slices
+    of the query:
 
     - family, the language family of its locale;
     - traffic, by its searches in the window: ``head`` is the queries with the first third of all searches, then
@@ -62,27 +70,28 @@ def read_pools(tests: Path, validated: Path, reference: Path, settings: Settings
         queries = pool.group_by(_QUERY).aggregate([]).sort_by([(name, "ascending") for name in _QUERY])
         searched = _searched(engine, queries, validated, reference)
     pool = pool.join(searched, _QUERY)
-    pool = pool.join(_document_age(pool, settings), ["set", *_QUERY])
+    pool = pool.join(_document_age(pool, settings), [*_SET, *_QUERY])
     family = {locale: name for name, locales in settings.evaluation.families.items() for locale in locales}
     named = [family.get(locale, "other") for locale in pool["locale"].to_pylist()]
     pool = pool.append_column("family", pa.array(named, pa.string())).drop_columns("published_at")
-    pool = pool.sort_by([(name, "ascending") for name in ("set", *_PAIR)]).combine_chunks()
+    pool = pool.sort_by([(name, "ascending") for name in (*_SET, *_PAIR)]).combine_chunks()
     return Pools(pool, found.retired)
 
 
 def judged(engine: BaseBackend, tests: Path, validated: Path) -> Pools:
     """Return what ``read_pools`` does, without the slices; raises like it."""
-    parts = {name: _joined(engine, tests / name, name, validated / "documents") for name in SETS}
+    given = test_sets.datasets(tests)
+    parts = {test: _joined(engine, path, test, validated / "documents") for test, path in given.items()}
     pool = pa.concat_tables(pairs for pairs, _ in parts.values()).combine_chunks()
-    return Pools(pool, {name: retired for name, (_, retired) in parts.items()})
+    return Pools(pool, {test: retired for test, (_, retired) in parts.items()})
 
 
-def _joined(engine: BaseBackend, path: Path, name: str, documents: Path) -> tuple[pa.Table, Retired]:
+def _joined(engine: BaseBackend, path: Path, test: tuple[str, str], catalogue: Path) -> tuple[pa.Table, Retired]:
     """Return a test set with its documents' title, text and published_at, and what of it is retired."""
     from serm.relevance import document_text
 
-    given = _judged(path, name)
-    joined = join(engine, given, path, documents, ("title", "body", "published_at"))
+    given = _judged(path, test)
+    joined = join(engine, given, path, catalogue, ("title", "body", "published_at"))
     kept = joined.pairs.select(_QUERY).group_by(_QUERY).aggregate([])
     lost = joined.retired.select(_QUERY).group_by(_QUERY).aggregate([]).join(kept, _QUERY, join_type="left anti")
     if lost.num_rows:
@@ -97,7 +106,7 @@ def _joined(engine: BaseBackend, path: Path, name: str, documents: Path) -> tupl
     return pool, Retired(joined.retired.num_rows, lost.num_rows)
 
 
-def _judged(path: Path, name: str) -> pa.Table:
+def _judged(path: Path, test: tuple[str, str]) -> pa.Table:
     judged = contracts.read(path, contracts.JUDGMENTS).select([*_PAIR, "grade"])
     counts = judged.group_by(_PAIR).aggregate([([], "count_all")])
     twice = counts.filter(pc.greater(counts["count_all"], 1)).sort_by([(c, "ascending") for c in _PAIR])
@@ -107,7 +116,9 @@ def _judged(path: Path, name: str) -> pa.Table:
             f"{path}: {twice.num_rows} pairs are judged twice, such as query {query!r} ({locale}) with "
             f"doc_id {doc_id!r}; keep one judgment of each."
         )
-    return judged.append_column("set", pa.array([name] * judged.num_rows, pa.string()))
+    for column, value in zip(_SET, test, strict=True):
+        judged = judged.append_column(column, pa.array([value] * judged.num_rows, pa.string()))
+    return judged
 
 
 def _searched(engine: BaseBackend, queries: pa.Table, validated: Path, reference: Path) -> pa.Table:
@@ -137,8 +148,8 @@ def _searched(engine: BaseBackend, queries: pa.Table, validated: Path, reference
 
 
 def _document_age(pool: pa.Table, settings: Settings) -> pa.Table:
-    """Return set, locale, query and document_age."""
-    query = ["set", *_QUERY]
+    """Return set, documents, locale, query and document_age."""
+    query = [*_SET, *_QUERY]
     best = pool.join(pool.group_by(query).aggregate([("grade", "max")]), query)
     best = best.filter(pc.equal(best["grade"], best["grade_max"]))
     newest = best.group_by(query).aggregate([("published_at", "max")])

@@ -25,8 +25,8 @@ from serm.mining.agents import AGENTS, ask, seated
 from serm.mining.opinion import Thresholds
 from serm.mining.scoring import score, with_model_thresholds
 from serm.mining.selection import Selection, select
+from serm.pairs import test_sets
 from serm.pairs.documents import with_documents
-from serm.pairs.text import folded
 from serm.settings import MiningSettings, Settings, Threshold
 from serm.step import Figures, step
 
@@ -45,7 +45,7 @@ class Inputs:
     documents: ibis.Table
     judgments: ibis.Table
     tests: ibis.Table
-    """The judged pools of the test sets (JUDGMENTS): what asks as they do is not mined."""
+    """The judgments of the test sets (JUDGMENTS): what asks as they do is not mined."""
     model: Model
     document_text: Callable[[str, str], str]
     """A document's title and body to the text that the model reads."""
@@ -67,8 +67,8 @@ def mine(
         reference: the impressions of the window before (IMPRESSIONS).
         champion: the relevance model whose mistakes are looked for.
         judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again.
-        tests: the directory of the test sets ``frozen`` and ``rolling`` (JUDGMENTS); no pair of a test query is mined,
-            however it is written and in whichever locale, or models would learn what they are tested on.
+        tests: the test sets, as ``serm.pairs.test_sets`` says; no pair of a test query is mined, however it is written
+            and in whichever locale, or models would learn what they are tested on.
         out: the output directory.
         settings: the sections cycle, engine, clicks and mining are read.
 
@@ -84,7 +84,7 @@ def mine(
             contracts.scan(engine, reference, contracts.IMPRESSIONS),
             contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
             contracts.scan(engine, judgments, contracts.JUDGMENTS),
-            read_tests(engine, tests),
+            test_sets.read(engine, tests),
             relevance.load(champion),
             relevance.document_text,
         )
@@ -158,7 +158,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     seen = pairs.filter(pairs.impressions >= options.min_impressions)
     thresholds = _click_thresholds(seen, options)
     open_pairs = with_documents(seen.filter(~seen.judged), inputs.documents)
-    candidates = _without_tests(engine, open_pairs, inputs.tests)
+    candidates = test_sets.without_tests(engine, open_pairs, inputs.tests)
     candidate_count = int(candidates.count().to_pyarrow().as_py())
     chosen, kinds = cascade.to_score(candidates, thresholds, options)
     asked = with_documents(chosen, inputs.documents, ("title", "body")).order_by("pair").to_pyarrow()
@@ -183,20 +183,6 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
         "champion": model.version,
     }
     return Scored(scored, opinions, cascade.estimates(counts, fitted, settings.clicks), summary)
-
-
-def read_tests(engine: BaseBackend, tests: Path) -> ibis.Table:
-    """Return the judged pools of both test sets in the directory ``tests``."""
-    return ibis.union(*(contracts.scan(engine, tests / name, contracts.JUDGMENTS) for name in ("frozen", "rolling")))
-
-
-def _without_tests(engine: BaseBackend, candidates: ibis.Table, tests: ibis.Table) -> ibis.Table:
-    """Leave out what asks as a test query does, however it is spelled (``fold``), in whichever locale."""
-    held_out, asked = (engine.to_pyarrow(of.select("query").distinct())["query"] for of in (tests, candidates))
-    same = asked.filter(pc.is_in(folded(asked), value_set=folded(held_out)))
-    return candidates.anti_join(
-        ibis.memtable(pa.table({"query": same}), schema=ibis.schema({"query": "string"})), "query"
-    )
 
 
 def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:

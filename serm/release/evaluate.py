@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import ALL, Comparison, as_json
 from serm.evaluation.gate import WORST_FIRST, GateInputs, Rule, Served, Trust, Verdict, decide
 from serm.evaluation.measured import Measured, measured, with_scores
+from serm.pairs.test_sets import SERVED, SETS
 from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
 
@@ -46,13 +48,14 @@ def evaluate(
         champion: the champion's directory, read with ``serm.relevance.load``.
         trained: the train step's output; the challenger is ``trained/model``.
         annotated: the annotate step's output; ``annotate.json`` says how its panel stood its trust bars.
-        tests: holds ``frozen`` and ``rolling``, JUDGMENTS datasets: the judged pools of the test queries.
+        tests: the test sets, as ``serm.pairs.test_sets`` says.
         validated: the validate step's output, with ``documents`` and ``impressions``.
         reference: IMPRESSIONS; a query that is searched for in them is an old one.
         out: becomes ``per_query/`` (PER_QUERY), ``rankings/`` (RANKINGS) and ``evaluate.json``: versions, number of
-            pairs, ``retired`` (set -> pairs and queries left out, as their documents are gone), ``sets`` (set -> choice
-            of pairs -> slice -> n and measures), ``calibration`` (set -> numbers), ``examples`` (wins and losses) and
-            ``gate`` (result and rules, each with rule, result, reason, value, limit and slice).
+            pairs, ``retired`` (set -> documents -> pairs and queries left out, as their documents are gone), ``sets``
+            (set -> documents -> choice of pairs -> slice -> n and measures), ``calibration`` (set -> documents ->
+            numbers), ``examples`` (wins and losses among what is served) and ``gate`` (result and rules, each with
+            rule, result, reason, value, limit and slice).
         settings: uses the sections ``evaluation``, ``engine`` and ``cycle``.
 
     Raises:
@@ -69,20 +72,23 @@ def evaluate(
         models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
         for name, model in models.items():
             pool = scored(pool, model, name)
-        batch = trial.batch(pool, options.gate.golden_requests, options.seed)
+        batch = trial.batch(
+            pool.filter(pc.equal(pool["documents"], SERVED)), options.gate.golden_requests, options.seed
+        )
         tried = trial.check(ready, models["challenger"], batch)
-    sets = {name: measured(pool.filter(pc.equal(pool["set"], name)), name, options) for name in pools.SETS}
+    sets = {test: measured(pools.rows_of(pool, *test), test, options) for test in judged.retired}
+    deciding = {name: sets[name, SERVED] for name in SETS}
     inputs = GateInputs(
-        **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in sets.items()},
-        slices=[test for one in sets.values() for test in one.slices],
-        calibration=sets["rolling"].calibration,
+        **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in deciding.items()},
+        slices=[test for one in deciding.values() for test in one.slices],
+        calibration=deciding["rolling"].calibration,
         trust=read_trust(annotated / "annotate.json"),
         served=_served(tried),
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
     verdict = decide(inputs, options)
     _write(out, sets, judged.retired, verdict, {name: model.version for name, model in models.items()}, options)
-    retired = {f"{name}_retired": one.pairs for name, one in judged.retired.items()}
+    retired = {f"{name}_{documents}_retired": one.pairs for (name, documents), one in judged.retired.items()}
     return _figures(inputs, verdict, tried) | {"pairs": pool.num_rows, **retired}
 
 
@@ -100,15 +106,16 @@ def read_trust(path: Path) -> Trust | None:
 
 def _write(
     out: Path,
-    sets: dict[str, Measured],
-    retired: dict[str, pools.Retired],
+    sets: dict[tuple[str, str], Measured],
+    retired: dict[tuple[str, str], pools.Retired],
     verdict: Verdict,
     versions: dict[str, str],
     settings: EvaluationSettings,
 ) -> None:
     queries = pa.concat_tables(one.per_query for one in sets.values())
     ranked = pa.concat_tables(one.rankings for one in sets.values())
-    of_all_pairs = queries.filter(pc.equal(queries["pairs"], ALL))
+    of_all_pairs = queries.filter(pc.and_(pc.equal(queries["pairs"], ALL), pc.equal(queries["documents"], SERVED)))
+    served = ranked.filter(pc.equal(ranked["documents"], SERVED))
     with replace_directory(out) as beside:
         contracts.write(queries, beside / "per_query", contracts.PER_QUERY)
         contracts.write(ranked, beside / "rankings", contracts.RANKINGS)
@@ -116,17 +123,27 @@ def _write(
             beside / "evaluate.json",
             {
                 "versions": versions,
-                "pairs": {name: one.pairs for name, one in sets.items()},
-                "retired": {name: asdict(one) for name, one in retired.items()},
-                "sets": {
-                    name: {pairs: as_json(compared) for pairs, compared in one.compared.items()}
-                    for name, one in sets.items()
-                },
-                "calibration": {name: _rounded(one.calibration) for name, one in sets.items()},
-                "examples": examples.biggest(of_all_pairs, ranked, settings),
+                "pairs": _by_set({test: one.pairs for test, one in sets.items()}),
+                "retired": _by_set({test: asdict(one) for test, one in retired.items()}),
+                "sets": _by_set(
+                    {
+                        test: {pairs: as_json(compared) for pairs, compared in one.compared.items()}
+                        for test, one in sets.items()
+                    }
+                ),
+                "calibration": _by_set({test: _rounded(one.calibration) for test, one in sets.items()}),
+                "examples": examples.biggest(of_all_pairs, served, settings),
                 "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in verdict.rules]},
             },
         )
+
+
+def _by_set(values: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
+    """Return (set, documents) -> value as set -> documents -> value."""
+    found: dict[str, dict[str, Any]] = {}
+    for (name, documents), value in values.items():
+        found.setdefault(name, {})[documents] = value
+    return found
 
 
 def _figures(inputs: GateInputs, verdict: Verdict, tried: Trial) -> Figures:
@@ -134,7 +151,7 @@ def _figures(inputs: GateInputs, verdict: Verdict, tried: Trial) -> Figures:
     for result in WORST_FIRST[:-1]:
         if named := [rule.rule for rule in verdict.rules if rule.result == result]:
             figures[result] = ", ".join(dict.fromkeys(named))
-    for name in pools.SETS:
+    for name in SETS:
         comparison: Comparison | None = getattr(inputs, name)
         if comparison:
             figures[f"{name}_queries"] = comparison.n

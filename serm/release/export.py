@@ -48,7 +48,7 @@ def export(
     Args:
         model: the trained model: a directory, or what ``serm.relevance.location`` knows.
         mined: the mine step's output; ``mined/pairs`` calibrate ``int8``, and are not read otherwise.
-        tests: holds ``frozen`` and ``rolling``, JUDGMENTS datasets that no model trains on.
+        tests: the test sets, as ``serm.pairs.test_sets`` says; no model trains on them.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
         out: becomes the exported model's directory, which ``serm.relevance.load`` reads.
         runtime: what runs it.
@@ -146,6 +146,8 @@ def _check(trained: Scorer, copy: Scorer, pool: pa.Table) -> dict[str, float]:
 
 
 def _groups(pool: pa.Table) -> np.ndarray[Any, np.dtype[np.int64]]:
-    names: Sequence[Any] = list(zip(*(pool[name].to_pylist() for name in ("set", "locale", "query")), strict=True))
+    names: Sequence[Any] = list(
+        zip(*(pool[name].to_pylist() for name in ("set", "documents", "locale", "query")), strict=True)
+    )
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.int64)

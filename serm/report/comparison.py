@@ -9,8 +9,15 @@ from typing import Any
 from serm.report.charts import Axis, axis, columns
 from serm.workspace.history import Cycle
 
-#: The sets and the pairs of evaluate.json, in the order and the words of the page.
-SETS = {"rolling": "Rolling set", "frozen": "Frozen set"}
+#: The test sets (set, documents) and the pairs of evaluate.json, in the order and the words of the page.
+TESTS = {
+    ("rolling", "served"): "Rolling set, served",
+    ("frozen", "served"): "Frozen set, served",
+    ("rolling", "pool"): "Rolling set, pool",
+    ("frozen", "pool"): "Frozen set, pool",
+}
+#: Those that the gate decides on.
+DECIDING = [test for test in TESTS if test[1] == "served"]
 PAIRS = {"all": "All pairs", "no shared token": "Pairs that share no token"}
 WIDTH, HEIGHT = 200, 150
 
@@ -60,10 +67,10 @@ class Grid:
 
 @dataclass(frozen=True)
 class View:
-    """All trends of one measure on one test set."""
+    """All trends of one measure on one test set, named as in ``TESTS``."""
 
     measure: str
-    set: str
+    test: str
     grids: list[Grid]
 
 
@@ -79,23 +86,28 @@ _KINDS |= {"document_age": "{} documents"}
 
 
 def views(cycles: Sequence[Cycle]) -> list[View]:
-    """Return a view for each measure and test set that some cycle has."""
+    """Return a view for each measure and test set that some cycle has; of pools, over all pairs and queries only."""
     measures = dict.fromkeys(measure for cycle in cycles for measure in cycle.measures)
     found = [
-        View(measure, name, [grid for pairs in PAIRS if (grid := _grid(cycles, measure, name, pairs))])
+        View(measure, title, [grid for pairs in _pairs(test) if (grid := _grid(cycles, measure, test, pairs))])
         for measure in measures
-        for name in SETS
+        for test, title in TESTS.items()
     ]
     return [view for view in found if view.grids]
 
 
-def _grid(cycles: Sequence[Cycle], measure: str, name: str, pairs: str) -> Grid | None:
-    slices = list(dict.fromkeys(["all", *(family for cycle in cycles for family in cycle.families)]))
+def _pairs(test: tuple[str, str]) -> list[str]:
+    return [*PAIRS] if test in DECIDING else ["all"]
+
+
+def _grid(cycles: Sequence[Cycle], measure: str, test: tuple[str, str], pairs: str) -> Grid | None:
+    families = [family for cycle in cycles for family in cycle.families if test in DECIDING]
+    slices = list(dict.fromkeys(["all", *families]))
     rows = [
         Row(cycle.tag, part, entry["n"], entry["measures"][measure])
         for part in slices
         for cycle in cycles
-        if (entry := cycle.get("evaluate", "sets", name, pairs, part)) and measure in entry["measures"]
+        if (entry := cycle.get("evaluate", "sets", *test, pairs, part)) and measure in entry["measures"]
     ]
     if not rows:
         return None
@@ -160,7 +172,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Forest:
-    """Differences by slice (rows) and by set and pairs (columns), on one horizontal axis."""
+    """Differences by slice (rows) and by set and pairs (columns), on one horizontal axis, over what is served."""
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, list[Cell | None]]]
@@ -177,7 +189,8 @@ def forest(cycle: Cycle, slices: Sequence[str]) -> Forest | None:
     """Return the differences of ``cycle``'s gate measure, or None where it has none of ``slices``."""
     measure = cycle.gate_measure
     found: dict[str, list[dict[str, Any] | None]] = {
-        part: [cycle.get("evaluate", "sets", name, pairs, part) for name in SETS for pairs in PAIRS] for part in slices
+        part: [cycle.get("evaluate", "sets", *test, pairs, part) for test in DECIDING for pairs in PAIRS]
+        for part in slices
     }
     found = {part: entries for part, entries in found.items() if any(entries)}
     if not found or measure is None:
@@ -187,7 +200,7 @@ def forest(cycle: Cycle, slices: Sequence[str]) -> Forest | None:
     alpha = cycle.settings.evaluation.alpha if cycle.settings else 0.05
     horizontal = Axis(-reach, reach, 2, CELL_WIDTH - 2, reach)
     return Forest(
-        [(SETS[name], PAIRS[pairs]) for name in SETS for pairs in PAIRS],
+        [(TESTS[test], PAIRS[pairs]) for test in DECIDING for pairs in PAIRS],
         [(part, [_cell(entry, measure, alpha, horizontal) for entry in entries]) for part, entries in found.items()],
         horizontal.at(0),
         reach,
@@ -208,8 +221,8 @@ def _cell(entry: dict[str, Any] | None, measure: str, alpha: float, horizontal: 
 
 def groups(cycle: Cycle) -> list[tuple[str, list[str]]]:
     """Return the slices of a cycle in groups: families, locales, and what is known of queries and documents."""
-    sets = cycle.get("evaluate", "sets") or {}
-    names = sorted({part for pairs in sets.values() for slices in pairs.values() for part in slices} - {"all"})
+    measured = [cycle.get("evaluate", "sets", *test, pairs) or {} for test in DECIDING for pairs in PAIRS]
+    names = sorted({part for slices in measured for part in slices} - {"all"})
     kinds = {kind: [name for name in names if name.startswith(f"{kind}:")] for kind in _KINDS}
     return [
         ("Language families", ["all", *cycle.families]),

@@ -99,7 +99,7 @@ def _train(cycle: Cycle) -> Told:
 
 
 def _evaluate(cycle: Cycle) -> Told:
-    unit = f"{cycle.gate_measure or 'NDCG'}, rolling set"
+    unit = f"{cycle.gate_measure or 'NDCG'}, rolling set as served"
     rolling = headline(cycle)
     if rolling is None:
         return None, unit
@@ -128,9 +128,9 @@ def _champion(cycle: Cycle) -> Told:
 
 
 def headline(cycle: Cycle) -> dict[str, float] | None:
-    """Return the gate measure over all queries and pairs of the rolling set: means, difference, interval, p."""
+    """Return the gate measure over all that is served for the rolling set: means, difference, interval, p."""
     numbers: dict[str, float] | None = cycle.get(
-        "evaluate", "sets", "rolling", "all", "all", "measures", cycle.gate_measure or ""
+        "evaluate", "sets", "rolling", "served", "all", "all", "measures", cycle.gate_measure or ""
     )
     return numbers
 

@@ -56,8 +56,8 @@ def build(workspace: Path, out: Path) -> Path:
 
 def _choices(views: list[comparison.View]) -> list[str]:
     """Return the style by which the page shows the view of the chosen measure and test set without a script."""
-    measures, sets = ({getattr(view, name) for view in views} for name in ("measure", "set"))
-    names = [f"m{number + 1}" for number in range(len(measures))] + [f"s{number + 1}" for number in range(len(sets))]
+    measures, tests = ({getattr(view, name) for view in views} for name in ("measure", "test"))
+    names = [f"m{number + 1}" for number in range(len(measures))] + [f"s{number + 1}" for number in range(len(tests))]
     return [f".trends:has(#{name}:checked) .view:not(.{name}) {{ display: none; }}" for name in names]
 
 

@@ -65,20 +65,20 @@ class Measure:
     detectable: str
 
 
-def measures(cycle: Cycle, test_set: str) -> list[Measure]:
-    """Return all measures over all queries and pairs of a test set, and the calibration error."""
-    found: dict[str, dict[str, Any]] = cycle.get("evaluate", "sets", test_set, "all", "all", "measures") or {}
+def measures(cycle: Cycle, test: tuple[str, str]) -> list[Measure]:
+    """Return all measures over all queries and pairs of a test set (set, documents), and the calibration error."""
+    found: dict[str, dict[str, Any]] = cycle.get("evaluate", "sets", *test, "all", "all", "measures") or {}
     order = [*cycle.measures, *(name for name in found if name not in cycle.measures)]
     rows = [_measure(MEANS.get(name, name), found[name]) for name in order if name in found]
-    calibration = cycle.get("evaluate", "calibration", test_set)
+    calibration = cycle.get("evaluate", "calibration", *test)
     if calibration:
         rows.append(_measure("calibration error (less is better)", calibration))
     return rows
 
 
-def queries(cycle: Cycle, test_set: str) -> str:
-    """Return how many queries a test set has."""
-    return count(cycle.get("evaluate", "sets", test_set, "all", "all", "n"))
+def queries(cycle: Cycle, test: tuple[str, str]) -> str:
+    """Return how many queries a test set (set, documents) has."""
+    return count(cycle.get("evaluate", "sets", *test, "all", "all", "n"))
 
 
 def _measure(name: str, numbers: dict[str, Any]) -> Measure:

@@ -53,8 +53,10 @@ class Cycle:
     @property
     def measures(self) -> list[str]:
         """The cutoffs of NDCG that were measured, the smallest first: NDCG@1, NDCG@5, ..."""
-        slices = [part for pairs in (self.get("evaluate", "sets") or {}).values() for part in pairs.values()]
-        names = {name for part in slices for entry in part.values() for name in entry["measures"]}
+        measured = [
+            self.get("evaluate", "sets", name, "served", "all", "all", "measures") for name in ("rolling", "frozen")
+        ]
+        names = {name for measures in measured for name in measures or {}}
         return sorted((name for name in names if name.startswith("NDCG@")), key=lambda name: int(name.split("@")[1]))
 
     @property

@@ -1,8 +1,8 @@
-"""The judged pools of the emoji world, and the parts of a workspace that no champion has a say in."""
+"""The judgments and test sets of the emoji world, and the parts of a workspace that no champion has a say in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,12 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from serm import contracts
 from serm.worlds.emoji import EmojiWorld, document_id, released
+from serm.worlds.traffic import is_fresh, nearest, with_fresh
 
 Array = npt.NDArray[Any]
+
+#: A test set: documents (served, pool) -> JUDGMENTS.
+Tests = dict[str, pa.Table]
 
 #: Shares of a pool: known relevant documents (grade 2 and 3) at most this many, then what the engines show for the
 #: query; documents drawn at random fill the rest, so that a low cosine does not by itself mean "put in by hand".
@@ -27,22 +31,25 @@ class Engine(Protocol):
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` passages for each query: int [queries, depth], nearest first."""
 
+    def with_fresh(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
+        """Return what is served: ``nearest``, the last place given to the nearest of ``fresh`` (bool [passages])."""
+
 
 def prepare(workspace: Path, window: int, world: EmojiWorld, engine: Engine) -> None:
     """Write what a workspace may know at ``window`` (0 to 3): ``documents/`` and ``tests/rolling``.
 
-    ``engine`` is the first stage whose results the pools are judged from.
+    ``engine`` is the first stage: test queries are tested on what it serves, and pools are judged from its results.
 
     Window 0 is the founding: it has no rolling test, and writes ``knowledge/``, ``tests/frozen`` and the seed
     judgments in ``state/judgments`` instead, which never change again.
     """
     contracts.write(world.documents(window), workspace / "documents", contracts.DOCUMENTS)
     if window:
-        contracts.write(rolling(world, window, engine), workspace / "tests" / "rolling", contracts.JUDGMENTS)
+        _write_tests(rolling(world, window, engine), workspace / "tests" / "rolling")
         return
     contracts.write(world.knowledge(), workspace / "knowledge", contracts.KNOWLEDGE)
     contracts.write(seed(world, engine), workspace / "state" / "judgments", contracts.JUDGMENTS)
-    contracts.write(frozen(world, engine), workspace / "tests" / "frozen", contracts.JUDGMENTS)
+    _write_tests(frozen(world, engine), workspace / "tests" / "frozen")
 
 
 def seed(world: EmojiWorld, engine: Engine) -> pa.Table:
@@ -51,20 +58,36 @@ def seed(world: EmojiWorld, engine: Engine) -> pa.Table:
     return judged(world, chosen, 0, world.seed_pairs, "seed", engine)
 
 
-def frozen(world: EmojiWorld, engine: Engine) -> pa.Table:
-    """Return the frozen test set (JUDGMENTS): frozen queries of the seed locales over emoji up to 2016."""
+def frozen(world: EmojiWorld, engine: Engine) -> Tests:
+    """Return the frozen test set: frozen queries of the seed locales over emoji up to 2016."""
     chosen = _draw(world.live_queries(0, "frozen"), world.test_queries, world.generator("frozen"))
-    return judged(world, chosen, 0, world.test_pairs, "human", engine)
+    return _tests(world, chosen, 0, engine)
 
 
-def rolling(world: EmojiWorld, window: int, engine: Engine) -> pa.Table:
-    """Return the rolling test set of a window (JUDGMENTS): rolling queries that the window made new.
+def rolling(world: EmojiWorld, window: int, engine: Engine) -> Tests:
+    """Return the rolling test set of a window: rolling queries that the window made new.
 
     Their locale launched in it, or an emoji released in it answers them; such emoji come first in the pool.
     """
     live = world.live_queries(window, "rolling")
     chosen = _draw(live[world.news(window)[live]], world.test_queries, world.generator("rolling", window))
-    return judged(world, chosen, window, world.test_pairs, "human", engine)
+    return _tests(world, chosen, window, engine)
+
+
+def served(world: EmojiWorld, queries: Array, window: int, engine: Engine) -> pa.Table:
+    """Return the judgments (JUDGMENTS, sorted) of every document that the first stage serves in a window.
+
+    ``queries`` are rows of the truth. It is what the champion would rank: ``world.candidates`` documents a query.
+    """
+    published = np.asarray(_catalogue(world, window)["published_at"]).astype("datetime64[us]")
+    locales = np.asarray(_catalogue(world, window)["locale"])
+
+    def search(asked: list[str], names: list[str], locale: str) -> Array:
+        return engine.with_fresh(asked, names, is_fresh(published[locales == locale], window), world.candidates)
+
+    place = _searched(world, queries, window, search)
+    emoji = np.flatnonzero(released(world.truth.years, window))[place.ravel()]
+    return _judgments(world, np.repeat(queries, place.shape[1]), emoji, window, "human")
 
 
 def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: str, engine: Engine) -> pa.Table:
@@ -77,7 +100,12 @@ def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: s
     truth = world.truth
     catalogue = np.flatnonzero(released(truth.years, window))
     new = ~released(truth.years[catalogue], window - 1)
-    shown = _shown(world, queries, window, pairs, engine)
+
+    def search(asked: list[str], names: list[str], _: str) -> Array:
+        of_engine = engine.nearest(asked, names, round(NEAREST * pairs))
+        return np.hstack([of_engine, LETTERS.nearest(asked, names, round(LOOKALIKES * pairs))])
+
+    shown = _searched(world, queries, window, search)
     generator = world.generator("pools", source, window)
     rows, emoji = [], []
     for query, known in zip(queries, shown, strict=True):
@@ -87,8 +115,24 @@ def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: s
         pool = np.array(list(dict.fromkeys([*relevant, *known, *order]))[:pairs])
         rows.append(np.full(len(pool), query))
         emoji.append(catalogue[pool])
-    row, column = np.concatenate(rows), np.concatenate(emoji)
-    count = len(row)
+    return _judgments(world, np.concatenate(rows), np.concatenate(emoji), window, source)
+
+
+def _tests(world: EmojiWorld, queries: Array, window: int, engine: Engine) -> Tests:
+    return {
+        "served": served(world, queries, window, engine),
+        "pool": judged(world, queries, window, world.test_pairs, "human", engine),
+    }
+
+
+def _write_tests(tests: Tests, path: Path) -> None:
+    for documents, table in tests.items():
+        contracts.write(table, path / documents, contracts.JUDGMENTS)
+
+
+def _judgments(world: EmojiWorld, row: Array, column: Array, window: int, source: str) -> pa.Table:
+    """Return the true grades of pairs (rows and columns of the truth) as JUDGMENTS, sorted."""
+    truth, count = world.truth, len(row)
     locales = truth.locales[row]
     table = pa.table(
         {
@@ -110,23 +154,29 @@ def _draw(queries: Array, count: int, generator: np.random.Generator) -> Array:
     return np.sort(generator.permutation(queries)[:count])
 
 
-def _shown(world: EmojiWorld, queries: Array, window: int, pairs: int, engine: Engine) -> Array:
-    """Return what the first stage and a search by letters show: int [n, shown], places in the window's catalogue."""
+def _catalogue(world: EmojiWorld, window: int) -> pa.Table:
+    """Return the catalogue of a window; as truth.hexcodes, that of a locale is sorted by hexcode."""
+    return world.documents(window).sort_by("doc_id")
+
+
+def _searched(
+    world: EmojiWorld, queries: Array, window: int, search: Callable[[list[str], list[str], str], Array]
+) -> Array:
+    """Return what ``search`` (queries, documents' texts, their locale) finds: int [n, found], places in the catalogue.
+
+    It is asked locale by locale.
+    """
     from serm.relevance import document_text  # torch: not for those who only want the world
 
-    truth = world.truth
-    # As truth.hexcodes, the catalogue of a locale is sorted by hexcode.
-    catalogue = world.documents(window).sort_by("doc_id")
+    truth, catalogue = world.truth, _catalogue(world, window)
     locales = np.asarray(catalogue["locale"])
     texts = np.array(list(map(document_text, catalogue["title"].to_pylist(), catalogue["body"].to_pylist())), object)
-    nearest, alike = round(NEAREST * pairs), round(LOOKALIKES * pairs)
-    shown = np.zeros((len(queries), nearest + alike), np.int64)
-    for locale in np.unique(truth.locales[queries]):
+    found: dict[int, Array] = {}
+    for locale in np.unique(truth.locales[queries]).tolist():
         here = np.flatnonzero(truth.locales[queries] == locale)
-        asked, names = truth.queries[queries[here]].tolist(), texts[locales == locale].tolist()
-        shown[here, :nearest] = engine.nearest(asked, names, nearest)
-        shown[here, nearest:] = LETTERS.nearest(asked, names, alike)
-    return shown
+        asked = truth.queries[queries[here]].tolist()
+        found |= zip(here.tolist(), search(asked, texts[locales == locale].tolist(), locale), strict=True)
+    return np.stack([found[row] for row in range(len(queries))])
 
 
 class Letters:
@@ -136,8 +186,15 @@ class Letters:
 
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` passages for each query: int [queries, depth], nearest first."""
-        alike = (self._vectorizer.transform(queries) @ self._vectorizer.transform(passages).T).toarray()
-        return np.argsort(-alike, axis=1, kind="stable")[:, :depth]
+        return nearest(self._cosine(queries, passages), depth)
+
+    def with_fresh(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
+        """Return ``nearest``, the last place given to the nearest of ``fresh``, as ``traffic.with_fresh`` says."""
+        return with_fresh(self._cosine(queries, passages), fresh, depth)
+
+    def _cosine(self, queries: Sequence[str], passages: Sequence[str]) -> Array:
+        alike: Array = (self._vectorizer.transform(queries) @ self._vectorizer.transform(passages).T).toarray()
+        return alike
 
 
 LETTERS = Letters()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,24 +38,38 @@ class FirstStage:
 
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` documents for each query: int [queries, depth], nearest first."""
-        return np.argsort(-self._cosine(queries, passages), axis=1, kind="stable")[:, :depth]
+        return nearest(self._cosine(queries, passages), depth)
 
     def with_fresh(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
-        """Return ``nearest``, the last place given to the nearest document of ``fresh`` (bool [passages]).
-
-        It stays as it is where such a document is among the others or nothing is fresh: an engine that never shows
-        what is new cannot learn about it.
-        """
-        cosine = self._cosine(queries, passages)
-        order = np.argsort(-cosine, axis=1, kind="stable")[:, :depth]
-        if fresh.any():
-            newest = np.argmax(np.where(fresh, cosine, -np.inf), axis=1)
-            missing = ~(order == newest[:, None]).any(axis=1)
-            order[missing, -1] = newest[missing]
-        return order
+        """Return ``nearest``, the last place given to the nearest document of ``fresh``, as ``with_fresh`` says."""
+        return with_fresh(self._cosine(queries, passages), fresh, depth)
 
     def _cosine(self, queries: Sequence[str], passages: Sequence[str]) -> Array:
         return self._encoder.embed(queries, "query") @ self.vectors(passages).T
+
+
+def nearest(likeness: Array, depth: int) -> Array:
+    """Return the ``depth`` places of each row of ``likeness`` (float [queries, documents]), the most alike first."""
+    return np.argsort(-likeness, axis=1, kind="stable")[:, :depth]
+
+
+def with_fresh(likeness: Array, fresh: Array, depth: int) -> Array:
+    """Return ``nearest``, the last place given to the nearest document of ``fresh`` (bool [documents]).
+
+    It stays as it is where such a document is among the others or nothing is fresh: an engine that never shows
+    what is new cannot learn about it.
+    """
+    order = nearest(likeness, depth)
+    if fresh.any():
+        newest = np.argmax(np.where(fresh, likeness, -np.inf), axis=1)
+        missing = ~(order == newest[:, None]).any(axis=1)
+        order[missing, -1] = newest[missing]
+    return order
+
+
+def is_fresh(published: Array, window: int) -> Array:
+    """Return which documents are new to a window: bool, of their dates of publication (datetime64 [us])."""
+    return published >= np.datetime64(WINDOWS[window][0].replace(tzinfo=None), "us")
 
 
 def rank_queries(
@@ -66,7 +79,7 @@ def rank_queries(
     locales: Sequence[str],
     documents: pa.Table,
     depth: int,
-    fresh_since: datetime,
+    window: int,
 ) -> Ranking:
     """Return what the champion would show for each query: ``depth`` documents (DOCUMENTS) of its locale, ranked."""
     from serm.relevance import document_text
@@ -74,12 +87,12 @@ def rank_queries(
     place = np.zeros((len(queries), depth), np.int64)
     texts = np.array(list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist())), object)
     published = np.asarray(documents["published_at"]).astype("datetime64[us]")
-    fresh = published >= np.datetime64(fresh_since.replace(tzinfo=None), "us")
+    fresh = is_fresh(published, window)
     doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
     for locale in np.unique(of):
         asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
-        nearest = stage.with_fresh([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
-        place[asked] = here[nearest]
+        served = stage.with_fresh([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
+        place[asked] = here[served]
     pairs = model.score([query for query in queries for _ in range(depth)], texts[place.ravel()].tolist())
     scores = pairs.expected.reshape(place.shape)
     best = np.argsort(-scores, axis=1, kind="stable")
@@ -148,7 +161,7 @@ def simulate_window(
         truth.locales[queries].tolist(),
         contracts.read(workspace / "documents", contracts.DOCUMENTS),
         world.candidates,
-        WINDOWS[window][0],
+        window,
     )
     depth = world.candidates
     grades = truth.lookup(

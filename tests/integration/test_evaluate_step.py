@@ -59,11 +59,11 @@ def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) ->
     assert rules["model_size"]["value"] < 1
     assert figures["served_p95_ms"] > 0
     assert figures["gate"] == found["gate"]["result"]
-    assert found["pairs"] == {"frozen": 640, "rolling": 640}
+    assert found["pairs"] == {name: {"served": 640, "pool": 320} for name in ("frozen", "rolling")}
     assert found["versions"]["champion"] == relevance.load(root / "champion").version
     measured = contracts.read(root / "out" / "per_query", contracts.PER_QUERY)
-    assert measured["pairs"].to_pylist().count("all") == 7 * 2 * 160
-    assert contracts.read(root / "out" / "rankings", contracts.RANKINGS).num_rows == 2 * 2 * 160 * 4
+    assert measured["pairs"].to_pylist().count("all") == 7 * 4 * 160
+    assert contracts.read(root / "out" / "rankings", contracts.RANKINGS).num_rows == 2 * 2 * 160 * (4 + 2)
     assert len(found["examples"]["wins"]) == 5
 
 

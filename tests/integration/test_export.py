@@ -21,6 +21,7 @@ from tiny_models import save
 
 from serm import contracts, relevance
 from serm.errors import UserError
+from serm.pairs import test_sets
 from serm.release import export as exporting
 from serm.relevance.export import Precision, Runtime
 from serm.serving.server import running
@@ -45,8 +46,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         | {"rationale": None, "source": "seed", "cycle": 0, "panel_version": None, "agreement": None}
         for query, document in zip(QUERIES, DOCUMENTS, strict=True)
     ]
-    for name in ("frozen", "rolling"):
-        contracts.write(pa.Table.from_pylist(judged, contracts.JUDGMENTS), path / name, contracts.JUDGMENTS)
+    for dataset in test_sets.datasets(path).values():
+        contracts.write(pa.Table.from_pylist(judged, contracts.JUDGMENTS), dataset, contracts.JUDGMENTS)
     numbers = ("score", "uncertainty", "disagreement", "engagement", "novelty", "priority")
     mined = [{**row, "agents": [], **dict.fromkeys(numbers, 0.0)} for row in judged]
     table = pa.Table.from_pylist(mined, contracts.MINED_PAIRS)
@@ -67,7 +68,7 @@ def exports(world: Path) -> dict[str, Path]:
         int8 = export(world, world / "openvino", "openvino", "int8")
     weights = export(world, world / "weights", "openvino", "int8-weights")
     for figures, least in ((onnx, 0.997), (int8, 0.9), (weights, 0.997)):
-        assert figures["pairs"] == 2 * len(QUERIES)
+        assert figures["pairs"] == 4 * len(QUERIES)
         assert float(str(figures["rank_correlation"])) >= least
     assert abs(float(str(onnx["ndcg_10_difference"]))) <= 0.003
     return {"onnx": world / "onnx", "openvino": world / "openvino", "weights": world / "weights"}
@@ -102,7 +103,7 @@ def test_an_export_that_ranks_otherwise_is_refused_and_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(exporting, "MAX_DIFFERENCE", 0.0)
     with pytest.raises(
-        UserError, match=r"Not exported: on 162 test pairs the rank correlation .* is [01]\.\d+ .*NDCG@10 goes"
+        UserError, match=r"Not exported: on 324 test pairs the rank correlation .* is [01]\.\d+ .*NDCG@10 goes"
     ):
         export(world, tmp_path / "out", "openvino", "int8")
     assert list(tmp_path.iterdir()) == []
@@ -138,7 +139,7 @@ def test_what_can_be_known_at_once_is_said_before_the_work(
     elif spoil == "out":
         (tmp_path / "out").write_text("a file where a directory is wanted")
     else:
-        shutil.rmtree(copy / {"no tests": "rolling", "no mined pairs": "pairs", "no model": "model"}[spoil])
+        shutil.rmtree(copy / {"no tests": "rolling/pool", "no mined pairs": "pairs", "no model": "model"}[spoil])
     with pytest.raises(UserError, match=why):
         export(copy, tmp_path / "out" / "export", "openvino", "int8")
     assert not worked

@@ -21,6 +21,7 @@ from serm import contracts, mining, relevance
 from serm import engine as engines
 from serm.errors import UserError
 from serm.mining.mine import Inputs, mine_pairs
+from serm.pairs import test_sets
 from serm.settings import RelevanceSettings, Settings
 
 QUERIES, DOCUMENTS_A_QUERY, SESSIONS = 60, 12, 40
@@ -281,8 +282,8 @@ def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, 
     contracts.write(world["impressions"].slice(0, 9000), tmp_path / "reference", contracts.IMPRESSIONS)
     contracts.write(world["documents"], validated / "documents", contracts.DOCUMENTS)
     contracts.write(world["judgments"], tmp_path / "judgments", contracts.JUDGMENTS)
-    for name in ("frozen", "rolling"):
-        contracts.write(world["tests"], tmp_path / "tests" / name, contracts.JUDGMENTS)
+    for dataset in test_sets.datasets(tmp_path / "tests").values():
+        contracts.write(world["tests"], dataset, contracts.JUDGMENTS)
     model = RelevanceSettings(layers=1)
     encoder = relevance.load_encoder(model.base, model)
     relevance.RelevanceModel.from_encoder(encoder, model.layers).save(tmp_path / "champion")

@@ -55,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path, world = tmp_path_factory.mktemp("data"), EmojiWorld(seed_queries=400, test_queries=8)
     contracts.write(world.documents(1), path / "validated" / "documents", contracts.DOCUMENTS)
     contracts.write(pools.seed(world, pools.LETTERS), path / "seed", contracts.JUDGMENTS)
-    panel = pools.rolling(world, 1, pools.LETTERS)
+    panel = pools.rolling(world, 1, pools.LETTERS)["pool"]
     panel = panel.set_column(panel.column_names.index("source"), "source", pa.array(["panel"] * len(panel)))
     contracts.write(panel, path / "annotated" / "judgments", contracts.JUDGMENTS)
     return path

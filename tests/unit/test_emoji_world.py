@@ -5,6 +5,7 @@ import json
 import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serm import contracts
-from serm.worlds import pools
+from serm.worlds import pools, traffic
 from serm.worlds.audit import audit
 from serm.worlds.emoji import FAMILIES, LAUNCHES, TRUTH, WINDOWS, EmojiWorld, document_id, released, split_of
 
@@ -51,6 +52,10 @@ def truth(world):
 
 def rows(path):
     return contracts.read(path, contracts.JUDGMENTS).to_pylist()
+
+
+def in_both(workspace, name):
+    return [row for documents in ("served", "pool") for row in rows(workspace / "tests" / name / documents)]
 
 
 def year_of(truth):
@@ -159,7 +164,7 @@ def test_seed_judgments_know_no_test_query_no_late_emoji_and_no_late_locale(worl
 
 def test_the_frozen_set_is_of_the_seed_world_and_the_rolling_set_of_the_new(world, workspace):
     truth, years = world.truth, year_of(world.truth)
-    frozen, rolling = rows(workspace / "tests" / "frozen"), rows(workspace / "tests" / "rolling")
+    frozen, rolling = (in_both(workspace, name) for name in ("frozen", "rolling"))
     assert {split_of(row["query"]) for row in frozen} == {"frozen"}
     assert {row["locale"] for row in frozen} <= SEED_LOCALES
     assert max(years[row["doc_id"].partition("-")[2]] for row in frozen) <= 2016
@@ -173,7 +178,7 @@ def test_the_frozen_set_is_of_the_seed_world_and_the_rolling_set_of_the_new(worl
 def test_pools_have_an_answer_several_grades_and_live_documents(workspace, name):
     pools_of = defaultdict(list)
     live = set(contracts.read(workspace / "documents", contracts.DOCUMENTS)["doc_id"].to_pylist())
-    for row in rows(workspace / "tests" / name):
+    for row in rows(workspace / "tests" / name / "pool"):
         pools_of[row["locale"], row["query"]].append(row["grade"])
         assert row["doc_id"] in live
     assert len(pools_of) == 40
@@ -183,8 +188,29 @@ def test_pools_have_an_answer_several_grades_and_live_documents(workspace, name)
         assert min(grades) == 0
 
 
+@pytest.mark.parametrize(("name", "window"), [("frozen", 0), ("rolling", 3)])
+def test_a_test_query_is_tested_on_all_that_the_champion_ranks_for_its_users(world, workspace, name, window):
+    class Champion:
+        version = "m"
+
+        def score(self, queries, documents):
+            return SimpleNamespace(expected=np.zeros(len(queries)))
+
+    tests, pool = (rows(workspace / "tests" / name / documents) for documents in ("served", "pool"))
+    asked = sorted({(row["query"], row["locale"]) for row in tests})
+    assert asked == sorted({(row["query"], row["locale"]) for row in pool})
+    queries, locales = zip(*asked, strict=True)
+    catalogue = world.documents(window)
+    ranked = traffic.rank_queries(Champion(), pools.LETTERS, queries, locales, catalogue, world.candidates, window)
+    served = {(query, doc_id) for query, of in zip(queries, ranked.doc_ids, strict=True) for doc_id in of}
+    assert {(row["query"], row["doc_id"]) for row in tests} == served
+    assert len(tests) == 40 * world.candidates
+    truth = world.truth.lookup(*(pa.array([row[key] for row in tests]) for key in ("query", "locale", "doc_id")))
+    assert [row["grade"] for row in tests] == truth.tolist()
+
+
 def test_the_workspace_shows_no_grade_but_seed_and_test_pools(workspace):
-    """Every file that founding writes is a contract; only the three sets of judgments have grades."""
+    """Every file that founding writes is a contract; only seed judgments and test sets have grades."""
     graded = set()
     for file in sorted(workspace.rglob("*")):
         if file.is_file():
@@ -192,14 +218,15 @@ def test_the_workspace_shows_no_grade_but_seed_and_test_pools(workspace):
             names = set(pa.parquet.read_schema(file).names)
             place = str(file.parent.relative_to(workspace))
             graded |= {place} if names & {"grade", "listed", "subgroup"} else set()
-    assert graded == {"state/judgments", "tests/frozen", "tests/rolling"}
+    tests = {f"tests/{name}/{documents}" for name in ("frozen", "rolling") for documents in ("served", "pool")}
+    assert graded == {"state/judgments"} | tests
 
 
 def test_no_pair_is_both_taught_and_tested(workspace):
     key = ("locale", "query")
     taught = {tuple(row[k] for k in key) for row in rows(workspace / "state" / "judgments")}
-    frozen = {tuple(row[k] for k in key) for row in rows(workspace / "tests" / "frozen")}
-    rolling = {tuple(row[k] for k in key) for row in rows(workspace / "tests" / "rolling")}
+    frozen = {tuple(row[k] for k in key) for row in in_both(workspace, "frozen")}
+    rolling = {tuple(row[k] for k in key) for row in in_both(workspace, "rolling")}
     assert taught.isdisjoint(frozen | rolling)
     assert frozen.isdisjoint(rolling)
 

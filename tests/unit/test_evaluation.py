@@ -18,6 +18,7 @@ from serm.evaluation import examples, pools
 from serm.evaluation.compare import KINDS, numbered, per_query
 from serm.evaluation.gate import SLICED, Trust
 from serm.evaluation.measured import Measured, measured
+from serm.pairs import test_sets
 from serm.release.evaluate import read_trust, scored
 from serm.serving import trial
 from serm.settings import EvaluationSettings, Settings
@@ -52,14 +53,14 @@ def _pool(root: Path, settings: Settings, noises: tuple[float, float] = (2.0, 0.
     return pool
 
 
-def _measured(pool: pa.Table, name: str, settings: Settings) -> Measured:
-    return measured(pool.filter(pa.compute.equal(pool["set"], name)), name, settings.evaluation)
+def _measured(pool: pa.Table, name: str, settings: Settings, documents: str = "served") -> Measured:
+    return measured(pools.rows_of(pool, name, documents), (name, documents), settings.evaluation)
 
 
 def test_each_slice_has_its_queries(root: Path) -> None:
     settings = world.settings()
     pool = _pool(root, settings)
-    of_set = {name: _measured(pool, name, settings) for name in pools.SETS}
+    of_set = {name: _measured(pool, name, settings) for name in test_sets.SETS}
     n = {
         name: {part: by_measure["NDCG@10"].n for part, by_measure in one.compared["all"].items()}
         for name, one in of_set.items()
@@ -79,11 +80,15 @@ def test_traffic_is_cut_by_thirds_of_the_searches(tmp_path: Path) -> None:
     world.searches(tmp_path / "validated" / "impressions", asked)
     queries = [("a", "de"), ("b", "de"), ("c", "de"), ("d", "de"), ("a", "ja")]
     world.judge(
-        tmp_path / "tests" / "rolling",
+        tmp_path / "tests" / "rolling" / "served",
         [(query, locale, f"{locale}-{g}", g) for query, locale in queries for g in (0, 3)],
     )
     pool = pools.read_pools(tmp_path / "tests", tmp_path / "validated", tmp_path / "reference", world.settings()).pairs
-    found = {(row["query"], row["locale"]): row["traffic"] for row in pool.to_pylist() if row["set"] == "rolling"}
+    found = {
+        (row["query"], row["locale"]): row["traffic"]
+        for row in pool.to_pylist()
+        if row["set"] == "rolling" and row["documents"] == "served"
+    }
     assert [found[key] for key in queries] == ["head", "torso", "tail", "tail", "unseen"]
 
 
@@ -125,20 +130,20 @@ def test_the_same_word_in_two_languages_is_two_queries() -> None:
         | {kind: ["x"] * 4 for kind in KINDS if kind != "locale"}
     )
     settings = EvaluationSettings(cutoffs=(1,), gate={"cutoff": 1})
-    rows = per_query(numbered(pool), "rolling", "all", settings).to_pylist()
+    rows = per_query(numbered(pool), ("rolling", "served"), "all", settings).to_pylist()
     found = [(row["locale"], row["champion"], row["challenger"]) for row in rows if row["measure"] == "NDCG@1"]
     assert found == [("de", 1, 0), ("fr", 0, 1)]
 
 
 def test_pools_of_one_grade_are_left_out(root: Path) -> None:
     rows = [(f"q{q}", "de", f"de-{g}", int(q > 0) * g) for q in range(60) for g in range(4)]
-    world.judge(root / "tests" / "rolling", rows)
+    world.judge(root / "tests" / "rolling" / "served", rows)
     settings = world.settings()
     assert _measured(_pool(root, settings), "rolling", settings).compared["all"]["all"]["AP"].n == 59
 
 
 def test_an_empty_set_is_measured_as_nothing(root: Path) -> None:
-    world.judge(root / "tests" / "frozen", [])
+    world.judge(root / "tests" / "frozen" / "served", [])
     settings = world.settings()
     one = _measured(_pool(root, settings), "frozen", settings)
     assert (one.compared["all"], one.calibration, one.rankings.num_rows) == ({}, None, 0)
@@ -167,7 +172,7 @@ def test_biggest_wins_and_losses_stand_with_both_rankings(root: Path) -> None:
     scores = {
         row["doc_id"]: row["champion"]
         for row in pool.to_pylist()
-        if all(row[key] == first[key] for key in ("set", "locale", "query"))
+        if row["documents"] == "served" and all(row[key] == first[key] for key in ("set", "locale", "query"))
     }
     ranked = [document["doc_id"] for document in first["champion"]["documents"]]
     assert ranked == sorted(scores, key=lambda doc_id: -scores[doc_id])
@@ -186,12 +191,15 @@ def test_models_that_agree_have_no_wins(root: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("q", "de", "de-9", 1)], "rolling: none of the documents of its 1 pairs is in .*, such as doc_id 'de-9'"),
+        (
+            [("q", "de", "de-9", 1)],
+            "rolling/served: none of the documents of its 1 pairs is in .*, such as doc_id 'de-9'",
+        ),
         ([("q", "de", "de-1", 1), ("q", "de", "de-1", 2)], r"1 pairs are judged twice, such as query 'q' \(de\)"),
     ],
 )
 def test_bad_pools(root: Path, rows: list[world.Judged], message: str) -> None:
-    world.judge(root / "tests" / "rolling", rows)
+    world.judge(root / "tests" / "rolling" / "served", rows)
     with pytest.raises(UserError, match=message):
         pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
 
@@ -199,21 +207,24 @@ def test_bad_pools(root: Path, rows: list[world.Judged], message: str) -> None:
 def test_test_documents_that_are_gone_are_retired_and_counted(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = [(f"q{q}", "de", f"de-{g}", g) for q in range(60) for g in range(4)]
     gone = [("q1", "de", "gone", 3), ("q59", "de", "gone", 0), ("lost", "de", "gone", 2), ("lost", "de", "away", 0)]
-    world.judge(root / "tests" / "rolling", kept + gone)
+    world.judge(root / "tests" / "rolling" / "served", kept + gone)
     found = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
-    assert found.retired == {"frozen": pools.Retired(0, 0), "rolling": pools.Retired(4, 1)}
+    nothing = dict.fromkeys(test_sets.datasets(root / "tests"), pools.Retired(0, 0))
+    assert found.retired == nothing | {("rolling", "served"): pools.Retired(4, 1)}
     assert "gone" not in found.pairs["doc_id"].to_pylist()
     told = [record.getMessage() for record in caplog.records]
-    assert any("rolling: 4 of 244 pairs are retired" in line for line in told)
+    assert any("rolling/served: 4 of 244 pairs are retired" in line for line in told)
     assert any(
         "1 test queries keep no document of the catalogue and are not measured, such as 'lost'" in line for line in told
     )
-    world.judge(root / "tests" / "rolling", kept)
+    world.judge(root / "tests" / "rolling" / "served", kept)
     without = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings())
     assert found.pairs.equals(without.pairs)
 
 
-@pytest.mark.parametrize("lost", ["tests/frozen", "validated/documents", "validated/impressions", "reference"])
+@pytest.mark.parametrize(
+    "lost", ["tests/frozen/served", "tests/rolling/pool", "validated/documents", "validated/impressions", "reference"]
+)
 def test_a_missing_dataset_stops_the_step(root: Path, lost: str) -> None:
     (root / lost / "part-0.parquet").unlink()
     with pytest.raises(UserError, match="no Parquet files there"):

@@ -272,8 +272,10 @@ def test_many_cycles_stay_below_three_megabytes(tmp_path: Path) -> None:
 
 def test_a_family_that_a_cycle_lacks_has_no_mark(workspace: Path) -> None:
     cycles = history.read_cycles(workspace)
-    del cycles[1].summaries["evaluate"]["sets"]["rolling"]["all"]["family:Indic"]
-    view = next(view for view in comparison.views(cycles) if (view.measure, view.set) == ("NDCG@10", "rolling"))
+    del cycles[1].summaries["evaluate"]["sets"]["rolling"]["served"]["all"]["family:Indic"]
+    view = next(
+        view for view in comparison.views(cycles) if (view.measure, view.test) == ("NDCG@10", "Rolling set, served")
+    )
     marks = {panel.name: len(panel.challenger) for panel in view.grids[0].panels}
     assert marks == {"all": 3} | {f"family:{name}": 3 - (name == "Indic") for name in report_evaluation.FAMILIES}
 
@@ -296,7 +298,7 @@ def test_a_difference_is_better_or_worse_only_where_it_is_among_all_slices(works
         (0.02, 0.06, "unclear"),
         (0.02, None, "unclear"),
     ):
-        one = cycle.get("evaluate", "sets", "rolling", "all", "all", "measures", "NDCG@10")
+        one = cycle.get("evaluate", "sets", "rolling", "served", "all", "all", "measures", "NDCG@10")
         one |= {"low": difference - 0.01, "high": difference + 0.01, "difference": difference, "p_holm": p}
         drawn = comparison.forest(cycle, ["all"])
         assert drawn is not None
@@ -332,13 +334,7 @@ def test_an_evaluation_of_an_older_serm_is_not_available_but_no_crash(workspace:
     shutil.copytree(workspace, copy)
     path = copy / "history" / "cycle-0003" / "evaluate.json"
     old = json.loads(path.read_text())
-    for pairs in old["sets"].values():
-        for slices in pairs.values():
-            for name in list(slices):
-                slices[name.split(":")[-1]] = slices.pop(name)
-            for entry in slices.values():
-                for numbers in entry["measures"].values():
-                    del numbers["p_holm"], numbers["detectable"]
+    old["sets"] = {name: documents["pool"] for name, documents in old["sets"].items()}
     old["gate"] = {"result": "passed", "reasons": ["It was better."]}
     del old["calibration"], old["examples"]
     path.write_text(json.dumps(old))
