@@ -46,7 +46,7 @@ def evolve(
         log: URI of the impressions so far.
         documents: URI of the catalogue.
         knowledge: URI of the judges' outside knowledge.
-        tests: URI of the directory of the frozen and the rolling test set.
+        tests: URI of the test sets: frozen/ and rolling/, each with served/ and pool/.
         champion: URI of the model that serves now.
         judgments: URI of all judgments so far.
         reference: URI of the impressions that the window is compared with.
