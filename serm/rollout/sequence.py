@@ -1,0 +1,85 @@
+"""Confidence sequences: intervals of a difference that hold at every look at once, so that looking early costs nothing.
+
+A fixed-horizon test that is looked at daily calls 15 to 17 in a hundred equal pairs different within four weeks. These
+intervals cover the true difference at all times together with probability 1 - alpha, in the limit of many users.
+
+    >>> width = half_width(variance=0.01**2, prior=prior_variance(0.005**2, alpha=0.05), alpha=0.05)
+    >>> round(width, 4)
+    0.0323
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+Floats = NDArray[np.float64]
+
+
+def half_width(variance: float | Floats, prior: float, alpha: float) -> float | Floats:
+    """Return half the width of the interval around a difference whose estimate has ``variance`` now.
+
+    The asymptotic confidence sequence of Waudby-Smith et al. (arXiv 2103.06476, theorem 2.2), which is the mixture
+    sequential probability ratio test's too (Johari et al., arXiv 1512.04922): with V the variance of the estimate,
+
+        h = sqrt(V (1 + V / prior) (ln(1 + prior / V) - 2 ln alpha))
+
+    Args:
+        variance: V > 0, of the difference's estimate, in the square of its unit; a number or an array.
+        prior: variance > 0 of the normal mixture over the true difference, fixed before the first look.
+        alpha: chance, 0 to 1, that any look's interval misses the true difference.
+    """
+    found = np.sqrt(variance * (1 + variance / prior) * (np.log1p(prior / variance) - 2 * math.log(alpha)))
+    return float(found) if np.ndim(variance) == 0 else found
+
+
+def prior_variance(variance: float, alpha: float) -> float:
+    """Return the prior's variance that makes the interval narrow when the estimate's variance is ``variance``.
+
+    That is at the number of users an experiment is planned for (arXiv 2103.06476, appendix B.2):
+    ``prior = variance (-2 ln alpha + ln(-2 ln alpha) + 1)``; it comes within 1 % of the narrowest.
+    """
+    certain = -2 * math.log(alpha)
+    return variance * (certain + math.log(certain) + 1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What is known of a difference (challenger less control) at a look."""
+
+    difference: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, difference: float, variance: float, prior: float, alpha: float) -> Interval:
+        """Return the interval of an estimate with this ``variance``; all of the line where nothing is known yet."""
+        if not (math.isfinite(difference) and math.isfinite(variance)) or variance <= 0:
+            return cls(math.nan, -math.inf, math.inf)
+        width = float(half_width(variance, prior, alpha))
+        return cls(difference, difference - width, difference + width)
+
+
+def sample_ratio_p(counts: tuple[int, int], shares: tuple[float, float]) -> float:
+    """Return the p of a sample ratio mismatch: Pearson's chi-squared test of users by variant against their shares.
+
+    A small p (below 0.001) says that users were lost or counted twice in one variant: no metric may be read then.
+
+    Args:
+        counts: users seen in each variant, at least one in all.
+        shares: the share of users each was to have, above 0; they need not sum to 1.
+
+    Raises:
+        ValueError: nobody was seen, or a share is not above 0.
+    """
+    total, of = sum(counts), sum(shares)
+    if not total or min(shares) <= 0:
+        raise ValueError("a sample ratio needs users, and a share above 0 for each variant")
+    statistic = sum(
+        (n - total * share / of) ** 2 / (total * share / of) for n, share in zip(counts, shares, strict=True)
+    )
+    return float(chi2.sf(statistic, len(counts) - 1))
