@@ -26,17 +26,22 @@ ACCURACY = 0.85
 
 @pytest.fixture(scope="module")
 def world() -> EmojiWorld:
-    return EmojiWorld(seed_queries=12, test_queries=24)
+    return EmojiWorld(seed_queries=12)
+
+
+def pool(world: EmojiWorld) -> pa.Table:
+    """Pairs whose truth is known to the world only."""
+    return pools.judged(world, world.live_queries(0, "frozen")[:24], 0, 16, "human", pools.LETTERS)
 
 
 @pytest.fixture(scope="module")
 def workspace(world: EmojiWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``annotate`` reads: seed judgments, and as mined pairs the frozen set, with a guessing champion."""
+    """What ``annotate`` reads: seed judgments, and as mined pairs others, with a guessing champion."""
     path = tmp_path_factory.mktemp("simulated")
     contracts.write(world.documents(0), path / "validated" / "documents", contracts.DOCUMENTS)
     contracts.write(world.knowledge().slice(0, 50), path / "knowledge", contracts.KNOWLEDGE)
     contracts.write(pools.seed(world, pools.LETTERS), path / "judgments", contracts.JUDGMENTS)
-    pairs = pools.frozen(world, pools.LETTERS).select(KEY)
+    pairs = pool(world).select(KEY)
     chance = np.random.default_rng(3)
     mined = pairs.append_column("agents", pa.array([[]] * len(pairs), contracts.MINED_PAIRS.field("agents").type))
     for name in ("uncertainty", "disagreement", "engagement", "novelty", "priority"):
@@ -58,16 +63,16 @@ def judged(world: EmojiWorld, workspace: Path) -> tuple[dict[str, np.ndarray], n
         "shares half too": SimulatedJudgeSettings(accuracy=ACCURACY, salt="d", shared=0.5),
         "like the champion": SimulatedJudgeSettings(accuracy=ACCURACY, salt="e", like_champion=1.0),
     }
-    inputs = [workspace / name for name in ("mined", "validated", "judgments", "knowledge")]
+    mined, validated, known, knowledge = (workspace / n for n in ("mined", "validated", "judgments", "knowledge"))
     with ExitStack() as on:
-        champion = workspace / "mined" / "pairs"
+        champion = mined / "pairs"
         urls = {
             n: on.enter_context(SimulatedEndpoint(SimulatedJudge(world, of, champion))).url for n, of in judges.items()
         }
         trust = {"gold_pairs": 20, "canaries": 4, "repeats": 0, "min_kappa": -1.0}
         llms = [llm(url, name, patience_seconds=30.0, attempts=8) for name, url in urls.items()]
         section = of_llms(workspace, *llms, trust=trust, agreement="unanimous", evidence_documents=0)
-        annotate(*inputs, workspace / "out", settings_of(1, **section))
+        annotate(mined, validated, known, knowledge, workspace / "out", settings_of(1, **section))
     votes = contracts.read(workspace / "out" / "votes", contracts.VOTES).to_pandas()
     wide = votes.pivot(index=KEY, columns="judge", values="grade")
     index = wide.index
@@ -123,10 +128,10 @@ def test_a_confusion_matrix_is_met_row_by_row(world: EmojiWorld) -> None:
     matrix = [[0.6, 0.4, 0, 0], [0.1, 0.7, 0.2, 0], [0, 0.3, 0.5, 0.2], [0.05, 0.05, 0.1, 0.8]]
     judge = SimulatedJudge(world, SimulatedJudgeSettings(confusion=matrix))
     titles = dict(zip(*(world.documents(0)[name].to_pylist() for name in ("doc_id", "title")), strict=True))
-    pool = pools.frozen(world, pools.LETTERS)
+    judged = pool(world)
     told = [
         (g, judge.opinion(q, loc, titles[d]))
-        for q, loc, d, g in zip(*(pool[n].to_pylist() for n in (*KEY, "grade")), strict=True)
+        for q, loc, d, g in zip(*(judged[n].to_pylist() for n in (*KEY, "grade")), strict=True)
     ]
     for grade, row in enumerate(matrix):
         said = np.bincount([s for g, s in told if g == grade], minlength=4)
@@ -134,4 +139,4 @@ def test_a_confusion_matrix_is_met_row_by_row(world: EmojiWorld) -> None:
             np.abs(said / said.sum() - row) < 4 * np.sqrt(np.array(row) * (1 - np.array(row)) / said.sum()) + 1e-9
         ).all()
     assert judge.opinion("no such query", "en", "grinning face") is None
-    assert judge.opinion(pool["query"][0].as_py(), pool["locale"][0].as_py(), "no such document") is None
+    assert judge.opinion(judged["query"][0].as_py(), judged["locale"][0].as_py(), "no such document") is None
