@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -135,10 +135,10 @@ def per_query(pool: Numbered, test: tuple[str, str], pairs: str, settings: Evalu
     )
 
 
-def slices(measured: pa.Table, settings: EvaluationSettings) -> Compared:
+def slices(measured: pa.Table, settings: EvaluationSettings, kinds: Sequence[str] = KINDS) -> Compared:
     """Compare the models on each slice of the rows of one set, documents and choice of pairs of ``per_query``.
 
-    Slices are ``all`` and each value of each of ``KINDS``; a slice without queries is left out.
+    Slices are ``all`` and each value of each of ``kinds``; a slice without queries is left out.
     """
     names = measures.names(settings)
     by_measure = [measured.filter(pc.equal(measured["measure"], name)) for name in names]
@@ -147,7 +147,7 @@ def slices(measured: pa.Table, settings: EvaluationSettings) -> Compared:
     )
     compared = {
         name: dict(zip(names, _compare(champion[rows], challenger[rows], settings), strict=True))
-        for name, rows in _rows_of_slices(by_measure[0])
+        for name, rows in _rows_of_slices(by_measure[0], kinds)
         if rows.any()
     }
     return _adjusted(compared, settings)
@@ -207,9 +207,9 @@ def as_json(compared: Compared) -> dict[str, Any]:
     }
 
 
-def _rows_of_slices(measured: pa.Table) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _rows_of_slices(measured: pa.Table, kinds: Sequence[str] = KINDS) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     yield "all", np.ones(measured.num_rows, dtype=bool)
-    for kind in KINDS:
+    for kind in kinds:
         values = measured[kind].to_numpy(zero_copy_only=False)
         for value in sorted(set(values.tolist())):
             yield f"{kind}:{value}", values == value

@@ -36,7 +36,7 @@ class Trust:
 
 
 @dataclass(frozen=True)
-class Served:
+class Answers:
     """What a server made of a golden batch with the challenger; where it was ``lost`` or ``refused``, no more is known.
 
     No time is in it: a time differs from run to run, and the verdict must not.
@@ -57,14 +57,17 @@ class GateInputs:
     """All that the gate decides on; what is None is missing, and then nothing passes."""
 
     rolling: Comparison | None
-    """The gate measure over all queries of the rolling set."""
+    """The gate measure over all queries of the rolling set, on what is served for them."""
     frozen: Comparison | None
+    """The same of the frozen set."""
+    pool: Comparison | None
+    """The gate measure over all queries of the rolling set, on their pools."""
     slices: Sequence[SliceTest]
-    """The gate measure on every slice of both sets."""
+    """The gate measure on every slice of both sets, on what is served."""
     calibration: Calibration | None
-    """On the rolling set."""
+    """On what is served for the rolling set."""
     trust: Trust | None
-    served: Served | None
+    answers: Answers | None
     size_mb: float | None
     """Of the challenger's files."""
 
@@ -99,12 +102,13 @@ def decide(inputs: GateInputs, settings: EvaluationSettings) -> Verdict:
     """
     rules = (
         _rolling_gain(inputs.rolling, settings),
-        _frozen_loss(inputs.frozen, settings),
+        _loss("frozen_loss", inputs.frozen, settings),
+        _loss("pool_loss", inputs.pool, settings),
         *_slice_loss(inputs.slices, settings),
         _calibration_loss(inputs.calibration, settings),
         _panel(inputs.trust),
         _model_size(inputs.size_mb, settings),
-        _serving(inputs.served, settings),
+        _serving(inputs.answers, settings),
     )
     return Verdict(min((rule.result for rule in rules), key=WORST_FIRST.index), rules)
 
@@ -134,19 +138,19 @@ def _rolling_gain(rolling: Comparison | None, settings: EvaluationSettings) -> R
     return Rule("rolling_gain", result, found, rolling.difference, limit)
 
 
-def _frozen_loss(frozen: Comparison | None, settings: EvaluationSettings) -> Rule:
-    """Non-inferiority: pass when even the unlucky end of the interval loses no more than ``max_frozen_loss``."""
-    margin = settings.gate.max_frozen_loss
-    if frozen is None or (lack := _lack(frozen, settings)):
-        return Rule("frozen_loss", "inconclusive", "no data." if frozen is None else lack, limit=margin)
+def _loss(rule: Literal["frozen_loss", "pool_loss"], found: Comparison | None, settings: EvaluationSettings) -> Rule:
+    """Non-inferiority: pass when even the unlucky end of the interval loses no more than the margin."""
+    margin = settings.gate.max_frozen_loss if rule == "frozen_loss" else settings.gate.max_pool_loss
+    if found is None or (lack := _lack(found, settings)):
+        return Rule(rule, "inconclusive", "no data." if found is None else lack, limit=margin)
     result: Result = "inconclusive"
-    if frozen.high < -margin:
-        result, told = "failed", f"the loss is confidently above max_frozen_loss {margin:g}."
-    elif frozen.low < -margin:
-        told = f"a loss above max_frozen_loss {margin:g} cannot be ruled out."
+    if found.high < -margin:
+        result, told = "failed", f"the loss is confidently above max_{rule} {margin:g}."
+    elif found.low < -margin:
+        told = f"a loss above max_{rule} {margin:g} cannot be ruled out."
     else:
-        result, told = "passed", f"any loss is within max_frozen_loss {margin:g}."
-    return Rule("frozen_loss", result, f"{_change(frozen, settings)}: {told}", -frozen.low, margin)
+        result, told = "passed", f"any loss is within max_{rule} {margin:g}."
+    return Rule(rule, result, f"{_change(found, settings)}: {told}", -found.low, margin)
 
 
 def _slice_loss(slices: Sequence[SliceTest], settings: EvaluationSettings) -> list[Rule]:
@@ -234,24 +238,25 @@ def _model_size(size_mb: float | None, settings: EvaluationSettings) -> Rule:
     return Rule("model_size", "passed" if size_mb <= limit else "failed", told, round(size_mb, 1), limit)
 
 
-def _serving(served: Served | None, settings: EvaluationSettings) -> Rule:
+def _serving(answers: Answers | None, settings: EvaluationSettings) -> Rule:
     """Pass when a server loaded the challenger and gave the scores that it has in this process."""
     limit = settings.gate.max_serving_difference
-    if served is None or not served.requests:
+    if answers is None or not answers.requests:
         return Rule("serving", "inconclusive", "No golden batch was sent to a server.", limit=limit)
-    if served.lost:
-        told = f"{served.lost} Nothing is known of the challenger when served; see the step's log, and evaluate again."
+    if answers.lost:
+        told = f"{answers.lost} Nothing is known of the challenger when served; see the step's log, and evaluate again."
         return Rule("serving", "error", told, limit=limit)
-    if served.refused:
-        return Rule("serving", "failed", f"A server did not score with the challenger: {served.refused}", limit=limit)
-    if not isfinite(served.difference):
+    if answers.refused:
+        return Rule("serving", "failed", f"A server did not score with the challenger: {answers.refused}", limit=limit)
+    if not isfinite(answers.difference):
         return Rule("serving", "inconclusive", "The served scores are not finite numbers.", limit=limit)
     told = (
-        f"A server answered {served.requests} requests of {served.pairs} pairs with the challenger; its scores differ "
-        f"from those computed here by {served.difference:.3f} grades at most, max_serving_difference is {limit:g}."
+        f"A server answered {answers.requests} requests of {answers.pairs} pairs with the challenger; its scores "
+        f"differ from those computed here by {answers.difference:.3f} grades at most, max_serving_difference is "
+        f"{limit:g}."
     )
-    result: Result = "passed" if served.difference <= limit else "failed"
-    return Rule("serving", result, told, round(served.difference, 3), limit)
+    result: Result = "passed" if answers.difference <= limit else "failed"
+    return Rule("serving", result, told, round(answers.difference, 3), limit)
 
 
 def _lack(comparison: Comparison, settings: EvaluationSettings) -> str:

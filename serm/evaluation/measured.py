@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from serm.evaluation import examples
 from serm.evaluation.calibration import Calibration, calibration
 from serm.evaluation.compare import (
     ALL,
+    KINDS,
     NO_SHARED_TOKEN,
     SHARED_TOKEN,
     Compared,
@@ -23,7 +25,9 @@ from serm.evaluation.compare import (
     slice_tests,
     slices,
 )
+from serm.evaluation.controls import LessControl, less_controls
 from serm.evaluation.overlap import share_token
+from serm.pairs.test_sets import SERVED
 from serm.settings import EvaluationSettings
 
 
@@ -38,16 +42,21 @@ class Measured:
     calibration: Calibration | None
     """None without a query that can be ranked wrongly."""
     slices: list[SliceTest]
+    """Of what is served; a pool is not tested by slice, and compared by language family only."""
     rankings: pa.Table
     """RANKINGS."""
+    less_controls: dict[str, dict[str, LessControl]]
+    """Control -> measure -> the challenger less the control, over all pairs and queries."""
     pairs: int
 
 
-def measured(pool: pa.Table, test: tuple[str, str], settings: EvaluationSettings) -> Measured:
+def measured(
+    pool: pa.Table, test: tuple[str, str], settings: EvaluationSettings, controls: Sequence[str] = ()
+) -> Measured:
     """Measure both models on a test set, over all pairs and over those that share a token, or none.
 
     ``test`` is the set and its documents, such as ``("rolling", "served")``; ``pool`` is its rows of
-    ``pools.read_pools`` with both models' scores (``with_scores``).
+    ``pools.read_pools`` with both models' scores (``with_scores``), and those of the ``controls``.
     """
     columns = (pool[column].to_pylist() for column in ("query", "text", "locale"))
     shared = pa.array([share_token(*pair) for pair in zip(*columns, strict=True)], pa.bool_())
@@ -56,15 +65,17 @@ def measured(pool: pa.Table, test: tuple[str, str], settings: EvaluationSettings
     tables = {pairs: per_query(one, test, pairs, settings) for pairs, one in cut.items()}
     whole = cut[ALL]
     distributions = {model: _distribution(whole.rows[f"{model}_distribution"]) for model in examples.MODELS}
-    compared = {pairs: slices(table, settings) for pairs, table in tables.items()}
+    kinds = KINDS if test[1] == SERVED else ("family",)
+    compared = {pairs: slices(table, settings, kinds) for pairs, table in tables.items()}
     return Measured(
         per_query=pa.concat_tables(tables.values()),
         compared=compared,
         calibration=(
             calibration(whole.number, whole.grade, distributions, settings) if whole.queries.num_rows else None
         ),
-        slices=slice_tests(tables, compared, test[0], settings),
+        slices=slice_tests(tables, compared, test[0], settings) if test[1] == SERVED else [],
         rankings=examples.rankings(whole, test, settings),
+        less_controls=less_controls(whole, controls, settings),
         pairs=pool.num_rows,
     )
 

@@ -104,9 +104,27 @@ def detectable_effect(differences: Floats, alpha: float) -> Floats:
     n = len(differences)
     if n < 2:
         return np.full(differences.shape[1], np.inf)
-    z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(POWER)
-    effect: Floats = z * differences.std(axis=0, ddof=1) / np.sqrt(n)
+    effect: Floats = _quantiles(alpha) * differences.std(axis=0, ddof=1) / np.sqrt(n)
     return effect
+
+
+def effect_of(deviation: float, n: int, alpha: float) -> float:
+    """Return ``detectable_effect`` of ``n`` queries whose differences have the standard deviation ``deviation``."""
+    return float(_quantiles(alpha) * deviation / np.sqrt(n)) if n > 1 else float("inf")
+
+
+def deviation_of(effect: float, n: int, alpha: float) -> float:
+    """Return the standard deviation of ``n`` differences whose ``detectable_effect`` is ``effect``."""
+    return float(effect * np.sqrt(n) / _quantiles(alpha))
+
+
+def queries_needed(deviation: float, effect: float, alpha: float) -> int:
+    """Return how many queries find ``effect``, above 0, with chance ``POWER``: then ``effect_of`` is at most that."""
+    return max(2, int(np.ceil((_quantiles(alpha) * deviation / effect) ** 2 - 1e-9)))
+
+
+def _quantiles(alpha: float) -> float:
+    return NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(POWER)
 
 
 def detectable_beyond(detectable: float, alpha: float, tests: int) -> float:

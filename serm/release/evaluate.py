@@ -1,9 +1,10 @@
-"""The evaluate step: both models rank both test sets, a server tries the challenger, and the gate decides."""
+"""The evaluate step: the models rank the test sets, a server tries the challenger, and the gate decides."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +16,22 @@ import pyarrow.compute as pc
 from serm import contracts
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.evaluation import examples, pools
+from serm.evaluation import examples, pools, power
 from serm.evaluation.calibration import Calibration
-from serm.evaluation.compare import ALL, Comparison, as_json
-from serm.evaluation.gate import WORST_FIRST, GateInputs, Rule, Served, Trust, Verdict, decide
+from serm.evaluation.compare import ALL, Comparison, as_json, numbered
+from serm.evaluation.controls import LessControl, column
+from serm.evaluation.gate import WORST_FIRST, Answers, GateInputs, Rule, Trust, Verdict, decide
 from serm.evaluation.measured import Measured, measured, with_scores
-from serm.pairs.test_sets import SERVED, SETS
+from serm.evaluation.power import Power
+from serm.pairs.test_sets import POOL, SERVED, SETS
 from serm.settings import EvaluationSettings, Settings
 from serm.step import Figures, step
 
 if TYPE_CHECKING:
-    from serm.relevance import Model, Scores
+    from serm.relevance import Scorer
     from serm.serving.trial import Trial
+
+_LOG = logging.getLogger(__name__)
 
 
 @step
@@ -42,11 +47,14 @@ def evaluate(
 ) -> Figures:
     """Compare the challenger with the champion on the frozen and the rolling test set, and decide on it.
 
-    Meanwhile the server that KServe runs loads the challenger here, and scores a golden batch with it.
+    What is served for a test query decides; its pool is guarded by a margin. Before it scores, the step says whether
+    the sets are large enough for the gate's margins, and again after. Meanwhile the server that KServe runs loads the
+    challenger here, and scores a golden batch with it.
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
-        trained: the train step's output; the challenger is ``trained/model``.
+        trained: the train step's output; the challenger is ``trained/model``, and each directory of
+            ``trained/controls`` a control, which is measured beside it and never decides.
         annotated: the annotate step's output; ``annotate.json`` says how its panel stood its trust bars.
         tests: the test sets, as ``serm.pairs.test_sets`` says.
         validated: the validate step's output, with ``documents`` and ``impressions``.
@@ -54,8 +62,10 @@ def evaluate(
         out: becomes ``per_query/`` (PER_QUERY), ``rankings/`` (RANKINGS) and ``evaluate.json``: versions, number of
             pairs, ``retired`` (set -> documents -> pairs and queries left out, as their documents are gone), ``sets``
             (set -> documents -> choice of pairs -> slice -> n and measures), ``calibration`` (set -> documents ->
-            numbers), ``examples`` (wins and losses among what is served) and ``gate`` (result and rules, each with
-            rule, result, reason, value, limit and slice).
+            numbers), ``controls`` (name -> set -> documents -> measure -> the challenger less the control, over all
+            pairs and queries), ``power`` (assumed and measured: what each rule's queries find, and how many it needs),
+            ``examples`` (wins and losses among what is served) and ``gate`` (result and rules, each with rule, result,
+            reason, value, limit and slice).
         settings: uses the sections ``evaluation``, ``engine`` and ``cycle``.
 
     Raises:
@@ -68,26 +78,40 @@ def evaluate(
     options = settings.evaluation
     with server.running({trial.NAME: trained / "model"}) as ready:
         judged = pools.read_pools(tests, validated, reference, settings)
-        pool = judged.pairs
+        assumed = _assumed(judged, options)
         models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
-        for name, model in models.items():
-            pool = scored(pool, model, name)
+        controls = {path.name: relevance.load(path) for path in _controls(trained)}
+        pool = scored(judged.pairs, models | {column(name): model for name, model in controls.items()})
         batch = trial.batch(
             pool.filter(pc.equal(pool["documents"], SERVED)), options.gate.golden_requests, options.seed
         )
         tried = trial.check(ready, models["challenger"], batch)
-    sets = {test: measured(pools.rows_of(pool, *test), test, options) for test in judged.retired}
+    sets = {test: measured(pools.rows_of(pool, *test), test, options, [*controls]) for test in judged.retired}
+    compared = {test: one.compared[ALL].get("all", {}).get(options.gate_measure) for test, one in sets.items()}
+    found = power.measured(compared, options)
+    _tell(found, "measured")
     deciding = {name: sets[name, SERVED] for name in SETS}
     inputs = GateInputs(
-        **{name: one.compared[ALL].get("all", {}).get(options.gate_measure) for name, one in deciding.items()},
+        **{name: compared[name, SERVED] for name in SETS},
+        pool=compared["rolling", POOL],
         slices=[test for one in deciding.values() for test in one.slices],
         calibration=deciding["rolling"].calibration,
         trust=read_trust(annotated / "annotate.json"),
-        served=_served(tried),
+        answers=_answers(tried),
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
     verdict = decide(inputs, options)
-    _write(out, sets, judged.retired, verdict, {name: model.version for name, model in models.items()}, options)
+    _write(
+        out,
+        sets,
+        {
+            "versions": {name: model.version for name, model in (models | controls).items()},
+            "retired": _by_set({test: asdict(one) for test, one in judged.retired.items()}),
+            "power": {of: [asdict(one) for one in rules] for of, rules in (("assumed", assumed), ("measured", found))},
+            "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in verdict.rules]},
+        },
+        options,
+    )
     retired = {f"{name}_{documents}_retired": one.pairs for (name, documents), one in judged.retired.items()}
     return _figures(inputs, verdict, tried) | {"pairs": pool.num_rows, **retired}
 
@@ -107,11 +131,10 @@ def read_trust(path: Path) -> Trust | None:
 def _write(
     out: Path,
     sets: dict[tuple[str, str], Measured],
-    retired: dict[tuple[str, str], pools.Retired],
-    verdict: Verdict,
-    versions: dict[str, str],
+    known: dict[str, Any],
     settings: EvaluationSettings,
 ) -> None:
+    """Write what was measured, and in evaluate.json what else is ``known``."""
     queries = pa.concat_tables(one.per_query for one in sets.values())
     ranked = pa.concat_tables(one.rankings for one in sets.values())
     of_all_pairs = queries.filter(pc.and_(pc.equal(queries["pairs"], ALL), pc.equal(queries["documents"], SERVED)))
@@ -122,9 +145,8 @@ def _write(
         write_json(
             beside / "evaluate.json",
             {
-                "versions": versions,
+                **known,
                 "pairs": _by_set({test: one.pairs for test, one in sets.items()}),
-                "retired": _by_set({test: asdict(one) for test, one in retired.items()}),
                 "sets": _by_set(
                     {
                         test: {pairs: as_json(compared) for pairs, compared in one.compared.items()}
@@ -132,10 +154,35 @@ def _write(
                     }
                 ),
                 "calibration": _by_set({test: _rounded(one.calibration) for test, one in sets.items()}),
+                "controls": {
+                    name: _by_set({test: _by_measure(one.less_controls[name]) for test, one in sets.items()})
+                    for name in next(iter(sets.values())).less_controls
+                },
                 "examples": examples.biggest(of_all_pairs, served, settings),
-                "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in verdict.rules]},
             },
         )
+
+
+def _controls(trained: Path) -> list[Path]:
+    """Return the directories of the train step's controls, by name; none where it trained none."""
+    return sorted(path for path in (trained / "controls").glob("*") if path.is_dir())
+
+
+def _assumed(judged: pools.Pools, settings: EvaluationSettings) -> list[Power]:
+    """Return, and tell, what the test sets find before any model has scored them."""
+    tests = {test: pools.rows_of(judged.pairs, *test) for test in judged.retired}
+    found = power.assumed({test: numbered(rows).queries.num_rows for test, rows in tests.items()}, settings)
+    _tell(found, "assumed")
+    return found
+
+
+def _tell(found: Sequence[Power], of: str) -> None:
+    for one in found:
+        _LOG.log(logging.INFO if one.enough else logging.WARNING, "serm: evaluate: %s", one.told(of))
+
+
+def _by_measure(less: Mapping[str, LessControl]) -> dict[str, Any]:
+    return {measure: _rounded(one) for measure, one in less.items()}
 
 
 def _by_set(values: Mapping[tuple[str, str], Any]) -> dict[str, dict[str, Any]]:
@@ -151,7 +198,7 @@ def _figures(inputs: GateInputs, verdict: Verdict, tried: Trial) -> Figures:
     for result in WORST_FIRST[:-1]:
         if named := [rule.rule for rule in verdict.rules if rule.result == result]:
             figures[result] = ", ".join(dict.fromkeys(named))
-    for name in SETS:
+    for name in (*SETS, POOL):
         comparison: Comparison | None = getattr(inputs, name)
         if comparison:
             figures[f"{name}_queries"] = comparison.n
@@ -162,27 +209,30 @@ def _figures(inputs: GateInputs, verdict: Verdict, tried: Trial) -> Figures:
     return figures
 
 
-def _served(tried: Trial) -> Served:
+def _answers(tried: Trial) -> Answers:
     """Return what the gate reads of a trial: all but the time."""
-    return Served(tried.requests, tried.pairs, tried.difference, tried.refused, tried.lost)
+    return Answers(tried.requests, tried.pairs, tried.difference, tried.refused, tried.lost)
 
 
-def scored(pool: pa.Table, model: Model, name: str) -> pa.Table:
-    """Add the model's scores, as ``serm.evaluation.measured.with_scores`` does; each distinct pair is scored once.
+def scored(pool: pa.Table, models: Mapping[str, Scorer]) -> pa.Table:
+    """Add each model's scores, as ``serm.evaluation.measured.with_scores`` does; each distinct pair is scored once.
 
     Raises:
-        UserError: a score is not finite; ``name`` says which model's.
+        UserError: a score is not finite; its name says which model's.
     """
+    from serm.relevance.together import score_all
+
     pairs = list(zip(pool["query"].to_pylist(), pool["text"].to_pylist(), strict=True))
     distinct = {pair: number for number, pair in enumerate(dict.fromkeys(pairs))}
-    scores: Scores = model.score([query for query, _ in distinct], [text for _, text in distinct])
-    if not (np.isfinite(scores.expected).all() and np.isfinite(scores.distribution).all()):
-        raise UserError(f"The {name} gives scores that are not finite numbers; train it again.")
     row = np.array([distinct[pair] for pair in pairs], dtype=np.int64)
-    return with_scores(pool, name, scores.expected[row], scores.distribution[row])
+    for name, scores in score_all(models, [query for query, _ in distinct], [text for _, text in distinct]).items():
+        if not (np.isfinite(scores.expected).all() and np.isfinite(scores.distribution).all()):
+            raise UserError(f"The {name} gives scores that are not finite numbers; train it again.")
+        pool = with_scores(pool, name, scores.expected[row], scores.distribution[row])
+    return pool
 
 
-def _rounded(one: Calibration | Rule | None) -> dict[str, Any] | None:
+def _rounded(one: Calibration | LessControl | Rule | None) -> dict[str, Any] | None:
     if one is None:
         return None
     return {key: round(value, 6) if isinstance(value, float) else value for key, value in asdict(one).items()}

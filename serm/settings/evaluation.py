@@ -20,18 +20,24 @@ class GateSettings(Section):
     """The gate reads NDCG at this cutoff; it is one of ``evaluation.cutoffs``."""
     min_queries: Count = 50
     """Queries that a test set needs before the gate believes it."""
+    assumed_deviation: Positive = 0.11
+    """Standard deviation of a query's difference in the gate measure, by which the evaluate step says, before it
+    measures, whether the test sets can decide. The default is that of emoji worlds; evaluate.json has your last
+    cycle's."""
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """Gain in mean NDCG on the rolling set that the challenger must exceed, with p < alpha."""
+    """Gain in mean NDCG on what is served for the rolling set that the challenger must exceed, with p < alpha."""
     max_frozen_loss: Margin = 0.01
-    """Loss in mean NDCG on the frozen set that still passes."""
+    """Loss in mean NDCG on what is served for the frozen set that still passes."""
+    max_pool_loss: Margin = 0.015
+    """Loss in mean NDCG on the pool of the rolling set that still passes."""
     min_slice_queries: Count = 30
     """Queries that a slice needs to be tested; below, intervals are too narrow and a test finds next to nothing."""
     max_slice_loss: Margin = 0.03
-    """Loss in mean NDCG on a slice of either set that still passes; only a confidently greater one fails."""
+    """Loss in mean NDCG on a slice of either set, as served, that still passes; a confidently greater one fails."""
     slice_losses: dict[Slice, Margin] = Field(default_factory=dict)
     """Slice -> its own margin instead, for example ``locale:de: 0.01``."""
     max_calibration_loss: Margin = 0.02
-    """How much the calibration error on the rolling set may grow."""
+    """How much the calibration error on what is served for the rolling set may grow."""
     max_size_mb: Positive = 1000.0
     """Of the challenger's files."""
     golden_requests: Count = 20

@@ -15,12 +15,14 @@ import tiny_models
 
 from serm import contracts, relevance
 from serm.release import evaluate
+from serm.relevance.together import score_all
 from serm.serving import server, trial
 from serm.serving.replay import Request
 from serm.settings import Settings
 
 WORDS = ["query", "passage", ":", "title", "other", "0", "1", "2", "3"]
-RULES = ["rolling_gain", "frozen_loss", "slice_loss", "calibration_loss"]
+RULES = ["rolling_gain", "frozen_loss", "pool_loss", "slice_loss", "calibration_loss"]
+INPUTS = ("annotated", "tests", "validated", "reference")
 RULES += ["panel_trust", "model_size", "serving"]
 
 
@@ -28,8 +30,9 @@ RULES += ["panel_trust", "model_size", "serving"]
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("evaluate")
     world.write(root)
-    for seed, path in enumerate((root / "champion", root / "trained" / "model")):
-        tiny_models.save(path, root / "base", seed, WORDS)
+    made = ("champion", "trained/model", "trained/controls/replay", "trained/controls/self-training")
+    for seed, path in enumerate(made):
+        tiny_models.save(root / path, root / "base", seed, WORDS)
     (root / "annotated").mkdir()
     (root / "annotated" / "annotate.json").write_text(json.dumps({"held": [], "not_measured": []}))
     return root
@@ -65,6 +68,17 @@ def test_the_step_boots_the_server_and_gives_the_same_bytes_again(root: Path) ->
     assert measured["pairs"].to_pylist().count("all") == 7 * 4 * 160
     assert contracts.read(root / "out" / "rankings", contracts.RANKINGS).num_rows == 2 * 2 * 160 * (4 + 2)
     assert len(found["examples"]["wins"]) == 5
+    assert [one["queries"] for one in found["power"]["assumed"]] == [160] * 3
+    assert [one["rule"] for one in found["power"]["measured"]] == ["rolling_gain", "frozen_loss", "pool_loss"]
+
+
+def test_models_scored_together_have_the_bits_of_each_alone(root: Path) -> None:
+    models = {name: relevance.load(root / name) for name in ("champion", "trained/model")}
+    asked = ["other", "title q0", "other"], ["title 0", "title 3", "other 1 2"]
+    for name, found in score_all(models, *asked).items():
+        alone = models[name].score(*asked)
+        assert (found.expected == alone.expected).all()
+        assert (found.distribution == alone.distribution).all()
 
 
 @pytest.fixture
@@ -84,6 +98,30 @@ def test_a_slower_run_writes_the_same_bytes_and_tells_its_time_among_the_figures
     assert _tree(root / "fast") == _tree(root / "slow")
     assert (fast[0]["served_p95_ms"], slow[0]["served_p95_ms"]) == (3.0, 900_000.0)
     assert fast[0]["gate"] == slow[0]["gate"]
+
+
+def test_controls_are_measured_beside_the_challenger_on_all_test_sets_and_decide_nothing(
+    root: Path, tmp_path: Path, tried: list[trial.Trial]
+) -> None:
+    tried += [trial.Trial(20, 80, 0.0, 3.0)] * 2
+    _, found = _run(root, world.settings(), "controlled")
+    assert found["controls"].keys() == {"replay", "self-training"}
+    assert found["versions"]["replay"] == relevance.load(root / "trained/controls/replay").version
+    for of_control in found["controls"].values():
+        for name in ("frozen", "rolling"):
+            for documents in ("served", "pool"):
+                less = of_control[name][documents]["NDCG@10"]
+                both = found["sets"][name][documents]["all"]["all"]["measures"]["NDCG@10"]
+                assert less["n"] == 160
+                assert less["control"] + less["difference"] == pytest.approx(both["challenger"], abs=1e-5)
+                assert less["gain"] + less["difference"] == pytest.approx(both["difference"], abs=1e-5)
+    alone = tmp_path / "alone"
+    shutil.copytree(root / "trained" / "model", alone / "model")
+    annotated, tests, validated, reference = (root / name for name in INPUTS)
+    evaluate(root / "champion", alone, annotated, tests, validated, reference, tmp_path / "out", world.settings())
+    without = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert without["controls"] == {}
+    assert [without[part] for part in ("gate", "sets")] == [found[part] for part in ("gate", "sets")]
 
 
 def test_a_server_that_crashed_is_an_error_and_no_failure(root: Path, tried: list[trial.Trial]) -> None:

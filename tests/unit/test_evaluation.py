@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import nan
 from pathlib import Path
-from types import SimpleNamespace
 
 import evaluation_world as world
 import numpy as np
@@ -14,12 +14,14 @@ import pytest
 
 from serm import contracts
 from serm.errors import UserError
-from serm.evaluation import examples, pools
+from serm.evaluation import examples, pools, power
 from serm.evaluation.compare import KINDS, numbered, per_query
+from serm.evaluation.controls import column
 from serm.evaluation.gate import SLICED, Trust
 from serm.evaluation.measured import Measured, measured
 from serm.pairs import test_sets
 from serm.release.evaluate import read_trust, scored
+from serm.relevance import Scores
 from serm.serving import trial
 from serm.settings import EvaluationSettings, Settings
 
@@ -27,17 +29,19 @@ from serm.settings import EvaluationSettings, Settings
 class _Model:
     """Scores a document by the digit in its text, blurred by noise."""
 
+    version = "noisy"
+
     def __init__(self, noise: float) -> None:
         self.noise, self.asked = noise, 0
 
-    def score(self, queries: list[str], documents: list[str]) -> SimpleNamespace:
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         assert len(set(zip(queries, documents, strict=True))) == len(queries)
         self.asked += len(queries)
         grade = np.array([float(text.split()[-1]) for text in documents])
         expected = grade + np.random.default_rng(round(10 * self.noise) if self.noise == self.noise else 0).normal(
             0, self.noise, len(grade)
         )
-        return SimpleNamespace(expected=expected, distribution=np.eye(4)[grade.astype(int)])
+        return Scores(expected=expected, distribution=np.eye(4)[grade.astype(int)])
 
 
 @pytest.fixture
@@ -48,9 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 def _pool(root: Path, settings: Settings, noises: tuple[float, float] = (2.0, 0.5)) -> pa.Table:
     pool = pools.read_pools(root / "tests", root / "validated", root / "reference", settings).pairs
-    for name, noise in zip(examples.MODELS, noises, strict=True):
-        pool = scored(pool, _Model(noise), name)
-    return pool
+    return scored(pool, {name: _Model(noise) for name, noise in zip(examples.MODELS, noises, strict=True)})
 
 
 def _measured(pool: pa.Table, name: str, settings: Settings, documents: str = "served") -> Measured:
@@ -113,7 +115,7 @@ def test_the_comparison_of_a_slice_is_that_of_its_queries(root: Path) -> None:
 def test_each_distinct_pair_is_scored_once(root: Path) -> None:
     pool = pools.read_pools(root / "tests", root / "validated", root / "reference", world.settings()).pairs
     model = _Model(1.0)
-    scored(pool, model, "champion")
+    scored(pool, {"champion": model})
     assert model.asked == 2 * 80 * 4  # both locales share their texts
 
 
@@ -281,3 +283,39 @@ def test_a_slice_that_lost_is_tested_against_its_own_margin(root: Path) -> None:
     assert found["pairs:no shared token"].p_worse < 0.01
     assert not found["traffic:unseen"].tested  # all queries, under another name
     assert {one.slice.split(":")[0] for one in found.values()} == set(SLICED)
+
+
+def test_a_control_is_measured_on_the_challengers_queries_and_a_twin_explains_all_of_its_gain(root: Path) -> None:
+    """A control with the champion's scores gains nothing; one with the challenger's leaves no difference."""
+    settings = world.settings()
+    pool = _pool(root, settings)
+    for name, of in (("replay", "champion"), ("twin", "challenger")):
+        pool = pool.append_column(column(name), pool[of])
+    one = measured(
+        pools.rows_of(pool, "rolling", "served"), ("rolling", "served"), settings.evaluation, ["replay", "twin"]
+    )
+    replay, twin = (one.less_controls[name]["NDCG@10"] for name in ("replay", "twin"))
+    plain = one.compared["all"]["all"]["NDCG@10"]
+    assert (replay.n, replay.control) == (plain.n, pytest.approx(plain.champion))
+    found = (replay.difference, replay.low, replay.high, replay.p)
+    assert found == pytest.approx((plain.difference, plain.low, plain.high, plain.p))
+    assert (replay.gain, replay.gain_low, replay.gain_high, replay.gain_p) == (0, 0, 0, 1)
+    assert (twin.difference, twin.low, twin.high, twin.p) == (0, 0, 0, 1)
+    assert (twin.gain, twin.gain_p) == pytest.approx((plain.difference, plain.p))
+
+
+def test_a_set_says_how_many_queries_its_margin_needs_before_and_after_it_is_measured(root: Path) -> None:
+    """z(.975) + z(.8) = 2.8016: 0.1 is found at a deviation of 1 by 785 queries, by Cohen (1988) as well."""
+    settings = world.settings(gate={"assumed_deviation": 1.0, "max_frozen_loss": 0.1, "max_pool_loss": 0.5}).evaluation
+    sizes = {("rolling", "served"): 160, ("frozen", "served"): 785, ("rolling", "pool"): 1}
+    gain, frozen, pool = power.assumed(sizes, settings)
+    assert (gain.rule, gain.needed, gain.enough) == ("rolling_gain", None, True)  # min_gain is 0: no margin
+    assert (frozen.needed, frozen.enough, frozen.detectable) == (785, True, pytest.approx(0.1, abs=1e-4))
+    assert (pool.needed, pool.enough, pool.detectable) == (32, False, None)
+    assert "find nothing" in pool.told("assumed")
+    one = _measured(_pool(root, world.settings()), "frozen", world.settings())
+    rows = [row for row in one.per_query.to_pylist() if (row["pairs"], row["measure"]) == ("all", "NDCG@10")]
+    (found,) = power.measured({("frozen", "served"): one.compared["all"]["all"]["NDCG@10"]}, settings)
+    deviation = np.std([row["challenger"] - row["champion"] for row in rows], ddof=1)
+    assert (found.queries, found.deviation) == (160, pytest.approx(deviation))
+    assert found.needed == int(np.ceil((2.801585 * deviation / 0.1) ** 2))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import Comparison, SliceTest
-from serm.evaluation.gate import SETS, SLICED, WORST_FIRST, GateInputs, Rule, Served, Trust, decide
+from serm.evaluation.gate import SETS, SLICED, WORST_FIRST, Answers, GateInputs, Rule, Trust, decide
 from serm.settings import EvaluationSettings
 from serm.workspace import history
 
@@ -24,9 +24,9 @@ BAD = replace(GOOD, challenger=0.68, difference=-0.02, low=-0.03, high=-0.015, p
 UNSURE = replace(GOOD, difference=0.02, low=-0.02, high=0.06, p=0.3)
 SLICES = [SliceTest(name, f"{kind}:x", 100, True, 0.01, 0.03, 0.99, 0.02) for name in SETS for kind in SLICED]
 HONEST = Calibration(n=500, pairs=8000, champion=0.05, challenger=0.055, difference=0.005, low=-0.01, high=0.015)
-SERVED = Served(requests=20, pairs=320, difference=0.0)
+ANSWERS = Answers(requests=20, pairs=320, difference=0.0)
 TRUSTED = Trust(held=[], not_measured=[])
-PASSING = GateInputs(GOOD, EVEN, SLICES, HONEST, TRUSTED, SERVED, 300.0)
+PASSING = GateInputs(GOOD, EVEN, EVEN, SLICES, HONEST, TRUSTED, ANSWERS, 300.0)
 SETTINGS = EvaluationSettings()
 
 
@@ -161,18 +161,21 @@ def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too(
 @pytest.mark.parametrize(
     ("change", "rule", "result"),
     [
+        ({"pool": replace(EVEN, low=-0.016)}, "pool_loss", "inconclusive"),
+        ({"pool": replace(EVEN, low=-0.03, difference=-0.02, high=-0.016)}, "pool_loss", "failed"),
+        ({"pool": replace(EVEN, n=49)}, "pool_loss", "inconclusive"),
         ({"calibration": replace(HONEST, low=0.021, difference=0.03, high=0.04)}, "calibration_loss", "failed"),
         ({"calibration": replace(HONEST, high=0.021)}, "calibration_loss", "inconclusive"),
         ({"calibration": replace(HONEST, n=49)}, "calibration_loss", "inconclusive"),
         ({"trust": Trust(["kappa is 0.1, below 0.4."], [])}, "panel_trust", "failed"),
         ({"trust": Trust([], ["kappa is not known: all one grade."])}, "panel_trust", "inconclusive"),
         ({"size_mb": 1000.1}, "model_size", "failed"),
-        ({"served": replace(SERVED, difference=0.02)}, "serving", "failed"),
-        ({"served": replace(SERVED, refused="HTTP 500")}, "serving", "failed"),
-        ({"served": replace(SERVED, lost="The model server ended with code -9.")}, "serving", "error"),
-        ({"served": replace(SERVED, requests=0)}, "serving", "inconclusive"),
-        ({"served": replace(SERVED, difference=nan)}, "serving", "inconclusive"),
-        ({"served": None}, "serving", "inconclusive"),
+        ({"answers": replace(ANSWERS, difference=0.02)}, "serving", "failed"),
+        ({"answers": replace(ANSWERS, refused="HTTP 500")}, "serving", "failed"),
+        ({"answers": replace(ANSWERS, lost="The model server ended with code -9.")}, "serving", "error"),
+        ({"answers": replace(ANSWERS, requests=0)}, "serving", "inconclusive"),
+        ({"answers": replace(ANSWERS, difference=nan)}, "serving", "inconclusive"),
+        ({"answers": None}, "serving", "inconclusive"),
     ],
 )
 def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> None:
@@ -184,12 +187,12 @@ def test_one_rule_decides(change: dict[str, object], rule: str, result: str) -> 
 
 def test_the_worst_result_of_a_rule_is_the_verdict_and_a_crash_is_worse_than_a_loss() -> None:
     """error > failed > inconclusive > passed, whichever rules they are of."""
-    crashed, unmeasured = replace(SERVED, lost="The model server gave no answer."), replace(HONEST, n=1)
+    crashed, unmeasured = replace(ANSWERS, lost="The model server gave no answer."), replace(HONEST, n=1)
     of = {
         "passed": PASSING,
         "inconclusive": replace(PASSING, calibration=unmeasured),
         "failed": replace(PASSING, calibration=unmeasured, frozen=BAD),
-        "error": replace(PASSING, calibration=unmeasured, frozen=BAD, served=crashed),
+        "error": replace(PASSING, calibration=unmeasured, frozen=BAD, answers=crashed),
     }
     assert {result: decide(inputs, SETTINGS).result for result, inputs in of.items()} == {one: one for one in of}
     assert tuple(of)[::-1] == WORST_FIRST == history.GATES
@@ -214,15 +217,16 @@ def test_nothing_passes_on_missing_data(data: st.DataObject) -> None:
         read = {
             "rolling": ("difference", "low", "high", "p"),
             "frozen": ("difference", "low", "high", "p"),
+            "pool": ("difference", "low", "high", "p"),
             "calibration": ("champion", "challenger", "difference", "low", "high"),
-            "served": ("difference",),
+            "answers": ("difference",),
         }[field]
         damaged = replace(found, **{data.draw(st.sampled_from(read)): nan})
     assert decide(replace(PASSING, **{field: damaged}), SETTINGS).result != "passed"
 
 
 def test_no_inputs_at_all_is_inconclusive_in_every_rule() -> None:
-    verdict = decide(GateInputs(None, None, [], None, None, None, None), SETTINGS)
+    verdict = decide(GateInputs(None, None, None, [], None, None, None, None), SETTINGS)
     assert {rule.result for rule in verdict.rules} == {"inconclusive"}
     assert verdict.result == "inconclusive"
 
