@@ -20,7 +20,7 @@ from serm.drift.decision import DriftTest, decided
 from serm.drift.embeddings import Embed, Embeddings, Topic
 from serm.drift.permutation import Permutations
 from serm.errors import UserError
-from serm.settings import DriftSettings, Settings
+from serm.settings import DriftSettings, RelevanceSettings, Settings
 from serm.step import Figures, step
 
 
@@ -60,7 +60,7 @@ def drift(reference: Path, windows: Path, validated: Path, champion: Path, out: 
         clicks = [heavy_users.clicks_of_users(window) for window in (before, now)]
         drifts, sampled = columns.compare(before, now, options, beside, settings.cycle)
         news = novelty.find(before, now)
-        tests, topics = exchange(compared, _embed(champion), options)
+        tests, topics = exchange(compared, _embed(champion, settings.relevance), options)
         tests += [
             heavy_users.test_heaviest(clicks[0], clicks[1], options),
             catalogue.compare(_latest(catalogues), offered, options),
@@ -102,10 +102,10 @@ def exchange(windows: sample.Windows, embed: Embed, settings: DriftSettings) -> 
     return [*meanings, *Behaviour(windows, permutations, settings).tests()], topics
 
 
-def _embed(champion: Path) -> Embed:
+def _embed(champion: Path, settings: RelevanceSettings) -> Embed:
     from serm import relevance
 
-    encoder = relevance.load(champion).encoder
+    encoder = relevance.load(champion, settings).encoder
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:
         return encoder.embed(texts, "query")

@@ -85,7 +85,7 @@ def mine(
             contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
             contracts.scan(engine, judgments, contracts.JUDGMENTS),
             test_sets.read(engine, tests),
-            relevance.load(champion),
+            relevance.load(champion, settings.relevance),
             relevance.document_text,
         )
         mined = mine_pairs(engine, inputs, settings, finished)

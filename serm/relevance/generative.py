@@ -235,7 +235,9 @@ class GenerativeModel:
         return line if len(ids) < self.config[limit] else str(self.tokenizer.decode(ids)).strip()
 
 
-def read_model(path: Path, config: dict[str, Any], version: str) -> GenerativeModel:
+def read_model(
+    path: Path, config: dict[str, Any], version: str, kept: RelevanceSettings | None = None
+) -> GenerativeModel:
     """Read a saved generative model, after each file's sha256 was checked.
 
     Raises:
@@ -248,7 +250,8 @@ def read_model(path: Path, config: dict[str, Any], version: str) -> GenerativeMo
     lm, tokenizer = _load_lm(str(path / "lm"))
     lm = PeftModel.from_pretrained(lm, path / "adapter", is_trainable=True)
     prompt = (path / "prompt.jinja").read_text(encoding="utf-8")
-    model = GenerativeModel(lm, tokenizer, read_encoder(path, config), prompt, dict(config["generative"]))
+    encoder = read_encoder(path, config, kept)
+    model = GenerativeModel(lm, tokenizer, encoder, prompt, dict(config["generative"]))
     model.version = version
     finite(lm.state_dict(), path)
     model.prompts(["cat"], ["dog"])

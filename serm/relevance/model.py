@@ -25,17 +25,18 @@ from serm.atomic import replace_directory
 from serm.errors import UserError
 from serm.relevance.encoder import (
     CPU,
-    Encoded,
     Encoder,
     assign,
     fast_matmul,
     read_encoder,
     tensors,
 )
+from serm.relevance.encodings import Encoded
 from serm.relevance.interface import Indices, Scores, length_batches, unique
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
 from serm.relevance.saved import finish, prove, verify
+from serm.settings import RelevanceSettings
 
 FAMILY = "cross-encoder"
 CHUNK_PAIRS = 16_384
@@ -191,14 +192,16 @@ class RelevanceModel:
             self.version = finish(beside, {"family": FAMILY, "layers": len(self.residual.layers), **config})
 
 
-def read_model(path: Path, config: dict[str, Any], version: str) -> RelevanceModel:
+def read_model(
+    path: Path, config: dict[str, Any], version: str, kept: RelevanceSettings | None = None
+) -> RelevanceModel:
     """Read a saved cross-encoder; its tensors are mapped from disk, after each file's sha256 was checked.
 
     Raises:
         UserError: a file was changed, or is not what its name says.
     """
     verify(path, config, ["model.safetensors"])
-    encoder = read_encoder(path, config)
+    encoder = read_encoder(path, config, kept)
     if not isinstance(config["layers"], int) or not 1 <= config["layers"] <= len(encoder.body.encoder.layer):
         raise UserError(f"{path}/config.json: layers is not 1 to the encoder's {len(encoder.body.encoder.layer)}.")
     model = RelevanceModel.from_encoder(encoder, config["layers"])

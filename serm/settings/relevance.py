@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -46,4 +47,9 @@ class RelevanceSettings(Section):
     """A query or a document is cut after this many tokens."""
     batch_tokens: Annotated[int, Field(ge=64, le=100_000_000)] = 2048
     """Tokens, padding included, in one scoring batch."""
+    cache: Path = Path(".serm/encodings")
+    """Where encodings of texts are kept from step to step and from cycle to cycle; a directory that may be deleted."""
+    cache_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Megabytes (10^6 bytes) of encodings that are kept, those that were used last; 0 keeps none, for where each step
+    runs on a disk of its own. It changes the time and no bit of a result."""
     generative: GenerativeSettings = GenerativeSettings()

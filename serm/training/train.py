@@ -59,7 +59,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     held_out = HeldOut.of(known, options.held_out_share)
     earlier, new = held_out.without(known.examples), held_out.without(labels.examples)
     examples = choose(earlier, new, options)
-    before = relevance.load(champion)
+    before = relevance.load(champion, settings.relevance)
     checkpoints = checkpoints_of(out, settings, [before.version, examples, held_out.calibrating])
     with reproducible(options):
         model = _copy(before, champion)

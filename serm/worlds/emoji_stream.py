@@ -45,10 +45,11 @@ class EmojiStream:
                 shutil.copyfile(TEMPLATE / name, self.path / name)
         pools.prepare(self.path, 0, self.world, self._first_stage)
         champion = self.path / "state" / "champion"
+        settings = self.settings()
         if not champion.exists():
-            judgments = self.path / "state" / "judgments"
-            training.bootstrap(judgments, self.path / "documents", champion, params.load(self.path / "params.yaml"))
-        figures = traffic.simulate_window(self.path, 0, self.world, relevance.load(champion), self._first_stage)
+            training.bootstrap(self.path / "state" / "judgments", self.path / "documents", champion, settings)
+        model = relevance.load(champion, settings.relevance)
+        figures = traffic.simulate_window(self.path, 0, self.world, model, self._first_stage)
         tracked = (DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE)
         workspace.track(*tracked)
         write_text(self.path / ".gitignore", "/.kfp/\n/.serm/\n/report/\n")
@@ -73,7 +74,7 @@ class EmojiStream:
         if (self.path / "log" / f"window={number}").exists():
             return {}
         pools.prepare(self.path, number, self.world, self._first_stage)
-        champion = relevance.load(self.path / "state" / "champion")
+        champion = relevance.load(self.path / "state" / "champion", self.settings().relevance)
         return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
 
     def audit(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_batches_hold_each_text_once_and_keep_to_the_budget(lengths: list[int], 
 
 
 def test_spans_name_the_rows_of_each_text_and_pad_the_rest() -> None:
-    rows, mask = spans(np.array([4, 0]), np.array([1, 3]), padding=9)
+    rows, mask = spans(np.array([4, 0]), np.array([1, 3]), padding=9, width=3)
     assert rows.tolist() == [[4, 9, 9], [0, 1, 2]]
     assert mask.tolist() == [[True, False, False], [True, True, True]]
 
