@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from browser import tab  # noqa: F401  (a fixture)
+from command_line import serm  # noqa: F401  (a fixture)
 from kinds import kinds
 from wheel import installed, wheel  # noqa: F401  (fixtures)
 

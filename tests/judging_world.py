@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -93,7 +94,14 @@ def seed_rows() -> list[dict[str, object]]:
 
 
 def write_clicks(world: Path, queries: Sequence[str], searches: int) -> None:
-    """Write what the miner makes of a log in which each query is searched so often.
+    """Write what the miner makes of a log in which each query is searched so often."""
+    estimates = click_estimates(tuple(queries), searches)
+    contracts.write(estimates, world / "mined" / "click_estimates", contracts.CLICK_ESTIMATES)
+
+
+@functools.cache
+def click_estimates(queries: tuple[str, ...], searches: int) -> pa.Table:
+    """What the miner makes of a log in which each query is searched so often.
 
     Each time all documents are shown, in a random order, and clicked the more often the better they are.
     """
@@ -120,8 +128,7 @@ def write_clicks(world: Path, queries: Sequence[str], searches: int) -> None:
     with engines.connect(settings.engine) as engine:
         counts = engines.hold(engine, "counts", candidates.count(log, "", settings.cycle.middle, 30.0))
         model = clicks.fit(clicks.number(log, counts), clicks.ClickCounts.read(counts), settings.clicks)
-        estimates = engine.to_pyarrow(candidates.estimates(counts, model, settings.clicks))
-    contracts.write(estimates, world / "mined" / "click_estimates", contracts.CLICK_ESTIMATES)
+        return engine.to_pyarrow(candidates.estimates(counts, model, settings.clicks))
 
 
 def write_judgments(world: Path, rows: list[dict[str, object]]) -> None:

@@ -10,7 +10,14 @@ HERE = Path(__file__).parent
 #: A kind, and the modules that a test of that kind imports, or a module within them.
 KINDS = {
     "model": ("torch", "transformers", "openvino", "peft", "serm.relevance", "xllamacpp"),
-    "server": ("kserve", "serm.serving.server", "serm.serving.predictor", "serm.serving.replay", "xllamacpp"),
+    "server": (
+        "kserve",
+        "serm.serving.server",
+        "serm.serving.predictor",
+        "serm.serving.replay",
+        "uvicorn",
+        "xllamacpp",
+    ),
     "jvm": ("pyspark",),
     "browser": ("playwright",),
     "local_llm": ("xllamacpp",),

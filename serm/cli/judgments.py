@@ -64,7 +64,7 @@ def import_(
     quarantine: Quarantine = None,
     json: Json = False,
 ) -> None:
-    """Add the judgments of FILE as seed judgments; a pair keeps the grade of a person or an earlier seed judgment."""
+    """Add the judgments of FILE as seed judgments; a pair keeps a person's grade, and takes the new one else."""
     from serm import contracts
     from serm.stream.judgments import read, scale
     from serm.workspace.merge import keep

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -24,7 +25,8 @@ HEAVY = {"torch", "kfp", "pandas", "duckdb", "ibis", "pyarrow", "numpy", "eviden
 PARAMS = 'cycle:\n  number: 1\n  start: "2017-01-01T00:00:00Z"\n  end: "2019-01-01T00:00:00Z"\n'
 
 
-def serm(*arguments, cwd):
+def started(*arguments, cwd):
+    """Run ``serm`` in a process of its own."""
     program = "import sys; sys.argv[0] = 'serm'; from serm.cli import main; main()"
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
@@ -53,7 +55,7 @@ def test_starting_imports_nothing_heavy():
     assert HEAVY & set(done.stdout.split()) == set()
 
 
-def test_help_says_what_every_verb_does(tmp_path):
+def test_help_says_what_every_verb_does(serm, tmp_path):
     done = serm("--help", cwd=tmp_path)
     assert done.returncode == 0
     lines = [line.strip("│ ").split(maxsplit=1) for line in done.stdout.splitlines()]
@@ -75,7 +77,7 @@ def test_every_verb_stands_in_the_documentation_and_no_other_does():
 
 
 def test_a_missing_settings_file(tmp_path):
-    message = one_sentence(serm("ingest", cwd=tmp_path))
+    message = one_sentence(started("ingest", cwd=tmp_path))
     assert "params.yaml" in message
     assert "--params" in message
 
@@ -117,7 +119,7 @@ def test_a_missing_settings_file(tmp_path):
         ("", "expected sections"),
     ],
 )
-def test_a_bad_settings_file(tmp_path, text, complaint):
+def test_a_bad_settings_file(serm, tmp_path, text, complaint):
     (tmp_path / "params.yaml").write_text(text)
     assert complaint in one_sentence(serm("ingest", cwd=tmp_path))
 
@@ -164,6 +166,14 @@ def test_every_number_of_the_settings_is_bounded():
             todo += [(where, value) for value in one]
     assert numbers > 100
     assert open_ended == []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _metadata_read_once():
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("packages_distributions", "requires"):
+            patched.setattr(importlib.metadata, name, cache(getattr(importlib.metadata, name)))
+        yield
 
 
 def third_party_modules():
@@ -235,13 +245,13 @@ def test_a_full_disk_is_one_sentence_wherever_it_is_met(monkeypatch, capsys):
     assert capsys.readouterr().err == "Error: cycle/mine: No space left on device; free some space.\n"
 
 
-def test_a_missing_log(tmp_path):
+def test_a_missing_log(serm, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     message = one_sentence(serm("ingest", "--log", "nowhere", cwd=tmp_path))
     assert "nowhere" in message
 
 
-def test_a_log_without_a_column(tmp_path):
+def test_a_log_without_a_column(serm, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     (tmp_path / "log").mkdir()
     pq.write_table(pa.table({"query": ["cat"]}), tmp_path / "log" / "part-0.parquet")
@@ -250,14 +260,14 @@ def test_a_log_without_a_column(tmp_path):
     assert "is missing" in message
 
 
-def test_a_place_that_is_no_workspace(tmp_path):
+def test_a_place_that_is_no_workspace(serm, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     for verb in ("evolve", "publish", "advance"):
         assert "not a SERM workspace" in one_sentence(serm(verb, cwd=tmp_path))
 
 
 def test_doctor_says_what_is_installed_to_machines(tmp_path):
-    checks = json.loads(serm("doctor", "--json", cwd=tmp_path).stdout)
+    checks = json.loads(started("doctor", "--json", cwd=tmp_path).stdout)
     parts = {check["part"]: check for check in checks}
     assert parts["torch"]["state"] == "ok"
     assert parts["git"]["found"].endswith("git")
@@ -301,7 +311,7 @@ def shop(tmp_path):
     return root
 
 
-def test_every_verb_stands_at_the_root_of_the_workspace(shop, tmp_path):
+def test_every_verb_stands_at_the_root_of_the_workspace(serm, shop, tmp_path):
     for cwd, given in ((shop / "docs/deep", ()), (tmp_path / "elsewhere", ("--workspace", "../shop"))):
         for verb in ("publish", "record", "advance", "evolve", "ingest", "report", "evidently"):
             message = one_sentence(serm(verb, *given, cwd=cwd))
@@ -311,7 +321,7 @@ def test_every_verb_stands_at_the_root_of_the_workspace(shop, tmp_path):
     assert "no such directory" in one_sentence(serm("ingest", "--workspace", "nowhere", cwd=tmp_path))
 
 
-def test_what_the_user_gives_is_relative_to_where_the_user_is(shop, tmp_path):
+def test_what_the_user_gives_is_relative_to_where_the_user_is(serm, shop, tmp_path):
     message = one_sentence(serm("ingest", "--log", "mine", cwd=shop / "docs"))
     assert str(shop / "docs/mine") in message
     message = one_sentence(serm("advance", "--params", "nowhere.yaml", cwd=shop / "docs"))
@@ -320,7 +330,7 @@ def test_what_the_user_gives_is_relative_to_where_the_user_is(shop, tmp_path):
     assert str(shop / "docs/tests/frozen") in message
 
 
-def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(shop):
+def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, shop):
     from typer.main import get_command
 
     from serm.cli import app

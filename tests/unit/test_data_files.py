@@ -131,7 +131,7 @@ def test_a_log_s_path_is_no_pattern(
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(name=names.filter(lambda name: name not in (".", "..") and len(name.encode()) < 200))
 def test_any_name_is_literal(
     name: str, make_impressions: Make, make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory

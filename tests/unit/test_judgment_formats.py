@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from command_line import Serm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,27 +120,21 @@ def test_what_the_formats_cannot_hold_is_told(tmp_path: Path) -> None:
         judgments.write(pa.Table.from_pylist([one, {**one, "locale": "de"}], contracts.JUDGMENTS), tmp_path / "x.json")
 
 
-def cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    program = "import sys; sys.argv[0] = 'serm'; from serm.cli import main; main()"
-    command = [sys.executable, "-c", program, "judgments", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-
-
-def test_the_command_line_adds_judgments_and_gives_them_back(tmp_path: Path) -> None:
+def test_the_command_line_adds_judgments_and_gives_the_newest_back(tmp_path: Path, serm: Serm) -> None:
     contracts.write(table({("lamp", "d1"): 3}), tmp_path / "state/judgments", contracts.JUDGMENTS)
     judgments.write(table({("lamp", "d1"): 0, ("rug", "d2"): 2}), tmp_path / "new.json")
-    done = cli("import", "new.json", "--locale", "en", "--json", folder=tmp_path)
+    done = serm("judgments", "import", "new.json", "--locale", "en", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == {"rows": 2, "quarantined": 0, "of_other_locales": 0} | {
         "read": 2,
         "added": 1,
         "judged_before": 1,
         "judgments": 2,
     }
-    german = cli("import", "new.json", "--locale", "de", "--json", folder=tmp_path)
+    german = serm("judgments", "import", "new.json", "--locale", "de", "--json", cwd=tmp_path)
     assert json.loads(german.stdout)["judgments"] == 4
-    done = cli("export", "out.qrels", "--locale", "en", "--json", folder=tmp_path)
+    done = serm("judgments", "export", "out.qrels", "--locale", "en", "--json", cwd=tmp_path)
     assert json.loads(done.stdout) == {"written": 2, "queries": 2, "of_other_locales": 2}
-    assert judgments.read(tmp_path / "out.qrels", "en").judgments == table({("lamp", "d1"): 3, ("rug", "d2"): 2})
+    assert judgments.read(tmp_path / "out.qrels", "en").judgments == table({("lamp", "d1"): 0, ("rug", "d2"): 2})
 
 
 @pytest.mark.parametrize(
@@ -152,20 +145,22 @@ def test_the_command_line_adds_judgments_and_gives_them_back(tmp_path: Path) -> 
         (("export", "x.json", "--locale", "en"), "state/judgments: no Parquet files"),
     ],
 )
-def test_the_command_line_explains_a_mistake(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    done = cli(*arguments, folder=tmp_path)
+def test_the_command_line_explains_a_mistake(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, serm: Serm
+) -> None:
+    done = serm("judgments", *arguments, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert words in done.stderr
 
 
-def test_a_locale_without_judgments_is_told(tmp_path: Path) -> None:
+def test_a_locale_without_judgments_is_told(tmp_path: Path, serm: Serm) -> None:
     contracts.write(table({("lamp", "d1"): 3}), tmp_path / "state/judgments", contracts.JUDGMENTS)
-    done = cli("export", "x.json", "--locale", "fr", folder=tmp_path)
+    done = serm("judgments", "export", "x.json", "--locale", "fr", cwd=tmp_path)
     assert "no judgments of locale 'fr'; it has en." in done.stderr
 
 
-def test_esci_is_imported_from_the_command_line(esci: Path, tmp_path: Path) -> None:
-    done = cli("import", str(esci), "--locale", "en", "--ratings", "0,1,10,100", "--json", folder=tmp_path)
+def test_esci_is_imported_from_the_command_line(esci: Path, tmp_path: Path, serm: Serm) -> None:
+    done = serm("judgments", "import", str(esci), "--locale", "en", "--ratings", "0,1,10,100", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["added"] == 1086 + 305 + 1898 + 3389
     assert contracts.read(tmp_path / "state/judgments", contracts.JUDGMENTS) == (
         judgments.read(esci, "en", ESCI_SCALE).judgments

@@ -20,6 +20,7 @@ from kinds import HERE, KINDS, kinds
         ("from browser import Tab", {"browser"}),
         ("import tiny_models", {"model"}),
         ("from kserve import Model", {"server"}),
+        ("from fake_llm import FakeLLM", {"server"}),
         ('import pytest\nllama = pytest.importorskip("xllamacpp")', {"local_llm", "model", "server"}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import socket
 from pathlib import Path
 
@@ -21,10 +22,17 @@ from serm.judging.review import Reviews, application, listen, read_export, write
 BASE = "http://127.0.0.1"
 
 
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    world = tmp_path_factory.mktemp("annotated")
+    with pytest.MonkeyPatch.context() as patched:
+        run(build(world, patched), agreement="unanimous")
+    return world
+
+
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    run(build(tmp_path, monkeypatch), agreement="unanimous")
-    return tmp_path
+def made(annotated: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(annotated, tmp_path, dirs_exist_ok=True))
 
 
 def reviews(world: Path) -> Reviews:

@@ -340,7 +340,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
 @given(log=st.lists(LINES, max_size=40), first_ordinal=st.sampled_from([0, 1]))
 def test_every_line_is_kept_other_duplicate_or_in_quarantine(
     log: list[bytes], first_ordinal: int, make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory
