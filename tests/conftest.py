@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from browser import tab  # noqa: F401  (a fixture)
 from command_line import serm  # noqa: F401  (a fixture)
+from examples import Share
 from kinds import kinds
 from wheel import installed, wheel  # noqa: F401  (fixtures)
 
@@ -30,6 +31,10 @@ DOCUMENT_COUNT, PAGE = 60, 5
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out the files of a slow kind, and do not import them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    Share.quick = bool(config.getoption("quick"))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

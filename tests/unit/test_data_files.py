@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,29 +54,29 @@ def left(folder: Path, name: str, suffix: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", LEFT)
 def test_what_an_engine_leaves_beside_a_log_is_not_read(
-    name: str, make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
+    make_impressions: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     table = make_impressions(searches=4)
     (tmp_path / "log/day=1").mkdir(parents=True)
     pq.write_table(table[:12], tmp_path / "log/part-0.parquet")
     pq.write_table(table[12:], tmp_path / "log/day=1/part-0.parquet")
-    pq.write_table(table, left(tmp_path / "log", name, ".parquet"))
+    for name in LEFT:
+        pq.write_table(table, left(tmp_path / "log", name, ".parquet"))
+        assert contracts.read(tmp_path / "log", contracts.IMPRESSIONS).num_rows == 20, name
     figures = stream.ingest(tmp_path / "log", tmp_path / "out", make_settings())
     assert figures["rows_in"] == figures["rows_kept"] == 20
-    assert contracts.read(tmp_path / "log", contracts.IMPRESSIONS).num_rows == 20
 
 
-@pytest.mark.parametrize("name", LEFT)
 def test_what_is_left_beside_a_ubi_log_is_not_read(
-    name: str, make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SERM_USER_KEY", "a secret of the tests")
     (tmp_path / "log").mkdir()
     (tmp_path / "log/a.ndjson").write_text(ubi("q1"))
-    left(tmp_path / "log", name, ".ndjson").write_text(ubi("q2"))
-    left(tmp_path / "log", name, ".parquet").write_text("no Parquet")
+    for number, name in enumerate(LEFT):
+        left(tmp_path / "log", name, ".ndjson").write_text(ubi(f"left {number}"))
+        left(tmp_path / "log", name, ".parquet").write_text("no Parquet")
     stream.ingest(tmp_path / "log", tmp_path / "out", make_settings())
     assert contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS)["doc_id"].to_pylist() == ["of q1"]
 
@@ -131,7 +132,7 @@ def test_a_log_s_path_is_no_pattern(
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(name=names.filter(lambda name: name not in (".", "..") and len(name.encode()) < 200))
 def test_any_name_is_literal(
     name: str, make_impressions: Make, make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from command_line import Serm
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ def table(pairs: dict[tuple[str, str], int]) -> pa.Table:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(pairs=st.dictionaries(st.tuples(QUERY, DOC_ID), st.integers(0, 3), min_size=1, max_size=8))
 def test_a_round_trip_loses_nothing(
     name: str, pairs: dict[tuple[str, str], int], tmp_path_factory: pytest.TempPathFactory

@@ -11,6 +11,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -93,7 +94,7 @@ def test_clicks_over_expected_takes_misclicks_and_position_out() -> None:
     assert rows["cat", "en", "c"]["clicks_over_expected"] == 0  # one click is no evidence
 
 
-@hypothesis_settings(max_examples=15)
+@hypothesis_settings(max_examples=examples(15))
 @given(
     st.lists(
         st.tuples(

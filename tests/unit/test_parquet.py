@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -282,7 +283,7 @@ KINDS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(name=st.sampled_from(contracts.IMPRESSIONS.names), kind=st.sampled_from(KINDS), seed=st.integers(0, 9))
 def test_a_column_of_any_type_is_read_or_named(
     name: str, kind: pa.DataType, seed: int, make_impressions: Make, tmp_path_factory: pytest.TempPathFactory

@@ -12,6 +12,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from personal_queries import MISSED, ORDINARY, PERSONAL, TAKEN_FOR_TELEPHONES
@@ -22,7 +23,7 @@ from serm.stream.masking import CANDIDATE, KINDS, mask
 from serm.stream.privacy import keyed_hash
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
-QUICK = settings(max_examples=40, phases=[Phase.explicit, Phase.generate])
+QUICK = settings(max_examples=examples(40), phases=[Phase.explicit, Phase.generate])
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import ibis
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ibis.backends import BaseBackend
@@ -38,7 +39,7 @@ def split(engine: BaseBackend, rows: Rows, **page: str) -> tuple[Rows, Rows]:
     return single, several
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(ROW, max_size=30))
 def test_no_row_is_lost_and_rows_of_one_key_stay_together(engine: BaseBackend, rows: Rows) -> None:
     for page in ({}, {"page": "query_id", "place": "position"}):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ def write_log(path: Path, table: pa.Table) -> Path:
     return path
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(offsets=st.lists(st.integers(-(10**9), 2 * 10**9), min_size=1, max_size=5))
 def test_rows_in_are_rows_kept_and_rows_outside(
     offsets: list[int], make_impressions: Make, make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory

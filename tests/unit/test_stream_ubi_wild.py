@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -340,7 +341,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
 @given(log=st.lists(LINES, max_size=40), first_ordinal=st.sampled_from([0, 1]))
 def test_every_line_is_kept_other_duplicate_or_in_quarantine(
     log: list[bytes], first_ordinal: int, make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -237,7 +238,7 @@ def test_of_repeated_rows_one_is_kept(
     assert sorted(reasons) == ["doc_id is repeated"] + ["query_id, doc_id and position are repeated"] * 7
 
 
-@settings(max_examples=6, phases=[Phase.generate])
+@settings(max_examples=examples(6), phases=[Phase.generate])
 @given(changes=st.lists(st.sampled_from([{}, *(change for change, _ in BAD_IMPRESSIONS)]), max_size=20))
 def test_rows_in_are_rows_kept_and_rows_quarantined(
     changes: list[dict[str, Any]],
