@@ -50,6 +50,7 @@ def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
             temp_directory=spill,
             autoinstall_known_extensions=False,
             TimeZone="UTC",
+            enable_progress_bar=False,
             preserve_insertion_order=False,  # as on Spark: what needs an order says so
             # DuckDB 2.0 believes Parquet statistics, which leave NaN out: it would fold isnan(score) to false.
             disabled_optimizers="statistics_propagation",
@@ -282,7 +283,7 @@ def write(engine: BaseBackend, table: ibis.Table, path: Path, schema: pa.Schema,
         engine.to_parquet(ordered, path, compression="zstd")
         _name_parts(path)
     else:
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         engine.to_parquet(ordered, path / "part-0.parquet", compression="zstd")
     return sum(int(pq.read_metadata(file).num_rows) for file in path.iterdir())
 

@@ -16,6 +16,7 @@ from serm.cli import (
     demo,
     distill,
     doctor,
+    documents,
     evidently,
     evolve,
     export,
@@ -50,6 +51,7 @@ app.command(rich_help_panel=LOOP)(writes(distill.distill))
 app.command(rich_help_panel=LOOP)(reads(metrics.metrics))
 app.command(rich_help_panel=LOOP)(writes(evidently.evidently))
 app.command(rich_help_panel=LOOP)(reads(trainjob.trainjob))
+app.add_typer(documents.app, name="documents", rich_help_panel=LOOP)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 for one in TABLE:
     app.command(rich_help_panel=STEPS)(writes(annotate.annotate if one.name == "annotate" else verb(one)))

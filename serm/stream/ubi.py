@@ -21,8 +21,8 @@ from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm import engine as engines
+from serm.lines import LINES, read_lines
 from serm.settings import Settings
-from serm.stream.lines import LINES, read_lines
 from serm.stream.sessions import seconds, with_sessions
 
 #: The role of a record: it names a query, shows a document, clicks on or dislikes it, or is any other event.
