@@ -50,11 +50,11 @@ def duckdb(settings: EngineSettings) -> Iterator[BaseBackend]:
             temp_directory=spill,
             autoinstall_known_extensions=False,
             TimeZone="UTC",
-            enable_progress_bar=False,
             preserve_insertion_order=False,  # as on Spark: what needs an order says so
             # DuckDB 2.0 believes Parquet statistics, which leave NaN out: it would fold isnan(score) to false.
             disabled_optimizers="statistics_propagation",
         )
+        engine.con.execute("SET enable_progress_bar = false")  # it would go where figures are printed
         try:
             yield engine
         except driver.Error as error:

@@ -19,17 +19,17 @@ SELECT delivery, line, unreadable, CASE
     coalesce(action -> '$.*._id' -> 0, text -> '$._id') AS outer_id
 FROM readable;
 
+CREATE TEMP MACRO trimmed(text) AS trim(text, E' \t\r\n\f\v');
+
 -- A JSON value as text: lists of texts joined, NULL where it is of another type; what is missing is empty.
 CREATE TEMP MACRO text_of(value, between) AS CASE coalesce(json_type(value), 'NULL')
     WHEN 'NULL' THEN ''
     WHEN 'OBJECT' THEN NULL
     WHEN 'ARRAY' THEN CASE
         WHEN len(list_filter(json_extract(value, '$[*]'), lambda one: json_type(one) IN ('OBJECT', 'ARRAY'))) = 0
-        THEN coalesce(array_to_string(json_extract_string(value, '$[*]'), between), '') END
+        THEN array_to_string(list_filter(json_extract_string(value, '$[*]'), lambda one: trimmed(one) <> ''), between) END
     ELSE json_extract_string(value, '$')
 END;
-
-CREATE TEMP MACRO trimmed(text) AS trim(text, E' \t\r\n\f\v');
 
 -- Spaces do no harm in a text, other control characters do.
 CREATE TEMP MACRO has_control(text) AS regexp_matches(text, '[\x00-\x08\x0e-\x1f\x7f]');
@@ -88,6 +88,6 @@ SELECT delivery, line, doc_id, locale, title, body, published_at,
         WHEN length(title) > max_title THEN 'its title is longer than ' || max_title || ' characters'
         WHEN length(body) > max_body THEN 'its body is longer than ' || max_body || ' characters'
         WHEN has_control(title) OR has_control(body) THEN 'its text has control characters'
-        WHEN date IS NULL OR published_at IS NULL OR year(published_at) NOT BETWEEN 1000 AND 2999 THEN 'its date is none'
+        WHEN date IS NULL OR published_at IS NULL OR coalesce(year(published_at), 0) NOT BETWEEN 1000 AND 2999 THEN 'its date is none'
     END AS reason
 FROM dated;

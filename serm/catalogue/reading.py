@@ -182,7 +182,7 @@ WINDOW first AS (PARTITION BY doc_id ORDER BY delivery, line);
 CREATE TEMP TABLE bad AS
 SELECT file, line, reason, doc_id FROM parsed JOIN deliveries USING (delivery) WHERE reason IS NOT NULL
 UNION ALL
-SELECT here.file, line, 'it has the id of ' || kept[2] || ' of ' || there.file, doc_id
+SELECT here.file, line, 'it has the id of line ' || kept[2] || ' of ' || there.file, doc_id
 FROM again JOIN deliveries here USING (delivery) JOIN deliveries there ON there.delivery = kept[1]
 WHERE is_again;
 
@@ -200,7 +200,7 @@ SELECT count(*) AS kept, (SELECT count(*) FROM bad) AS quarantined,
 FROM documents
 """
 _REASONS = """
-SELECT CASE WHEN starts_with(reason, 'it has the id of ') THEN 'its id is repeated' ELSE reason END, count(*)
+SELECT CASE WHEN starts_with(reason, 'it has the id of line ') THEN 'its id is repeated' ELSE reason END, count(*)
 FROM bad GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 50
 """
 _LOCALES = "SELECT locale, count(*) FROM documents GROUP BY ALL ORDER BY 2 DESC, 1 LIMIT 50"

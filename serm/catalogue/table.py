@@ -112,5 +112,5 @@ def _numbered(path: Path) -> Iterator[Record]:
     line = 1
     for lines in raw_lines(path):
         for text, reason in zip(*(one.to_pylist() for one in readable_lines(lines)), strict=True):
-            yield line, (text or "").removeprefix("\ufeff" if line == 1 else ""), reason
+            yield line, (text or "").removesuffix("\n").removeprefix("\ufeff" if line == 1 else ""), reason
             line += 1

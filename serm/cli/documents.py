@@ -12,7 +12,7 @@ import typer
 
 from serm.cli.options import Json, show
 from serm.cli.standing import writes
-from serm.workspace.layout import DOCUMENTS, JUDGMENTS, PARAMS, TESTS
+from serm.layout import DOCUMENTS, JUDGMENTS, PARAMS, TESTS
 
 if TYPE_CHECKING:
     from serm.catalogue import Taken

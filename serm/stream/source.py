@@ -23,7 +23,7 @@ from serm.stream import tables, ubi
 from serm.stream.privacy import user_key, with_hashed_ids, with_hashed_users
 from serm.stream.sessions import with_sessions
 
-TEXT_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
+TEXT_SUFFIXES = tuple(name + packed for name in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))
 
 
 @dataclass(frozen=True)
