@@ -45,6 +45,21 @@ def evaluation(number: int, gate: str, rng: np.random.Generator) -> dict[str, An
             "rolling": dict.fromkeys(("served", "pool"), _calibration(0.0505, 0.0615, 0.0029, 0.0177)),
             "frozen": dict.fromkeys(("served", "pool"), _calibration(0.0445, 0.0388, -0.0097, -0.0001)),
         },
+        "controls": {name: _controls(lift) for name, lift in (("replay", 0.006), ("self-training", -0.02))}
+        if number > 1
+        else {},
+        "power": {
+            of: [
+                {"rule": rule, "set": name, "documents": documents, "queries": 512, "margin": margin}
+                | {"deviation": deviation, "detectable": 0.0136, "needed": needed}
+                for rule, name, documents, margin, needed in (
+                    ("rolling_gain", "rolling", "served", 0.0, None),
+                    ("frozen_loss", "frozen", "served", 0.01, 950),
+                    ("pool_loss", "rolling", "pool", 0.015, 423),
+                )
+            ]
+            for of, deviation in (("assumed", 0.11), ("measured", 0.1))
+        },
         "examples": {"wins": [_example(rng, 1) for _ in range(5)], "losses": [_example(rng, -1) for _ in range(5)]},
         "gate": {"result": gate, "rules": _rules(gate)},
     }
@@ -86,6 +101,14 @@ def _measures(number: int, n: int, base: float, gain: float, rng: np.random.Gene
     return found
 
 
+def _controls(lift: float) -> dict[str, Any]:
+    """Return a control that gains ``lift`` over the champion, where the challenger gains 0.02."""
+    one = {"n": 512, "control": 0.74 + lift, "difference": 0.02 - lift, "low": 0.01 - lift, "high": 0.03 - lift}
+    one |= {"p": 0.004, "gain": lift, "gain_low": lift - 0.01, "gain_high": lift + 0.01, "gain_p": 0.2}
+    one = {name: round(value, 6) for name, value in one.items()}
+    return {name: {kind: dict.fromkeys(MEASURES, one) for kind in ("served", "pool")} for name in ("rolling", "frozen")}
+
+
 def _calibration(champion: float, challenger: float, low: float, high: float) -> dict[str, Any]:
     one = {"champion": champion, "challenger": challenger, "difference": round(challenger - champion, 4)}
     return one | {"low": low, "high": high, "n": 512, "pairs": 8192}
@@ -118,6 +141,8 @@ def _rules(gate: str) -> list[dict[str, Any]]:
         "0.0002: significantly better, by more than min_gain 0.",
         "frozen_loss": "NDCG@10 0.7420 -> 0.7491 over 610 queries (+0.0071, 95% interval -0.0020 to +0.0160): any loss "
         "is within max_frozen_loss 0.01.",
+        "pool_loss": "NDCG@10 0.7310 -> 0.7290 over 512 queries (-0.0020, 95% interval -0.0110 to +0.0070): any loss "
+        "is within max_pool_loss 0.015.",
         "slice_loss": "rolling locale:de: NDCG@10 changed by -0.0700 over 61 queries.",
         "calibration_loss": "Calibration error on the rolling set 0.0505 -> 0.0615.",
         "panel_trust": "The panel of judges reached its trust bars.",

@@ -212,11 +212,17 @@ def _cell(entry: dict[str, Any] | None, measure: str, alpha: float, horizontal: 
     if entry is None:
         return None
     numbers = entry["measures"][measure]
+    return cell(entry["n"], numbers, numbers.get("p_holm"), numbers.get("detectable"), alpha, horizontal)
+
+
+def cell(
+    n: int, numbers: dict[str, Any], p: float | None, detectable: float | None, alpha: float, horizontal: Axis
+) -> Cell:
+    """Return the cell of the ``difference`` and its interval ``low`` to ``high`` in ``numbers``."""
     difference, low, high = (numbers[name] for name in ("difference", "low", "high"))
-    p, detectable = numbers.get("p_holm"), numbers.get("detectable")
     tells = "unclear" if p is None or p >= alpha else "better" if difference > 0 else "worse"
     left, middle, right = (horizontal.at(value) for value in (low, difference, high))
-    return Cell(entry["n"], difference, low, high, p, detectable, left, middle, right, tells)
+    return Cell(n, difference, low, high, p, detectable, left, middle, right, tells)
 
 
 def groups(cycle: Cycle) -> list[tuple[str, list[str]]]:

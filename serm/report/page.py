@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from serm.atomic import write_text
 from serm.escaping import asset, policy, templates
-from serm.report import comparison, formats, linked, loop, proof
+from serm.report import comparison, controls, formats, linked, loop, proof
 from serm.report.charts import curve
 from serm.workspace import history
 
@@ -46,6 +46,7 @@ def build(workspace: Path, out: Path) -> Path:
         views=views,
         comparison=comparison,
         proof=proof,
+        control=controls,
         curve=curve,
         loop_of=loop,
         interval_name=_interval_name(recent),

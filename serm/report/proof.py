@@ -10,9 +10,10 @@ from serm.workspace.history import GATES, Cycle
 
 #: Rule -> its name on the page, and how its value and limit are written.
 RULES = {
-    "rolling_gain": ("gain on the rolling set", "{:+.4f}"),
-    "frozen_loss": ("loss on the frozen set, at worst", "{:.4f}"),
-    "slice_loss": ("loss on a slice", "{:.4f}"),
+    "rolling_gain": ("gain on the rolling set, served", "{:+.4f}"),
+    "frozen_loss": ("loss on the frozen set, served, at worst", "{:.4f}"),
+    "pool_loss": ("loss on the rolling set, pool, at worst", "{:.4f}"),
+    "slice_loss": ("loss on a slice, served", "{:.4f}"),
     "calibration_loss": ("calibration loss, at worst", "{:.4f}"),
     "panel_trust": ("trust in the panel", "{:.0f} bars missed"),
     "model_size": ("size of the model", "{:,.1f} MB"),
@@ -79,6 +80,41 @@ def measures(cycle: Cycle, test: tuple[str, str]) -> list[Measure]:
 def queries(cycle: Cycle, test: tuple[str, str]) -> str:
     """Return how many queries a test set (set, documents) has."""
     return count(cycle.get("evaluate", "sets", *test, "all", "all", "n"))
+
+
+@dataclass(frozen=True)
+class PowerRow:
+    """What a rule's test set finds, by the deviation that was assumed or measured, written."""
+
+    name: str
+    of: str
+    queries: str
+    deviation: str
+    detectable: str
+    margin: str
+    needed: str
+    enough: bool
+
+
+def power(cycle: Cycle) -> list[PowerRow]:
+    """Return for each rule that reads a test set what its queries find, as assumed before and as measured."""
+    found: dict[str, list[dict[str, Any]]] = cycle.get("evaluate", "power") or {}
+    return [
+        PowerRow(
+            RULES.get(one["rule"], (one["rule"].replace("_", " "), ""))[0].removesuffix(", at worst"),
+            of,
+            count(one["queries"]),
+            decimal(one["deviation"]),
+            "" if one["detectable"] is None else decimal(one["detectable"], 4),
+            f"{one['margin']:g}",
+            "" if one["needed"] is None else count(one["needed"]),
+            one["needed"] is None or one["queries"] >= one["needed"],
+        )
+        for rule in dict.fromkeys(one["rule"] for rows in found.values() for one in rows)
+        for of, rows in found.items()
+        for one in rows
+        if one["rule"] == rule
+    ]
 
 
 def _measure(name: str, numbers: dict[str, Any]) -> Measure:

@@ -17,7 +17,7 @@ from hypothesis import given
 
 from serm import report
 from serm.errors import UserError
-from serm.report import charts, comparison, formats, linked, loop, proof
+from serm.report import charts, comparison, controls, formats, linked, loop, proof
 from serm.workspace import history
 
 MISSING = "not available"
@@ -308,12 +308,41 @@ def test_a_difference_is_better_or_worse_only_where_it_is_among_all_slices(works
         assert (cells[0].left > drawn.zero) == (difference > 0)
 
 
+def test_a_cycle_says_how_much_of_the_gain_its_controls_explain(workspace: Path) -> None:
+    cycle = history.read_cycles(workspace)[1]
+    both = cycle.get("evaluate", "sets", "rolling", "served", "all", "all", "measures", "NDCG@10")
+    both["difference"] = 0.02
+    found = controls.controls(cycle)
+    assert found is not None
+    assert [row.name for row in found.rows] == ["champion", "challenger", "replay", "self-training"]
+    assert "gain of +0.020" in found.sentence
+    assert "replay explains +0.006 (30%), and over it the challenger gains +0.014" in found.sentence
+    assert "self-training explains −0.020 (0%)" in found.sentence
+    assert found.rows[2].gains[0] is not None
+    assert found.rows[2].gains[0].middle > found.zero
+    assert not found.absent
+    both["difference"] = -0.01
+    lost = controls.controls(cycle)
+    assert lost is not None
+    assert "does not gain" in lost.sentence
+
+
+def test_a_control_that_was_not_trained_is_said_to_be_missing(workspace: Path, tmp_path: Path) -> None:
+    cycle = history.read_cycles(workspace)[0]
+    found = controls.controls(cycle)
+    assert found is not None
+    assert (found.absent, len(found.rows)) == (["replay", "self-training"], 2)
+    page = Page(report.build(workspace, tmp_path / "out").read_text(encoding="utf-8"))
+    assert "replay: not trained in this cycle" in page.text
+    assert "too few" in page.text  # of 512 queries where the margin of frozen_loss needs 950
+
+
 def test_the_worst_rules_stand_first(workspace: Path) -> None:
     cycle = history.read_cycles(workspace)[2]
-    for rule, result in ((2, "inconclusive"), (4, "failed"), (6, "error")):
+    for rule, result in ((2, "inconclusive"), (4, "failed"), (7, "error")):
         cycle.summaries["evaluate"]["gate"]["rules"][rule]["result"] = result
     found = proof.rules(cycle)
-    assert [rule.result for rule in found] == ["error", "failed", "inconclusive", *["passed"] * 4]
+    assert [rule.result for rule in found] == ["error", "failed", "inconclusive", *["passed"] * 5]
     assert found[0].name == "served as computed"
 
 
@@ -322,7 +351,7 @@ def test_a_server_that_crashed_is_told_apart_from_a_challenger_that_failed(works
     shutil.copytree(workspace, copy)
     path = copy / "history" / "cycle-0003" / "evaluate.json"
     told = json.loads(path.read_text())
-    told["gate"]["result"] = told["gate"]["rules"][6]["result"] = "error"
+    told["gate"]["result"] = told["gate"]["rules"][7]["result"] = "error"
     path.write_text(json.dumps(told))
     page = Page(report.build(copy, tmp_path / "out").read_text(encoding="utf-8"))
     assert "! error" in page.text
