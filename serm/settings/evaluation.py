@@ -20,16 +20,16 @@ class GateSettings(Section):
     """The gate reads NDCG at this cutoff; it is one of ``evaluation.cutoffs``."""
     min_queries: Count = 50
     """Queries that a test set needs before the gate believes it."""
-    assumed_deviation: Positive = 0.11
+    assumed_deviation: Positive = 0.13
     """Standard deviation of a query's difference in the gate measure, by which the evaluate step says, before it
-    measures, whether the test sets can decide. The default is that of emoji worlds; evaluate.json has your last
-    cycle's."""
+    measures, whether the test sets can decide. In emoji worlds it lay between 0.09 and 0.17; evaluate.json has
+    that of your last cycle under ``power``."""
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
     """Gain in mean NDCG on what is served for the rolling set that the challenger must exceed, with p < alpha."""
     max_frozen_loss: Margin = 0.01
     """Loss in mean NDCG on what is served for the frozen set that still passes."""
     max_pool_loss: Margin = 0.015
-    """Loss in mean NDCG on the pool of the rolling set that still passes."""
+    """Loss in mean NDCG on the pool of the rolling set that still passes. 600 queries tell it from none."""
     min_slice_queries: Count = 30
     """Queries that a slice needs to be tested; below, intervals are too narrow and a test finds next to nothing."""
     max_slice_loss: Margin = 0.03
