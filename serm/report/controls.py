@@ -7,7 +7,7 @@ from typing import Any
 
 from serm.report.charts import Axis
 from serm.report.comparison import CELL_WIDTH, TESTS, Cell, cell
-from serm.report.formats import count, decimal, signed
+from serm.report.formats import decimal, signed
 from serm.workspace.history import Cycle
 
 #: Controls that each cycle is expected to have, and what they learn from.
@@ -19,6 +19,15 @@ NOT_TRAINED = "not trained in this cycle"
 
 
 @dataclass(frozen=True)
+class Less:
+    """The challenger less a control, written."""
+
+    difference: str
+    interval: str
+    p: str
+
+
+@dataclass(frozen=True)
 class ModelRow:
     """One model of a cycle: its mean on each of ``TESTS``, and how far it is from the champion."""
 
@@ -27,8 +36,8 @@ class ModelRow:
     """Written; None where it was not measured."""
     gains: list[Cell | None]
     """Less the champion; the champion's own are None."""
-    less: list[str]
-    """The challenger less this control, with interval and p, written; empty for the two models themselves."""
+    less: list[Less | None]
+    """The challenger less this control; empty for the two models themselves."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +97,18 @@ def _means(of_tests: list[dict[str, Any] | None], model: str) -> list[str | None
     return [decimal(one[model]) if one else None for one in of_tests]
 
 
-def _less(one: dict[str, Any] | None) -> str:
+def _less(one: dict[str, Any] | None) -> Less | None:
     if not one:
-        return ""
-    found = f"{signed(one['difference'])} ({signed(one['low'])} to {signed(one['high'])})"
-    return f"{found}, p {decimal(one['p'], 4)}, n {count(one['n'])}"
+        return None
+    interval = f"({signed(one['low'])} to {signed(one['high'])})"
+    return Less(signed(one["difference"]), interval, decimal(one["p"], 4))
+
+
+def _told(name: str, one: dict[str, Any], gain: float) -> str:
+    """Say of a control what it explains of the challenger's ``gain``, which is above 0."""
+    explained = f"{signed(one['gain'])} ({one['gain'] / gain:.0%})" if one["gain"] > 0 else "nothing"
+    over = f"{signed(one['difference'])} ({signed(one['low'])} to {signed(one['high'])}), p {decimal(one['p'], 4)}"
+    return f"{name} explains {explained}, and over it the challenger gains {over}"
 
 
 def _sentence(measure: str, challenger: dict[str, Any] | None, less: dict[str, list[Any]]) -> str:
@@ -106,9 +122,4 @@ def _sentence(measure: str, challenger: dict[str, Any] | None, less: dict[str, l
         return f"{start}it is not known how much further training alone explains: no control was trained in this cycle."
     if gain <= 0:
         return f"The challenger does not gain in {measure} on what is served for the rolling set: nothing to explain."
-    told = [
-        f"{name} explains {signed(one['gain'])} ({max(0.0, one['gain']) / gain:.0%}), and over it the challenger gains "
-        f"{_less(one)}"
-        for name, one in known.items()
-    ]
-    return f"{start}{'; '.join(told)}."
+    return f"{start}{'; '.join(_told(name, one, gain) for name, one in known.items())}."
