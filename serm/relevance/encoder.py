@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +45,17 @@ from serm.relevance.repository import (
 from serm.relevance.saved import limits, verify
 from serm.settings import RelevanceSettings
 
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Text:
+    """A text as the encoder reads it."""
+
+    ids: list[int]
+    cut: bool
+    """Whether it is longer than what the encoder reads."""
+
 
 class Encoder:
     """A frozen BERT-like encoder with E5's conventions: prefixes, mean pooling, unit norm (arXiv 2212.03533)."""
@@ -72,6 +85,8 @@ class Encoder:
         self.tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
+        self.number = next(_numbers)
+        """Which of this process's encoders it is."""
         self._kept = kept
         self._by_threads: dict[int, Encodings] = {}
         self._last: dict[Kind, tuple[tuple[int, list[str]], Encoded]] = {}
@@ -112,15 +127,25 @@ class Encoder:
         """Whether all numbers of the texts' vectors are."""
         return bool(torch.isfinite(self._compute(texts, "query", None, steady=False).vectors).all())
 
-    @torch.inference_mode()
-    def _compute(self, texts: list[str], kind: Kind, layer: int | None, steady: bool) -> Encoded:
-        """Run texts through the layers; ``steady`` is as ``steady_batches`` says."""
+    def read(self, texts: Sequence[str], kind: Kind) -> list[Text]:
+        """Tokenise ``texts``; several threads may at once."""
         limit = self.max_tokens * CHARACTERS_A_TOKEN
-        ids = [e.ids for e in self.tokenizer.encode_batch([f"{kind}: {readable(text, limit)}" for text in texts])]
+        found = self.tokenizer.encode_batch([f"{kind}: {readable(text, limit)}" for text in texts])
+        return [Text(one.ids, len(one) == self.max_tokens and bool(one.overflowing)) for one in found]
+
+    def _compute(self, texts: list[str], kind: Kind, layer: int | None, steady: bool) -> Encoded:
+        return self.run([text.ids for text in self.read(texts, kind)], layer, steady)
+
+    @torch.inference_mode()
+    def run(self, ids: list[list[int]], layer: int | None, steady: bool = False) -> Encoded:
+        """Run tokenised texts through the layers; ``steady`` is as ``steady_batches`` says.
+
+        With a ``layer`` their states as they enter it are there too.
+        """
         lengths = np.array([len(i) for i in ids], np.int64)
         starts = np.cumsum(lengths) - lengths
         dim = self.words.shape[1]
-        vectors = torch.empty(len(texts), dim)
+        vectors = torch.empty(len(ids), dim)
         states = torch.zeros((0 if layer is None else int(lengths.sum())) + 1, dim, dtype=torch.half)
         flat = torch.tensor([i for one in ids for i in one] + [0])
         batches = steady_batches(lengths) if steady else longest_batches(lengths, self.batch_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Scores, length_batches, readable, unique
+from serm.relevance.known import KnownTexts
 from serm.relevance.saved import limits, prove, verify
 
 FAMILY = "exported"
@@ -26,11 +28,30 @@ _FINITE_ROWS = 16_384
 Run = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class IdPair:
+    """A query's and a document's tokens."""
+
+    query: tuple[int, ...]
+    document: tuple[int, ...]
+    cut: bool
+    """Whether the document is longer than what the model reads."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both."""
+        return len(self.query) + len(self.document)
+
+
 class Exported:
     """A graph of ``serm.relevance.graph`` with the tokenizer, word embeddings and thresholds around it."""
 
     def __init__(self, path: Path, config: dict[str, Any], version: str, run: Run) -> None:
         self.version = version
+        self.known: KnownTexts | None = None
+        """Not used: the graph computes texts and pairs in one go."""
+        self.slots = 0
+        """Places for pairs' tokens that were computed so far, those of padding too."""
         self.config = config
         self._run = run
         self._words = _embeddings(path / "embeddings.safetensors")
@@ -40,10 +61,25 @@ class Exported:
         if self._tokenizer.get_vocab_size() > len(self._words):
             raise UserError(f"{path}: its tokenizer knows more tokens than it has embeddings for.")
 
+    @property
+    def max_tokens(self) -> int:
+        """After how many tokens a text is cut."""
+        return int(self.config["max_tokens"])
+
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
-        scores = np.zeros(len(queries))
-        for rows, inputs in self.batches(queries, documents):
+        return self.score_read(self.read(queries, documents))
+
+    def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[IdPair]:
+        """Tokenise ``n`` pairs, each distinct text once; any thread may."""
+        sides = zip(self._read("query", queries), self._read("passage", documents), strict=True)
+        return [IdPair(query, document, cut) for (query, _), (document, cut) in sides]
+
+    def score_read(self, pairs: Sequence[IdPair]) -> Scores:
+        """Score pairs that ``read`` returned, at once."""
+        scores = np.zeros(len(pairs))
+        for rows, inputs in self._batches(pairs):
+            self.slots += inputs["pair_mask"].size
             scores[rows] = self._run(inputs)
         reached = (scores[:, None] - np.array(self.config["thresholds"])) / self.config["temperature"]
         reached = 1 / (1 + np.exp(-reached))
@@ -55,21 +91,28 @@ class Exported:
         self, queries: Sequence[str], documents: Sequence[str]
     ) -> list[tuple[Indices, dict[str, NDArray[Any]]]]:
         """Return the pairs' rows in batches of similar length, each with the graph's inputs."""
-        (query_ids, q), (document_ids, d) = self._tokens("query", queries), self._tokens("passage", documents)
-        lengths = np.array([len(query_ids[a]) + len(document_ids[b]) for a, b in zip(q, d, strict=True)], np.int64)
+        return self._batches(self.read(queries, documents))
+
+    def _batches(self, pairs: Sequence[IdPair]) -> list[tuple[Indices, dict[str, NDArray[Any]]]]:
+        query_ids, q = _distinct([pair.query for pair in pairs])
+        document_ids, d = _distinct([pair.document for pair in pairs])
+        lengths = np.array([pair.tokens for pair in pairs], np.int64)
         return [
             (rows, self._inputs(query_ids, document_ids, q[rows], d[rows]))
             for rows in length_batches(lengths, self.config["batch_tokens"])
         ]
 
-    def _tokens(self, kind: str, texts: Sequence[str]) -> tuple[list[list[int]], Indices]:
+    def _read(self, kind: str, texts: Sequence[str]) -> list[tuple[tuple[int, ...], bool]]:
+        """Return each text's tokens, and whether it is longer than what the model reads."""
         distinct, rows = unique(texts)
-        limit = self.config["max_tokens"] * CHARACTERS_A_TOKEN
-        whole = [f"{kind}: {readable(text, limit)}" for text in distinct]
-        return [one.ids for one in self._tokenizer.encode_batch(whole)], rows
+        longest = self.config["max_tokens"]
+        whole = [f"{kind}: {readable(text, longest * CHARACTERS_A_TOKEN)}" for text in distinct]
+        found = self._tokenizer.encode_batch(whole)
+        read = [(tuple(one.ids), len(one) == longest and bool(one.overflowing)) for one in found]
+        return [read[row] for row in rows]
 
     def _inputs(
-        self, query_ids: list[list[int]], document_ids: list[list[int]], q: Indices, d: Indices
+        self, query_ids: list[tuple[int, ...]], document_ids: list[tuple[int, ...]], q: Indices, d: Indices
     ) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for pairs of the ``q[i]``-th query and the ``d[i]``-th document."""
         (q_texts, q_rows), (d_texts, d_rows) = (np.unique(one, return_inverse=True) for one in (q, d))
@@ -92,6 +135,12 @@ class Exported:
             "pair_tokens": np.where(column < q_length, in_query, in_document) * pair_mask,
             "pair_mask": pair_mask,
         }
+
+
+def _distinct(texts: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], Indices]:
+    rows: dict[tuple[int, ...], int] = {}
+    indices = np.array([rows.setdefault(ids, len(rows)) for ids in texts], np.int64)
+    return list(rows), indices
 
 
 def read_model(path: Path, config: dict[str, Any], version: str) -> Exported:

@@ -10,7 +10,9 @@ A text encoder stands beside it, for what a causal model does badly: near docume
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from serm.contracts import Grade
 from serm.errors import UserError
 from serm.relevance.encoder import Encoder, base_folder, fast_matmul, finite, load_encoder, read_encoder
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches, readable, unique
+from serm.relevance.known import KnownTexts
 from serm.relevance.ordinal import expected_grade
 from serm.relevance.repository import (
     fitting,
@@ -48,6 +51,16 @@ GRADE, RATIONALE = "Grade:", "Rationale:"
 _JINJA = ImmutableSandboxedEnvironment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Prompt:
+    """A pair as the language model reads it."""
+
+    text: str
+    tokens: int
+    cut: bool
+    """Whether the document is longer than what the model reads."""
+
+
 class GenerativeModel:
     """A causal language model with adapters that grades query-document pairs."""
 
@@ -65,6 +78,11 @@ class GenerativeModel:
         self.encoder = encoder
         self.prompt = prompt
         self.config = config
+        self._tokenizing = threading.Lock()  # a tokenizer of transformers is changed by each call that cuts
+        self.known: KnownTexts | None = None
+        """Not used: a prompt is one text, in which query and document meet at once."""
+        self.slots = 0
+        """Places for prompts' tokens that were computed so far, those of padding too."""
         self.version = "unsaved"
         """The first 12 hex digits of a hash of the saved files; ``unsaved`` before."""
         self._template = _JINJA.from_string(prompt)
@@ -97,9 +115,29 @@ class GenerativeModel:
         prompt = (PROMPTS / f"{options.prompt}.jinja").read_text(encoding="utf-8")
         return cls(get_peft_model(lm, lora), tokenizer, load_encoder(options.encoder, settings), prompt, config)
 
+    @property
+    def max_tokens(self) -> int:
+        """After how many tokens a text is cut."""
+        return int(self.config["max_tokens"])
+
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order; each distinct pair once."""
-        prompts, rows = unique(self.prompts(queries, documents))
+        return self._score(self.prompts(queries, documents))
+
+    def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[Prompt]:
+        """Return ``n`` pairs' prompts; any thread may."""
+        limit = self.config["max_tokens"]
+        return [
+            Prompt(prompt, len(self._ids(prompt)), len(self._ids(self._line(document, limit), limit + 1)) > limit)
+            for prompt, document in zip(self.prompts(queries, documents), documents, strict=True)
+        ]
+
+    def score_read(self, pairs: Sequence[Prompt]) -> Scores:
+        """Score pairs that ``read`` returned, at once."""
+        return self._score([pair.text for pair in pairs])
+
+    def _score(self, texts: Sequence[str]) -> Scores:
+        prompts, rows = unique(texts)
         distribution = self.distribution(self.logits(self._until_grade(prompts)))[torch.from_numpy(rows)]
         return Scores(expected_grade(distribution).numpy(), distribution.numpy())
 
@@ -150,11 +188,13 @@ class GenerativeModel:
 
     def logits(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the grade tokens' logits [n, 4] behind ``texts``, which end with ``stem``."""
-        ids = [self.tokenizer(text).input_ids for text in texts]
+        ids = [self._ids(text) for text in texts]
         logits = torch.empty(len(ids), len(Grade))
         with torch.inference_mode(), fast_matmul(device=self.lm.device):
             for batch in length_batches(np.array([len(one) for one in ids], np.int64), self.config["batch_tokens"]):
-                found = self.lm(**self.padded([ids[row] for row in batch]), logits_to_keep=1).logits
+                inputs = self.padded([ids[row] for row in batch])
+                self.slots += inputs["input_ids"].numel()
+                found = self.lm(**inputs, logits_to_keep=1).logits
                 logits[batch] = found[:, -1, self.grade_tokens].float().cpu()
         return logits
 
@@ -214,7 +254,7 @@ class GenerativeModel:
 
     def _rationales(self, prompts: Sequence[str], draw: bool) -> list[str]:
         """Generate a rationale for each prompt, one line of at most ``rationale_tokens`` tokens."""
-        ids = [self.tokenizer(prompt + RATIONALE).input_ids for prompt in prompts]
+        ids = [self._ids(prompt + RATIONALE) for prompt in prompts]
         found = [""] * len(ids)
         options = {"do_sample": draw, "max_new_tokens": self.config["rationale_tokens"], "pad_token_id": 0}
         if draw:
@@ -222,16 +262,29 @@ class GenerativeModel:
         with torch.inference_mode(), fast_matmul(device=self.lm.device):
             for batch in length_batches(np.array([len(one) for one in ids], np.int64), self.config["batch_tokens"]):
                 inputs = self.padded([ids[row] for row in batch])
+                self.slots += inputs["input_ids"].numel()
                 inputs.pop("position_ids")  # generate makes its own
                 made = self.lm.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
                 for row, text in zip(batch, self.tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
                     found[row] = " " + text.strip().partition("\n")[0]
         return found
 
+    def _line(self, text: str, limit: int) -> str:
+        return " ".join(readable(text, limit * CHARACTERS_A_TOKEN).split())
+
+    def _ids(self, text: str, limit: int | None = None) -> list[int]:
+        """Return the tokens of ``text``; with a limit, the text's own ones only, and no more than that."""
+        options: dict[str, Any] = {}
+        if limit is not None:
+            options = {"add_special_tokens": False, "truncation": True, "max_length": limit}
+        with self._tokenizing:
+            ids: list[int] = self.tokenizer(text, **options).input_ids
+        return ids
+
     def _cut(self, text: str, limit: str) -> str:
         """Return the text of one line, cut after as many tokens as ``config[limit]`` says."""
-        line = " ".join(readable(text, self.config[limit] * CHARACTERS_A_TOKEN).split())
-        ids = self.tokenizer(line, add_special_tokens=False, truncation=True, max_length=self.config[limit]).input_ids
+        line = self._line(text, self.config[limit])
+        ids = self._ids(line, self.config[limit])
         return line if len(ids) < self.config[limit] else str(self.tokenizer.decode(ids)).strip()
 
 

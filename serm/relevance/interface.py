@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from serm.relevance.known import KnownTexts
 
 Kind = Literal["query", "passage"]
 Indices = NDArray[np.int64]
@@ -28,13 +30,48 @@ class Scores:
     """[n, 4] Pr(grade)."""
 
 
+class ReadPair(Protocol):
+    """A pair as a model reads it: tokenised, and cut to what the model takes."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads of it."""
+        ...
+
+    @property
+    def cut(self) -> bool:
+        """Whether its document is longer than what the model reads."""
+        ...
+
+
 class Scorer(Protocol):
-    """What serving needs: ``n`` pairs in, ``queries[i]`` with ``documents[i]``, and their scores in that order."""
+    """What serving needs: ``n`` pairs in, ``queries[i]`` with ``documents[i]``, and their scores in that order.
+
+    ``score`` is ``score_read`` of ``read``. A server reads in one thread while it scores in another, and puts pairs of
+    many requests into one call.
+    """
 
     version: str
+    known: KnownTexts | None
+    """Where what a text is on its own is kept and found; None, or a family that has no such part: nowhere."""
+    slots: int
+    """Places for pairs' tokens that were computed so far, those of padding too."""
+
+    @property
+    def max_tokens(self) -> int:
+        """After how many tokens a text is cut."""
+        ...
 
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Return the pairs' expected grades and grade distributions."""
+        ...
+
+    def read(self, queries: Sequence[str], documents: Sequence[str]) -> Sequence[ReadPair]:
+        """Tokenise the pairs; any thread may, while another one scores."""
+        ...
+
+    def score_read(self, pairs: Sequence[Any]) -> Scores:
+        """Return what ``score`` returns, for pairs that ``read`` of this model returned, in any mixture."""
         ...
 
 

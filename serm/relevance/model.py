@@ -9,7 +9,7 @@ their mean state, and zero before training.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,9 @@ from serm.relevance.encoder import (
     read_encoder,
     tensors,
 )
-from serm.relevance.encodings import Encoded
-from serm.relevance.interface import Indices, Scores, length_batches, unique
+from serm.relevance.encodings import Encoded, key_of
+from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
+from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
 from serm.relevance.saved import finish, prove, verify
@@ -113,12 +114,47 @@ class EncodedPairs:
         return self.cosines[chosen].to(device), hidden.to(device), texts.view(-1, width).to(device)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class ReadText:
+    """A text that was tokenised, or need not be, for it is known."""
+
+    key: Hashable
+    """The encoder, the layer up to which a text stands alone, and a hash of its content: no text is kept."""
+    tokens: int
+    cut: bool
+    ids: list[int]
+    """Empty where it is known."""
+    known: KnownText | None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TextPair:
+    """A query and a document, read."""
+
+    query: ReadText
+    document: ReadText
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both."""
+        return self.query.tokens + self.document.tokens
+
+    @property
+    def cut(self) -> bool:
+        """Whether the document is longer than what the model reads."""
+        return self.document.cut
+
+
 class RelevanceModel:
     """A cross-encoder over query-document pairs with four ordinal grades."""
 
     def __init__(self, encoder: Encoder, residual: Residual, version: str = "unsaved") -> None:
         self.encoder = encoder
         self.residual = residual.eval()
+        self.known: KnownTexts | None = None
+        """Where ``read`` and ``score_read`` keep and find texts that were encoded."""
+        self.slots = 0
+        """Places for pairs' tokens that were computed so far, those of padding too."""
         self.version = version
         """The first 12 hex digits of a hash of the saved files; ``unsaved`` before."""
 
@@ -142,12 +178,65 @@ class RelevanceModel:
         cosines = (q_encoded.vectors[q] * d_encoded.vectors[d]).sum(1)
         return EncodedPairs(cosines, q_encoded, d_encoded, q, d)
 
+    @property
+    def max_tokens(self) -> int:
+        """After how many tokens a text is cut."""
+        return self.encoder.max_tokens
+
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
         with torch.inference_mode():
-            scores = torch.cat([self.forward(pairs) for pairs in self._chunks(queries, documents)])
-            distribution = self.residual.ordinal.distribution(scores)
-            return Scores(expected_grade(distribution).numpy(), distribution.numpy())
+            return self._graded(torch.cat([self.forward(pairs) for pairs in self._chunks(queries, documents)]))
+
+    def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[TextPair]:
+        """Tokenise ``n`` pairs, each distinct text once, and a known one not at all; any thread may."""
+        sides = zip(self._read(queries, "query"), self._read(documents, "passage"), strict=True)
+        return [TextPair(query, document) for query, document in sides]
+
+    def score_read(self, pairs: Sequence[TextPair]) -> Scores:
+        """Score pairs that ``read`` returned, at once; texts that were not known are then."""
+        with torch.inference_mode():
+            queries, q = self._encoded([pair.query for pair in pairs])
+            documents, d = self._encoded([pair.document for pair in pairs])
+            cosines = (queries.vectors[q] * documents.vectors[d]).sum(1)
+            return self._graded(self.forward(EncodedPairs(cosines, queries, documents, q, d)))
+
+    def _graded(self, scores: torch.Tensor) -> Scores:
+        distribution = self.residual.ordinal.distribution(scores)
+        return Scores(expected_grade(distribution).numpy(), distribution.numpy())
+
+    def _read(self, texts: Sequence[str], kind: Kind) -> list[ReadText]:
+        distinct, rows = unique(texts)
+        keys = [(self.encoder.number, self.join, key_of(kind, text)) for text in distinct]
+        known = [None if self.known is None else self.known.get(key) for key in keys]
+        new = iter(self.encoder.read([text for text, one in zip(distinct, known, strict=True) if one is None], kind))
+        read = []
+        for key, one in zip(keys, known, strict=True):
+            if one is not None:
+                read.append(ReadText(key, len(one.states), one.cut, [], one))
+            else:
+                text = next(new)
+                read.append(ReadText(key, len(text.ids), text.cut, text.ids, None))
+        return [read[row] for row in rows]
+
+    def _encoded(self, texts: Sequence[ReadText]) -> tuple[Encoded, Indices]:
+        """Return what the frozen part makes of the distinct ones of ``texts``, and each text's row there."""
+        distinct = {text.key: text for text in texts}
+        found = {key: text.known or (self.known and self.known.peek(key)) for key, text in distinct.items()}
+        new = [key for key, known in found.items() if not known]
+        encoded = self.encoder.run([distinct[key].ids for key in new], self.join)
+        for row, key in enumerate(new):
+            tokens = slice(encoded.starts[row], encoded.starts[row] + encoded.lengths[row])
+            known = KnownText(encoded.vectors[row].clone(), encoded.states[tokens].clone(), distinct[key].cut)
+            found[key] = known
+            if self.known is not None:
+                self.known.put(key, known)
+        every = [known for known in found.values() if known]
+        lengths = np.array([len(known.states) for known in every], np.int64)
+        rows = {key: row for row, key in enumerate(found)}
+        states = torch.cat([known.states for known in every])
+        vectors = torch.stack([known.vector for known in every])
+        return Encoded(vectors, states, lengths), np.array([rows[text.key] for text in texts], np.int64)
 
     def sample(self, queries: Sequence[str], documents: Sequence[str], samples: int, seed: int) -> NDArray[np.float64]:
         """Return expected grades [samples, n] under Monte Carlo dropout (Gal and Ghahramani 2016).
@@ -177,7 +266,9 @@ class RelevanceModel:
         device = self.residual.alpha.device
         with torch.inference_mode(), fast_matmul(device=device):
             for batch in length_batches(pairs.lengths, self.encoder.batch_tokens):
-                scores[batch] = self.residual(*pairs.batch(batch, device)).cpu()
+                cosines, hidden, texts = pairs.batch(batch, device)
+                self.slots += texts.numel()
+                scores[batch] = self.residual(cosines, hidden, texts).cpu()
         return scores
 
     def save(self, path: Path) -> None:

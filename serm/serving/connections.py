@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from types import FrameType
 from typing import Any
 
 import uvicorn
+from grpc import aio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serm.errors import UserError
+from serm.serving import servicer
 from serm.serving.application import Application
 
 HEADER_SECONDS = 10.0
@@ -21,8 +24,13 @@ LINGER_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 65
 """How long a connection may be idle between requests; longer than proxies (Envoy, Istio) keep theirs, as KServe has."""
 MAX_HEADER_BYTES = 65_536
+GRACE_SECONDS = 5
+"""How long connections may take to end when all is answered."""
 DRAIN_SECONDS = 25.0
 """How long what was accepted is worked on after SIGTERM; Kubernetes kills after 30. What is left then gets a 503."""
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class Connection(HttpToolsProtocol):
@@ -114,7 +122,8 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """A server that a signal makes drain: not ready, new requests refused, accepted ones answered; then it ends."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, host: str = "127.0.0.1", grpc_port: int | None = None) -> None:
+        """Answer for ``application``; over gRPC too where a port is given, 0 for a free one."""
         config = uvicorn.Config(
             application,
             http=Connection,
@@ -125,11 +134,26 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
         super().__init__(config)
         self._application = application
+        self._host, self._grpc_port = host, grpc_port
+        self._grpc: aio.Server | None = None
         self._overdue = float("inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open gRPC's port too; raises ``UserError`` when it is taken."""
+        if self._grpc_port is not None:
+            self._grpc, self.grpc_port = await servicer.start(self._application, self._host, self._grpc_port)
+            _LOG.info("Serving gRPC on %s:%d", self._host, self.grpc_port)
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close gRPC's port too."""
+        if self._grpc is not None:
+            await self._grpc.stop(GRACE_SECONDS)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, and end at once at the second."""
@@ -142,6 +166,6 @@ class Server(uvicorn.Server):
         """Look, ten times a second, whether the drained server may end."""
         application = self._application
         if application.draining:
-            application.scoring.closed = time.monotonic() > self._overdue
+            application.batcher.closed = time.monotonic() > self._overdue
             self.should_exit = self.should_exit or not application.accepted
         return await super().on_tick(counter)

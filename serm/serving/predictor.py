@@ -1,4 +1,4 @@
-"""The predictor: relevance models behind KServe's v1 and v2 REST protocols.
+"""The predictor: relevance models behind KServe's v1 and v2 protocols, and reranking clients' own.
 
 ``python -m serm.serving.predictor --model champion=PATH --model challenger=PATH --http-port 8080`` serves several
 models in one process, on this machine only unless ``--host`` says otherwise. In v1 an instance is a query and a
@@ -8,91 +8,73 @@ document's text::
     {"predictions": [{"score": 2.4, "distribution": [0.0, 0.1, 0.4, 0.5]}], "model_version": "0123456789ab"}
 
 In v2 ``query`` and ``document`` are BYTES tensors of shape [n]; the outputs are ``score`` FP64 [n], the expected grade
-(0 to 3), and ``distribution`` FP64 [n, 4], in JSON or binary. Texts are cut to what the model reads, and many pairs
-are scored in parts. A request that is wrong gets 400 with the field, one that is too large 413, one too many 429 with
-``Retry-After``, and one that comes while the server stops 503: always ``{"error": "..."}``, and nothing of its texts.
+(0 to 3), and ``distribution`` FP64 [n, 4], in JSON or binary. Rerankers' clients find what they know::
+
+    POST /rerank  {"query": "cat", "documents": ["red heart", "grinning cat"], "top_n": 1}
+    {"results": [{"index": 1, "relevance_score": 0.8}], ...}
+
+Texts are cut to what the model reads, and the answer says which; many pairs are scored in parts. A request that is
+wrong gets 400 with the field, one that is too large 413, one too many 429 with ``Retry-After``, one that waited too
+long and one that comes while the server stops 503: always ``{"error": "..."}``, and nothing of its texts.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kserve import Model
+from pydantic import ValidationError
 
-from serm import relevance
 from serm.errors import UserError
-from serm.serving import protocol
+from serm.relevance.known import KnownTexts
+from serm.serving import metrics
 from serm.serving.application import Application
+from serm.serving.batching import Batcher
 from serm.serving.connections import Server, listen
-from serm.serving.protocol import Answer, Body, Request
-from serm.serving.scoring import Scoring
+from serm.serving.served import ServedModel
+from serm.settings.serving import PredictorSettings
 
 _LOG = logging.getLogger(__name__)
-#: Bodies are read one after the other, so that at most one is in memory as bytes and as texts.
-_READING = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read")
 
 
-class Predictor(Model):  # type: ignore[misc]
-    """A saved relevance model under a name; KServe's ``Model`` calls the three phases, and measures them."""
+def application(models: dict[str, Path], settings: PredictorSettings) -> Application:
+    """Return what answers for the models, name -> directory; each is read, and has scored a pair.
 
-    def __init__(self, name: str, path: Path, scoring: Scoring) -> None:
-        super().__init__(name)
-        self.path = path
-        self._scoring = scoring
+    They share what they know of texts, where they stand on the same encoder.
 
-    def load(self) -> bool:
-        """Read the model, which scores a pair before it is believed; raises ``UserError`` when it cannot."""
-        self.model = relevance.load_scorer(self.path)
-        self.ready = True
-        return True
-
-    async def preprocess(self, payload: Body, headers: Any = None) -> Request:
-        """Read a body, off the event loop; raises ``InvalidInput`` or ``TooLarge``."""
-        return await asyncio.get_running_loop().run_in_executor(_READING, protocol.read_request, payload)
-
-    async def predict(self, payload: Request, headers: Any = None) -> tuple[Request, relevance.Scores]:
-        """Score a request's pairs when its turn has come; raises ``Busy`` or ``Stopping``."""
-        return payload, await self._scoring.score(self.model, payload.queries, payload.documents)
-
-    async def postprocess(self, result: tuple[Request, relevance.Scores], headers: Any = None) -> Answer:
-        """Write the answer."""
-        return protocol.answer(*result, self.name, self.model.version)
-
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """Return the v2 metadata of the inputs."""
-        return protocol.input_types()
-
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """Return the v2 metadata of the outputs."""
-        return protocol.output_types()
+    Raises:
+        UserError: a model cannot be read.
+    """
+    batcher, known = Batcher(settings), KnownTexts(settings.document_cache_mb * 1_000_000)
+    served = {name: ServedModel(name, path, batcher, known) for name, path in models.items()}
+    for model in served.values():
+        model.load()
+    metrics.watch(batcher, known)
+    return Application(served, batcher)
 
 
-def serve(models: dict[str, Path], host: str, port: int, queue_pairs: int, max_body: int) -> None:
+def serve(
+    models: dict[str, Path], host: str, port: int, settings: PredictorSettings, grpc_port: int | None = None
+) -> None:
     """Serve the models, name -> directory, until SIGTERM.
 
     Args:
-        models: each is read, and has scored a pair, before the first request is taken.
+        models: each is read before the first request is taken.
         host: the address to listen on.
         port: the port; 0 takes a free one, and the log says which.
-        queue_pairs: pairs that may wait; a request beyond them gets 429.
-        max_body: bytes of a request's body; a longer one gets 413.
+        settings: what is taken and kept.
+        grpc_port: the port of gRPC, 0 for a free one; None for no gRPC.
 
     Raises:
         UserError: a model cannot be read, or the address is taken.
     """
-    scoring = Scoring(queue_pairs)
-    predictors = {name: Predictor(name, path, scoring) for name, path in models.items()}
-    for predictor in predictors.values():
-        predictor.load()
+    answering = application(models, settings)
     listening = listen(host, port)
     _LOG.info("Serving %s on http://%s:%d", ", ".join(models), *listening.getsockname()[:2])
-    Server(Application(predictors, scoring, max_body)).run([listening])
+    Server(answering, host, grpc_port).run([listening])
 
 
 def main() -> None:
@@ -101,20 +83,34 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, metavar="NAME=PATH", help="may be repeated")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
     parser.add_argument("--http-port", type=int, default=8080, help="0 takes a free one")
-    parser.add_argument("--queue-pairs", type=int, default=1024, help="pairs that may wait, beyond them: 429")
-    parser.add_argument("--max-body-mb", type=int, default=32, help="of a request, beyond them: 413")
+    parser.add_argument("--grpc-port", type=int, help="KServe's is 8081, 0 takes a free one; without it no gRPC")
+    for name, field in PredictorSettings.model_fields.items():
+        parser.add_argument(
+            flag(name), default=field.default, help=f"serving.predictor.{name} (default {field.default})"
+        )
     options = parser.parse_args()
     named = [text.partition("=") for text in options.model]
     if not all(name and path for name, _, path in named):
         parser.error("--model expects NAME=PATH, for example champion=state/champion")
-    if options.queue_pairs < 1 or options.max_body_mb < 1:
-        parser.error("--queue-pairs and --max-body-mb must be at least 1")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     models = {name: Path(path) for name, _, path in named}
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        serve(models, options.host, options.http_port, options.queue_pairs, options.max_body_mb * 1_000_000)
+        serve(models, options.host, options.http_port, _settings(parser, vars(options)), options.grpc_port)
     except UserError as error:
         sys.exit(f"Error: {error}")
+
+
+def flag(name: str) -> str:
+    """Return the command line's name of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _settings(parser: argparse.ArgumentParser, options: dict[str, Any]) -> PredictorSettings:
+    try:
+        return PredictorSettings.model_validate({name: options[name] for name in PredictorSettings.model_fields})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        parser.error(f"{flag(str(wrong['loc'][0]))}: {wrong['msg']}")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ from pathlib import Path
 import httpx
 
 from serm.errors import UserError
+from serm.settings.serving import PredictorSettings
 
 READY_SECONDS = 240.0
 """How long the server may take to load its models: some 6 on an idle machine, many times that on a starved one."""
 STOP_SECONDS = 30.0
 """How long it may take to end after SIGTERM, when it answers what it accepted; then it is killed."""
 ANSWER_SECONDS = 120.0
+_DEFAULTS = PredictorSettings()
 _ADDRESS = re.compile(r" on (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
 
 
@@ -33,8 +35,12 @@ class NotServingError(UserError):
 
 
 @contextmanager
-def running(models: Mapping[str, Path]) -> Iterator[Callable[[], httpx.Client]]:
+def running(
+    models: Mapping[str, Path], settings: PredictorSettings = _DEFAULTS
+) -> Iterator[Callable[[], httpx.Client]]:
     """Start ``serm.serving.predictor`` with ``models``, name -> directory, and stop it when the block ends.
+
+    It takes and keeps what ``settings`` say, but requests may wait as long as the client, however busy the machine is.
 
     Yields a function that waits until all models are ready and returns a client, so that the caller can prepare its
     requests while the models load. It raises ``NotServingError``, with the server's last words, when the server ended
@@ -43,6 +49,9 @@ def running(models: Mapping[str, Path]) -> Iterator[Callable[[], httpx.Client]]:
     command = [sys.executable, "-m", "serm.serving.predictor", "--host", "127.0.0.1", "--http-port", "0"]
     for name, path in models.items():
         command += ["--model", f"{name}={path}"]
+    waiting = settings.model_copy(update={"deadline_seconds": ANSWER_SECONDS})
+    for name, value in waiting.model_dump().items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
     # Spinning OpenMP threads cost ten times the work of a small batch when the cores are busy.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
     with tempfile.NamedTemporaryFile() as file:

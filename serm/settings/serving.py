@@ -9,6 +9,29 @@ from pydantic import Field
 from serm.settings.section import Count, Positive, Section, Seed
 
 
+class PredictorSettings(Section):
+    """What one predictor takes, and keeps in memory; each is a flag of its command line too."""
+
+    max_queue_pairs: Count = 1024
+    """Pairs that may wait; a request beyond them is told to come again (429)."""
+    max_request_pairs: Count = 10_000
+    """Pairs of one request; more are refused (413). They are scored in parts, in turns with other requests."""
+    max_text_characters: Annotated[int, Field(ge=64, le=32_768)] = 32_768
+    """A query or a document is cut after this many characters before it is tokenised; no model reads more than the
+    default."""
+    max_body_mb: Annotated[int, Field(ge=1, le=4_096)] = 32
+    """Of one request; a longer one is refused (413)."""
+    batch_tokens: Annotated[int, Field(ge=64, le=100_000_000)] = 2048
+    """Tokens of pairs, of however many requests, that are scored in one go."""
+    deadline_seconds: Positive = 30.0
+    """How long a request may wait for its scores; then it is dropped, and told so (503). A proxy's own limit, in the
+    header ``x-envoy-expected-rq-timeout-ms``, counts where it is shorter."""
+    document_cache_mb: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    """Memory for what the lower layers make of documents and queries, so that a known one is not computed again."""
+    access_log: Literal["none", "requests", "queries"] = "none"
+    """A line of JSON for each request: without its texts, or with its queries, which are searchers' words."""
+
+
 class ServingSettings(Section):
     """Serving and the canary."""
 
@@ -30,3 +53,4 @@ class ServingSettings(Section):
     max_p95_ms: Positive = 5000.0
     """The challenger's 95th percentile over those requests, beyond which it gets no traffic; the default only finds a
     model that cannot be served at all."""
+    predictor: PredictorSettings = PredictorSettings()

@@ -33,11 +33,11 @@ from serm.serving import application, connections, predictor
 load = relevance.load_scorer
 def slow(path):
     model = load(path)
-    score = model.score
-    def later(queries, documents):
-        time.sleep(0.01 * len(queries))
-        return score(queries, documents)
-    model.score = later
+    score = model.score_read
+    def later(pairs):
+        time.sleep(0.01 * len(pairs))
+        return score(pairs)
+    model.score_read = later
     return model
 relevance.load_scorer = slow
 connections.HEADER_SECONDS = connections.LINGER_SECONDS = application.BODY_SECONDS = 1.0
@@ -58,7 +58,7 @@ def _serving(model: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     start = subprocess.Popen
 
     def slow(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        more = ["--queue-pairs", "200", "--max-body-mb", "1"]
+        more = ["--batch-tokens", "512", "--max-queue-pairs", "200", "--max-body-mb", "1"]
         return start([sys.executable, "-c", SLOW, *command[3:], *more], **options)
 
     before = set(psutil.Process().children())

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from kserve import InferInput, InferRequest
 
 from serm import relevance
-from serm.serving.protocol import JSON_LENGTH, MAX_PAIRS
+from serm.serving.protocols.v2 import JSON_LENGTH
 from serm.serving.server import running
+from serm.settings.serving import PredictorSettings
 
 V1, V2 = "/v1/models/champion:predict", "/v2/models/champion/infer"
 PAIRS = [("cat", "grinning cat"), ("dog", "red heart"), ("heart", ""), ("", "dog face")]
@@ -156,7 +157,7 @@ def test_a_body_that_is_no_request_is_refused(client: httpx.Client, path: str, b
 
 
 def test_more_pairs_than_are_taken(client: httpx.Client) -> None:
-    pairs = [{"query": "", "document": ""}] * (MAX_PAIRS + 1)
+    pairs = [{"query": "", "document": ""}] * (PredictorSettings().max_request_pairs + 1)
     _refused(client.post(V1, json={"instances": pairs}), 413, "instances: at most 10,000 pairs")
 
 
@@ -260,18 +261,15 @@ def test_only_the_protocols_routes_are_there(client: httpx.Client, method: str, 
 def test_an_exception_shows_nothing_of_itself(model: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     from starlette.testclient import TestClient
 
-    from serm.serving.application import Application
-    from serm.serving.predictor import Predictor
-    from serm.serving.scoring import Scoring
+    from serm.serving.predictor import application
 
-    predictor = Predictor("champion", model, Scoring(10))
-    predictor.load()
+    answering = application({"champion": model}, PredictorSettings())
 
     def broken(queries: list[str], documents: list[str]) -> None:
         raise KeyError(queries[0])
 
-    monkeypatch.setattr(predictor.model, "score", broken)
-    app = TestClient(Application({"champion": predictor}, predictor._scoring, 10_000), raise_server_exceptions=False)
+    monkeypatch.setattr(answering.models["champion"].model, "read", broken)
+    app = TestClient(answering, raise_server_exceptions=False)
     answer = app.post(V1, json={"instances": [{"query": SECRET, "document": ""}]})
     _refused(answer, 500, "The server failed on this request")
     assert "KeyError" not in answer.text

@@ -1,0 +1,79 @@
+"""Texts that the frozen part of a model has computed already, in memory within a bound.
+
+Query and document meet at the upper layers only, so what stands below them is a text's own, whatever it is scored
+with: a server computes it once for a document that it is asked about again and again. What the steps of a cycle keep on
+disk (``encodings``) is for whole tables of texts in steady batches; this is for one text at a time, in any batch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+ENTRY_BYTES = 1_000
+"""What an entry takes beside its tensors, about."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class KnownText:
+    """What the frozen part makes of one text."""
+
+    vector: torch.Tensor
+    """[dim] fp32, unit norm."""
+    states: torch.Tensor
+    """[tokens, dim] fp16, as they enter the layer at which query and document meet."""
+    cut: bool
+    """Whether the text is longer than what the encoder reads."""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory."""
+        return ENTRY_BYTES + sum(one.numel() * one.element_size() for one in (self.vector, self.states))
+
+
+class KnownTexts:
+    """The texts that were asked for last, as many as have room; several threads may use it, and several models."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self._texts: OrderedDict[Hashable, KnownText] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def get(self, key: Hashable) -> KnownText | None:
+        """Return what is known of the text, and count whether it was."""
+        found = self.peek(key)
+        with self._lock:
+            self.hits += found is not None
+            self.misses += found is None
+        return found
+
+    def peek(self, key: Hashable) -> KnownText | None:
+        """Return what is known of the text, which becomes the last to go."""
+        with self._lock:
+            found = self._texts.get(key)
+            if found is not None:
+                self._texts.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, text: KnownText) -> None:
+        """Keep a text, in the place of those not asked for the longest; one larger than all room is not kept."""
+        if text.bytes > self.max_bytes:
+            return
+        with self._lock:
+            before = self._texts.pop(key, None)
+            self.bytes += text.bytes - (before.bytes if before else 0)
+            self._texts[key] = text
+            while self.bytes > self.max_bytes:
+                self.bytes -= self._texts.popitem(last=False)[1].bytes

@@ -1,0 +1,222 @@
+"""Scoring off the event loop: pairs of many requests in one go, up to a budget of tokens, and nothing waits when idle.
+
+A batch is whatever waits at the moment the model is free, so an idle model never waits for more, and a busy one finds
+fuller batches. Requests take turns: each gives as many pairs as its share of the budget holds, at least one, and goes
+behind the others. Tokenising runs beside the scoring, in threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serm.contracts import Grade
+from serm.relevance import Scorer, Scores
+from serm.relevance.interface import ReadPair
+from serm.serving import metrics
+from serm.serving.protocols.request import Scored
+from serm.serving.refusals import Busy, Late, Stopping
+from serm.settings.serving import PredictorSettings
+
+MAX_RETRY_SECONDS = 30
+TOKENISING_THREADS = 2
+"""So that a long request does not keep short ones from being read."""
+_T = TypeVar("_T")
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request whose pairs wait."""
+
+    model: Scorer
+    pairs: Sequence[ReadPair]
+    expected: NDArray[np.float64]
+    distribution: NDArray[np.float64]
+    done: asyncio.Future[None]
+    taken: int = 0
+    scored: int = 0
+    model_seconds: float = 0.0
+
+    def take(self, room: int, even_if_longer: bool) -> tuple[slice, int]:
+        """Take the next pairs that fit into ``room`` tokens; return them, and the tokens they have."""
+        start, tokens = self.taken, 0
+        while self.taken < len(self.pairs):
+            more = self.pairs[self.taken].tokens
+            if tokens + more > room and not (even_if_longer and self.taken == start):
+                break
+            tokens += more
+            self.taken += 1
+        return slice(start, self.taken), tokens
+
+
+@dataclass
+class _Batch:
+    """What is scored in one go: of each job a run of its pairs."""
+
+    model: Scorer
+    parts: list[tuple[_Job, slice]] = field(default_factory=list)
+    tokens: int = 0
+
+    def pairs(self) -> list[ReadPair]:
+        return [pair for job, part in self.parts for pair in job.pairs[part]]
+
+
+class Batcher:
+    """Scores requests of all protocols, one batch after the other: a model already spreads a batch over the cores."""
+
+    def __init__(self, settings: PredictorSettings) -> None:
+        self.settings = settings
+        self.waiting = 0
+        """Pairs taken and not scored yet."""
+        self.closed = False
+        """Whether what waits is given up, because the time to drain is over."""
+        self._jobs: list[_Job] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._seconds_a_pair = 0.01
+        self._tokenising = ThreadPoolExecutor(TOKENISING_THREADS, thread_name_prefix="tokenise")
+        self._scoring = ThreadPoolExecutor(1, thread_name_prefix="score")
+
+    async def score(
+        self, name: str, model: Scorer, queries: Sequence[str], documents: Sequence[str], seconds: float = math.inf
+    ) -> Scored:
+        """Score ``queries[i]`` with ``documents[i]``, in the input's order, with ``model``, which is called ``name``.
+
+        A request that finds nobody before it is taken whatever its size. Cancelling drops what is not being scored.
+
+        Raises:
+            Busy: too many pairs wait.
+            Late: it took longer than ``seconds``, or than ``deadline_seconds``.
+            Stopping: ``closed`` was set.
+        """
+        if self.closed:
+            raise Stopping
+        if self.waiting and self.waiting + len(queries) > self.settings.max_queue_pairs:
+            metrics.DROPPED.labels(name, "busy").inc()
+            raise Busy(self.retry_after())
+        self.waiting += len(queries)
+        start = time.perf_counter()
+        job = None
+        try:
+            async with asyncio.timeout(min(seconds, self.settings.deadline_seconds)):
+                pairs, tokenising = await self._off_loop(self._tokenising, model.read, queries, documents)
+                count = len(queries)
+                done = asyncio.get_running_loop().create_future()
+                job = _Job(model, pairs, np.empty(count), np.empty((count, len(Grade))), done)
+                self._jobs.append(job)
+                self._work()
+                await job.done
+        except TimeoutError:
+            metrics.DROPPED.labels(name, "late").inc()
+            raise Late from None
+        except asyncio.CancelledError:
+            metrics.DROPPED.labels(name, "gone").inc()
+            raise
+        finally:
+            if job in self._jobs:
+                self._jobs.remove(job)
+            self.waiting -= len(queries) - (job.scored if job else 0)
+        total = time.perf_counter() - start
+        stages = {"tokenise": tokenising, "model": job.model_seconds, "total": total}
+        stages["queue"] = max(0.0, total - tokenising - job.model_seconds)
+        metrics.requested(name, stages)
+        return Scored(
+            Scores(job.expected, job.distribution),
+            sum(pair.tokens for pair in pairs),
+            tuple(row for row, pair in enumerate(pairs) if pair.cut),
+            model.max_tokens,
+            stages,
+        )
+
+    def retry_after(self) -> int:
+        """Return the seconds, 1 to ``MAX_RETRY_SECONDS``, in which what waits now should be scored."""
+        return min(MAX_RETRY_SECONDS, max(1, math.ceil(self.waiting * self._seconds_a_pair)))
+
+    def _work(self) -> None:
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._until_nothing_waits())
+
+    async def _until_nothing_waits(self) -> None:
+        while batch := self._next():
+            await self._run(batch)
+
+    def _next(self) -> _Batch | None:
+        """Take the next batch's pairs: of jobs for the model of the first one, in turns."""
+        self._jobs = [job for job in self._jobs if not job.done.done() and job.taken < len(job.pairs)]
+        if self.closed:
+            for job in self._jobs:
+                _fail(job, Stopping())
+            self._jobs = []
+        if not self._jobs:
+            return None
+        batch = _Batch(self._jobs[0].model)
+        room = self.settings.batch_tokens
+        jobs = [job for job in self._jobs if job.model is batch.model]
+        while jobs and room > 0:
+            share = max(1, room // len(jobs))
+            giving = []
+            for job in jobs:
+                # A pair that is longer than the share, or for the first than all room, is taken nevertheless.
+                fits = not batch.parts or job.pairs[job.taken].tokens <= room
+                part, tokens = job.take(min(share, room), even_if_longer=fits)
+                if part.stop > part.start:
+                    batch.parts.append((job, part))
+                    batch.tokens += tokens
+                    room -= tokens
+                    giving.append(job)
+            jobs = [job for job in giving if job.taken < len(job.pairs)]
+        served = {id(job) for job, _ in batch.parts}
+        self._jobs.sort(key=lambda job: id(job) in served)  # stable: who was served goes behind the others
+        return batch
+
+    async def _run(self, batch: _Batch) -> None:
+        """Score a batch; where that fails, each job's part alone, so that one request does not fail the others."""
+        slots = batch.model.slots
+        try:
+            pairs = batch.pairs()
+            scores, seconds = await self._off_loop(self._scoring, batch.model.score_read, pairs)
+            if len(scores.expected) != len(pairs):
+                raise RuntimeError(f"{len(scores.expected)} scores for {len(pairs)} pairs")
+        except Exception as error:
+            jobs = {id(job): job for job, _ in batch.parts}
+            if len(jobs) == 1:
+                _fail(batch.parts[0][0], error)
+                return
+            for one in jobs.values():
+                await self._run(_Batch(batch.model, [(job, part) for job, part in batch.parts if job is one]))
+            return
+        metrics.batched(len({id(job) for job, _ in batch.parts}), batch.tokens, batch.model.slots - slots)
+        self._seconds_a_pair += 0.1 * (seconds / len(scores.expected) - self._seconds_a_pair)
+        row = 0
+        for job, part in batch.parts:
+            rows = slice(row, row + part.stop - part.start)
+            job.expected[part], job.distribution[part] = scores.expected[rows], scores.distribution[rows]
+            row = rows.stop
+        for job in {id(job): job for job, _ in batch.parts}.values():
+            job.model_seconds += seconds
+        for job, part in batch.parts:
+            if not job.done.done():
+                self.waiting -= part.stop - part.start
+                job.scored += part.stop - part.start
+                if job.scored == len(job.pairs):
+                    job.done.set_result(None)
+
+    async def _off_loop(self, pool: ThreadPoolExecutor, call: Callable[..., _T], *args: Any) -> tuple[_T, float]:
+        return await asyncio.get_running_loop().run_in_executor(pool, _timed, call, *args)
+
+
+def _timed(call: Callable[..., _T], *args: Any) -> tuple[_T, float]:
+    start = time.perf_counter()
+    return call(*args), time.perf_counter() - start
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    if not job.done.done():
+        job.done.set_exception(error)

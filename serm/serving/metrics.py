@@ -1,0 +1,53 @@
+"""What operators see beside KServe's own metrics: where the time goes, how full batches are, what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from serm.relevance.known import KnownTexts
+    from serm.serving.batching import Batcher
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+STAGES = Histogram(
+    "serm_request_stage_seconds",
+    "A request's time in the stages queue, tokenise, model (the batches that it was in) and total",
+    ["model_name", "stage"],
+    buckets=_SECONDS,
+)
+BATCH_REQUESTS = Histogram("serm_batch_requests", "Requests in a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCH_TOKENS = Histogram("serm_batch_tokens", "Tokens in a batch", buckets=tuple(2**power for power in range(4, 18)))
+PADDING = Counter("serm_batch_padding_tokens", "Places in batches that held no token")
+DROPPED = Counter("serm_requests_dropped", "Requests without an answer: busy, late or gone", ["model_name", "reason"])
+_WAITING = Gauge("serm_queue_pairs", "Pairs taken and not scored yet")
+_CACHE = {
+    "bytes": Gauge("serm_document_cache_bytes", "Memory for texts that need not be computed again"),
+    "texts": Gauge("serm_document_cache_texts", "Texts that need not be computed again"),
+    "hits": Gauge("serm_document_cache_hits", "Texts that were asked for and known"),
+    "misses": Gauge("serm_document_cache_misses", "Texts that were asked for and not known"),
+}
+
+
+def requested(name: str, seconds: Mapping[str, float]) -> None:
+    """Note the stages of a request of the model ``name``."""
+    for stage, took in seconds.items():
+        STAGES.labels(name, stage).observe(took)
+
+
+def batched(requests: int, tokens: int, slots: int) -> None:
+    """Note a batch, whose tokens were computed in ``slots`` places."""
+    BATCH_REQUESTS.observe(requests)
+    BATCH_TOKENS.observe(tokens)
+    PADDING.inc(max(0, slots - tokens))
+
+
+def watch(batcher: Batcher, known: KnownTexts) -> None:
+    """Show the queue and the cache of this process."""
+    _WAITING.set_function(lambda: batcher.waiting)
+    _CACHE["bytes"].set_function(lambda: known.bytes)
+    _CACHE["texts"].set_function(lambda: len(known))
+    _CACHE["hits"].set_function(lambda: known.hits)
+    _CACHE["misses"].set_function(lambda: known.misses)

@@ -1,0 +1,175 @@
+"""Reranking clients against the predictor: Cohere's own, and what Jina's, vLLM's, OpenSearch's and TEI's send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import serving_here
+import tiny_models
+
+from serm import relevance
+from serm.settings.serving import PredictorSettings
+
+DOCUMENTS = ["red heart", "grinning cat", "dog face", "cat face"]
+SECRET = "zebra-searched-for-this"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    tiny_models.save(root / "champion", root / "base", 0)
+    return root / "champion"
+
+
+@pytest.fixture(scope="module")
+def client(model: Path) -> Iterator[httpx.Client]:
+    settings = PredictorSettings(max_body_mb=1, max_request_pairs=1500, max_queue_pairs=2000)
+    with serving_here.serving({"champion": model, "challenger": model}, settings) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path) -> list[tuple[int, float]]:
+    """The documents' numbers and scores, the best first."""
+    scores = relevance.load(model).score(["cat"] * 4, DOCUMENTS).expected / 3
+    return sorted(enumerate(scores.tolist()), key=lambda one: -one[1])
+
+
+def _same(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> None:
+    assert [row for row, _ in found] == [row for row, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("top_n", [None, 2, 50])
+def test_coheres_own_client_reranks(client: httpx.Client, expected: list[tuple[int, float]], top_n: int | None) -> None:
+    cohere = pytest.importorskip("cohere", reason="pip install 'serm[dev]'")
+    asking = cohere.ClientV2("no key", base_url=str(client.base_url).rstrip("/"), httpx_client=client)
+    limit = {} if top_n is None else {"top_n": top_n}
+    found = asking.rerank(model="champion", query="cat", documents=DOCUMENTS, **limit)
+    _same([(one.index, one.relevance_score) for one in found.results], expected[:top_n])
+    assert found.id
+    assert found.meta.tokens.input_tokens > 0
+    with pytest.raises(cohere.errors.BadRequestError, match="documents: no pairs"):
+        asking.rerank(model="champion", query="cat", documents=[])
+    with pytest.raises(cohere.errors.NotFoundError, match="No model has this name"):
+        asking.rerank(model="rerank-v4.0", query="cat", documents=DOCUMENTS)
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/openai/v1/rerank"])
+def test_each_route_answers_in_coheres_and_jinas_shape(
+    client: httpx.Client, expected: list[tuple[int, float]], path: str
+) -> None:
+    asked = {"query": "cat", "documents": [{"text": one} for one in DOCUMENTS], "top_n": 3, "return_documents": True}
+    answer = client.post(path, json=asked).json()
+    _same([(one["index"], one["relevance_score"]) for one in answer["results"]], expected[:3])
+    assert [one["document"] for one in answer["results"]] == [{"text": DOCUMENTS[row]} for row, _ in expected[:3]]
+    assert answer["model"] == "champion"
+    assert answer["usage"]["total_tokens"] == answer["meta"]["tokens"]["input_tokens"] > 8
+    assert "warnings" not in answer["meta"]
+
+
+def test_opensearchs_connector_is_answered(client: httpx.Client, expected: list[tuple[int, float]]) -> None:
+    """The request of its Cohere blueprint, whose post-processing reads index and relevance_score."""
+    body = f'{{ "documents": {json.dumps(DOCUMENTS)}, "query": "cat", "model": "champion", "top_n": 4 }}'
+    headers = {"Authorization": "Bearer no key", "Content-Type": "application/json; charset=UTF-8"}
+    answer = client.post("/v2/rerank", content=body.encode(), headers=headers)
+    assert answer.headers["content-type"] == "application/json"
+    _same([(one["index"], one["relevance_score"]) for one in answer.json()["results"]], expected)
+
+
+def test_texts_are_answered_as_text_embeddings_inference_does(
+    client: httpx.Client, expected: list[tuple[int, float]]
+) -> None:
+    asked = {"query": "cat", "texts": DOCUMENTS, "truncate": True}
+    answer = client.post("/rerank", json=asked)
+    _same([(one["index"], one["score"]) for one in answer.json()], expected)
+    assert all(one.keys() == {"index", "score"} for one in answer.json())
+    assert int(answer.headers["x-compute-tokens"]) > 8
+    assert {"x-total-time", "x-queue-time", "x-tokenization-time", "x-inference-time"} <= answer.headers.keys()
+    raw = client.post("/rerank", json={**asked, "raw_scores": True, "return_text": True}).json()
+    _same([(one["index"], one["score"]) for one in raw], [(row, 3 * score) for row, score in expected])
+    assert [one["text"] for one in raw] == [DOCUMENTS[row] for row, _ in expected]
+
+
+def test_a_long_document_is_cut_and_the_answer_says_so(client: httpx.Client) -> None:
+    documents = ["cat", "red heart " * 2000, "dog"]
+    meta = client.post("/rerank", json={"query": "cat", "documents": documents}).json()["meta"]
+    assert meta["warnings"] == ["documents 1: only their first 16 tokens were read."]
+    instances = [{"query": "cat", "document": one} for one in documents]
+    assert client.post("/v1/models/champion:predict", json={"instances": instances}).json()["truncated"] == [1]
+
+
+def test_a_thousand_documents_are_worked_off_in_parts(client: httpx.Client, model: Path) -> None:
+    documents = [f"{'cat ' * (n % 11)}{'red ' * (n % 7)}heart" for n in range(1500)]
+    answer = client.post("/rerank", json={"query": "cat", "documents": documents}).json()
+    scores = relevance.load(model).score(["cat"] * 1500, documents).expected / 3
+    assert [one["relevance_score"] for one in answer["results"]] == sorted(
+        (one["relevance_score"] for one in answer["results"]), reverse=True
+    )
+    found = {one["index"]: one["relevance_score"] for one in answer["results"]}
+    assert [found[row] for row in range(1500)] == pytest.approx(scores.tolist(), abs=1e-3)  # bf16 where the CPU has it
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field"),
+    [
+        ({}, 400, "documents, texts: send one of them"),
+        ({"documents": DOCUMENTS, "texts": DOCUMENTS}, 400, "documents, texts: send one of them"),
+        ({"documents": SECRET}, 400, "documents: expected a list"),
+        ({"documents": []}, 400, "documents: no pairs"),
+        ({"documents": ["cat", 7]}, 400, "documents[1]: expected a text"),
+        ({"documents": ["cat", {"title": SECRET}]}, 400, "documents[1].text: expected a text"),
+        ({"documents": [SECRET], "top_n": 0}, 400, "top_n: expected a number"),
+        ({"documents": [SECRET], "top_n": True}, 400, "top_n: expected a number"),
+        ({"documents": [SECRET], "return_documents": SECRET}, 400, "return_documents: expected true"),
+        ({"documents": [SECRET], "query": None}, 400, "query: expected a text"),
+        ({"documents": [SECRET], "model": "nobody"}, 404, "No model"),
+        ({"documents": [SECRET], "model": [SECRET]}, 404, "No model"),
+        ({"documents": [SECRET + " \ud800"]}, 400, "documents[0]: holds half of a character"),
+        ({"documents": ["x " * 40_000 + "\ud800"], "return_documents": True}, 400, "documents[0]: holds half"),
+        ({"documents": ["x"] * 1501}, 413, "documents: at most 1,500 pairs"),
+        ({"texts": SECRET}, 400, "texts: expected a list"),
+        ({"texts": [{"text": SECRET}]}, 400, "texts[0]: expected a text"),
+        ({"texts": [SECRET], "raw_scores": 1}, 400, "raw_scores: expected true"),
+        ({"texts": ["x"] * 1501}, 413, "texts: at most 1,500 pairs"),
+    ],
+)
+def test_a_wrong_request_is_told_the_field(
+    client: httpx.Client, changes: dict[str, Any], status: int, field: str
+) -> None:
+    answer = client.post("/rerank", content=json.dumps({"query": "cat", **changes}))
+    assert (answer.status_code, SECRET in answer.text) == (status, False)
+    assert field in answer.json()["error"]
+    assert answer.json().get("error_type") == ("Validation" if "texts" in changes else None)
+
+
+def test_a_full_queue_is_told_in_the_clients_own_words(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, model: Path
+) -> None:
+    from serm.serving.batching import Batcher
+    from serm.serving.refusals import Busy, Late
+
+    for error, status, kind in ((Busy(7), 429, "Overloaded"), (Late(), 503, "Unhealthy")):
+
+        async def refuse(*_: Any, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(Batcher, "score", refuse)
+        for field, told in (("texts", {"error", "error_type"}), ("documents", {"error"})):
+            answer = client.post("/rerank", json={"query": "cat", field: ["dog"]})
+            assert answer.status_code == status
+            assert int(answer.headers["retry-after"]) == (7 if status == 429 else 1)
+            assert answer.json().keys() == told
+            assert answer.json().get("error_type", kind) == kind
+
+
+def test_info_says_what_is_served(client: httpx.Client, model: Path) -> None:
+    info = client.get("/info").json()
+    assert (info["model_id"], info["model_sha"]) == ("champion", relevance.load(model).version)
+    assert (info["max_input_length"], info["max_client_batch_size"], info["auto_truncate"]) == (16, 1500, True)
+    assert list(info["models"]) == ["champion", "challenger"]
