@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +16,20 @@ from serm.settings.serving import PredictorSettings
 
 
 @contextmanager
-def serving(models: Mapping[str, Path], settings: PredictorSettings) -> Iterator[httpx.Client]:
-    """Serve ``models`` until the block ends; yield a client."""
+def serving(models: Mapping[str, Path], settings: PredictorSettings, grpc: bool = False) -> Iterator[httpx.Client]:
+    """Serve ``models`` until the block ends; yield a client, whose headers name gRPC's address where it is wanted."""
     listening = listen("127.0.0.1", 0)
-    server = Server(application(dict(models), settings))
+    server = Server(application(dict(models), settings), grpc_port=0 if grpc else None)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         with httpx.Client(
             base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", trust_env=False, timeout=60
         ) as one:
+            if grpc:
+                while not server.started:
+                    time.sleep(0.01)
+                one.headers["x-grpc-address"] = f"127.0.0.1:{server.grpc_port}"
             yield one
     finally:
         server.should_exit = True

@@ -45,13 +45,21 @@ class ReadPair(Protocol):
 
 
 class Scorer(Protocol):
-    """What serving needs: ``n`` pairs in, ``queries[i]`` with ``documents[i]``, and their scores in that order.
-
-    ``score`` is ``score_read`` of ``read``. A server reads in one thread while it scores in another, and puts pairs of
-    many requests into one call.
-    """
+    """``n`` pairs in, ``queries[i]`` with ``documents[i]``, and their scores in that order."""
 
     version: str
+
+    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
+        """Return the pairs' expected grades and grade distributions."""
+        ...
+
+
+class Servable(Scorer, Protocol):
+    """What serving needs: ``score`` in two parts, ``score_read`` of ``read``.
+
+    A server reads in one thread while it scores in another, and puts pairs of many requests into one call.
+    """
+
     known: KnownTexts | None
     """Where what a text is on its own is kept and found; None, or a family that has no such part: nowhere."""
     slots: int
@@ -60,10 +68,6 @@ class Scorer(Protocol):
     @property
     def max_tokens(self) -> int:
         """After how many tokens a text is cut."""
-        ...
-
-    def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
-        """Return the pairs' expected grades and grade distributions."""
         ...
 
     def read(self, queries: Sequence[str], documents: Sequence[str]) -> Sequence[ReadPair]:

@@ -12,7 +12,7 @@ from serm.relevance.repository import panics_told, reason
 from serm.relevance.saved import read_config
 
 if TYPE_CHECKING:
-    from serm.relevance.interface import Model, Scorer
+    from serm.relevance.interface import Model, Servable
     from serm.settings import RelevanceSettings
 
 #: Family -> the module that reads it; imported when a model is of that family.
@@ -33,12 +33,12 @@ def load(location: Path | str, kept: RelevanceSettings | None = None) -> Model:
     return cast("Model", _read(location, _TRAINED, kept))
 
 
-def load_scorer(location: Path | str) -> Scorer:
+def load_scorer(location: Path | str) -> Servable:
     """Load a model that serves, a trained or an exported one; raises like ``load``."""
     return _read(location, _READERS)
 
 
-def _read(location: Path | str, readers: dict[str, str], kept: RelevanceSettings | None = None) -> Scorer:
+def _read(location: Path | str, readers: dict[str, str], kept: RelevanceSettings | None = None) -> Servable:
     path = local(location)
     config, version = read_config(path)
     family = config.get("family")
@@ -48,7 +48,7 @@ def _read(location: Path | str, readers: dict[str, str], kept: RelevanceSettings
     keeping = () if kept is None else (kept,)  # an exported model has no encoder whose work could be kept
     try:
         with panics_told(str(path)):
-            return cast("Scorer", reader.read_model(path, config, version, *keeping))
+            return cast("Servable", reader.read_model(path, config, version, *keeping))
     except (UserError, ModuleNotFoundError):  # the latter is an extra that is not installed
         raise
     except Exception as error:  # whatever the libraries make of a config, tokenizer or graph that somebody made by hand

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serm.serving import openapi
 from serm.serving.access import AccessLog
 from serm.serving.batching import Batcher
 from serm.serving.protocols import rerank, v1, v2
@@ -62,25 +63,24 @@ class Application:
         """Requests for scores that were taken and whose answer is not written yet."""
         self.log = AccessLog(batcher.settings.access_log).write
         self._held = 0
-        self._routes: ASGIApp = Starlette(
-            routes=[
-                Route("/", self._live_v1),
-                Route("/info", self._info),
-                Route("/metrics", _metrics),
-                *(Route(path, self._rerank, methods=["POST"]) for path in RERANK),
-                Route("/v1/models", self._names),
-                Route("/v1/models/{name}:predict", self._predict, methods=["POST"]),
-                Route("/v1/models/{name}", self._model_ready),
-                Route("/v2", _metadata),
-                Route("/v2/health/live", self._live_v2),
-                Route("/v2/health/ready", self._ready),
-                Route("/v2/models", self._names),
-                Route("/v2/models/{name}", self._model),
-                Route("/v2/models/{name}/ready", self._model_ready),
-                Route("/v2/models/{name}/infer", self._infer, methods=["POST"]),
-            ],
-            exception_handlers={HTTPException: _http_error},
+        self.routes = (
+            Route("/", self._live_v1),
+            Route("/info", self._info),
+            Route("/metrics", _metrics),
+            Route("/openapi.json", self._openapi),
+            *(Route(path, self._rerank, methods=["POST"]) for path in RERANK),
+            Route("/v1/models", self._names),
+            Route("/v1/models/{name}:predict", self._predict, methods=["POST"]),
+            Route("/v1/models/{name}", self._model_ready),
+            Route("/v2", _metadata),
+            Route("/v2/health/live", self._live_v2),
+            Route("/v2/health/ready", self._ready),
+            Route("/v2/models", self._names),
+            Route("/v2/models/{name}", self._model),
+            Route("/v2/models/{name}/ready", self._model_ready),
+            Route("/v2/models/{name}/infer", self._infer, methods=["POST"]),
         )
+        self._answering: ASGIApp = Starlette(routes=self.routes, exception_handlers={HTTPException: _http_error})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; while draining, its connection is closed behind the answer."""
@@ -101,7 +101,7 @@ class Application:
             await send(message)
 
         try:
-            await self._routes(scope, receiving, sending)
+            await self._answering(scope, receiving, sending)
         finally:
             self.accepted -= scope.get("serm.accepted", False)
             if "serm.accepted" in scope:
@@ -128,6 +128,9 @@ class Application:
         most = {"max_client_batch_size": limits.max_request_pairs, "auto_truncate": True}
         models = {name: {"version": one.model.version} for name, one in self.models.items()}
         return _json({**told, **sizes, **most, "version": version("serm"), "models": models})
+
+    async def _openapi(self, request: Request) -> Response:
+        return _json(openapi.document(version("serm"), RERANK, self.batcher.settings))
 
     async def _model(self, request: Request) -> Response:
         name = self._known(request)

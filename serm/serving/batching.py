@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serm.contracts import Grade
-from serm.relevance import Scorer, Scores
-from serm.relevance.interface import ReadPair
+from serm.relevance import Scores
+from serm.relevance.interface import ReadPair, Servable
 from serm.serving import metrics
 from serm.serving.protocols.request import Scored
 from serm.serving.refusals import Busy, Late, Stopping
@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 class _Job:
     """A request whose pairs wait."""
 
-    model: Scorer
+    model: Servable
     pairs: Sequence[ReadPair]
     expected: NDArray[np.float64]
     distribution: NDArray[np.float64]
@@ -61,7 +61,7 @@ class _Job:
 class _Batch:
     """What is scored in one go: of each job a run of its pairs."""
 
-    model: Scorer
+    model: Servable
     parts: list[tuple[_Job, slice]] = field(default_factory=list)
     tokens: int = 0
 
@@ -85,7 +85,7 @@ class Batcher:
         self._scoring = ThreadPoolExecutor(1, thread_name_prefix="score")
 
     async def score(
-        self, name: str, model: Scorer, queries: Sequence[str], documents: Sequence[str], seconds: float = math.inf
+        self, name: str, model: Servable, queries: Sequence[str], documents: Sequence[str], seconds: float = math.inf
     ) -> Scored:
         """Score ``queries[i]`` with ``documents[i]``, in the input's order, with ``model``, which is called ``name``.
 

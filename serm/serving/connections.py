@@ -140,6 +140,8 @@ class Server(uvicorn.Server):
         self._application = application
         self._host, self._grpc_port = host, grpc_port
         self._grpc: aio.Server | None = None
+        self.grpc_port = 0
+        """gRPC's port, once it listens."""
         self._overdue = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

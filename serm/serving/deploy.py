@@ -34,7 +34,8 @@ def deploy(champion: Path, trained: Path, validated: Path, evaluated: Path, out:
         UserError: an input is missing, the server does not start, or a request fails.
     """
     gate = _gate(evaluated / "evaluate.json")
-    with server.running({"champion": champion, "challenger": trained / "model"}) as ready:
+    models = {"champion": champion, "challenger": trained / "model"}
+    with server.running(models, settings.serving.predictor) as ready:
         requests = replay.sample(validated, settings)
         if not requests:
             raise UserError(f"{validated / 'impressions'}: no requests to replay; check the window in params.yaml.")

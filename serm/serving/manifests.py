@@ -28,13 +28,14 @@ def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
     if not 0 <= percent <= 100:
         raise ValueError(f"percent must be 0 to 100, got {percent}")
     serving, tag = settings.serving, settings.cycle.name
-    challenger = _predictor(serving.storage_uri.replace("{tag}", tag))
+    arguments = serving.predictor.arguments()
+    challenger = _predictor(serving.storage_uri.replace("{tag}", tag), arguments)
     spec: dict[str, Any]
     if serving.mode == "knative":
         spec = {"predictor": {**challenger, "canaryTrafficPercent": percent}}
     else:
         spec = {
-            "predictor": _predictor(serving.champion_uri.replace("{tag}", tag)),
+            "predictor": _predictor(serving.champion_uri.replace("{tag}", tag), arguments),
             "canary": [{"predictor": {**challenger, "name": "challenger"}, "trafficPercent": percent}],
         }
     return {
@@ -58,7 +59,7 @@ def as_yaml(manifest: dict[str, Any]) -> str:
     return yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
 
 
-def _predictor(storage_uri: str) -> dict[str, Any]:
+def _predictor(storage_uri: str, arguments: list[str]) -> dict[str, Any]:
     parts(storage_uri)
     return {
         "automountServiceAccountToken": False,
@@ -68,6 +69,8 @@ def _predictor(storage_uri: str) -> dict[str, Any]:
             "modelFormat": {"name": RUNTIME},
             "runtime": RUNTIME,
             "storageUri": storage_uri,
+            # KServe puts them behind the runtime's own.
+            **({"args": list(arguments)} if arguments else {}),
             # As strict as Kubernetes' "restricted" Pod Security Standard, and without write access to the image.
             "securityContext": {
                 "allowPrivilegeEscalation": False,

@@ -49,9 +49,7 @@ def running(
     command = [sys.executable, "-m", "serm.serving.predictor", "--host", "127.0.0.1", "--http-port", "0"]
     for name, path in models.items():
         command += ["--model", f"{name}={path}"]
-    waiting = settings.model_copy(update={"deadline_seconds": ANSWER_SECONDS})
-    for name, value in waiting.model_dump().items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
+    command += settings.model_copy(update={"deadline_seconds": ANSWER_SECONDS}).arguments()
     # Spinning OpenMP threads cost ten times the work of a small batch when the cores are busy.
     environment = {**os.environ, "OMP_WAIT_POLICY": "passive"}
     with tempfile.NamedTemporaryFile() as file:

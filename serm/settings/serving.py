@@ -31,6 +31,11 @@ class PredictorSettings(Section):
     access_log: Literal["none", "requests", "queries"] = "none"
     """A line of JSON for each request: without its texts, or with its queries, which are searchers' words."""
 
+    def arguments(self) -> list[str]:
+        """Return what differs from the defaults, as arguments of the predictor's command line."""
+        changed = self.model_dump(exclude_defaults=True)
+        return [f"--{name.replace('_', '-')}={value}" for name, value in changed.items()]
+
 
 class ServingSettings(Section):
     """Serving and the canary."""

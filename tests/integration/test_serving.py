@@ -249,7 +249,7 @@ def test_a_passed_challenger_gets_its_share(tmp_path: Path, saved: dict[str, Pat
 @pytest.fixture
 def started(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the step use the server that already runs: one real start in these tests is enough."""
-    monkeypatch.setattr("serm.serving.server.running", lambda models: nullcontext(lambda: client))
+    monkeypatch.setattr("serm.serving.server.running", lambda *_: nullcontext(lambda: client))
 
 
 @pytest.mark.usefixtures("window", "started")

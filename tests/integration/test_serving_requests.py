@@ -248,7 +248,7 @@ def test_bytes_that_belong_to_nothing_are_told(client: httpx.Client) -> None:
         ("GET", "/v1/models/nobody", 404),
         ("GET", V2, 405),
         ("DELETE", V2, 405),
-        ("GET", "/openapi.json", 404),
+        ("GET", "/docs", 404),
         ("GET", "/../../etc/passwd", 404),
     ],
 )

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
+import jsonschema
+import numpy as np
 import pytest
 import serving_here
 import tiny_models
+from prometheus_client.parser import text_string_to_metric_families
 
 from serm import relevance
+from serm.relevance import Scores
+from serm.serving.access import AccessLog
+from serm.serving.application import Application
+from serm.serving.batching import Batcher
+from serm.serving.protocols.request import Answered, Scored
+from serm.serving.protocols.rerank import TextsRequest
+from serm.serving.refusals import Busy, Late
 from serm.settings.serving import PredictorSettings
 
 DOCUMENTS = ["red heart", "grinning cat", "dog face", "cat face"]
@@ -151,9 +162,6 @@ def test_a_wrong_request_is_told_the_field(
 def test_a_full_queue_is_told_in_the_clients_own_words(
     client: httpx.Client, monkeypatch: pytest.MonkeyPatch, model: Path
 ) -> None:
-    from serm.serving.batching import Batcher
-    from serm.serving.refusals import Busy, Late
-
     for error, status, kind in ((Busy(7), 429, "Overloaded"), (Late(), 503, "Unhealthy")):
 
         async def refuse(*_: Any, error: Exception = error) -> None:
@@ -173,3 +181,74 @@ def test_info_says_what_is_served(client: httpx.Client, model: Path) -> None:
     assert (info["model_id"], info["model_sha"]) == ("champion", relevance.load(model).version)
     assert (info["max_input_length"], info["max_client_batch_size"], info["auto_truncate"]) == (16, 1500, True)
     assert list(info["models"]) == ["champion", "challenger"]
+
+
+def _matches(answer: httpx.Response, operation: dict[str, Any]) -> None:
+    told = operation["responses"][str(answer.status_code)]
+    if "content" in told:
+        jsonschema.Draft202012Validator(told["content"]["application/json"]["schema"]).validate(answer.json())
+
+
+def test_what_openapi_says_is_answered_and_what_is_answered_it_says(client: httpx.Client) -> None:
+    described = client.get("/openapi.json").json()
+    answering = Application({}, Batcher(PredictorSettings()))
+    assert set(described["paths"]) == {route.path for route in answering.routes}
+    tensors = [{"name": n, "datatype": "BYTES", "shape": [1], "data": ["cat"]} for n in ("query", "document")]
+    bodies: dict[str, list[dict[str, Any]]] = {
+        "/v1/models/{name}:predict": [{"instances": [{"query": "cat", "document": "dog " * 99}]}],
+        "/v2/models/{name}/infer": [{"inputs": tensors}],
+    }
+    rerank: list[dict[str, Any]] = [{"documents": DOCUMENTS}, {"texts": DOCUMENTS}, {"documents": [{"text": "cat"}]}]
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            where = path.replace("{name}", "champion")
+            if method == "get":
+                answers = [client.get(where)]
+            else:
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                asked = bodies.get(path, [{"query": "cat", **one} for one in rerank])
+                for body in asked:
+                    jsonschema.Draft202012Validator(schema).validate(body)
+                answers = [client.post(where, json=body) for body in asked]
+                _matches(client.post(where, json={}), operation)
+                assert list(jsonschema.Draft202012Validator(schema).iter_errors({}))
+            for answer in answers:
+                assert answer.status_code == 200
+                _matches(answer, operation)
+
+
+@pytest.mark.parametrize("wanted", ["none", "requests", "queries"])
+def test_the_access_log_holds_no_searchers_words_unless_asked(
+    wanted: Literal["none", "requests", "queries"], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = AccessLog(wanted)
+    request = TextsRequest([SECRET + "\n{"] * 3, ["a", "b", "c"])
+    scored = Scored(Scores(np.zeros(3), np.zeros((3, 4))), 12, (1,), 16, {"queue": 0.1, "total": 0.2})
+    answered = Answered(request, scored, "champion", "0123", request.answer(scored, "champion", "0123"))
+    logger = logging.getLogger("serm.serving.access")
+    logger.propagate = True
+    with caplog.at_level(logging.INFO, "serm.serving.access"):
+        log.write("POST", "/rerank\n" + "x" * 9999, 200, 0.0, answered, "id-7")
+        log.write("POST", "/rerank", 400, 0.0, None)
+    assert len(caplog.messages) == (0 if wanted == "none" else 2)
+    lines = [json.loads(message) for message in caplog.messages]
+    assert all("\n" not in message for message in caplog.messages)
+    assert (SECRET in caplog.text) == (wanted == "queries")
+    if lines:
+        assert (lines[0]["pairs"], lines[0]["tokens"], lines[0]["truncated"], lines[0]["queue_ms"]) == (3, 12, 1, 100.0)
+        assert (lines[0]["request_id"], len(lines[0]["path"]), lines[1]["status"]) == ("id-7", 200, 400)
+    if wanted == "queries":
+        assert lines[0]["queries"] == [SECRET + "\n{"]
+
+
+def test_operators_see_stages_batches_and_the_cache(client: httpx.Client) -> None:
+    client.post("/rerank", json={"query": "cat", "documents": DOCUMENTS})
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = {(one.name, one.labels.get("stage")): one.value for family in families for one in family.samples}
+    for stage in ("queue", "tokenise", "model", "total"):
+        assert samples["serm_request_stage_seconds_count", stage] >= 1
+    for name in ("serm_batch_tokens_sum", "serm_batch_requests_count", "serm_document_cache_hits"):
+        assert samples[name, None] > 0
+    assert samples["serm_document_cache_bytes", None] > samples["serm_document_cache_texts", None] > 0
+    assert samples["serm_queue_pairs", None] == 0
+    assert samples["serm_batch_padding_tokens_total", None] >= 0

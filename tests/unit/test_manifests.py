@@ -59,6 +59,16 @@ def test_standard_mode_names_both_models() -> None:
     assert "canaryTrafficPercent" not in spec["predictor"]  # silently ignored in this mode
 
 
+def test_what_a_predictor_takes_reaches_both_models() -> None:
+    serving = ServingSettings.model_validate({"predictor": {"batch_tokens": 512, "access_log": "requests"}})
+    settings = _settings("standard").model_copy(update={"serving": serving})
+    manifest = inference_service(settings, 10)
+    _check(manifest)
+    for predictor in (manifest["spec"]["predictor"], manifest["spec"]["canary"][0]["predictor"]):
+        assert predictor["model"]["args"] == ["--batch-tokens=512", "--access-log=requests"]
+    assert "args" not in inference_service(_settings("standard"), 10)["spec"]["predictor"]["model"]
+
+
 @pytest.mark.parametrize("field", ["storage_uri", "champion_uri"])
 @pytest.mark.parametrize(
     "uri", ["dvc://{tag}//etc", "dvc://{tag}/../x", "dvc://--x/a", "dvc://{tag}/a\\b", "dvc://{tag}"]
