@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,6 +114,19 @@ def test_scores_of_another_model_are_not_compared() -> None:
     scores = judged(window(0, SUMMER), late)["scores"]
     assert (scores.decision, scores.p) == ("not tested", None)
     assert "no model version served in this and in an earlier window" in scores.finding
+
+
+def test_the_locale_mix_is_the_share_of_searches_that_moved_counted_by_hand() -> None:
+    late = window(1, SUMMER)
+    moved = pc.ends_with(late["user_id"], "3")
+    column = late.column_names.index("locale")
+    late = late.set_column(column, contracts.SAMPLES.field("locale"), pc.if_else(moved, "sv", late["locale"]))
+    by_hand = len(late.filter(moved)) / len(late)
+    found = judged(window(0, SUMMER), late)
+    assert 0 < by_hand < 0.5
+    assert [found[name].value for name in ("locale mix", "new locales")] == pytest.approx([by_hand, by_hand])
+    assert found["new locales"].examples == [{"name": "sv", "before": 0.0, "now": round(by_hand, 6)}]
+    assert "most moved" in found["locale mix"].finding
 
 
 def test_what_is_significant_but_small_is_quiet_and_holm_corrects() -> None:
