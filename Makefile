@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test quick lint compile constraints install
+.PHONY: demo demo-full test quick lint compile constraints install
 
 install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
@@ -33,6 +33,10 @@ $(BIN)/chromium: | $(STAMP)
 
 demo: install
 	$(BIN)/serm demo --workspace runs/demo
+
+# The third window too, in the same workspace.
+demo-full: install
+	$(BIN)/serm demo --workspace runs/demo --cycles 3
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25

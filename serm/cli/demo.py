@@ -19,7 +19,7 @@ Small = Annotated[
 ]
 
 
-def demo(workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 3, small: Small = False) -> None:
+def demo(workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 2, small: Small = False) -> None:
     """Run evolution cycles on the emoji world with simulated users; run it again to resume what was interrupted."""
     from serm import report
     from serm.workspace.runner import run_loop

@@ -123,14 +123,16 @@ class EmojiWorld:
     seed_queries: int = 500
     seed_pairs: int = 10
     """Seed judgments a query."""
-    test_queries: int = 250
+    test_queries: int = 700
     """Queries in the frozen set, and in each window's rolling set."""
     test_pairs: int = 16
     """Judged documents a test query."""
-    window_queries: int = 500
+    window_queries: int = 2000
     """Distinct queries in the traffic of a window."""
-    sessions: int = 25_000
+    sessions: int = 150_000
     """Sessions in a window, before reformulations."""
+    reference_sessions: int = 50_000
+    """Sessions at most in window 0, which tells what is new and is not learned from."""
     positions: int = 10
     """Documents on a result page."""
     candidates: int = 13

@@ -164,6 +164,7 @@ def simulate_window(
         window,
     )
     depth = world.candidates
+    sessions = world.sessions if window else min(world.sessions, world.reference_sessions)
     grades = truth.lookup(
         pa.array(np.repeat(ranking.queries, depth)),
         pa.array(np.repeat(ranking.locales, depth)),
@@ -176,7 +177,7 @@ def simulate_window(
         related(truth, queries),
         window=WINDOWS[window],
         name=f"w{window}",
-        sessions=world.sessions,
+        sessions=sessions,
         positions=world.positions,
         exploration=world.exploration,
         users=users,
@@ -184,7 +185,7 @@ def simulate_window(
     )
     figures: Figures = {
         "impressions": len(log),
-        "sessions": world.sessions,
+        "sessions": sessions,
         "queries": len(queries),
         "new_queries": int(world.news(window)[queries].sum()),
         "click_rate": round(pc.mean(log["clicked"]).as_py(), 4),

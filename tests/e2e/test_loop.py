@@ -33,7 +33,7 @@ BLOCKS = [
     if (lines := [line for line in block.splitlines() if line.strip() and not line.startswith("#")])
 ]
 #: `make demo` and `make test` are what runs this test, or take as long as all tests together.
-LONG = {"make demo", "make quick", "make test"}
+LONG = {"make demo", "make demo-full", "make quick", "make test"}
 
 
 def test_an_interrupted_cycle_resumes_where_it_stopped(demo):
