@@ -25,7 +25,7 @@ LOCALES = ("de", "en")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Settings]:
     """Calibrate on some 150 seed judgments, and annotate 36 pairs of other train queries, twice."""
     path = tmp_path_factory.mktemp("panel")
-    world = EmojiWorld(seed_queries=90)
+    world = EmojiWorld(seed_queries=90, test_queries=8)
     pools.prepare(path, 0, world, pools.LETTERS)
     knowledge = contracts.read(path / "knowledge", contracts.KNOWLEDGE)
     few = knowledge.take(pa.array(range(0, len(knowledge), 5)))
