@@ -16,6 +16,7 @@ from command_line import serm  # noqa: F401  (a fixture)
 from examples import Share
 from kinds import kinds
 from wheel import installed, wheel  # noqa: F401  (fixtures)
+from worlds import annotated, template, workspace  # noqa: F401  (fixtures)
 
 from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings

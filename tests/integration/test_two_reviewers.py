@@ -14,7 +14,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from judging_world import build, run
 
 from serm import contracts
 from serm.judging.review import Item, Reviews
@@ -36,14 +35,6 @@ class Page:
 
     def act(self, action: str, **asked: object) -> httpx.Response:
         return self.http.post(f"/{action}", content=json.dumps(asked))
-
-
-@pytest.fixture(scope="module")
-def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    world = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        run(build(world, patch), agreement="unanimous")
-    return world
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ import pytest
 from workspace_world import (
     PROFILES,
     SAMPLES,
-    copy,
     impressions,
     judgments,
-    make,
     next_cycle,
     outputs,
     params,
@@ -27,17 +25,6 @@ from serm.workspace.advance import advance
 from serm.workspace.publish import publish
 from serm.workspace.record import record
 from serm.workspace.store import Workspace
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("template")
-    return make(directory / "shop", directory / "store")
-
-
-@pytest.fixture
-def workspace(template, tmp_path):
-    return copy(template, tmp_path)
 
 
 def test_a_cycle_is_one_tag_that_brings_every_byte_back(workspace, tmp_path):

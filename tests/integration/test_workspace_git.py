@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from workspace_world import copy, fill, make, next_cycle, outputs, params, run_steps, tree
+from workspace_world import fill, next_cycle, outputs, params, run_steps, tree
 
 from serm.errors import UserError
 from serm.relevance import location
@@ -14,17 +14,6 @@ from serm.workspace.advance import advance
 from serm.workspace.publish import publish
 from serm.workspace.record import record
 from serm.workspace.store import Workspace
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("template")
-    return make(directory / "shop", directory / "store")
-
-
-@pytest.fixture
-def workspace(template, tmp_path):
-    return copy(template, tmp_path)
 
 
 def everything(workspace):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from judging_world import NAMES, build, run
+from judging_world import NAMES
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -20,14 +20,6 @@ from serm.errors import UserError
 from serm.judging.review import Reviews, application, listen, read_export, write_tasks
 
 BASE = "http://127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    world = tmp_path_factory.mktemp("annotated")
-    with pytest.MonkeyPatch.context() as patched:
-        run(build(world, patched), agreement="unanimous")
-    return world
 
 
 @pytest.fixture

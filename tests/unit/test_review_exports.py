@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judging_world import build, run
 from typer.testing import CliRunner
 
 from serm import contracts
@@ -245,14 +244,6 @@ def test_nothing_that_a_file_holds_gives_a_traceback(tmp_path_factory: pytest.Te
     path = tmp_path_factory.mktemp("export") / "export.json"
     with contextlib.suppress(UserError):
         assert all(one.grade in (0, 1, 2, 3) for one in exported(path, content).answers)
-
-
-@pytest.fixture(scope="module")
-def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    world = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        run(build(world, patch), agreement="unanimous")
-    return world
 
 
 @pytest.fixture
