@@ -15,7 +15,9 @@ WORDS = ("cat", "dog", "red heart", "blue heart", "sun", "rain", "smile", "tear"
 
 
 def write(path: Path, queries: int = 60, source: str = "seed") -> Path:
-    """Write ``documents``, and ``judgments`` of ``queries`` queries with six documents each; return ``path``."""
+    """Write ``documents``, ``judgments`` of ``queries`` queries with six documents each, and no ``shown`` ones; return
+    ``path``.
+    """
     rng = np.random.default_rng(5)
     names = [f"{one} {two} {number}" for number in range(6) for one in WORDS for two in WORDS[:2]]
     documents = {
@@ -38,6 +40,7 @@ def write(path: Path, queries: int = 60, source: str = "seed") -> Path:
                 | {"agreement": None}
             )
     contracts.write(pa.Table.from_pylist(rows, contracts.JUDGMENTS), path / "judgments", contracts.JUDGMENTS)
+    contracts.write(contracts.JUDGMENTS.empty_table(), path / "shown", contracts.JUDGMENTS)
     return path
 
 

@@ -88,6 +88,11 @@ class EncodedPairs:
     query_rows: Indices
     document_rows: Indices
 
+    def __getitem__(self, rows: slice | Indices | NDArray[np.bool_]) -> EncodedPairs:
+        """Return the pairs of ``rows``, which share the encoded texts."""
+        chosen = self.query_rows[rows], self.document_rows[rows]
+        return EncodedPairs(self.cosines[rows], self.queries, self.documents, *chosen)
+
     @property
     def lengths(self) -> Indices:
         """Tokens of each pair [n]."""
@@ -200,6 +205,11 @@ class RelevanceModel:
             documents, d = self._encoded([pair.document for pair in pairs])
             cosines = (queries.vectors[q] * documents.vectors[d]).sum(1)
             return self._graded(self.forward(EncodedPairs(cosines, queries, documents, q, d)))
+
+    def score_encoded(self, pairs: EncodedPairs) -> Scores:
+        """Score pairs whose frozen part is computed, by this model or another one on the same encoder and layers."""
+        with torch.inference_mode():
+            return self._graded(self.forward(pairs))
 
     def _graded(self, scores: torch.Tensor) -> Scores:
         distribution = self.residual.ordinal.distribution(scores)

@@ -41,7 +41,11 @@ class OrdinalHead(nn.Module):
 
     def log_likelihood(self, scores: torch.Tensor, grades: torch.Tensor) -> torch.Tensor:
         """Return log Pr(y = grade) [n] for scores [n] and integer grades [n], without cancellation."""
-        return _log_likelihood(scores, grades, self.thresholds(), self.log_gaps, self.temperature)
+        return self.log_distribution(scores)[torch.arange(len(grades)), grades]
+
+    def log_distribution(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return log Pr(y) [n, 4] for scores [n], without cancellation."""
+        return _log_distribution(scores, self.thresholds(), self.log_gaps, self.temperature)
 
     def calibrate(self, scores: torch.Tensor, grades: torch.Tensor) -> float:
         """Set the temperature to the likeliest one for scores [n] and grades [n]; return it, within 1/20 to 20.
@@ -56,7 +60,8 @@ class OrdinalHead(nn.Module):
 
             def loss() -> float:
                 optimizer.zero_grad()
-                value = -_log_likelihood(scores, grades, thresholds, gaps, logarithm.exp()).mean()
+                logarithms = _log_distribution(scores, thresholds, gaps, logarithm.exp())
+                value = -logarithms[torch.arange(len(grades)), grades].mean()
                 value.backward()  # type: ignore[no-untyped-call]
                 return value.item()
 
@@ -70,12 +75,8 @@ def expected_grade(distribution: torch.Tensor) -> torch.Tensor:
     return distribution @ GRADES
 
 
-def _log_likelihood(
-    scores: torch.Tensor,
-    grades: torch.Tensor,
-    thresholds: torch.Tensor,
-    log_gaps: torch.Tensor,
-    temperature: torch.Tensor,
+def _log_distribution(
+    scores: torch.Tensor, thresholds: torch.Tensor, log_gaps: torch.Tensor, temperature: torch.Tensor
 ) -> torch.Tensor:
     """``sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a))``, with a and b the distances to the
     thresholds below and above the grade.
@@ -84,4 +85,4 @@ def _log_likelihood(
     below = functional.pad(functional.logsigmoid(distance), (1, 0))
     above = functional.pad(functional.logsigmoid(-distance), (0, 1))
     between = functional.pad(torch.log(-torch.expm1(-log_gaps.exp() / temperature)), (1, 1))
-    return (below + above + between)[torch.arange(len(grades)), grades]
+    return below + above + between

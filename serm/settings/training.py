@@ -41,15 +41,29 @@ class TrainingSettings(Section):
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
     warmup_share: Share = 0.1
     panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Sample weight of a panel judgment of full agreement beside a seed judgment."""
+    """Sample weight of a panel judgment beside a seed judgment; without a distribution, which says more, times its
+    agreement."""
+    shown_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """The same of a pair that users alone judged; as ``panel_weight``, so that a query's pairs, mined or not, count
+    alike in its list. 0 leaves them out."""
     new_weight: Amount = 1.0
-    """Sample weight of this cycle's judgments, times their source's; 0 leaves them out."""
+    """Sample weight of this cycle's judgments, mined or shown, times their source's; 0 leaves them out."""
     earlier_weight: Amount = 1.0
     """The same of earlier cycles' judgments."""
     seed_weight: Amount = 1.0
     """The same of seed judgments."""
+    anchors: Annotated[int, Field(ge=0, le=1_000_000_000)] = 2000
+    """Pairs beside the judged ones that hold the model outside their lists: documents that nobody judged for a query,
+    half of them near ones, on which it learns the champion's own distribution. 0 for none."""
+    anchor_weight: Amount = 1.0
+    """Sample weight of an anchor; 0 leaves them out."""
+    controls: tuple[Literal["replay", "self-training"], ...] = ("replay", "self-training")
+    """Models trained beside the challenger, from the same champion with as many steps: ``replay`` on seed and earlier
+    judgments alone, ``self-training`` on the challenger's pairs with the champion's own distributions in the place of
+    this cycle's labels. What the challenger has over them, its labels brought. Each takes the challenger's time."""
     max_pairs: Count = 9000
-    """Pairs in one training run: all new ones, the rest drawn evenly over the earlier ones."""
+    """Judged pairs in one training run: all new ones, then shown and earlier ones, half and half, as whole queries
+    drawn at random."""
     student_layers: Count = 1
     """Upper layers of a distilled student that read query and document together: what a request costs beyond the
     texts' own encoding."""

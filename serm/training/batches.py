@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,27 +13,48 @@ from serm.settings import TrainingSettings
 Rows = NDArray[np.int64]
 
 
-def batches(lengths: Rows, groups: Rows, size: int, settings: TrainingSettings) -> Iterator[Rows]:
-    """Yield batches of ``size`` rows for all epochs, the same for the same settings.
+def batches(
+    lengths: Rows, groups: Rows, size: int, settings: TrainingSettings, steps: int | None = None
+) -> Iterator[Rows]:
+    """Yield batches of at most ``size`` rows for all epochs, or as many as ``steps``; the same for the same settings.
 
-    Groups are sorted by their longest row (nearly equal ones at random), their rows cut into batches, and the batches
-    shuffled. So a batch holds whole groups, but for those at its edges.
+    Groups are sorted by their longest row (nearly equal ones at random), batches filled with whole ones, and the
+    batches shuffled. Only a group of more than ``size`` rows is cut.
 
     Args:
         lengths: tokens of each row [n].
         groups: the number of each row's group, a query [n].
-        size: of a batch; the last one of an epoch may have fewer.
-        settings: ``epochs`` and ``seed`` are read.
+        size: of a batch.
+        settings: ``seed`` is read, and without ``steps`` ``epochs``.
+        steps: how many batches; the rows come round as often as that takes.
     """
     generator = np.random.default_rng(settings.seed)
+    rounds = range(settings.epochs) if steps is None else itertools.count()
+    return itertools.islice((batch for _ in rounds for batch in _epoch(lengths, groups, size, generator)), steps)
+
+
+def _epoch(lengths: Rows, groups: Rows, size: int, generator: np.random.Generator) -> Iterator[Rows]:
+    """Yield batches that hold each row once."""
     longest = np.zeros(groups.max() + 1)
     np.maximum.at(longest, groups, lengths)
-    for _ in range(settings.epochs):
-        place = np.argsort(np.argsort(longest + 3 * generator.random(len(longest)), kind="stable"), kind="stable")
-        order = np.argsort(place[groups], kind="stable")
-        cut = np.split(order, range(size, len(order), size))
-        for number in generator.permutation(len(cut)):
-            yield cut[number]
+    turn = np.argsort(longest + 3 * generator.random(len(longest)), kind="stable")
+    order = np.argsort(np.argsort(turn, kind="stable")[groups], kind="stable")
+    cut = np.split(order, _borders(np.bincount(groups)[turn], size))
+    return (cut[number] for number in generator.permutation(len(cut)))
+
+
+def _borders(sizes: Rows, size: int) -> list[int]:
+    """Return where to cut rows of groups of ``sizes`` so that no part has more than ``size``."""
+    borders, end, filled = [], 0, 0
+    for group in sizes.tolist():
+        if filled and filled + group > size:
+            borders.append(end)
+            filled = 0
+        within = range(end + size, end + group, size)
+        borders += within
+        filled += group - size * len(within)
+        end += group
+    return borders
 
 
 def parts(batch: Rows, groups: Rows, count: int) -> list[Rows]:

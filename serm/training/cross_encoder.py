@@ -12,7 +12,7 @@ from serm.relevance.model import EncodedPairs
 from serm.settings import TrainingSettings
 from serm.training.batches import Rows
 from serm.training.examples import Examples
-from serm.training.losses import Targets, objective
+from serm.training.losses import Targets, cross_entropy, objective
 
 
 class CrossEncoderTask:
@@ -24,9 +24,11 @@ class CrossEncoderTask:
         pairs: EncodedPairs,
         targets: Targets,
         settings: TrainingSettings,
-        held_out: tuple[EncodedPairs, Targets] | None = None,
+        held_out: tuple[EncodedPairs, torch.Tensor] | None = None,
     ) -> None:
-        """Take a model, whose temperature becomes 1, what it learns from and what it learns, and held-out pairs."""
+        """Take a model, whose temperature becomes 1, what it learns from and what it learns, and held-out pairs with
+        their grades [n].
+        """
         self.module = model.residual
         self.module.ordinal.temperature.fill_(1.0)
         self.module.gradient_checkpointing = settings.gradient_checkpointing
@@ -38,11 +40,18 @@ class CrossEncoderTask:
 
     @classmethod
     def of(
-        cls, model: RelevanceModel, examples: Examples, held_out: Examples, settings: TrainingSettings
+        cls,
+        model: RelevanceModel,
+        examples: Examples,
+        held_out: Examples,
+        settings: TrainingSettings,
+        pairs: EncodedPairs | None = None,
+        held_pairs: EncodedPairs | None = None,
     ) -> CrossEncoderTask:
-        """Take judged examples; the frozen part is computed here."""
-        pairs, held_pairs = model.pairs(*examples.texts()), model.pairs(*held_out.texts())
-        return cls(model, pairs, targets_of(examples), settings, (held_pairs, targets_of(held_out)))
+        """Take judged examples; the frozen parts are computed here where they are not given."""
+        pairs = pairs or model.pairs(*examples.texts())
+        held_pairs = held_pairs or model.pairs(*held_out.texts())
+        return cls(model, pairs, targets_of(examples), settings, (held_pairs, torch.from_numpy(held_out.grades)))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The pretrained layers learn slowly, what starts from nothing (head, alpha, thresholds) faster."""
@@ -64,17 +73,17 @@ class CrossEncoderTask:
 
     def held_out_loss(self) -> float:
         """Return the mean negative log-likelihood of the held-out grades."""
-        pairs, targets = self._held()
+        pairs, grades = self._held()
         device = self.module.alpha.device
         scores = self._model.forward(pairs)
         with torch.inference_mode():
-            likelihood = self.module.ordinal.log_likelihood(scores.to(device), targets.grades.to(device))
+            likelihood = self.module.ordinal.log_likelihood(scores.to(device), grades.to(device))
         return float(-likelihood.mean())
 
     def calibrate(self) -> float:
         """Fit the temperature to the held-out pairs."""
-        pairs, targets = self._held()
-        return self.module.ordinal.calibrate(self._model.forward(pairs).clone(), targets.grades)
+        pairs, grades = self._held()
+        return self.module.ordinal.calibrate(self._model.forward(pairs).clone(), grades)
 
     def fit_cosine(self) -> None:
         """Fit alpha and the thresholds, four numbers, to the cosines alone: where a fresh model starts."""
@@ -87,8 +96,8 @@ class CrossEncoderTask:
 
         def loss() -> float:
             optimizer.zero_grad()
-            likelihood = residual.ordinal.log_likelihood(residual.alpha * cosines, targets.grades)
-            value = -(targets.weights * likelihood).sum() / targets.weights.sum()
+            each = cross_entropy(residual.ordinal, residual.alpha * cosines, targets.distributions)
+            value = (targets.weights * each).sum() / targets.weights.sum()
             # A grade that no pair has would shrink its gap without end; this holds it, and moves no other by much.
             value = value + 1e-4 * residual.ordinal.log_gaps.square().sum()
             value.backward()  # type: ignore[no-untyped-call]
@@ -96,7 +105,7 @@ class CrossEncoderTask:
 
         optimizer.step(loss)  # type: ignore[no-untyped-call]
 
-    def _held(self) -> tuple[EncodedPairs, Targets]:
+    def _held(self) -> tuple[EncodedPairs, torch.Tensor]:
         assert self._held_out is not None, "no held-out pairs were given"
         return self._held_out
 
@@ -104,7 +113,8 @@ class CrossEncoderTask:
 def targets_of(examples: Examples) -> Targets:
     """Return what ``examples`` are to be scored as."""
     return Targets(
-        grades=torch.from_numpy(examples.grades),
+        distributions=torch.from_numpy(examples.distributions).float(),
         weights=torch.from_numpy(examples.weights).float(),
         groups=torch.from_numpy(examples.groups()),
+        listed=torch.from_numpy(examples.origins != "anchor"),
     )

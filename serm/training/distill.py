@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from serm import engine as engines
@@ -19,7 +18,7 @@ from serm.relevance import RelevanceModel
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.training.checkpoint import checkpoints_of
-from serm.training.cross_encoder import CrossEncoderTask, targets_of
+from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.examples import Examples, read_known, read_mined
 from serm.training.fit import fine_tune, reproducible
 from serm.training.forgetting import remembered
@@ -60,8 +59,9 @@ def distill(
         UserError: a model or dataset is missing, there is nothing to learn from, or the student would not be smaller
             than the champion.
     """
-    # A student is not stopped early: its aim is its teachers, and no grade.
-    options = settings.training.model_copy(update={"epochs": settings.training.distillation_epochs, "patience": 0})
+    # A student is not stopped early: its aim is its teachers, and no grade. Mined pairs are no lists.
+    aim = {"epochs": settings.training.distillation_epochs, "patience": 0, "listwise_weight": 0}
+    options = settings.training.model_copy(update=aim)
     settings = settings.model_copy(update={"training": options})
     start = relevance.load(champion)
     if not isinstance(start, RelevanceModel):
@@ -86,11 +86,8 @@ def distill(
     with reproducible(options):
         student = _student(start, options.student_layers)
         before = _divergence(taught[unseen], student, pairs[unseen])
-        seen = pairs[~unseen]
-        targets = replace(targets_of(seen), distributions=torch.from_numpy(taught[~unseen]).float())
-        held = held_out.calibrating
-        looked_at = student.pairs(*held.texts()), targets_of(held)
-        task = CrossEncoderTask(student, student.pairs(*seen.texts()), targets, options, looked_at)
+        seen = replace(pairs, distributions=taught)[~unseen]
+        task = CrossEncoderTask.of(student, seen, held_out.calibrating, options)
         fitted = fine_tune(task, options, checkpoints)
         after = _divergence(taught[unseen], student, pairs[unseen])
         temperature = task.calibrate()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -32,19 +32,22 @@ class Examples:
     """The documents' text."""
     locales: NDArray[np.object_]
     grades: NDArray[np.int64]
+    distributions: NDArray[np.float64]
+    """[n, 4] Pr(grade) as the judge has it: what is learned; one-hot where the judge gave a grade alone."""
     weights: NDArray[np.float64]
-    """A seed or human judgment has 1, a panel's its agreement times ``panel_weight``; each times its origin's weight.
+    """A seed or human judgment has 1, a panel's ``panel_weight``, times its agreement where it has no distribution, a
+    pair judged by users alone ``shown_weight``; each times its origin's weight. An anchor has ``anchor_weight``.
     """
     sources: NDArray[np.object_]
     origins: NDArray[np.object_]
-    """``seed``, ``earlier`` (an earlier cycle's) or ``new`` (this cycle's)."""
+    """``seed``, ``earlier`` (an earlier cycle's), ``new`` or ``shown`` (this cycle's, mined or not), or ``anchor``."""
     rationales: NDArray[np.object_]
     """Why the grade, as the judge said; None where it did not."""
 
     def __len__(self) -> int:
         return len(self.grades)
 
-    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Examples:
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Examples:
         return Examples(*(column[rows] for column in self.columns()))
 
     def __add__(self, other: Examples) -> Examples:
@@ -53,6 +56,14 @@ class Examples:
     def columns(self) -> list[NDArray[Any]]:
         """Return the columns in the order of the fields."""
         return [getattr(self, field.name) for field in fields(self)]
+
+    def taught(self, rows: NDArray[np.bool_], distributions: NDArray[np.float64]) -> Examples:
+        """Return them with a model's ``distributions`` [chosen, 4] in the place of what was learned of ``rows`` [n]."""
+        changed = {name: getattr(self, name).copy() for name in ("grades", "distributions", "rationales")}
+        changed["grades"][rows] = distributions.argmax(1)
+        changed["distributions"][rows] = distributions
+        changed["rationales"][rows] = None
+        return replace(self, **changed)
 
     def texts(self) -> tuple[list[str], list[str]]:
         """Return the queries and the documents, as a model takes them."""
@@ -96,7 +107,11 @@ class Known:
 
 
 def read_known(
-    engine: BaseBackend, judgments: Path, documents: Path, settings: TrainingSettings, new: bool = False
+    engine: BaseBackend,
+    judgments: Path,
+    documents: Path,
+    settings: TrainingSettings,
+    origin: Literal["new", "shown"] | None = None,
 ) -> Known:
     """Join a JUDGMENTS dataset with the text of a DOCUMENTS dataset, sorted, so that files' order does not matter.
 
@@ -104,8 +119,8 @@ def read_known(
         engine: joins them.
         judgments: the dataset.
         documents: the catalogue that was judged; judgments of what is gone from it are retired.
-        settings: ``panel_weight`` and the weights of the origins are read.
-        new: whether the judgments are this cycle's own; those of before are ``seed`` by their source, or ``earlier``.
+        settings: the weights of sources and origins are read.
+        origin: of this cycle's own judgments; those of before are ``seed`` by their source, or ``earlier``.
 
     Raises:
         UserError: a dataset is missing, or none of the judged documents is in the catalogue.
@@ -114,19 +129,19 @@ def read_known(
     judged = judged.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id", "cycle", "grade")])
     joined = join(engine, judged, judgments, documents, ("title", "body"))
     judged, retired = joined.pairs, joined.retired
-    agreement = pc.fill_null(judged["agreement"], 1.0).to_numpy()
-    panel = np.asarray(pc.equal(judged["source"], "panel"))
-    origins = np.where(np.asarray(pc.equal(judged["source"], "seed")), "seed", "earlier").astype(object)
-    if new:
-        origins[:] = "new"
-    mixing = {"new": settings.new_weight, "earlier": settings.earlier_weight, "seed": settings.seed_weight}
+    sources = _objects(judged["source"].to_pylist())
+    origins = np.where(sources == "seed", "seed", "earlier").astype(object)
+    if origin:
+        origins[:] = origin
+    grades = judged["grade"].to_numpy().astype(np.int64)
     examples = Examples(
         queries=_objects(judged["query"].to_pylist()),
         documents=_texts(judged),
         locales=_objects(judged["locale"].to_pylist()),
-        grades=judged["grade"].to_numpy().astype(np.int64),
-        weights=np.where(panel, agreement * settings.panel_weight, 1.0) * np.array([mixing[o] for o in origins]),
-        sources=_objects(judged["source"].to_pylist()),
+        grades=grades,
+        distributions=_distributions(judged, grades),
+        weights=_weights(judged, sources, origins, settings),
+        sources=sources,
         origins=origins,
         rationales=_objects(judged["rationale"].to_pylist()),
     )
@@ -143,32 +158,75 @@ def read_mined(engine: BaseBackend, mined: Path, documents: Path) -> tuple[Examp
     pairs = contracts.read(mined, contracts.MINED_PAIRS)
     pairs = pairs.sort_by([(name, "ascending") for name in ("locale", "query", "doc_id")])
     joined = join(engine, pairs.select(["query", "locale", "doc_id"]), mined, documents, ("title", "body"))
-    pairs, count = joined.pairs, joined.pairs.num_rows
-    examples = Examples(
-        queries=_objects(pairs["query"].to_pylist()),
-        documents=_texts(pairs),
-        locales=_objects(pairs["locale"].to_pylist()),
+    pairs = joined.pairs
+    texts = _objects(pairs["query"].to_pylist()), _texts(pairs), _objects(pairs["locale"].to_pylist())
+    return unlabelled(*texts, "mined", "new"), joined.retired.num_rows
+
+
+def unlabelled(
+    queries: NDArray[np.object_], documents: NDArray[np.object_], locales: NDArray[np.object_], source: str, origin: str
+) -> Examples:
+    """Return pairs [n] that nobody graded yet (0), all of weight 1."""
+    count = len(queries)
+    return Examples(
+        queries=queries,
+        documents=documents,
+        locales=locales,
         grades=np.zeros(count, np.int64),
+        distributions=certain(np.zeros(count, np.int64)),
         weights=np.ones(count),
-        sources=_objects(["mined"] * count),
-        origins=_objects(["new"] * count),
-        rationales=_objects([None] * count),
+        sources=np.full(count, source, object),
+        origins=np.full(count, origin, object),
+        rationales=np.full(count, None, object),
     )
-    return examples, joined.retired.num_rows
 
 
-def choose(earlier: Examples, new: Examples, settings: TrainingSettings) -> Examples:
-    """Return at most ``max_pairs`` examples with weight: the new ones, then earlier and seed ones drawn evenly."""
+def choose(earlier: Examples, new: Examples, shown: Examples, settings: TrainingSettings) -> Examples:
+    """Return at most ``max_pairs`` examples with weight: the new ones, then shown and earlier ones, half and half.
+
+    What one half leaves free the other may take. Whole queries are drawn, so that a list stays a list.
+    """
     generator = np.random.default_rng(settings.seed)
-    earlier, new = earlier[earlier.weights > 0], new[new.weights > 0]
-    return draw(new, settings.max_pairs, generator) + draw(earlier, max(0, settings.max_pairs - len(new)), generator)
+    earlier, new, shown = (part[part.weights > 0] for part in (earlier, new, shown))
+    new = draw(new, settings.max_pairs, generator)
+    room = settings.max_pairs - len(new)
+    shown = draw(shown, max(room - len(earlier), room // 2), generator)
+    return new + shown + draw(earlier, room - len(shown), generator)
 
 
 def draw(examples: Examples, count: int, generator: np.random.Generator) -> Examples:
-    """Return ``count`` rows at random in their order, or all if there are fewer."""
+    """Return the rows of whole queries drawn at random, ``count`` rows, the last query's cut, in their order."""
     if len(examples) <= count:
         return examples
-    return examples[np.sort(generator.choice(len(examples), count, replace=False))]
+    groups = examples.groups()
+    turn = generator.permutation(groups.max() + 1)[groups]
+    return examples[np.sort(np.argsort(turn, kind="stable")[:count])]
+
+
+def certain(grades: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the distributions [n, 4] of ``grades`` [n] that are not in doubt."""
+    return np.eye(len(contracts.Grade))[grades]
+
+
+def _distributions(judged: pa.Table, grades: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the judges' distributions [n, 4]; one-hot where a judge gave none."""
+    found = certain(grades)
+    given = judged["distribution"]
+    if given.null_count < len(given):
+        found[np.asarray(pc.is_valid(given))] = pc.list_flatten(given).to_numpy().reshape(-1, len(contracts.Grade))
+    return found
+
+
+def _weights(
+    judged: pa.Table, sources: NDArray[np.object_], origins: NDArray[np.object_], settings: TrainingSettings
+) -> NDArray[np.float64]:
+    """Return each judgment's sample weight [n]: its source's times its origin's."""
+    doubt = pc.if_else(pc.is_valid(judged["distribution"]), 1.0, pc.fill_null(judged["agreement"], 1.0)).to_numpy()
+    of_source = np.where(sources == "panel", doubt * settings.panel_weight, 1.0)
+    of_source[sources == "shown"] = settings.shown_weight
+    mixing = {"earlier": settings.earlier_weight, "seed": settings.seed_weight}
+    weights: NDArray[np.float64] = of_source * [mixing.get(origin, settings.new_weight) for origin in origins]
+    return weights
 
 
 def _texts(joined: pa.Table) -> NDArray[np.object_]:

@@ -47,8 +47,10 @@ class Fitted:
 
     curve: list[float]
     """The mean loss of each ``REPORT_STEPS`` steps."""
+    planned: int
+    """Steps of the whole run, over which the learning rate rises and falls."""
     steps: int
-    """Steps taken."""
+    """Steps taken: all, but where ``patience`` ends it."""
     kept: int
     """The step after which the weights were kept: the last one, or with ``patience`` the best one."""
     watched: list[tuple[int, float]]
@@ -59,7 +61,13 @@ class Fitted:
     """Of the steps that this process took itself."""
 
 
-def fine_tune(task: Task, settings: TrainingSettings, checkpoints: Checkpoints | None = None) -> Fitted:
+def fine_tune(
+    task: Task,
+    settings: TrainingSettings,
+    checkpoints: Checkpoints | None = None,
+    name: str = "model",
+    steps: int | None = None,
+) -> Fitted:
     """Train a model of either family.
 
     AdamW, linear warm-up, linear decay to zero, gradients clipped to norm 1. Under ``torchrun`` the parts of each batch
@@ -69,14 +77,17 @@ def fine_tune(task: Task, settings: TrainingSettings, checkpoints: Checkpoints |
         task: the model, whose weights are changed in place, and what it learns.
         settings: the section ``training``; with ``patience``, training stops when the task's held-out loss no longer
             falls.
-        checkpoints: where the run's state is kept; it goes on from there if there is one.
+        checkpoints: where the run's state is kept; it goes on from there if there is one. The last state stays there,
+            so that a run that ended is not taken again.
+        name: of the model, for the progress shown.
+        steps: how many to take, in the place of the settings' ``epochs``.
     """
-    order = list(batches(task.lengths, task.groups, task.batch_pairs, settings))
+    order = list(batches(task.lengths, task.groups, task.batch_pairs, settings, steps))
     run = Run(task, settings, len(order))
     if checkpoints:
         run.restore(checkpoints)
     begun, start = run.step, time.perf_counter()
-    for step in _progress(run.step, len(order), run.losses):
+    for step in _progress(name, run.step, len(order), run.losses):
         if run.is_over:
             break
         run.update(order[step])
@@ -84,23 +95,25 @@ def fine_tune(task: Task, settings: TrainingSettings, checkpoints: Checkpoints |
             run.watch()
         if checkpoints and run.step % checkpoints.every == 0 and run.step < len(order):
             run.save(checkpoints)
+    if checkpoints and run.step > begun:
+        run.save(checkpoints)
     run.finish()
     speed = sum(map(len, order[begun : run.step])) / (time.perf_counter() - start)
     curve = [round(float(np.mean(part)), 5) for part in _bins(run.losses)]
-    return Fitted(curve, run.step, run.kept, run.watched, run.parts, speed)
+    return Fitted(curve, len(order), run.step, run.kept, run.watched, run.parts, speed)
 
 
-def _progress(start: int, end: int, losses: list[float]) -> Iterator[int]:
+def _progress(name: str, start: int, end: int, losses: list[float]) -> Iterator[int]:
     """Yield the steps behind a progress bar, or with a plain line now and then when there is no terminal."""
     console = Console(stderr=True, quiet=not processes().is_main_process)
     if console.is_terminal:
-        yield from track(range(start, end), "train", console=console, transient=True)
+        yield from track(range(start, end), f"train: {name}", console=console, transient=True)
         return
     for step in range(start, end):
         yield step
         if (step + 1) % REPORT_STEPS == 0 or step + 1 == end:
             recent = np.mean(losses[-REPORT_STEPS:])
-            console.print(f"train: step {step + 1} of {end}, loss {recent:.3f}", highlight=False)
+            console.print(f"train: {name}, step {step + 1} of {end}, loss {recent:.3f}", highlight=False)
 
 
 def _bins(losses: list[float]) -> list[NDArray[np.float64]]:

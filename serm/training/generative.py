@@ -24,7 +24,9 @@ class Lesson:
     ids: list[int]
     """The prompt and the answer."""
     grade_at: int
-    """Where in ``ids`` the grade stands."""
+    """Where in ``ids`` the grade stands; the answer has the likeliest one."""
+    distribution: list[float]
+    """[4] what is learned there: Pr(grade)."""
     rationale: tuple[int, int]
     """Where the rationale's tokens begin and end; an empty range where there is none."""
 
@@ -32,8 +34,9 @@ class Lesson:
 class GenerativeTask:
     """A generative model's ``serm.training.task.Task``.
 
-    The loss of a pair is its weight times the sum of the grade's negative log-likelihood among the four grades, and the
-    mean one of the rationale's tokens in the whole vocabulary. It needs no other pair, so each is a group of its own.
+    The loss of a pair is its weight times the sum of the cross-entropy of its distribution among the four grades, and
+    the rationale's mean negative log-likelihood a token in the whole vocabulary. It needs no other pair, so each is a
+    group of its own.
     """
 
     def __init__(self, model: GenerativeModel, examples: Examples, held_out: Examples, settings: Settings) -> None:
@@ -75,10 +78,11 @@ def lessons(model: GenerativeModel, examples: Examples) -> list[Lesson]:
     """Return the examples as tokens."""
     prompts = model.prompts(*examples.texts())
     answers = model.answers(examples.grades.tolist(), examples.rationales.tolist())
-    return [_lesson(model, prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    given = zip(prompts, answers, examples.distributions.tolist(), strict=True)
+    return [_lesson(model, prompt, answer, distribution) for prompt, answer, distribution in given]
 
 
-def _lesson(model: GenerativeModel, prompt: str, answer: str) -> Lesson:
+def _lesson(model: GenerativeModel, prompt: str, answer: str, distribution: list[float]) -> Lesson:
     def tokens(text: str) -> list[int]:
         ids: list[int] = model.tokenizer(text).input_ids
         return ids
@@ -89,7 +93,7 @@ def _lesson(model: GenerativeModel, prompt: str, answer: str) -> Lesson:
         start = answer.index(RATIONALE)
         end = answer.index("\n", start) + 1
         rationale = (len(tokens(prompt + answer[:start] + RATIONALE)), len(tokens(prompt + answer[:end])))
-    return Lesson(tokens(prompt + answer), len(tokens(before_grade)), rationale)
+    return Lesson(tokens(prompt + answer), len(tokens(before_grade)), distribution, rationale)
 
 
 def losses(model: GenerativeModel, given: Sequence[Lesson]) -> torch.Tensor:
@@ -103,7 +107,7 @@ def losses(model: GenerativeModel, given: Sequence[Lesson]) -> torch.Tensor:
     found = []
     for row, one in enumerate(given):
         shift = longest - len(one.ids) - first - 1  # a token is predicted one place before it stands
-        wanted = logits.new_tensor(model.grade_tokens.index(one.ids[one.grade_at]), dtype=torch.long)
+        wanted = logits.new_tensor(one.distribution)
         value = functional.cross_entropy(logits[row, one.grade_at + shift, model.grade_tokens], wanted)
         start, end = one.rationale
         if end > start:

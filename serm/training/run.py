@@ -37,7 +37,7 @@ class Run:
         self._place = processes()
         task.module.to(self._place.device).train()
         self._best: dict[str, torch.Tensor] = {}
-        self._optimizer = torch.optim.AdamW(task.parameter_groups())
+        self._optimizer = torch.optim.AdamW(task.parameter_groups(), fused=True)
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._weights = {name: p for name, p in task.module.named_parameters() if p.requires_grad}
         for parameter in self._weights.values():

@@ -1,10 +1,11 @@
-"""The train step: a challenger from new, earlier and seed judgments; and the first champion, from the seed alone."""
+"""The train step: a challenger from new, earlier and seed judgments, and its controls; and the first champion."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,9 +17,11 @@ from serm.relevance import Model, RelevanceModel
 from serm.relevance.encoder import load_encoder
 from serm.settings import RelevanceSettings, Settings
 from serm.step import Figures, step
+from serm.training.anchors import draw_anchors
+from serm.training.arms import CHALLENGER, Arm, arms
 from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.cross_encoder import CrossEncoderTask
-from serm.training.examples import Examples, choose, draw, read_known
+from serm.training.examples import Known, choose, draw, read_known
 from serm.training.fit import Fitted, fine_tune, reproducible
 from serm.training.forgetting import remembered
 from serm.training.held_out import HeldOut
@@ -26,26 +29,32 @@ from serm.training.processes import processes
 from serm.training.task import Task
 from serm.training.tracking import track, write_provenance
 
+FOUNDING = "first champion"
+
 
 @step
 def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out: Path, settings: Settings) -> Figures:
-    """Fine-tune a challenger on this cycle's judgments, earlier ones and the seed.
+    """Fine-tune a challenger on this cycle's judgments, earlier ones and the seed; and its controls.
 
     It continues from the champion, with earlier and seed judgments replayed beside the new ones (arXiv 2601.09515
     retrains on new, all earlier and original data each round). So it also passes over old judgments once more: what a
-    challenger gains is not the new labels' alone (benchmarks/evolution.py has the control without them). No judgment of
-    a held-out query is trained on (``HeldOut``), and none of a document that is gone.
+    challenger gains is not the new labels' alone, and the controls (``arms.arms``) say what more steps bring without
+    them. Anchors hold it on what no judgment speaks of. No judgment of a held-out query is trained on (``HeldOut``),
+    and none of a document that is gone.
 
     Args:
         champion: the champion's directory, read with ``serm.relevance.load``.
         judgments: a JUDGMENTS dataset, everything known before this cycle.
-        annotated: the annotate step's output; its kept labels are ``annotated/judgments``.
+        annotated: the annotate step's output; its kept labels are ``annotated/judgments``, and what users judged alone
+            is ``annotated/shown``.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
-        out: becomes ``model/`` (the challenger, with ``provenance.json``); ``tracking/``, DVC's metrics and plots; and
-            ``train.json``: pairs by source and by origin, how many judgments of held-out queries were left out and
-            how many are retired, the loss curve, the temperature (fitted on half of the held-out seed queries), and on
-            their other half what is remembered (``forgetting.remembered``). While it trains, ``<out>.checkpoint/``
-            beside it holds the run's state, from which the same call goes on when it was killed.
+        out: becomes ``model/`` (the challenger, with ``provenance.json``); ``controls/NAME/``, the model of each of
+            ``training.controls``, trained on as many steps from the same champion; ``tracking/``, DVC's metrics and
+            plots; and ``train.json``: pairs by source and by origin, how many judgments of held-out queries were left
+            out and how many are retired, the loss curve, the temperature (fitted on half of the held-out seed queries),
+            on their other half what is remembered (``forgetting.remembered``), and steps, pairs and temperature of each
+            control. While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from which the same call
+            goes on when it was killed, at the model it was at.
         settings: uses the sections ``relevance``, ``training`` and ``engine``.
 
     Raises:
@@ -53,49 +62,66 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     """
     options = settings.training
     documents = validated / "documents"
+    before = relevance.load(champion, settings.relevance)
     with engines.connect(settings.engine) as engine:
         known = read_known(engine, judgments, documents, options)
-        labels = read_known(engine, annotated / "judgments", documents, options, new=True)
-    held_out = HeldOut.of(known, options.held_out_share)
-    earlier, new = held_out.without(known.examples), held_out.without(labels.examples)
-    examples = choose(earlier, new, options)
-    before = relevance.load(champion, settings.relevance)
-    checkpoints = checkpoints_of(out, settings, [before.version, examples, held_out.calibrating])
+        labels = read_known(engine, annotated / "judgments", documents, options, "new")
+        of_users = Known(labels.examples[:0], 0, frozenset())
+        if (annotated / "shown").exists():
+            of_users = read_known(engine, annotated / "shown", documents, options, "shown")
+        held_out = HeldOut.of(known, options.held_out_share)
+        read = [one.examples for one in (known, labels, of_users)]
+        earlier, new, shown = (held_out.without(one) for one in read)
+        chosen = choose(earlier, new, shown, options)
+        anchors = draw_anchors(engine, before, chosen, earlier + new + shown, documents, options)
+    learned, calibrating = arms(before, chosen + anchors, earlier, held_out.calibrating, options)
+    checkpoints = {
+        name: checkpoints_of(out, settings, [before.version, name, arm.examples, calibrating.examples])
+        for name, arm in learned.items()
+    }
     with reproducible(options):
-        model = _copy(before, champion)
-        fitted, figures = _fit(model, examples, held_out.calibrating, settings, checkpoints)
-        memory = remembered(before, model, held_out.remembering)
-    aside = {
-        "retired": known.retired + labels.retired,
-        "of_held_out_queries": len(known.examples) + len(labels.examples) - len(earlier) - len(new),
+        made: dict[str, Trained] = {}
+        for name, arm in learned.items():
+            steps = made[CHALLENGER].fitted.planned if made else None
+            made[name] = _fit(_copy(before, champion), arm, calibrating, settings, checkpoints[name], name, steps)
+        challenger = made.pop(CHALLENGER)
+        memory = remembered(before, challenger.model, held_out.remembering)
+    used = challenger.arm.examples
+    pairs = {
+        "new": len(new),
+        "shown": len(shown),
+        "used": len(used),
+        "retired": known.retired + labels.retired + of_users.retired,
+        "of_held_out_queries": sum(map(len, read)) - len(earlier) - len(new) - len(shown),
+        "by_source": used.by_source(),
+        "by_origin": used.by_origin(),
     }
     if processes().is_main_process:
         with replace_directory(out) as beside:
-            model.save(beside / "model")
+            challenger.model.save(beside / "model")
+            for name, control in made.items():
+                control.model.save(beside / "controls" / name)
             inputs = {"champion": champion, "judgments": judgments, "documents": documents}
-            write_provenance(beside / "model", settings, {**inputs, "annotated": annotated / "judgments"})
-            track(beside / "tracking", fitted, {f"held_out_{k}": v for k, v in memory["challenger"].items()})
+            annotation = {"annotated": annotated / "judgments", "shown": annotated / "shown"}
+            write_provenance(beside / "model", settings, inputs | annotation)
+            track(beside / "tracking", challenger.fitted, {f"held_out_{k}": v for k, v in memory["challenger"].items()})
             summary = {
                 "champion": before.version,
-                "challenger": model.version,
-                "pairs": {
-                    "new": len(new),
-                    "used": len(examples),
-                    **aside,
-                    "by_source": examples.by_source(),
-                    "by_origin": examples.by_origin(),
-                },
-                "loss": fitted.curve,
-                "steps": {"taken": fitted.steps, "kept": fitted.kept, "watched": fitted.watched},
-                "temperature": figures["temperature"],
+                "challenger": challenger.model.version,
+                "pairs": pairs,
+                "loss": challenger.fitted.curve,
+                "steps": challenger.steps,
+                "temperature": challenger.temperature,
                 "held_out_seed": memory,
+                "controls": {name: control.summary() for name, control in made.items()},
             }
             write_json(beside / "train.json", summary)
-        checkpoints.remove()
+        checkpoints[CHALLENGER].remove()
     return {
         "new_labels": len(new),
-        "retired_judgments": aside["retired"],
-        **figures,
+        "shown_labels": len(shown),
+        "retired_judgments": pairs["retired"],
+        **challenger.figures(),
         **{f"held_out_{name}": value for name, value in memory["challenger"].items()},
     }
 
@@ -123,13 +149,13 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     settings = settings.model_copy(update={"training": founding})
     checkpoints = checkpoints_of(out, settings, [examples, held_out.calibrating])
     with reproducible(options):
-        model = _start(settings.relevance)
-        _, figures = _fit(model, examples, held_out.calibrating, settings, checkpoints, fresh=True)
+        start = _start(settings.relevance)
+        first = _fit(start, Arm(examples), Arm(held_out.calibrating), settings, checkpoints, FOUNDING)
     if processes().is_main_process:
-        model.save(out)
+        first.model.save(out)
         write_provenance(out, settings, {"judgments": judgments, "documents": documents})
         checkpoints.remove()
-    return {**figures, "retired_judgments": known.retired}
+    return {**first.figures(), "retired_judgments": known.retired}
 
 
 def _start(settings: RelevanceSettings) -> Model:
@@ -148,39 +174,67 @@ def _copy(champion: Model, path: Path) -> Model:
     return relevance.load(path)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A model after its training."""
+
+    model: Model
+    arm: Arm
+    fitted: Fitted
+    temperature: float
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """Steps taken, the one whose weights were kept, and the losses watched."""
+        return {"taken": self.fitted.steps, "kept": self.fitted.kept, "watched": self.fitted.watched}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what train.json says of a control."""
+        return {
+            "version": self.model.version,
+            "pairs": len(self.arm.examples),
+            "steps": self.steps,
+            "loss": self.fitted.curve[-1],
+            "temperature": self.temperature,
+        }
+
+    def figures(self) -> Figures:
+        """Return what the command line prints of it."""
+        return {
+            "pairs": len(self.arm.examples),
+            "pairs_per_second": round(self.fitted.pairs_per_second, 1),
+            "loss": round(self.fitted.curve[-1], 4),
+            "temperature": self.temperature,
+        }
+
+
 def _fit(
     model: Model,
-    examples: Examples,
-    calibrating: Examples,
+    arm: Arm,
+    calibrating: Arm,
     settings: Settings,
     checkpoints: Checkpoints,
-    fresh: bool = False,
-) -> tuple[Fitted, Figures]:
-    """Train a model, a fresh one with its cosine fitted first, and calibrate it; return what it did and figures."""
+    name: str,
+    steps: int | None = None,
+) -> Trained:
+    """Train a model, a first one with its cosine fitted before, and calibrate it."""
     options = settings.training
-    if not len(examples):
+    if not len(arm.examples):
         raise UserError("no judgments to train on; add seed judgments to state/judgments.")
-    if options.patience and not len(calibrating):
+    if options.patience and not len(calibrating.examples):
         raise UserError("training.patience needs held-out seed queries to look at; raise training.held_out_share.")
-    task = _task(model, examples, calibrating, settings)
-    if fresh and isinstance(task, CrossEncoderTask):
+    task = _task(model, arm, calibrating, settings)
+    if name == FOUNDING and isinstance(task, CrossEncoderTask):
         task.fit_cosine()
-    fitted = fine_tune(task, options, checkpoints)
-    temperature = task.calibrate()
-    figures: Figures = {
-        "pairs": len(examples),
-        "pairs_per_second": round(fitted.pairs_per_second, 1),
-        "loss": round(fitted.curve[-1], 4),
-        "temperature": round(temperature, 4),
-    }
-    return fitted, figures
+    fitted = fine_tune(task, options, checkpoints, name, steps)
+    return Trained(model, arm, fitted, round(task.calibrate(), 4))
 
 
-def _task(model: Model, examples: Examples, held_out: Examples, settings: Settings) -> Task:
+def _task(model: Model, arm: Arm, held_out: Arm, settings: Settings) -> Task:
     """Return what the model's family trains on."""
     if isinstance(model, RelevanceModel):
-        return CrossEncoderTask.of(model, examples, held_out, settings.training)
+        return CrossEncoderTask.of(model, arm.examples, held_out.examples, settings.training, arm.pairs, held_out.pairs)
     from serm.relevance.generative import GenerativeModel
     from serm.training.generative import GenerativeTask  # peft: not for those who train cross-encoders
 
-    return GenerativeTask(cast(GenerativeModel, model), examples, held_out, settings)
+    return GenerativeTask(cast(GenerativeModel, model), arm.examples, held_out.examples, settings)

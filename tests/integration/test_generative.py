@@ -65,12 +65,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contracts.write(pa.Table.from_pylist(rows, contracts.DOCUMENTS), path / "documents", contracts.DOCUMENTS)
     contracts.write(judgments(8), path / "seed", contracts.JUDGMENTS)
     contracts.write(judgments(1), path / "annotated" / "judgments", contracts.JUDGMENTS)
+    contracts.write(judgments(0), path / "annotated" / "shown", contracts.JUDGMENTS)
     return path
 
 
 @pytest.fixture(scope="module")
 def settings(bases: Path, make_settings: Callable[..., Settings]) -> Settings:
-    fitting = {"founding_epochs": 8, "threads": 1, "held_out_share": 0.2, "seed": 5}
+    fitting = {"founding_epochs": 8, "threads": 1, "held_out_share": 0.2, "seed": 5, "anchors": 6}
     return make_settings(relevance=options(bases).model_dump(), training=fitting)
 
 
@@ -135,8 +136,9 @@ def test_two_cycles_give_the_same_bytes_and_go_on_from_the_champion(
     ]
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
     assert figures[0]["held_out_loss"] == figures[1]["held_out_loss"] < 1  # one that knows nothing has ln 4 = 1.39
-    challenger = relevance.load(tmp_path / "one" / "model")
-    assert challenger.version != relevance.load(champion).version
+    paths = ["model", "controls/replay", "controls/self-training"]
+    versions = {relevance.load(path).version for path in (champion, *(tmp_path / "one" / name for name in paths))}
+    assert len(versions) == 4
 
 
 def test_no_panel_label_of_a_held_out_query_is_trained_on(
@@ -149,12 +151,13 @@ def test_no_panel_label_of_a_held_out_query_is_trained_on(
     asked = [(row["locale"], row["query"].strip().lower()) for row in wrong]
     held = chosen(asked, settings.training.held_out_share)
     found = {}
+    alone = settings.model_copy(update={"training": settings.training.model_copy(update={"controls": ()})})
     for name, rows in (("all", wrong), ("others", [row for row, out in zip(wrong, held, strict=True) if not out])):
-        contracts.write(
-            pa.Table.from_pylist(rows, contracts.JUDGMENTS), tmp_path / name / "judgments", contracts.JUDGMENTS
-        )
+        for dataset, given in (("judgments", rows), ("shown", [])):
+            table = pa.Table.from_pylist(given, contracts.JUDGMENTS)
+            contracts.write(table, tmp_path / name / dataset, contracts.JUDGMENTS)
         out = tmp_path / f"trained on {name}"
-        training.train(champion, data / "seed", tmp_path / name, tmp_path / "validated", out, settings)
+        training.train(champion, data / "seed", tmp_path / name, tmp_path / "validated", out, alone)
         found[name] = {file: digest for file, digest in hashes(out / "model").items() if file != "provenance.json"}
     assert 0 < held.sum() < len(held)
     assert found["all"] == found["others"]

@@ -39,7 +39,16 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def settings(make_settings: Callable[..., Settings]) -> Settings:
-    return make_settings(training={"held_out_share": HELD_OUT, "epochs": 2, "founding_epochs": 2, "threads": 1})
+    return make_settings(
+        training={
+            "held_out_share": HELD_OUT,
+            "epochs": 2,
+            "founding_epochs": 2,
+            "threads": 1,
+            "anchors": 0,
+            "controls": (),
+        }
+    )
 
 
 class RandomEngine:
@@ -58,6 +67,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     panel = pools.rolling(world, 1, pools.LETTERS)["pool"]
     panel = panel.set_column(panel.column_names.index("source"), "source", pa.array(["panel"] * len(panel)))
     contracts.write(panel, path / "annotated" / "judgments", contracts.JUDGMENTS)
+    contracts.write(panel.slice(0, 0), path / "annotated" / "shown", contracts.JUDGMENTS)
     return path
 
 
@@ -186,7 +196,7 @@ def test_two_training_runs_give_the_same_bytes(data: Path, champion: Path, setti
     command = [sys.executable, "-c", RUN, str(data), str(tmp_path / "two"), str(params)]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "train: step" in done.stderr  # progress as plain lines where there is no terminal
+    assert "train: challenger, step" in done.stderr  # progress as plain lines where there is no terminal
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
 
     summary = json.loads((tmp_path / "one" / "train.json").read_text())
@@ -204,7 +214,8 @@ def test_a_held_batch_gives_training_nothing_new_and_it_says_so(
     data: Path, champion: Path, settings: Settings, tmp_path: Path
 ) -> None:
     few = settings.model_copy(update={"training": settings.training.model_copy(update={"max_pairs": 60, "epochs": 1})})
-    contracts.write(contracts.JUDGMENTS.empty_table(), tmp_path / "held" / "judgments", contracts.JUDGMENTS)
+    for name in ("judgments", "shown"):
+        contracts.write(contracts.JUDGMENTS.empty_table(), tmp_path / "held" / name, contracts.JUDGMENTS)
     out = tmp_path / "out"
     figures = training.train(champion, data / "seed", tmp_path / "held", data / "validated", out, few)
     assert figures["new_labels"] == 0

@@ -30,7 +30,79 @@ queries = st.lists(st.lists(pair, min_size=1, max_size=6), min_size=1, max_size=
 
 
 def targets(grades: list[int], groups: list[int], weights: list[float] | None = None) -> Targets:
-    return Targets(torch.tensor(grades), torch.tensor(weights or [1.0] * len(grades)), torch.tensor(groups))
+    return uncertain(torch.eye(4)[grades].tolist(), groups, weights)
+
+
+def uncertain(distributions: list[list[float]], groups: list[int], weights: list[float] | None = None) -> Targets:
+    weighted = torch.tensor(weights or [1.0] * len(groups))
+    return Targets(
+        torch.tensor(distributions), weighted, torch.tensor(groups), torch.ones(len(groups), dtype=torch.bool)
+    )
+
+
+def plain_objective(
+    head: OrdinalHead, scores: torch.Tensor, grades: list[int], groups: list[int], weights: list[float]
+) -> torch.Tensor:
+    """Likelihood of hard grades and ListNet of hard gains, query by query, as it was before distributions were."""
+    weight, group, grade = torch.tensor(weights), torch.tensor(groups), torch.tensor(grades)
+    likelihood = head.log_likelihood(scores, grade)
+    value, rows = -(weight * likelihood).sum() / weight.sum(), 0
+    listwise = scores.new_zeros(())
+    for query in set(groups):
+        gains = (weight * (2.0**grade - 1))[group == query]
+        if gains.sum() > 0:
+            count = len(gains)
+            listwise -= count * (gains / gains.sum()) @ torch.log_softmax(scores[group == query], 0)
+            rows += count
+    return value + listwise / max(rows, 1)
+
+
+@given(queries)
+@settings(max_examples=50)
+def test_certain_grades_give_the_loss_of_grades(drawn: list[list[tuple[float, int, float]]]) -> None:
+    groups = np.repeat(np.arange(len(drawn)), [len(query) for query in drawn]).tolist()
+    scores, grades, weights = (list(column) for column in zip(*(row for query in drawn for row in query), strict=True))
+    head, whole, found = OrdinalHead(), targets(grades, groups, weights), []
+    for loss in (
+        lambda s: objective(head, s, whole, whole, TrainingSettings()),
+        lambda s: plain_objective(head, s, grades, groups, weights),
+    ):
+        values = torch.tensor(scores, requires_grad=True)
+        value = loss(values)
+        value.backward()
+        assert values.grad is not None
+        found.append([value.item(), *values.grad.tolist()])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6, rtol=1e-5)
+
+
+def test_listnet_of_distributions_matches_expected_gains() -> None:
+    scores = torch.tensor([1.0, 0.0, 2.0])
+    # Expected gains 0.5 (1) = 0.5, 0, and 0.5 (3 + 7) = 5, not that of the expected grade 2.5.
+    doubtful = uncertain([[0.5, 0.5, 0, 0], [1.0, 0, 0, 0], [0, 0, 0.5, 0.5]], [0, 0, 0])
+    expected = -torch.log_softmax(scores, 0) @ torch.tensor([0.5, 0.0, 5.0]) / 5.5
+    assert listnet(scores, doubtful).item() == pytest.approx(3 * expected.item())
+
+
+def test_lambda_loss_of_distributions_is_that_of_their_expected_gains() -> None:
+    """Gains of 1 and 3, certain or as a mixture of 0 and 2, 0 and 3: the pull between two documents is the same."""
+    scores = torch.tensor([0.5, 0.0])
+    certain = lambda_loss(scores, targets([1, 2], [0, 0]))
+    mixed = lambda_loss(scores, uncertain([[2 / 3, 0, 1 / 3, 0], [4 / 7, 0, 0, 3 / 7]], [0, 0]))
+    assert mixed.item() == pytest.approx(certain.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("listwise", ["listnet", "lambda"])
+def test_what_is_not_in_a_list_has_no_part_in_the_listwise_loss(listwise: Literal["listnet", "lambda"]) -> None:
+    options, head = TrainingSettings(listwise=listwise, listwise_weight=1.0), OrdinalHead()
+    scores, whole = torch.tensor([0.3, -0.2, 5.0]), targets([3, 0, 3], [0, 0, 0], [1.0, 1.0, 0.0])
+    beside = Targets(whole.distributions, whole.weights, whole.groups, torch.tensor([True, True, False]))
+    alone = targets([3, 0], [0, 0])
+    expected = objective(head, scores[:2], alone, alone, options)
+    assert objective(head, scores, beside, beside, options).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert objective(head, scores, whole, whole, options).item() != pytest.approx(expected.item(), rel=1e-3)
+    none = Targets(whole.distributions, whole.weights, whole.groups, torch.zeros(3, dtype=torch.bool))
+    pointwise = objective(head, scores, none, none, TrainingSettings(listwise_weight=0))
+    assert objective(head, scores, none, none, options).item() == pytest.approx(pointwise.item())
 
 
 def test_listnet_is_the_cross_entropy_of_each_querys_gains() -> None:
@@ -115,3 +187,10 @@ def test_an_epoch_has_each_row_once(sizes: list[int], batch: int, epochs: int) -
     assert sorted(np.concatenate(drawn).tolist()) == sorted(np.tile(np.arange(len(groups)), epochs).tolist())
     assert max(map(len, drawn)) <= batch
     assert [b.tolist() for b in batches(lengths, groups, batch, options)] == [b.tolist() for b in drawn]
+    # Whole lists: only one that is longer than a batch is cut.
+    for rows in drawn:
+        assert all(sizes[group] > batch or (groups[rows] == group).sum() == sizes[group] for group in set(groups[rows]))
+    # As many as another run took: the same ones, and then the rows again.
+    longer = list(batches(lengths, groups, batch, options, steps=len(drawn) + 3))
+    assert [b.tolist() for b in longer[: len(drawn)]] == [b.tolist() for b in drawn]
+    assert len(longer) == len(drawn) + 3

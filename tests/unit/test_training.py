@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +18,16 @@ from serm.training import examples
 from serm.training.examples import Examples, Known, choose
 from serm.training.held_out import HeldOut
 
+Origin = Literal["new", "shown"] | None
 
-def known(judgments: Path, documents: Path, options: TrainingSettings, new: bool = False) -> Known:
+
+def known(judgments: Path, documents: Path, options: TrainingSettings, origin: Origin = None) -> Known:
     with engines.connect(EngineSettings()) as engine:
-        return examples.read_known(engine, judgments, documents, options, new)
+        return examples.read_known(engine, judgments, documents, options, origin)
 
 
-def read(judgments: Path, documents: Path, options: TrainingSettings, new: bool = False) -> Examples:
-    return known(judgments, documents, options, new).examples
+def read(judgments: Path, documents: Path, options: TrainingSettings, origin: Origin = None) -> Examples:
+    return known(judgments, documents, options, origin).examples
 
 
 @pytest.fixture
@@ -113,19 +116,52 @@ def test_a_held_out_query_whose_seed_judgments_are_retired_stays_held_out(
 def test_the_new_pairs_come_first_and_earlier_ones_fill_the_budget(write: Callable[..., tuple[Path, Path]]) -> None:
     options = TrainingSettings(max_pairs=100)
     earlier, new = read(*write("seed", 90), options), read(*write("panel", 20, "panel", 1.0), options)
-    chosen = choose(earlier, new, options)
+    none = new[:0]
+    chosen = choose(earlier, new, none, options)
     assert chosen.by_source() == {"panel": 40, "seed": 60}
-    assert chosen.queries.tolist() == choose(earlier, new, options).queries.tolist()
-    assert choose(earlier, new, TrainingSettings(max_pairs=30)).by_source() == {"panel": 30}
-    assert len(choose(earlier, new, TrainingSettings(max_pairs=1000))) == len(earlier) + len(new)
+    assert chosen.queries.tolist() == choose(earlier, new, none, options).queries.tolist()
+    assert choose(earlier, new, none, TrainingSettings(max_pairs=30)).by_source() == {"panel": 30}
+    assert len(choose(earlier, new, none, TrainingSettings(max_pairs=1000))) == len(earlier) + len(new)
+
+
+def test_shown_pairs_and_earlier_ones_share_what_the_new_ones_leave_and_come_as_whole_queries(
+    write: Callable[..., tuple[Path, Path]],
+) -> None:
+    options = TrainingSettings(max_pairs=100)
+    earlier, new = read(*write("seed", 90), options), read(*write("panel", 10, "panel", 1.0), options, "new")
+    shown = read(*write("shown", 200, "shown"), options, "shown")
+    chosen = choose(earlier, new, shown, options)
+    assert {name: of["pairs"] for name, of in chosen.by_origin().items()} == {"new": 20, "shown": 40, "seed": 40}
+    _, counts = np.unique(chosen.queries.astype(str), return_counts=True)
+    assert (counts == 2).all()
+    # What one half does not need the other has.
+    few = choose(earlier, new, shown[:10], options).by_origin()
+    assert (few["shown"]["pairs"], few["seed"]["pairs"]) == (10, 70)
+    lone = choose(earlier[:10], new, shown, options).by_origin()
+    assert (lone["shown"]["pairs"], lone["seed"]["pairs"]) == (70, 10)
+
+
+def test_a_judges_distribution_is_learned_and_a_lone_grade_is_certain(
+    write: Callable[..., tuple[Path, Path]],
+) -> None:
+    judgments, documents = write("panel", 2, "panel", agreement=0.5)
+    table = contracts.read(judgments, contracts.JUDGMENTS)
+    given = pa.array([None, [0.1, 0.6, 0.3, 0.0], None, [0.0, 0.0, 0.5, 0.5]], pa.list_(pa.float64()))
+    place = table.column_names.index("distribution")
+    contracts.write(table.set_column(place, "distribution", given), judgments, contracts.JUDGMENTS)
+    read_back = read(judgments, documents, TrainingSettings(panel_weight=0.8))
+    assert read_back.distributions.tolist() == [[1, 0, 0, 0], [0.1, 0.6, 0.3, 0], [0, 0, 1, 0], [0, 0, 0.5, 0.5]]
+    # A distribution says how sure the panel is; the agreement does not say it twice.
+    np.testing.assert_allclose(read_back.weights, [0.4, 0.8, 0.4, 0.8])
 
 
 def test_each_origin_has_its_stated_weight_and_none_leaves_it_out(write: Callable[..., tuple[Path, Path]]) -> None:
     options = TrainingSettings(panel_weight=0.5, new_weight=2.0, earlier_weight=0.5, seed_weight=0.0)
     seed = read(*write("seed", 5), options)
     earlier = read(*write("earlier", 5, "panel", 1.0), options)
-    new = read(*write("new", 5, "panel", 0.8), options, new=True)
-    chosen = choose(seed + earlier, new, options)
+    new = read(*write("new", 5, "panel", 0.8), options, "new")
+    shown = read(*write("shown", 5, "shown"), TrainingSettings(shown_weight=0), "shown")
+    chosen = choose(seed + earlier, new, shown, options)
     assert chosen.by_origin() == {
         "earlier": {"pairs": 10, "weight_share": pytest.approx(0.25 / 1.05, abs=1e-4)},
         "new": {"pairs": 10, "weight_share": pytest.approx(0.8 / 1.05, abs=1e-4)},
