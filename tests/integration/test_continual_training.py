@@ -218,7 +218,7 @@ def test_a_run_that_died_at_a_control_goes_on_at_that_control(
     inputs = champion, data / "validated" / "judgments", shown, data / "validated"
     training.train(*inputs, tmp_path / "whole", options)
     step = sys.modules["serm.training.train"]  # the module; the package exports the function of that name
-    fine_tune, updates, update = step.fine_tune, [], Run.update  # type: ignore[attr-defined]
+    fine_tune, updates, update = step.fine_tune, list[Any](), Run.update
 
     def dies(task: Any, options: Any, checkpoints: Any, name: str, steps: int | None) -> Any:
         if name == "self-training":
@@ -230,7 +230,12 @@ def test_a_run_that_died_at_a_control_goes_on_at_that_control(
         with pytest.raises(KeyboardInterrupt):
             training.train(*inputs, tmp_path / "died", options)
     assert not (tmp_path / "died").exists()
-    monkeypatch.setattr(Run, "update", lambda run, batch: (updates.append(batch), update(run, batch)))
+
+    def counts(run: Run, batch: Any) -> None:
+        updates.append(batch)
+        update(run, batch)
+
+    monkeypatch.setattr(Run, "update", counts)
     training.train(*inputs, tmp_path / "died", options)
     taken = json.loads((tmp_path / "whole" / "train.json").read_text())["steps"]["taken"]
     assert len(updates) == taken  # those of the last control alone
