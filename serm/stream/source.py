@@ -50,7 +50,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
     """
     gap = settings.stream.session_gap_minutes
     is_table = tables.is_table(log)
-    texts = [] if is_table else _text_files(log)
+    texts = [] if is_table else text_files(log)
     if not texts:
         rows, files = (_table if is_table else _deliveries)(engine, log, settings)
         lacking = bool(rows.session_id.isnull().any().to_pyarrow().as_py())
@@ -66,7 +66,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), told)
 
 
-def _text_files(log: Path) -> Sequence[Path]:
+def text_files(log: Path) -> Sequence[Path]:
     """The text files of ``log`` in the order of their paths; none where it is Parquet."""
     if log.is_file():
         with log.open("rb") as file:
