@@ -138,7 +138,7 @@ def _proposed(actions: dict[str, dict[str, Any]], settings: Settings) -> dict[st
     shown = [*stream.shown, *(name for name in on_documents if name not in known and _SHOWN.search(name.lower()))]
     clicked = [
         *stream.clicked,
-        *(name for name in on_documents if name not in {*known, *shown} and _CLICKED.search(name.lower())),
+        *(name for name in on_documents if name not in {*known, *shown} and _is_click(name.lower())),
     ]
     clicks = sum(on_documents[name]["events"] for name in clicked if name in on_documents and name != "view")
     views = on_documents.get("view", {}).get("events", 0)
@@ -153,6 +153,10 @@ def _proposed(actions: dict[str, dict[str, Any]], settings: Settings) -> dict[st
     if ordinals and min(ordinals) in (0, 1) and min(ordinals) != stream.first_ordinal:
         proposed["first_ordinal"] = min(ordinals)
     return proposed
+
+
+def _is_click(action: str) -> bool:
+    return not action.startswith("global") and bool(_CLICKED.search(action))  # global_click: anywhere on the page
 
 
 def _seen(engine: BaseBackend, opened: Log, form: str, settings: Settings, actions: dict[str, dict[str, Any]]) -> Seen:
