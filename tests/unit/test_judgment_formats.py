@@ -166,3 +166,25 @@ def test_esci_is_imported_from_the_command_line(esci: Path, tmp_path: Path, serm
     assert contracts.read(tmp_path / "state/judgments", contracts.JUDGMENTS) == (
         judgments.read(esci, "en", ESCI_SCALE).judgments
     )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"lamp": {"d1": 3, "d2": 0}, "rug": {"d1": 1}},
+        {
+            "requests": [
+                {"id": "lamp", "request": {}, "ratings": [{"_id": "d1", "rating": 3}, {"_id": "d2", "rating": 0}]},
+                {"id": "rug", "request": {}, "ratings": [{"_index": "shop", "_id": "d1", "rating": 1}]},
+            ]
+        },
+    ],
+)
+def test_pytrecs_and_rank_evals_json_are_read(content: dict[str, object], tmp_path: Path) -> None:
+    wanted = {("lamp", "d1"): 3, ("lamp", "d2"): 0, ("rug", "d1"): 1}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert judgments.read(tmp_path / "a.json", "en").judgments.select(["query", "doc_id", "grade"]).to_pylist() == [
+        {"query": query, "doc_id": doc_id, "grade": grade} for (query, doc_id), grade in sorted(wanted.items())
+    ]
+    (tmp_path / "a.json.queries.tsv").write_text("lamp\tred lamp\nrug\ta rug\n")  # then they are ids
+    assert set(judgments.read(tmp_path / "a.json", "en").judgments["query"].to_pylist()) == {"red lamp", "a rug"}

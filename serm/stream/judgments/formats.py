@@ -150,6 +150,35 @@ def _object(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _rank_eval(source: Source) -> Iterator[Row] | None:
+    """Elasticsearch's ranking evaluation: ``requests`` of an id (with queries beside), or a text, and its ratings."""
+    found = source.json
+    if not isinstance(found, dict) or not isinstance(requests := found.get("requests"), list):
+        return None
+    pairs = [(one.get("id"), one.get("ratings")) if isinstance(one, dict) else (None, None) for one in requests]
+    return _of_pairs(
+        source, [(query, each) for query, some in pairs for each in (some if isinstance(some, list) else [None])]
+    )
+
+
+def _of_pairs(source: Source, pairs: list[tuple[Any, Any]]) -> Iterator[Row]:
+    for number, (query, one) in enumerate(pairs, start=1):
+        where, raw = f"rating {number}", json.dumps(one)
+        if isinstance(one, dict):
+            yield Row(where, raw, query, one.get("_id"), one.get("rating"), by_id=source.queries)
+        else:
+            yield Row(where, raw, reason="it is no rating of a query")
+
+
+def _pytrec(source: Source) -> Iterator[Row] | None:
+    """pytrec_eval's qrels: ``{query: {document: rating}}``; ids where queries are given beside, else texts."""
+    found = source.json
+    if not isinstance(found, dict) or not found or not all(isinstance(one, dict) for one in found.values()):
+        return None
+    rated = [(query, {"_id": doc, "rating": rating}) for query, of in found.items() for doc, rating in of.items()]
+    return _of_pairs(source, rated)
+
+
 def _other_json(source: Source) -> Iterator[Row] | None:
     """JSON of no known kind is told here, before its text is taken for a table."""
     if source.json is None and source.path.suffix != ".json":
@@ -218,6 +247,8 @@ FORMATS: tuple[Callable[[Source], Iterator[Row] | None], ...] = (
     _parquet,
     _judgment_list,
     _json_rows,
+    _rank_eval,
+    _pytrec,
     _other_json,
     _table,
     _bare,
