@@ -45,7 +45,6 @@ from serm.settings.serving import PredictorSettings
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
 PAGE = 20
-CLIENTS, DOCUMENTS = (1, 8, 64), (1, 20, 100)
 
 
 def main() -> None:
@@ -56,6 +55,8 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=50, help="requests of the engine's measure")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each load over HTTP")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--documents", type=int, nargs="+", default=[1, 20, 100])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--serve", nargs=2, metavar=("MODEL", "WAY"), help=argparse.SUPPRESS)
@@ -119,8 +120,8 @@ def engine(model: relevance.RelevanceModel, folder: Path, options: argparse.Name
 def over_http(address: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what each number of clients and documents saw."""
     found = {}
-    for documents in DOCUMENTS:
-        for clients in CLIENTS:
+    for documents in options.documents:
+        for clients in options.clients:
             found[f"{clients} clients, {documents} documents"] = _load(address, clients, documents, options)
     return found
 

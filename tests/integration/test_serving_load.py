@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -119,6 +120,31 @@ def test_a_full_queue_answers_429_and_health_meanwhile(server: tuple[httpx.Clien
         if answer.status_code == 429:
             assert 1 <= int(answer.headers["retry-after"]) <= 30
             assert "queue is full" in answer.json()["error"]
+
+
+def test_a_request_whose_client_is_gone_is_dropped(server: tuple[httpx.Client, psutil.Process]) -> None:
+    client, _ = server
+    body = _pairs(60)
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (V1.encode(), len(body))
+
+    def told(name: str) -> float:
+        found = re.search(rf"^{name} ([\d.]+)$", client.get("/metrics").text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    gone = r'serm_requests_dropped_total\{model_name="champion",reason="gone"\}'
+    before = told(gone)
+    while told(gone) == before:  # once, unless this machine stands still for a second
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(httpx.post, str(client.base_url.join(V1)), content=_pairs(130), timeout=60)
+            while told("serm_queue_pairs") < 130 and not other.done():
+                time.sleep(0.01)
+            with _open(client) as opened:
+                opened.sendall(head + body)
+                while told("serm_queue_pairs") <= 130 and not other.done():
+                    time.sleep(0.01)
+            assert other.result().status_code == 200
+    while told("serm_queue_pairs"):
+        time.sleep(0.01)
 
 
 def test_a_body_that_is_too_large_is_refused_while_it_arrives(server: tuple[httpx.Client, psutil.Process]) -> None:
