@@ -20,6 +20,7 @@ from serm.cli import (
     evidently,
     evolve,
     export,
+    init,
     judgments,
     metrics,
     report,
@@ -40,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 LOOP, STEPS = "The loop", "The steps of a cycle, in order"
+app.command(rich_help_panel=LOOP)(init.init)
 app.command(rich_help_panel=LOOP)(writes(evolve.evolve))
 app.command(rich_help_panel=LOOP)(writes(advance.advance))
 app.command(rich_help_panel=LOOP)(reads(report.report))

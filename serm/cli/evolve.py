@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,20 +13,31 @@ from serm.cli.options import Json
 from serm.step import Figures
 
 Force = Annotated[bool, typer.Option("--force", help="Run the whole cycle though nothing drifted.")]
+Hold = Annotated[bool, typer.Option("--hold", help="Stop before `serm advance`: a person looks at the cycle first.")]
+Through = Annotated[
+    datetime | None,
+    typer.Option(help="Go on with later windows that end by this time (UTC) and that the log covers: catch up."),
+]
 
 
-def evolve(force: Force = False, json: Json = False) -> None:
-    """Run one evolution cycle: ingest, validate, drift, mine, annotate, train, evaluate, publish, deploy.
+def evolve(force: Force = False, hold: Hold = False, through: Through = None, json: Json = False) -> None:
+    """Run the next evolution cycle: ingest, validate, drift, mine, annotate, train, evaluate, publish, deploy; advance.
 
-    When nothing drifted, record follows drift and nothing else: the window's figures stay, and no model is trained.
+    Once the workspace has advanced past a cycle, params.yaml is set to the next window (cycle.every days) as soon as
+    the log covers it. When nothing drifted, record follows drift and nothing else: the window's figures stay, and no
+    model is trained.
     """
-    from serm.workspace.runner import run_cycle
+    from serm.workspace import runner
 
-    costs = run_cycle(Path.cwd(), force)
-    if json:
-        print(jsonlib.dumps(costs, sort_keys=True))
-    else:
-        show_costs(costs)
+    def show(tag: str, costs: dict[str, Figures]) -> None:
+        if json:
+            print(jsonlib.dumps({"cycle": tag, **costs}, sort_keys=True))
+        else:
+            print(tag)
+            show_costs(costs)
+
+    until = through.replace(tzinfo=UTC) if through else None
+    runner.evolve(Path.cwd(), show, force=force, hold=hold, through=until)
 
 
 def show_costs(costs: dict[str, Figures]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from serm.settings.section import Section
+from serm.settings.section import Positive, Section
 
 
 class CycleSettings(Section):
@@ -16,6 +16,8 @@ class CycleSettings(Section):
     number: Annotated[int, Field(ge=1, le=9999)] = 1
     start: datetime
     end: datetime
+    every: Positive = 14
+    """Days that each later window lasts: `serm evolve` takes it as soon as the log covers it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> CycleSettings:

@@ -45,12 +45,12 @@ class Workspace:
         self.path = path.resolve()
         if not (self.path / DVC).is_dir():
             raise UserError(
-                f"{path}: not a SERM workspace (no .dvc directory); make one with `serm demo` or `dvc init`."
+                f"{path}: not a SERM workspace (no .dvc directory); make one with `serm init` or `serm demo`."
             )
 
     @classmethod
-    def create(cls, path: Path, remote: Path) -> Workspace:
-        """Make ``path`` a git and DVC repository whose default remote is the directory ``remote``."""
+    def create(cls, path: Path, remote: str | Path) -> Workspace:
+        """Make ``path`` a git and DVC repository whose default remote is ``remote``: a directory, or a URL of DVC's."""
         path.mkdir(parents=True, exist_ok=True)
         _run(["git", "init", "--quiet", "--initial-branch=main"], path)
         if not _run(["git", "config", "--default", "", "user.email"], path):
@@ -58,7 +58,8 @@ class Workspace:
             _run(["git", "config", "user.email", "serm@localhost"], path)
         if not (path / DVC).is_dir():
             _run([*_DVC, "init"], path)
-        write_text(path / DVC / "config", _CONFIG.format(remote=remote.resolve()))
+        url = remote if "://" in str(remote) else Path(remote).resolve()
+        write_text(path / DVC / "config", _CONFIG.format(remote=url))
         return cls(path)
 
     def git(self, *arguments: str, index: Path | None = None) -> str:

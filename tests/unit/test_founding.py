@@ -1,0 +1,84 @@
+"""A team's judgments become seed and test sets."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.power import NormalIndPower
+
+from serm import contracts
+from serm.founding import first, judged
+from serm.pairs.test_sets import POOL, SERVED, SETS
+from serm.pairs.text import fold
+
+queries = st.text("abcdeé ß", min_size=1, max_size=6).filter(str.strip)
+pairs = st.dictionaries(st.tuples(queries, st.sampled_from(["d1", "d2", "d3"])), st.integers(0, 3), min_size=1)
+
+
+def judgments(of: dict[tuple[str, str], int]) -> pa.Table:
+    rows = len(of)
+    values = {name: pa.nulls(rows, contracts.JUDGMENTS.field(name).type) for name in contracts.JUDGMENTS.names}
+    values |= {"query": [query for query, _ in of], "doc_id": [doc for _, doc in of], "locale": ["en"] * rows}
+    values |= {"grade": pa.array(of.values(), pa.int8()), "source": ["seed"] * rows}
+    return pa.table(values | {"cycle": pa.array([0] * rows, pa.int32())}, contracts.JUDGMENTS)
+
+
+def shown(*of: tuple[str, str]) -> pa.Table:
+    columns = {"locale": ["en"] * len(of), "query": [q for q, _ in of], "doc_id": [d for _, d in of]}
+    return pa.table(columns, pa.schema([(name, pa.string()) for name in columns]))
+
+
+def _pairs(table: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(table["query"].to_pylist(), table["doc_id"].to_pylist(), strict=True))
+
+
+@given(pairs, st.sets(st.tuples(queries, st.sampled_from(["d1", "d2", "d3"]))))
+def test_each_pair_is_in_one_part_and_a_query_in_one_however_it_is_spelled(
+    of: dict[tuple[str, str], int], seen: set[tuple[str, str]]
+) -> None:
+    found = judged.split(judgments(of), shown(*((fold(query), doc) for query, doc in seen)))
+    parts = {"seed": found.seed} | {name: found.tests[name, POOL] for name in SETS}
+    rows = [pair for table in parts.values() for pair in _pairs(table)]
+    assert sorted(rows) == sorted(of)
+    asked = [{fold(query) for query in table["query"].to_pylist()} for table in parts.values()]
+    assert sum(map(len, asked)) == len(set.union(*asked))
+    for name in SETS:
+        served, pool = found.tests[name, SERVED], found.tests[name, POOL]
+        assert {fold(query) for query in served["query"].to_pylist()} == {
+            fold(query) for query in pool["query"].to_pylist()
+        }
+        assert served.num_rows <= pool.num_rows
+
+
+def test_what_the_log_shows_of_a_test_query_is_what_it_is_served() -> None:
+    query = next(text for text in map(str, range(1000)) if judged.part_of(text) == "frozen")
+    table = judgments({(query, "d1"): 3, (query, "d2"): 0})
+    seen = judged.split(table, shown((query, "d2"), (query, "d9"), ("other", "d1")))
+    assert seen.tests["frozen", SERVED]["doc_id"].to_pylist() == ["d2"]
+    assert seen.tests["frozen", POOL]["doc_id"].to_pylist() == ["d1", "d2"]
+    assert seen.assumed == 0
+    unseen = judged.split(table, shown())
+    assert unseen.tests["frozen", SERVED]["doc_id"].to_pylist() == ["d1", "d2"]
+    assert unseen.assumed == 1
+
+
+def test_shares_of_the_parts_are_as_said() -> None:
+    parts = [judged.part_of(f"query {number}") for number in range(5000)]
+    assert [round(parts.count(part) / 5000, 1) for part in ("seed", "frozen", "rolling")] == pytest.approx(
+        [0.7, 0.15, 0.15], abs=0.051
+    )
+
+
+def test_the_queries_that_are_needed_are_those_of_a_power_analysis() -> None:
+    peer = NormalIndPower(ddof=0).solve_power(0.01 / 0.15, alpha=0.05, power=0.8, ratio=0)
+    assert judged.queries_needed(0.01, 0.05) == pytest.approx(peer, abs=2)
+
+
+@given(st.integers(0, 10**6))
+def test_longer_documents_are_never_read_less_of(characters: int) -> None:
+    found = first.max_tokens(characters, gpu=False)
+    assert found % 16 == 0
+    assert 32 <= found <= first.max_tokens(characters, gpu=True) <= 512
+    assert first.max_tokens(characters + 100, gpu=True) >= first.max_tokens(characters, gpu=True)

@@ -1,0 +1,112 @@
+"""Windows that follow each other."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serm import contracts, settings
+from serm.errors import UserError
+from serm.founding.init import windows as founding_windows
+from serm.layout import LOG, PARAMS
+from serm.workspace import windows
+from serm.workspace.progress import Progress
+
+PARAMS_TEXT = """\
+# Ours.
+cycle:
+  number: 1  # set by hand once
+  start: "2026-01-01T00:00:00Z"
+  end: "2026-01-15T00:00:00Z"
+  every: 7
+mining:
+  budget: 10  # number: 7
+"""
+instants = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda time: time.replace(tzinfo=UTC))
+
+
+def log_until(root: Path, *times: datetime) -> None:
+    rows = len(times)
+    values = {
+        "event_time": pa.array(times, pa.timestamp("us", "UTC")),
+        **{name: ["x"] * rows for name in ("query_id", "session_id", "user_id", "locale", "query", "doc_id")},
+        "position": pa.array([1] * rows, pa.int32()),
+        "clicked": [False] * rows,
+        "negative_feedback": [False] * rows,
+        **{name: pa.nulls(rows) for name in ("dwell_seconds", "score", "model_version", "variant")},
+    }
+    contracts.write(pa.table(values), root / LOG, contracts.IMPRESSIONS)
+
+
+def workspace(root: Path, after: str | None, *times: datetime) -> settings.Settings:
+    (root / PARAMS).write_text(PARAMS_TEXT, encoding="utf-8")
+    Progress(after).write(root)
+    log_until(root, *times)
+    return settings.load(root / PARAMS)
+
+
+@given(instants, st.floats(0.01, 1000), st.integers(1, 9998))
+def test_another_cycle_is_written_without_a_word_changed_beside_it(start: datetime, days: float, number: int) -> None:
+    start = start.replace(microsecond=0)
+    of = settings.parse(PARAMS_TEXT).cycle
+    end = (start + timedelta(days=days)).replace(microsecond=0) + timedelta(seconds=1)
+    text = windows.with_cycle(PARAMS_TEXT, of.model_copy(update={"number": number, "start": start, "end": end}))
+    found = settings.parse(text)
+    assert (found.cycle.number, found.cycle.start, found.cycle.end) == (number, start, end)
+    lines, before = text.splitlines(), PARAMS_TEXT.splitlines()
+    assert lines[:2] + lines[5:] == before[:2] + before[5:]
+    assert lines[2].endswith("# set by hand once")
+
+
+def test_a_cycle_that_is_written_otherwise_is_one_sentence() -> None:
+    text = 'cycle: {number: 1, start: "2026-01-01T00:00:00Z", end: "2026-01-15T00:00:00Z"}\n'
+    with pytest.raises(UserError, match=r"cycle\.number stands on no line of its own"):
+        windows.with_cycle(text, settings.parse(text).cycle)
+
+
+def test_a_cycle_that_is_not_done_stays(tmp_path: Path) -> None:
+    given = workspace(tmp_path, "cycle-0000", datetime(2026, 3, 1, tzinfo=UTC))
+    assert windows.go_on(tmp_path, given) == given
+    assert (tmp_path / PARAMS).read_text(encoding="utf-8") == PARAMS_TEXT
+
+
+def test_the_next_window_is_taken_once_the_log_covers_it(tmp_path: Path) -> None:
+    given = workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 21, 23, tzinfo=UTC))
+    found = windows.go_on(tmp_path, given)
+    assert found is not None
+    assert found.cycle.name == "cycle-0002"
+    assert (found.cycle.start, found.cycle.end) == (given.cycle.end, datetime(2026, 1, 22, tzinfo=UTC))
+    assert settings.load(tmp_path / PARAMS) == found
+
+
+def test_a_window_that_the_log_does_not_cover_yet_is_not_taken(tmp_path: Path) -> None:
+    given = workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 20, tzinfo=UTC))
+    assert windows.go_on(tmp_path, given) is None
+    assert (tmp_path / PARAMS).read_text(encoding="utf-8") == PARAMS_TEXT
+    assert windows.span(tmp_path / LOG, given) == (
+        datetime(2026, 1, 2, tzinfo=UTC),
+        datetime(2026, 1, 20, tzinfo=UTC),
+    )
+
+
+@given(instants, st.floats(1e-4, 400), st.floats(0.5, 60))
+def test_the_first_two_windows_are_one_after_the_other_within_the_log(
+    start: datetime, days: float, every: float
+) -> None:
+    end = start + timedelta(days=days)
+    (begin, middle), (again, last), notes = founding_windows(start, end, every)
+    assert begin < middle == again < last
+    assert start.replace(microsecond=0) <= begin
+    assert end <= last <= end + timedelta(seconds=1)
+    assert bool(notes) == (last - start < 2 * timedelta(days=every))
+
+
+def test_a_log_of_one_moment_has_no_windows() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(UserError, match="no two windows"):
+        founding_windows(moment, moment, 14)
