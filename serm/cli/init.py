@@ -36,7 +36,7 @@ Judged = Annotated[
 Locale = Annotated[str, typer.Option(help="The locale of judgments, and of queries and documents that name none.")]
 Knowledge = Annotated[Path | None, typer.Option(help="What judges may look up: a dataset of key and text.")]
 Base = Annotated[str, typer.Option(help="The text encoder that the first model stands on: a hub id or a directory.")]
-Every = Annotated[float, typer.Option(min=0.01, help="Days of a window.")]
+Every = Annotated[float, typer.Option(min=1, help="Days of a window.")]
 Remote = Annotated[
     str | None, typer.Option(help="Where DVC keeps the bytes: a directory or URL. Default: WORKSPACE.remote.")
 ]

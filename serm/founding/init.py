@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from serm.stream.judgments import scale
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
-from serm.workspace.windows import span
+from serm.workspace.windows import Span, span
 
 BEGUN = Path(".serm/init.json")
 """What the workspace is made of, as it was asked for; there until it is made."""
@@ -51,27 +51,29 @@ def plan(given: Given) -> Plan:
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
     for path in given.judgments:
         read_judgments(path, given.locale, scale(given.ratings) if given.ratings else None, given.queries)
-    start, end = span(given.log, settings)
-    reference, window, notes = windows(start, end, given.every)
-    return Plan(fields, start, end, reference, window, notes)
+    found = span(given.log, settings)
+    reference, window, notes = windows(found, given.every)
+    return Plan(fields, found.first, found.last, reference, window, notes)
 
 
-def windows(
-    start: datetime, end: datetime, every: float
-) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime], list[str]]:
+def windows(log: Span, every: float) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime], list[str]]:
     """Return the reference window, the first cycle's, and what is to say of them.
 
-    They are the last two whole windows of ``every`` days that a log from ``start`` to ``end`` covers, so that the first
-    cycle learns from now; of a log that is shorter, its halves.
+    The first cycle's is the last whole window of ``every`` days, so that it learns from now. The reference is the one
+    before it; where the log has a gap there, the last one before that has impressions. Of a log that is shorter than
+    both, they are its halves.
     """
-    after = (end + timedelta(seconds=1)).replace(microsecond=0)
-    days = timedelta(days=every)
-    if after - start >= 2 * days:
-        return (after - 2 * days, after - days), (after - days, after), []
-    begin = start.replace(microsecond=0)
+    days, after = timedelta(days=every), (log.last + timedelta(seconds=1)).replace(microsecond=0)
+    window = after - days
+    busy = [day for day in log.days if day < window]
+    if busy and log.first < window - days:
+        until = min(window, datetime(*busy[-1].timetuple()[:3], tzinfo=UTC) + timedelta(days=1))
+        gap = f"The log has a gap from {until:%Y-%m-%d} on: the reference window ends there."
+        return (until - days, until), (window, after), [] if until == window else [gap]
+    begin = log.first.replace(microsecond=0)
     middle = (begin + (after - begin) / 2).replace(microsecond=0)
     if not begin < middle < after:
-        raise UserError(f"the log spans {start} to {end}: no two windows; give a log of a longer time.")
+        raise UserError(f"the log spans {log.first} to {log.last}: no two windows; give a log of a longer time.")
     note = f"The log is shorter than two windows of {every:g} days: its first half is the reference, its second half is"
     return (begin, middle), (middle, after), [f"{note} the first cycle's window. Later windows last {every:g} days."]
 

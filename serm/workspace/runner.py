@@ -112,7 +112,7 @@ def evolve(
 def _too_early(root: Path, settings: Settings) -> str:
     after = next_cycle(settings.cycle)
     return (
-        f"{root / LOG}: it reaches to {span(root / LOG, settings)[1]:%Y-%m-%d %H:%M} UTC, and {after.name} is of"
+        f"{root / LOG}: it reaches to {span(root / LOG, settings).last:%Y-%m-%d %H:%M} UTC, and {after.name} is of"
         f" {after.start:%Y-%m-%d %H:%M} to {after.end:%Y-%m-%d %H:%M}; add the log's newer files there, then run"
         " `serm evolve` again. A shorter cycle.every in params.yaml makes shorter windows."
     )

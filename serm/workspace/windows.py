@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +20,18 @@ from serm.workspace.progress import Progress
 _SECOND = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def span(log: Path, settings: Settings) -> tuple[datetime, datetime]:
-    """Return the times of the first and the last impression of ``log``, in UTC.
+@dataclass(frozen=True)
+class Span:
+    """When a log has impressions, in UTC."""
+
+    first: datetime
+    last: datetime
+    days: tuple[datetime, ...]
+    """The first impression of each day that has some: a log may have gaps."""
+
+
+def span(log: Path, settings: Settings) -> Span:
+    """Return when ``log`` has impressions.
 
     Raises:
         UserError: there is no such log, it cannot be read, or no impression in it has a time.
@@ -30,11 +41,13 @@ def span(log: Path, settings: Settings) -> tuple[datetime, datetime]:
         engines.connect(settings.engine) as engine,
         open_log(engine, log, Path(scratch) / "bad_lines", settings) as opened,
     ):
-        times = opened.rows.aggregate(first=opened.rows.event_time.min(), last=opened.rows.event_time.max())
-        (row,) = engine.to_pyarrow(times).to_pylist()
-    if row["first"] is None:
+        timed = opened.rows.filter(opened.rows.event_time.notnull())
+        by_day = timed.group_by(day=timed.event_time.date())
+        times = by_day.aggregate(first=timed.event_time.min(), last=timed.event_time.max()).order_by("day")
+        days = engine.to_pyarrow(times).to_pylist()
+    if not days:
         raise UserError(f"{log}: no impression in it has a time; give a log with its times.")
-    return tuple(_utc(row[name]) for name in ("first", "last"))  # type: ignore[return-value]
+    return Span(_utc(days[0]["first"]), _utc(days[-1]["last"]), tuple(_utc(day["first"]) for day in days))
 
 
 def next_cycle(cycle: CycleSettings) -> CycleSettings:
@@ -66,7 +79,7 @@ def go_on(root: Path, settings: Settings) -> Settings | None:
     if not Progress.read(root).is_past(settings.cycle.name):
         return settings
     cycle = next_cycle(settings.cycle)
-    if span(root / LOG, settings)[1] < cycle.end - _tolerance(cycle):
+    if span(root / LOG, settings).last < cycle.end - _tolerance(cycle):
         return None
     text = with_cycle((root / PARAMS).read_text(encoding="utf-8"), cycle, str(root / PARAMS))
     write_text(root / PARAMS, text)

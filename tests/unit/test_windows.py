@@ -88,25 +88,42 @@ def test_a_window_that_the_log_does_not_cover_yet_is_not_taken(tmp_path: Path) -
     given = workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 20, tzinfo=UTC))
     assert windows.go_on(tmp_path, given) is None
     assert (tmp_path / PARAMS).read_text(encoding="utf-8") == PARAMS_TEXT
-    assert windows.span(tmp_path / LOG, given) == (
-        datetime(2026, 1, 2, tzinfo=UTC),
-        datetime(2026, 1, 20, tzinfo=UTC),
-    )
+    found = windows.span(tmp_path / LOG, given)
+    assert (found.first, found.last) == (datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 20, tzinfo=UTC))
+    assert found.days == (found.first, found.last)
 
 
-@given(instants, st.floats(1e-4, 400), st.floats(0.5, 60))
-def test_the_first_two_windows_are_one_after_the_other_within_the_log(
-    start: datetime, days: float, every: float
+def first_of_days(times: list[datetime]) -> tuple[datetime, ...]:
+    return tuple({time.date(): time for time in reversed(times)}.values())[::-1]
+
+
+@given(instants, st.lists(st.floats(0, 400), min_size=2, max_size=30), st.floats(1, 60))
+def test_the_first_two_windows_follow_each_other_and_both_have_impressions(
+    start: datetime, offsets: list[float], every: float
 ) -> None:
-    end = start + timedelta(days=days)
-    (begin, middle), (again, last), notes = founding_windows(start, end, every)
-    assert begin < middle == again < last
-    assert start.replace(microsecond=0) <= begin
-    assert end <= last <= end + timedelta(seconds=1)
-    assert bool(notes) == (last - start < 2 * timedelta(days=every))
+    times = sorted(start + timedelta(days=days) for days in offsets)
+    if times[-1] - times[0] < timedelta(seconds=5):
+        times.append(times[-1] + timedelta(seconds=5))
+    span = windows.Span(times[0], times[-1], first_of_days(times))
+    (begin, until), (again, last), notes = founding_windows(span, every)
+    assert begin < until <= again < last
+    assert times[-1] <= last <= times[-1] + timedelta(seconds=1)
+    halved = bool(notes) and "shorter" in notes[0]
+    for low, high in [(again, last)] if halved else [(begin, until), (again, last)]:
+        assert any(low <= time < high for time in times)
+    assert halved or last - again == until - begin == timedelta(days=every)
 
 
 def test_a_log_of_one_moment_has_no_windows() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(UserError, match="no two windows"):
-        founding_windows(moment, moment, 14)
+        founding_windows(windows.Span(moment, moment, (moment,)), 14)
+
+
+def test_the_reference_window_is_before_a_gap() -> None:
+    days = tuple(datetime(2026, month, day, 12, tzinfo=UTC) for month, day in ((1, 1), (1, 20), (3, 1)))
+    span = windows.Span(days[0], days[-1], days)
+    reference, window, (note,) = founding_windows(span, 14)
+    assert reference == (datetime(2026, 1, 7, tzinfo=UTC), datetime(2026, 1, 21, tzinfo=UTC))
+    assert window[0] == datetime(2026, 2, 15, 12, 0, 1, tzinfo=UTC)
+    assert "a gap from 2026-01-21 on" in note

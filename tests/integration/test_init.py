@@ -1,0 +1,142 @@
+"""``serm init`` on a real log, a real catalogue and real judgments (cut small): a workspace with a champion."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from typer.testing import CliRunner
+
+from serm import contracts, layout, settings
+from serm.cli import app
+from serm.errors import UserError
+from serm.founding import Given, init, plan
+from serm.pairs.test_sets import POOL, SERVED, datasets
+from serm.workspace.progress import Progress
+from serm.workspace.store import Workspace
+
+DATA = Path(__file__).parents[1] / "data"
+LOG = DATA / "ubi-sample" / "ubi_bulk.ndjson.gz"
+QUERIES, DOCUMENTS = 30, 8
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Thirty of ESCI's queries, eight documents each, by their titles; one document without an id."""
+    made = tmp_path_factory.mktemp("esci")
+    with gzip.open(DATA / "esci-us" / "judgments.json.gz", "rt", encoding="utf-8") as file:
+        judged = json.load(file)
+    chosen = [{**one, "ratings": one["ratings"][:DOCUMENTS]} for one in judged["judgmentRatings"][:QUERIES]]
+    with gzip.open(DATA / "esci-us" / "products.jsonl.gz", "rt", encoding="utf-8") as file:
+        products = list(map(json.loads, file))
+    (made / "judgments.json").write_text(json.dumps({**judged, "judgmentRatings": chosen}), encoding="utf-8")
+    lines = [json.dumps(one) for one in [*products, {"title": "nobody knows which"}]]
+    (made / "products.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return {"documents": made / "products.jsonl", "judgments": made / "judgments.json"}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERM_USER_KEY", "0123456789abcdef0123456789abcdef")
+
+
+def arguments(files: dict[str, Path], *more: str) -> list[str]:
+    named = [f"--{name}={path}" for name, path in files.items()]
+    return [*named, f"--log={LOG}", "--ratings=0,1,10,100", "--every=100", *more]
+
+
+@pytest.fixture(scope="module")
+def made(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A workspace whose init was killed before the first champion, and run again."""
+    path = tmp_path_factory.mktemp("shops") / "shop"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERM_USER_KEY", "0123456789abcdef0123456789abcdef")
+        patch.setattr("serm.training.bootstrap", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        CliRunner().invoke(app, ["init", str(path), *arguments(files)])
+        assert not (path / layout.AFTER).exists()
+        patch.undo()
+        patch.setenv("SERM_USER_KEY", "0123456789abcdef0123456789abcdef")
+        done = CliRunner().invoke(app, ["init", str(path), *arguments(files)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return path, done.output
+
+
+def test_a_workspace_is_there_with_all_that_a_cycle_reads(made: tuple[Path, str]) -> None:
+    path, output = made
+    workspace = Workspace(path)
+    assert workspace.git("status", "--porcelain") == ""
+    assert workspace.changed(*layout.INPUTS, layout.CHAMPION, layout.JUDGMENTS, layout.REFERENCE) == []
+    assert Progress.read(path).after == "cycle-0000"
+    assert settings.load(path / layout.PARAMS).cycle.every == 100
+    assert contracts.read(path / layout.REFERENCE, contracts.IMPRESSIONS).num_rows > 0
+    assert f"cd {path}" in output
+    assert "serm evolve" in output
+
+
+def test_the_champion_stands_beside_what_needs_no_training(made: tuple[Path, str]) -> None:
+    for way in ("champion", "cosine", "BM25", "random"):
+        assert f"NDCG@10, frozen: {way}" in made[1]
+
+
+def test_no_judgment_is_lost_and_none_is_in_two_parts(made: tuple[Path, str], files: dict[str, Path]) -> None:
+    seed = contracts.read(made[0] / layout.JUDGMENTS, contracts.JUDGMENTS)
+    tests = {key: contracts.read(path, contracts.JUDGMENTS) for key, path in datasets(made[0] / layout.TESTS).items()}
+    pools = [table for (_, documents), table in tests.items() if documents == POOL]
+    assert seed.num_rows + sum(table.num_rows for table in pools) == QUERIES * DOCUMENTS
+    assert set(pc.unique(seed["source"]).to_pylist()) == {"seed"}
+    asked = [set(table["query"].to_pylist()) for table in (seed, *pools)]
+    assert sum(map(len, asked)) == len(set.union(*asked)) == QUERIES
+    assert all(table.num_rows for (_, documents), table in tests.items() if documents == SERVED)
+
+
+def test_what_cannot_be_kept_lies_aside_with_its_reason(made: tuple[Path, str]) -> None:
+    (line,) = (made[0] / "quarantine" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["line"] == QUERIES * DOCUMENTS + 1
+    assert "1 documents are in quarantine/documents.jsonl" in made[1]
+
+
+def test_it_says_how_many_test_queries_would_do(made: tuple[Path, str]) -> None:
+    assert "four times in five takes about 1,766" in " ".join(made[1].split())
+
+
+def test_a_workspace_is_not_made_over_another(made: tuple[Path, str], files: dict[str, Path]) -> None:
+    given = Given(LOG, files["documents"], [files["judgments"]], ratings="0,1,10,100")
+    with pytest.raises(UserError, match="a workspace is there already"):
+        init(made[0], given)
+
+
+def test_a_plan_writes_nothing(files: dict[str, Path], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["init", str(tmp_path / "shop"), *arguments(files, "--dry-run", "--json")])
+    told = json.loads(done.stdout)
+    assert told["fields"]["id"] == "_id"
+    assert told["reference window"][1] == told["first cycle's window"][0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"log": "nowhere"}, "--log nowhere: no such file or directory"),
+        ({"judgments": "nowhere"}, "--judgments nowhere: no such file or directory"),
+        ({"documents": "nowhere"}, "nowhere: no such file or directory"),
+        ({"ratings": None}, "ratings"),
+    ],
+)
+def test_a_wrong_path_or_scale_is_one_sentence_before_anything_is_made(
+    changed: dict[str, str | None], told: str, files: dict[str, Path]
+) -> None:
+    given = {"log": LOG, **files, "ratings": "0,1,10,100"}
+    given |= {name: Path(value) if value else None for name, value in changed.items()}
+    with pytest.raises(UserError, match=told):
+        plan(Given(given["log"], given["documents"], [given["judgments"]], ratings=given["ratings"]))
+
+
+def test_an_init_of_other_files_does_not_go_on_with_a_begun_one(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "shop"
+    (path / ".serm").mkdir(parents=True)
+    (path / ".serm" / "init.json").write_text('{"every": 3}', encoding="utf-8")
+    with pytest.raises(UserError, match="was cut short there"):
+        init(path, Given(LOG, files["documents"], [files["judgments"]]))
