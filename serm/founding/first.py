@@ -14,7 +14,7 @@ from serm.evaluation.measures import ndcg
 from serm.pairs.bm25 import BM25
 from serm.pairs.documents import join
 from serm.pairs.test_sets import POOL, datasets
-from serm.relevance.interface import document_text
+from serm.relevance.interface import document_text, unique
 from serm.settings import Settings
 
 MOST_TOKENS, ON_A_PROCESSOR = 512, 64
@@ -64,7 +64,7 @@ def compare(champion: Path, tests: Path, documents: Path, settings: Settings) ->
 
 
 def _bm25(queries: list[str], texts: list[str]) -> np.ndarray:
-    distinct, rows = relevance.unique(texts)
+    distinct, rows = unique(texts)
     index = BM25(distinct)
     scores = {query: index.scores(query) for query in set(queries)}
     return np.array([scores[query][row] for query, row in zip(queries, rows, strict=True)], np.float64)
