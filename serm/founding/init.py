@@ -137,8 +137,10 @@ def _early(given: Given) -> Settings:
 
 def _commit(workspace: Workspace) -> None:
     tracked = (LOG, DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE)
+    ignored = workspace.path / ".gitignore"
+    if not ignored.exists():  # before DVC, which adds what it tracks
+        write_text(ignored, "/.kfp/\n/.serm/\n/report/\n/quarantine/\n")
     workspace.track(*tracked)
-    write_text(workspace.path / ".gitignore", "/.kfp/\n/.serm/\n/report/\n/quarantine/\n")
     Progress("cycle-0000", "promoted").write(workspace.path)
     own = (*SETUP, ".gitignore", "dvc.yaml", PARAMS, AFTER)
     workspace.commit("A workspace: seed judgments, test sets, first champion", (*own, *workspace.pointers(*tracked)))

@@ -51,8 +51,10 @@ class EmojiStream:
         model = relevance.load(champion, settings.relevance)
         figures = traffic.simulate_window(self.path, 0, self.world, model, self._first_stage)
         tracked = (DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE)
+        ignored = self.path / ".gitignore"
+        if not ignored.exists():  # before DVC, which adds what it tracks
+            write_text(ignored, "/.kfp/\n/.serm/\n/report/\n")
         workspace.track(*tracked)
-        write_text(self.path / ".gitignore", "/.kfp/\n/.serm/\n/report/\n")
         Progress("cycle-0000", "promoted").write(self.path)
         own = (*SETUP, ".gitignore", "dvc.yaml", PARAMS, AFTER)
         workspace.commit(

@@ -20,18 +20,19 @@ from serm.workspace.store import Workspace
 
 DATA = Path(__file__).parents[1] / "data"
 LOG = DATA / "ubi-sample" / "ubi_bulk.ndjson.gz"
-QUERIES, DOCUMENTS = 30, 8
+QUERIES, DOCUMENTS = 16, 5
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Thirty of ESCI's queries, eight documents each, by their titles; one document without an id."""
+    """Sixteen of ESCI's queries, five documents each, by their titles; one document without an id."""
     made = tmp_path_factory.mktemp("esci")
     with gzip.open(DATA / "esci-us" / "judgments.json.gz", "rt", encoding="utf-8") as file:
         judged = json.load(file)
     chosen = [{**one, "ratings": one["ratings"][:DOCUMENTS]} for one in judged["judgmentRatings"][:QUERIES]]
+    wanted = {rating["docId"] for one in chosen for rating in one["ratings"]}
     with gzip.open(DATA / "esci-us" / "products.jsonl.gz", "rt", encoding="utf-8") as file:
-        products = list(map(json.loads, file))
+        products = [row for row in map(json.loads, file) if row["_id"] in wanted]
     (made / "judgments.json").write_text(json.dumps({**judged, "judgmentRatings": chosen}), encoding="utf-8")
     lines = [json.dumps(one) for one in [*products, {"title": "nobody knows which"}]]
     (made / "products.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -112,7 +113,9 @@ def test_a_plan_writes_nothing(files: dict[str, Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["init", str(tmp_path / "shop"), *arguments(files, "--dry-run", "--json")])
     told = json.loads(done.stdout)
     assert told["fields"]["id"] == "_id"
-    assert told["reference window"][1] == told["first cycle's window"][0]
+    assert told["reference window"] == ["2024-02-26 00:00:00", "2024-06-05 00:00:00"]
+    assert told["first cycle's window"] == ["2024-11-23 16:47:49", "2025-03-03 16:47:49"]
+    assert "a gap from 2024-06-05 on" in told["notes"][0]
     assert list(tmp_path.iterdir()) == []
 
 
