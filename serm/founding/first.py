@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from serm import contracts, relevance
 from serm import engine as engines
@@ -63,15 +64,16 @@ def compare(champion: Path, tests: Path, documents: Path, settings: Settings) ->
     return {"queries": len(np.unique(number))} | {name: round(value, 4) for name, value in means.items()}
 
 
-def _bm25(queries: list[str], texts: list[str]) -> np.ndarray:
+def _bm25(queries: list[str], texts: list[str]) -> NDArray[np.float64]:
     distinct, rows = unique(texts)
     index = BM25(distinct)
     scores = {query: index.scores(query) for query in set(queries)}
     return np.array([scores[query][row] for query, row in zip(queries, rows, strict=True)], np.float64)
 
 
-def _rankable(number: np.ndarray, grades: np.ndarray) -> np.ndarray:
+def _rankable(number: NDArray[np.int64], grades: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Tell which rows [n] are of queries with two grades: others cannot be ranked wrongly."""
     table = pa.table({"query": number, "grade": grades}).group_by("query", use_threads=False)
     spread = table.aggregate([("grade", "min"), ("grade", "max")]).sort_by("query")
-    return np.asarray(pc.less(spread["grade_min"], spread["grade_max"]))[number]
+    rows: NDArray[np.bool_] = np.asarray(pc.less(spread["grade_min"], spread["grade_max"]))[number]
+    return rows

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from statsmodels.stats.power import NormalIndPower
+from scipy.stats import norm
 
 from serm import contracts
 from serm.founding import first, judged
@@ -71,9 +72,12 @@ def test_shares_of_the_parts_are_as_said() -> None:
     )
 
 
-def test_the_queries_that_are_needed_are_those_of_a_power_analysis() -> None:
-    peer = NormalIndPower(ddof=0).solve_power(0.01 / 0.15, alpha=0.05, power=0.8, ratio=0)
-    assert judged.queries_needed(0.01, 0.05) == pytest.approx(peer, abs=2)
+def test_so_many_queries_find_the_margin_four_times_in_five() -> None:
+    random, margin, needed = np.random.default_rng(3), 0.05, judged.queries_needed(0.05, 0.05)
+    differences = random.normal(margin, judged.DEVIATION, (5000, needed))
+    z = differences.mean(1) / (judged.DEVIATION / np.sqrt(needed))
+    assert (np.abs(z) > norm.isf(0.025)).mean() == pytest.approx(0.8, abs=0.02)
+    assert judged.queries_needed(0.01, 0.05) == 1766
 
 
 @given(st.integers(0, 10**6))
