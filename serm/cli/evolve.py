@@ -27,7 +27,7 @@ def evolve(force: Force = False, hold: Hold = False, through: Through = None, js
     the log covers it. When nothing drifted, record follows drift and nothing else: the window's figures stay, and no
     model is trained.
     """
-    from serm.workspace import runner
+    from serm.evolve import evolve as run
 
     def show(tag: str, costs: dict[str, Figures]) -> None:
         if json:
@@ -37,7 +37,7 @@ def evolve(force: Force = False, hold: Hold = False, through: Through = None, js
             show_costs(costs)
 
     until = through.replace(tzinfo=UTC) if through else None
-    runner.evolve(Path.cwd(), show, force=force, hold=hold, through=until)
+    run(Path.cwd(), show, force=force, hold=hold, through=until)
 
 
 def show_costs(costs: dict[str, Figures]) -> None:

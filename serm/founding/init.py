@@ -20,10 +20,10 @@ from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, P
 from serm.settings import Settings
 from serm.stream.judgments import read as read_judgments
 from serm.stream.judgments import scale
+from serm.stream.span import Span, span
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
-from serm.workspace.windows import Span, span
 
 BEGUN = Path(".serm/init.json")
 """What the workspace is made of, as it was asked for; there until it is made."""

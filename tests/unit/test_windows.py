@@ -14,6 +14,7 @@ from serm import contracts, settings
 from serm.errors import UserError
 from serm.founding.init import windows as founding_windows
 from serm.layout import LOG, PARAMS
+from serm.stream.span import Span, span
 from serm.workspace import windows
 from serm.workspace.progress import Progress
 
@@ -71,13 +72,13 @@ def test_a_cycle_that_is_written_otherwise_is_one_sentence() -> None:
 
 def test_a_cycle_that_is_not_done_stays(tmp_path: Path) -> None:
     given = workspace(tmp_path, "cycle-0000", datetime(2026, 3, 1, tzinfo=UTC))
-    assert windows.go_on(tmp_path, given) == given
+    assert windows.go_on(tmp_path, given, lambda: span(tmp_path / LOG, given).last) == given
     assert (tmp_path / PARAMS).read_text(encoding="utf-8") == PARAMS_TEXT
 
 
 def test_the_next_window_is_taken_once_the_log_covers_it(tmp_path: Path) -> None:
     given = workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 21, 23, tzinfo=UTC))
-    found = windows.go_on(tmp_path, given)
+    found = windows.go_on(tmp_path, given, lambda: span(tmp_path / LOG, given).last)
     assert found is not None
     assert found.cycle.name == "cycle-0002"
     assert (found.cycle.start, found.cycle.end) == (given.cycle.end, datetime(2026, 1, 22, tzinfo=UTC))
@@ -86,9 +87,9 @@ def test_the_next_window_is_taken_once_the_log_covers_it(tmp_path: Path) -> None
 
 def test_a_window_that_the_log_does_not_cover_yet_is_not_taken(tmp_path: Path) -> None:
     given = workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 20, tzinfo=UTC))
-    assert windows.go_on(tmp_path, given) is None
+    assert windows.go_on(tmp_path, given, lambda: span(tmp_path / LOG, given).last) is None
     assert (tmp_path / PARAMS).read_text(encoding="utf-8") == PARAMS_TEXT
-    found = windows.span(tmp_path / LOG, given)
+    found = span(tmp_path / LOG, given)
     assert (found.first, found.last) == (datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 20, tzinfo=UTC))
     assert found.days == (found.first, found.last)
 
@@ -104,8 +105,8 @@ def test_the_first_two_windows_follow_each_other_and_both_have_impressions(
     times = sorted(start + timedelta(days=days) for days in offsets)
     if times[-1] - times[0] < timedelta(seconds=5):
         times.append(times[-1] + timedelta(seconds=5))
-    span = windows.Span(times[0], times[-1], first_of_days(times))
-    (begin, until), (again, last), notes = founding_windows(span, every)
+    found = Span(times[0], times[-1], first_of_days(times))
+    (begin, until), (again, last), notes = founding_windows(found, every)
     assert begin < until <= again < last
     assert times[-1] <= last <= times[-1] + timedelta(seconds=1)
     halved = bool(notes) and "shorter" in notes[0]
@@ -117,13 +118,13 @@ def test_the_first_two_windows_follow_each_other_and_both_have_impressions(
 def test_a_log_of_one_moment_has_no_windows() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(UserError, match="no two windows"):
-        founding_windows(windows.Span(moment, moment, (moment,)), 14)
+        founding_windows(Span(moment, moment, (moment,)), 14)
 
 
 def test_the_reference_window_is_before_a_gap() -> None:
     days = tuple(datetime(2026, month, day, 12, tzinfo=UTC) for month, day in ((1, 1), (1, 20), (3, 1)))
-    span = windows.Span(days[0], days[-1], days)
-    reference, window, (note,) = founding_windows(span, 14)
+    found = Span(days[0], days[-1], days)
+    reference, window, (note,) = founding_windows(found, 14)
     assert reference == (datetime(2026, 1, 7, tzinfo=UTC), datetime(2026, 1, 21, tzinfo=UTC))
     assert window[0] == datetime(2026, 2, 15, 12, 0, 1, tzinfo=UTC)
     assert "a gap from 2026-01-21 on" in note

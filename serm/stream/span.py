@@ -1,0 +1,47 @@
+"""When a log has impressions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from serm import engine as engines
+from serm.errors import UserError
+from serm.settings import Settings
+from serm.stream.source import open_log
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a log has impressions, in UTC."""
+
+    first: datetime
+    last: datetime
+    days: tuple[datetime, ...]
+    """The first impression of each day that has some: a log may have gaps."""
+
+
+def span(log: Path, settings: Settings) -> Span:
+    """Return when ``log`` has impressions.
+
+    Raises:
+        UserError: there is no such log, it cannot be read, or no impression in it has a time.
+    """
+    with (
+        TemporaryDirectory(prefix="serm-") as scratch,
+        engines.connect(settings.engine) as engine,
+        open_log(engine, log, Path(scratch) / "bad_lines", settings) as opened,
+    ):
+        timed = opened.rows.filter(opened.rows.event_time.notnull())
+        by_day = timed.group_by(day=timed.event_time.date())
+        times = by_day.aggregate(first=timed.event_time.min(), last=timed.event_time.max()).order_by("day")
+        days = engine.to_pyarrow(times).to_pylist()
+    if not days:
+        raise UserError(f"{log}: no impression in it has a time; give a log with its times.")
+    return Span(_utc(days[0]["first"]), _utc(days[-1]["last"]), tuple(_utc(day["first"]) for day in days))
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
