@@ -105,8 +105,11 @@ MINED_PAIRS = pa.schema(
 )
 
 #: What users of a window did with a pair, and what the click model makes of it. ``satisfied``: clicks of 30 seconds or
-#: more; ``disliked``: impressions with negative feedback. Attractiveness and relevance (0..1) have standard errors
-#: (see ``serm.clicks``). ``settings``: the section clicks by which the model was chosen and fitted, as JSON.
+#: more; ``disliked``: impressions with negative feedback; ``examined``: the expected number of impressions that users
+#: looked at, 0 to ``impressions``; ``dwells``: clicks whose dwell time is known; ``log_dwell``: the sum of its natural
+#: logarithm in seconds; ``tested``: a test query asks the same, so that no model may learn of it. Attractiveness and
+#: relevance (0..1) have standard errors (see ``serm.clicks``). ``settings``: the section clicks by which the model was
+#: chosen and fitted, as JSON.
 CLICK_ESTIMATES = pa.schema(
     [
         _field("query", pa.string()),
@@ -116,6 +119,10 @@ CLICK_ESTIMATES = pa.schema(
         _field("clicks", pa.int64()),
         _field("satisfied", pa.int64()),
         _field("disliked", pa.int64()),
+        _field("examined", pa.float64()),
+        _field("dwells", pa.int64()),
+        _field("log_dwell", pa.float64()),
+        _field("tested", pa.bool_()),
         _field("attractiveness", pa.float64()),
         _field("standard_error", pa.float64()),
         _field("relevance", pa.float64()),

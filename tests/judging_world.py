@@ -124,11 +124,12 @@ def click_estimates(queries: tuple[str, ...], searches: int) -> pa.Table:
                     **dict.fromkeys(("score", "model_version", "variant")),
                 }
             )
+    tests = ibis.memtable(pa.table({"query": pa.array([], pa.string())}))
     log, settings = ibis.memtable(pa.Table.from_pylist(rows, contracts.IMPRESSIONS)), settings_of(2)
     with engines.connect(settings.engine) as engine:
         counts = engines.hold(engine, "counts", candidates.count(log, "", settings.cycle.middle, 30.0))
         model = clicks.fit(clicks.number(log, counts), clicks.ClickCounts.read(counts), settings.clicks)
-        return engine.to_pyarrow(candidates.estimates(counts, model, settings.clicks))
+        return engine.to_pyarrow(candidates.estimates(counts, model, settings.clicks, tests))
 
 
 def write_judgments(world: Path, rows: list[dict[str, object]]) -> None:

@@ -74,6 +74,7 @@ def run_steps(root, result="passed", weights=b"challenger"):
     contracts.write(PROFILES, root / "cycle/validate/profiles", contracts.PROFILES)
     contracts.write(SAMPLES, root / "cycle/drift/windows/impressions", contracts.SAMPLES)
     contracts.write(judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS)
+    contracts.write(judgments([], "shown", 1), root / "cycle/annotate/shown", contracts.JUDGMENTS)
     (root / "cycle/train/model").mkdir()
     (root / "cycle/train/model/model.safetensors").write_bytes(weights)
     plots = root / "cycle/train/tracking/plots/metrics"

@@ -56,6 +56,8 @@ class Estimates:
     standard_error: Array
     relevance: Array
     relevance_error: Array
+    examined: Array
+    """[pairs], how many impressions users examined (see ``ClickModel.examined``)."""
     summary: dict[str, Any]
     """model, name, held_out (the figures of all models tried), examination (by rank), prior (of attractiveness, as
     ones and zeros), log_likelihood, traces, converged; nan is null."""
@@ -75,7 +77,7 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
     models = known_models(settings)
     first, last = (min(int(position), DEEPEST) for position in (counts.position.min(), counts.position.max()))
     parts = -(-int(counts.impressions.sum()) // settings.max_impressions)
-    estimates = {name: np.full(counts.pairs, np.nan) for name in _ESTIMATES}
+    estimates = {name: np.full(counts.pairs, np.nan) for name in (*_ESTIMATES, "examined")}
     tallies: list[Tally] = []
     fitted: ClickModel | None = None
     for pages, held_out, log_pair in read_parts(numbered, parts, first, last):
@@ -86,8 +88,9 @@ def fit(numbered: ibis.Table, counts: ClickCounts, settings: ClickSettings) -> E
         else:
             fitted = learnt.for_pairs_of(pages, settings)
         tallies.append(Tally.of(fitted, pages))
-        for name, values in estimates.items():
-            values[log_pair] = getattr(fitted, name)
+        for name in _ESTIMATES:
+            estimates[name][log_pair] = getattr(fitted, name)
+        estimates["examined"][log_pair] = fitted.examined(pages)
     tally = reduce(add, tallies)
     summary = {
         "model": chosen,

@@ -50,6 +50,16 @@ class ClickModel(ABC):
         """[pairs], the standard error of ``relevance``."""
         return self.standard_error
 
+    def examined(self, pages: Pages) -> Array:
+        """Return [pairs]: how many of its impressions on ``pages``, which the model was fitted to, users examined.
+
+        Clicks are binomial of these: it is the number of trials that attractiveness, the mode under ``prior``, came of.
+        """
+        clicks, shown = (sums(pages.pair, w, pages.pairs) for w in (pages.weight * pages.clicked, pages.weight))
+        trials = (clicks + self.prior.ones) / self.attractiveness - sum(self.prior)
+        examined: Array = np.clip(trials, clicks, shown)
+        return examined
+
     @classmethod
     @abstractmethod
     def fit(cls, pages: Pages, settings: ClickSettings) -> Self:

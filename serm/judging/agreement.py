@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
 
-Method = Literal["unanimous", "dawid-skene", "mace"]
+Method = Literal["posterior", "unanimous", "dawid-skene", "mace"]
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,17 @@ class Decision:
     grades: Integers
     """[n], the label; it counts only where ``kept``."""
     agreement: Floats
-    """[n], 0..1: unanimous, the judges' mean agreement with themselves; dawid-skene, the label's posterior."""
+    """[n], 0..1: unanimous, the judges' mean agreement with themselves; else the label's posterior."""
     kept: NDArray[np.bool_]
     reasons: list[str]
     """Why a pair was dropped; empty where it was kept."""
+    distribution: Floats | None = None
+    """[n, 4], the posterior of each grade, where the method has one."""
 
     def withheld(self, rows: NDArray[np.bool_], reason: str) -> Decision:
         """Return the decision with the pairs of ``rows`` [n] dropped for another ``reason``."""
         reasons = [reason if held else of for held, of in zip(rows, self.reasons, strict=True)]
-        return Decision(self.grades, self.agreement, self.kept & ~rows, reasons)
+        return replace(self, kept=self.kept & ~rows, reasons=reasons)
 
 
 def unanimous(votes: Mapping[str, Votes]) -> Decision:
@@ -63,14 +65,14 @@ def confident(votes: Mapping[str, Votes], posterior: Floats, min_confidence: flo
     opinions = np.stack([v.grades for v in votes.values()]).T
     judged = (opinions != ABSTAINED).any(axis=1)
     kept = judged & (confidence >= min_confidence)
-    unsure = "the label model gives its best grade only {:.2f} of {:.2f}: "
+    unsure = "the most probable grade has only {:.2f} of {:.2f}: "
     reasons = [
         ""
         if keep
         else (unsure.format(p, min_confidence) if known else "nobody judged it: ") + _opinions(list(votes), of)
         for keep, p, known, of in zip(kept, confidence, judged, opinions, strict=True)
     ]
-    return Decision(grades, confidence, kept, reasons)
+    return Decision(grades, confidence, kept, reasons, posterior)
 
 
 def dawid_skene(grades: Integers, known: Integers) -> Floats:

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from serm import contracts
 from serm import engine as engines
+from serm.judging import shown
 from serm.judging.evidence.catalogue import Catalogue
 from serm.judging.judge import Floats, Integers, Pairs
 from serm.judging.seed import held_out, read_seed
+from serm.judging.shown import Shown
 from serm.pairs.documents import join
 from serm.settings import Settings
 
@@ -46,6 +48,8 @@ class Batch:
     """What users of the window did with those of the pairs, known ones too, that they saw (CLICK_ESTIMATES)."""
     click_settings: str
     """How the miner fitted the click model; empty where nobody saw anything."""
+    shown: Shown
+    """The pairs that users were shown often enough, for ``judging.agreement: posterior``; none for other rules."""
     retired: int = 0
     """Mined pairs that are left out, as their documents are gone."""
 
@@ -63,7 +67,9 @@ class Batch:
             catalogue = Catalogue.read(validated / "documents", settings.judging.knowledge_attribute)
             seed = read_seed(judgments, catalogue.doc_ids, settings.judging)
             both = pa.concat_tables([of.select(_PAIR) for of in (seed, joined.pairs)])
-            clicks, click_settings = _clicks(engine, mined / "click_estimates", both)
+            estimates = contracts.scan(engine, mined / "click_estimates", contracts.CLICK_ESTIMATES)
+            clicks, click_settings = _clicks(engine, estimates, mined / "click_estimates", both)
+            seen = _shown(engine, estimates, mined / "click_estimates", judgments, validated, settings)
         look_ups = contracts.read(knowledge, contracts.KNOWLEDGE)
         table = joined.pairs
         return Batch(
@@ -78,6 +84,7 @@ class Batch:
             knowledge=look_ups,
             clicks=clicks,
             click_settings=click_settings,
+            shown=seen,
             retired=joined.retired.num_rows,
         )
 
@@ -90,10 +97,21 @@ class Batch:
         return Pairs([query], [locale], [doc_id], [c.titles[row]], [c.texts[row]], [c.keys[row]])
 
 
-def _clicks(engine: BaseBackend, path: Path, pairs: pa.Table) -> tuple[pa.Table, str]:
+def _clicks(engine: BaseBackend, estimates: ibis.Table, path: Path, pairs: pa.Table) -> tuple[pa.Table, str]:
     """Return the CLICK_ESTIMATES of ``pairs``, of all those of a log, and the settings that they were fitted by."""
-    estimates = contracts.scan(engine, path, contracts.CLICK_ESTIMATES)
     wanted = ibis.memtable(pairs, schema=ibis.schema(dict.fromkeys(_PAIR, "string")))
     found = engine.to_pyarrow(estimates.semi_join(wanted, _PAIR).order_by(_PAIR))
     (fitted_by,) = engine.to_pyarrow(estimates.select("settings").limit(1))["settings"].to_pylist() or [""]
     return contracts.conform(found, path, contracts.CLICK_ESTIMATES), fitted_by or ""
+
+
+def _shown(
+    engine: BaseBackend, estimates: ibis.Table, path: Path, judgments: Path, validated: Path, settings: Settings
+) -> Shown:
+    if settings.judging.agreement != "posterior":
+        return Shown(contracts.CLICK_ESTIMATES.empty_table(), 0)
+    judged = contracts.scan(engine, judgments, contracts.JUDGMENTS)
+    documents = contracts.scan(engine, validated / "documents", contracts.DOCUMENTS)
+    pairs, count = shown.read(estimates, judged, documents, settings.judging)
+    clicks = contracts.conform(engine.to_pyarrow(pairs), path, contracts.CLICK_ESTIMATES)
+    return Shown(clicks, int(engine.to_pyarrow(count)["pairs"][0].as_py() or 0))

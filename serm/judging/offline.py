@@ -17,38 +17,32 @@ from sklearn.preprocessing import StandardScaler
 
 from serm.judging.batch import Batch
 from serm.judging.evidence.encoder import Embeddings, EncoderEvidence
-from serm.judging.evidence.found import Evidence
+from serm.judging.evidence.found import Evidence, Found
 from serm.judging.evidence.lexical import LexicalEvidence
 from serm.judging.evidence.outside import OutsideEvidence
 from serm.judging.evidence.users import UserEvidence
-from serm.judging.judge import GRADES, Floats, Integers, Pairs, Votes, majority_vote
+from serm.judging.judge import GRADES, Floats, Integers, Votes, majority_vote
+from serm.judging.posterior import FEWEST_SEEN
 from serm.relevance import load_encoder
 from serm.settings import Settings
-
-FEWEST_SEEN = 50
-"""Seed judgments of pairs that users of the window saw, without which what users do cannot be read as a grade."""
 
 
 class CalibratedJudge:
     """A judge that grades by one kind of evidence."""
 
-    def __init__(self, evidence: Evidence, pairs: Pairs, grades: Integers, paths: int, seed: int) -> None:
-        """Calibrate on the seed judgments ``pairs`` and ``grades`` [n]; at least two grades must occur."""
-        self.name = evidence.name
-        self._evidence = evidence
-        found = evidence.look_up(pairs)
+    def __init__(self, found: Found, queries: list[str], grades: Integers, paths: int, seed: int) -> None:
+        """Calibrate on what was found on seed judgments of ``grades`` [n]; at least two grades must occur."""
         known = ~found.abstains
-        _, groups = np.unique(pairs.queries, return_inverse=True)
+        _, groups = np.unique(queries, return_inverse=True)
         random = np.random.default_rng(seed)
         self._paths = [
             _fit(found.features[known], grades[known], _resample(groups, random)[known]) for _ in range(paths)
         ]
 
-    def judge(self, pairs: Pairs) -> Votes:
-        """Vote on each pair; abstain where there is no evidence."""
-        if not len(pairs):
+    def judge(self, found: Found) -> Votes:
+        """Vote on each pair by what was found on it; abstain where there is no evidence."""
+        if not len(found.rationales):
             return majority_vote(lambda path, rows: np.zeros((0, GRADES)), [], np.zeros(0, bool), len(self._paths))
-        found = self._evidence.look_up(pairs)
 
         def draw(path: int, rows: Integers) -> Floats:
             model = self._paths[path]
@@ -59,22 +53,22 @@ class CalibratedJudge:
         return majority_vote(draw, found.rationales, found.abstains, len(self._paths))
 
 
-def offline_judges(batch: Batch, settings: Settings) -> list[CalibratedJudge]:
-    """Calibrate the offline judges on the seed judgments that are not held out."""
+def text_evidence(batch: Batch, settings: Settings) -> list[Evidence]:
+    """Return the kinds of evidence that the texts of pairs give."""
     embeddings = Embeddings(load_encoder(settings.relevance.base, settings.relevance))
     catalogue, knowledge = batch.catalogue, batch.knowledge
-    evidence: list[Evidence] = [
+    return [
         LexicalEvidence(catalogue.locales, catalogue.titles),
         EncoderEvidence(embeddings, catalogue.locales, catalogue.doc_ids, catalogue.texts),
         OutsideEvidence(embeddings, knowledge["key"].to_pylist(), knowledge["text"].to_pylist()),
     ]
-    seen = np.flatnonzero(~batch.unseen)
-    known, grades = batch.known.take(seen), batch.grades[seen]
+
+
+def users_evidence(batch: Batch) -> UserEvidence | None:
+    """Return what users did; None where they saw too few of the seed judgments to be read as a judge."""
     users = UserEvidence(batch.clicks)
-    told = ~users.look_up(known).abstains
-    if told.sum() >= FEWEST_SEEN and len(np.unique(grades[told])) > 1:
-        evidence.append(users)
-    return [CalibratedJudge(of, known, grades, settings.judging.paths, settings.judging.seed) for of in evidence]
+    told = ~users.look_up(batch.known).abstains & ~batch.unseen
+    return users if told.sum() >= FEWEST_SEEN and len(np.unique(batch.grades[told])) > 1 else None
 
 
 def _resample(groups: Integers, random: np.random.Generator) -> Floats:

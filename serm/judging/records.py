@@ -10,7 +10,7 @@ import pyarrow as pa
 from serm import contracts
 from serm.judging.agreement import Decision
 from serm.judging.evidence.retrieval import Piece
-from serm.judging.judge import ABSTAINED, Floats, Pairs, Votes
+from serm.judging.judge import ABSTAINED, Floats, Integers, Pairs, Votes
 
 _EVIDENCE = contracts.VOTES.field("evidence").type
 
@@ -32,6 +32,24 @@ def judgments_table(
             "cycle": pa.array([cycle] * len(rows), pa.int32()),
             "panel_version": [panel_version] * len(rows),
             "agreement": decision.agreement[rows],
+            "distribution": _lists(decision.distribution, rows),
+        }
+    )
+
+
+def shown_table(pairs: pa.Table, belief: Floats, cycle: int, panel_version: str) -> pa.Table:
+    """Return pairs (query, locale, doc_id) that users were shown, with the ``belief`` [n, 4] in them, as JUDGMENTS."""
+    count = pairs.num_rows
+    return pa.table(
+        {
+            **{name: pairs[name] for name in ("query", "locale", "doc_id")},
+            "grade": pa.array(belief.argmax(axis=1), pa.int8()),
+            "rationale": pa.nulls(count, pa.string()),
+            "source": pa.repeat("shown", count),
+            "cycle": pa.repeat(pa.scalar(cycle, pa.int32()), count),
+            "panel_version": pa.repeat(panel_version, count),
+            "agreement": belief.max(axis=1),
+            "distribution": _lists(belief, np.arange(count)),
         }
     )
 
@@ -107,3 +125,10 @@ def _merged(votes: Mapping[str, Votes], row: int) -> str:
         else f"{name} ({v.grades[row]}): {v.rationales[row]}"
         for name, v in votes.items()
     )
+
+
+def _lists(belief: Floats | None, rows: Integers) -> pa.Array:
+    kind = contracts.JUDGMENTS.field("distribution").type
+    if belief is None:
+        return pa.nulls(len(rows), kind)
+    return pa.array(belief[rows].tolist(), kind)

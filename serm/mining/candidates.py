@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: A query's popularity, most popular first.
 SEGMENTS = ("head", "torso", "tail")
 _MILLION = 1_000_000
+#: A click's dwell time that counts: shorter ones are taken for it, as the log of 0 is nothing.
+_SHORTEST = 0.1
 #: The columns that are 0, and not unknown, for a pair that nobody was shown.
 _COUNTED = ("impressions", "clicks", "negatives", "engagement", "weight")
 
@@ -35,40 +37,53 @@ def count(impressions: ibis.Table, version: str, middle: datetime, satisfied_sec
 
     Adds negatives (impressions with negative feedback), satisfied (clicks of ``satisfied_seconds`` or more), engaged
     (the sum over clicks of dwell / (dwell + satisfied_seconds), half for one that just satisfies; in whole millionths,
-    because integers add up alike in any order), logged (the score that the model ``version`` gave, null if it gave
+    because integers add up alike in any order), dwells (clicks whose dwell time is known) and log_dwell (the sum of its
+    natural logarithm in seconds, in millionths too), logged (the score that the model ``version`` gave, null if it gave
     none) and late (impressions from ``middle`` on).
     """
     dwell = impressions.dwell_seconds
     engaged = (dwell / (dwell + satisfied_seconds) * _MILLION).round().cast("int64")
+    log_dwell = (ibis.greatest(dwell, _SHORTEST).ln() * _MILLION).round().cast("int64")
     return clicks.count(
         impressions,
         negatives=impressions.negative_feedback.sum(),
         satisfied=(impressions.clicked & (dwell >= satisfied_seconds)).sum(),
         engaged=engaged.sum(where=impressions.clicked),
+        dwells=(impressions.clicked & dwell.notnull()).sum(),
+        log_dwell=log_dwell.sum(where=impressions.clicked),
         logged=impressions.score.max(where=impressions.model_version == version),
         late=(impressions.event_time >= middle).sum(),
     )
 
 
-def estimates(counts: ibis.Table, model: Estimates, settings: ClickSettings) -> ibis.Table:
-    """Return CLICK_ESTIMATES, one row for each pair of ``counts``, to which ``model`` was fitted by ``settings``."""
+def estimates(counts: ibis.Table, model: Estimates, settings: ClickSettings, tests: ibis.Table) -> ibis.Table:
+    """Return CLICK_ESTIMATES, one row for each pair of ``counts``, to which ``model`` was fitted by ``settings``.
+
+    ``tests`` has the texts (``query``) of the window's queries that ask as a test query does.
+    """
     pairs = counts.group_by("pair", *PAIR).aggregate(
         impressions=counts.impressions.sum(),
         clicks=counts.clicks.sum(),
         satisfied=counts.satisfied.sum().fill_null(0),
         disliked=counts.negatives.sum().fill_null(0),
+        dwells=counts.dwells.sum().fill_null(0),
+        log_dwell=counts.log_dwell.sum().fill_null(0),
     )
-    names = ("attractiveness", "standard_error", "relevance", "relevance_error")
+    names = ("attractiveness", "standard_error", "relevance", "relevance_error", "examined")
     fitted = {"pair": np.arange(len(model.attractiveness))} | {name: getattr(model, name) for name in names}
     found = pairs.join(ibis.memtable(pa.table(fitted)), "pair")
+    asked = tests.select(asked="query").distinct()
+    found = found.left_join(asked, found.query == asked.asked)
     return found.select(
         *PAIR,
         # DuckDB's sums are wider than the int64 that ibis takes them for, and no cast to the same type is made.
         **{
             name: found[name].cast("float64").cast("int64")
-            for name in ("impressions", "clicks", "satisfied", "disliked")
+            for name in ("impressions", "clicks", "satisfied", "disliked", "dwells")
         },
         **{name: found[name] for name in names},
+        log_dwell=found.log_dwell.cast("float64") / _MILLION,
+        tested=found.asked.notnull(),
         settings=ibis.literal(settings.model_dump_json()),
     )
 

@@ -66,7 +66,7 @@ def mine(
         validated: the validate step's output; its impressions and documents are read.
         reference: the impressions of the window before (IMPRESSIONS).
         champion: the relevance model whose mistakes are looked for.
-        judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again.
+        judgments: all judgments so far (JUDGMENTS); a pair in them is not mined again, unless its source is ``shown``.
         tests: the test sets, as ``serm.pairs.test_sets`` says; no pair of a test query is mined, however it is written
             and in whichever locale, or models would learn what they are tested on.
         out: the output directory.
@@ -83,7 +83,8 @@ def mine(
             contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS),
             contracts.scan(engine, reference, contracts.IMPRESSIONS),
             contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
-            contracts.scan(engine, judgments, contracts.JUDGMENTS),
+            # What was labelled only because users were shown it may be mined: judges have not seen it.
+            contracts.scan(engine, judgments, contracts.JUDGMENTS).filter(lambda judged: judged.source != "shown"),
             test_sets.read(engine, tests),
             relevance.load(champion, settings.relevance),
             relevance.document_text,
@@ -157,8 +158,8 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     pairs = engine.create_table("pairs", described, temp=True)
     seen = pairs.filter(pairs.impressions >= options.min_impressions)
     thresholds = _click_thresholds(seen, options)
-    open_pairs = with_documents(seen.filter(~seen.judged), inputs.documents)
-    candidates = test_sets.without_tests(engine, open_pairs, inputs.tests)
+    tests = test_sets.asked_alike(engine, pairs, inputs.tests)
+    candidates = with_documents(seen.filter(~seen.judged), inputs.documents).anti_join(tests, "query")
     candidate_count = int(candidates.count().to_pyarrow().as_py())
     chosen, kinds = cascade.to_score(candidates, thresholds, options)
     asked = with_documents(chosen, inputs.documents, ("title", "body")).order_by("pair").to_pyarrow()
@@ -182,7 +183,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
         "click_model": fitted.summary,
         "champion": model.version,
     }
-    return Scored(scored, opinions, cascade.estimates(counts, fitted, settings.clicks), summary)
+    return Scored(scored, opinions, cascade.estimates(counts, fitted, settings.clicks, tests), summary)
 
 
 def _click_thresholds(pairs: ibis.Table, options: MiningSettings) -> Thresholds:

@@ -118,10 +118,16 @@ class JudgingSettings(Section):
 
     paths: Annotated[int, Field(ge=1, le=99)] = 5
     """n sampled reasoning paths for each judge (level 1, majority)."""
-    agreement: Literal["unanimous", "dawid-skene", "mace"] = "dawid-skene"
-    """Level 2: keep where all judges agree (as published), or where the label model is confident."""
+    agreement: Literal["posterior", "unanimous", "dawid-skene", "mace"] = "posterior"
+    """Level 2: keep where all judges agree (``unanimous``, as published), where a label model of their votes is
+    confident (``dawid-skene``, ``mace``), or where the likelihoods of texts, users and LLM judges together are."""
     min_confidence: Share = 0.7
-    """Level 2, dawid-skene and mace: the posterior that a label needs to be kept."""
+    """Level 2, but for unanimous: the probability that a label needs to be kept."""
+    min_impressions: Count = 3
+    """agreement posterior: pairs that users were shown as often are labelled too, with a probability for each grade,
+    by what users did and by their texts; no LLM judge is asked of them."""
+    max_shown: Count = 30_000
+    """Of such pairs, whole queries drawn by a hash, so that lists stay whole and rare queries are among them."""
     knowledge_attribute: str = "emoji"
     """The document attribute that links a document to the outside knowledge's key."""
     calibration_pairs: Count = 3000

@@ -41,8 +41,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
 
     All comes from the cycle's tag: the gate's result out of git, the rest out of DVC by the hashes that the tag pins,
     whatever lies in ``cycle/`` and ``history/`` by now. A challenger that passed the gate becomes the champion. The
-    panel's judgments join the earlier ones in any case: they were earned, whatever the model made of them. So do the
-    human judgments of ``serm review``, if there are any (``reviewed/``). The window becomes the reference; its profile
+    panel's judgments, of mined pairs and of shown ones, join the earlier ones in any case: they were earned, whatever
+    the model made of them. So do the human judgments of ``serm review``, if there are any (``reviewed/``). The window becomes the reference; its profile
     and a sample of it join those of the windows before. A window that was recorded because nothing drifted has no
     challenger and no panel's judgments. An advance that was cut short is ended by the next one.
 
@@ -116,7 +116,9 @@ def _take(workspace: Workspace, tag: str, learned: bool, promoted: bool) -> None
     """Bring what the tag pins into the state."""
     paths = {**_WINDOW, **({"cycle/train/model": CHAMPION} if promoted else {})}
     with TemporaryDirectory(dir=workspace.path / LOCK.parent, prefix="advance-") as directory:
-        panel = Path(directory) / "judgments"
-        bring(workspace, tag, paths | ({"cycle/annotate/judgments": panel} if learned else {}))
-        if learned:
-            merge.keep(contracts.read(panel, contracts.JUDGMENTS), workspace.path / JUDGMENTS)
+        labels = (
+            {f"cycle/annotate/{name}": Path(directory) / name for name in ("judgments", "shown")} if learned else {}
+        )
+        bring(workspace, tag, paths | labels)
+        for path in labels.values():
+            merge.keep(contracts.read(path, contracts.JUDGMENTS), workspace.path / JUDGMENTS)

@@ -54,6 +54,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
 def one_search(documents: pa.Table) -> pa.Table:
     """What users did who saw too little to say anything."""
     counts = {"impressions": 1, "clicks": 1, "satisfied": 0, "disliked": 0}
+    counts |= {"examined": 1.0, "dwells": 1, "log_dwell": 1.0, "tested": False}
     fitted = dict.fromkeys(("attractiveness", "standard_error", "relevance", "relevance_error"), 0.5)
     seen = documents.select(["doc_id", "locale"]).slice(0, 1).to_pylist()[0]
     row = {"query": "one", **seen, **counts, **fitted, "settings": ClickSettings().model_dump_json()}

@@ -113,7 +113,7 @@ def test_confident_keeps_at_least_the_threshold() -> None:
     posterior = np.array([[0.7, 0.3, 0, 0], [0.69, 0.31, 0, 0]])
     decision = confident(some_votes([0, 0], [0, 1]), posterior, 0.7)
     assert decision.kept.tolist() == [True, False]
-    assert decision.reasons == ["", "the label model gives its best grade only 0.69 of 0.70: judge 0 0, judge 1 1."]
+    assert decision.reasons == ["", "the most probable grade has only 0.69 of 0.70: judge 0 0, judge 1 1."]
 
 
 def test_a_pair_that_nobody_judged_is_not_kept() -> None:
@@ -251,7 +251,7 @@ def test_measure_agrees_with_scikit_learn_and_knows_the_base_rate() -> None:
 # The step
 
 
-@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene", "mace"])
+@pytest.mark.parametrize("agreement", ["posterior", "unanimous", "dawid-skene", "mace"])
 def test_every_mined_pair_is_kept_or_in_review(world: Path, agreement: str) -> None:
     out = run(world, agreement=agreement)
     key = ["query", "locale", "doc_id"]

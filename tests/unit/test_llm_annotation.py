@@ -145,7 +145,7 @@ def test_a_dead_endpoint_stalls_no_other_judge(world: Path) -> None:
     assert all("does not answer" in r["rationale"] or "attempts failed" in r["rationale"] for r in votes)
 
 
-@pytest.mark.parametrize("agreement", ["unanimous", "dawid-skene", "mace"])
+@pytest.mark.parametrize("agreement", ["posterior", "unanimous", "dawid-skene", "mace"])
 def test_a_panel_that_is_dead_labels_nothing_and_loses_nothing(world: Path, agreement: str) -> None:
     with FakeLLM(fault=lambda key, attempt: "503") as dead:
         out = run_llms(world, llm(dead.url), agreement=agreement)

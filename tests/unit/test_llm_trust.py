@@ -130,7 +130,7 @@ def test_an_offline_batch_of_which_nothing_is_known_goes_on_and_says_so(world: P
 
 def test_an_offline_batch_has_gold_bars_too(world: Path) -> None:
     write_judgments(world, [row | {"grade": i % 4} for i, row in enumerate(seed_rows())])
-    out = run(world, trust={"min_gold_pairs": 1, "min_kappa": 0.9})
+    out = run(world, trust={"min_gold_pairs": 1, "min_kappa": 0.9}, min_confidence=0.25)
     assert "the panel's quadratic kappa on gold" in panel(out)["held"][0]
     assert contracts.read(out / "judgments", contracts.JUDGMENTS).num_rows == 0
 

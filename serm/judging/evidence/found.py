@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.judging.judge import Floats, Pairs
+from serm.judging.judge import Floats, Integers, Pairs
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,10 @@ class Found:
     rationales: list[str]
     abstains: NDArray[np.bool_]
     """[n], true where there is nothing to judge by."""
+
+    def take(self, rows: Integers) -> Found:
+        """Return what was found on the pairs of these rows."""
+        return Found(self.features[rows], [self.rationales[row] for row in rows], self.abstains[rows])
 
 
 class Evidence(Protocol):
