@@ -42,9 +42,10 @@ def advance(repository: Path, settings: Settings) -> Figures:
     All comes from the cycle's tag: the gate's result out of git, the rest out of DVC by the hashes that the tag pins,
     whatever lies in ``cycle/`` and ``history/`` by now. A challenger that passed the gate becomes the champion. The
     panel's judgments, of mined pairs and of shown ones, join the earlier ones in any case: they were earned, whatever
-    the model made of them. So do the human judgments of ``serm review``, if there are any (``reviewed/``). The window becomes the reference; its profile
-    and a sample of it join those of the windows before. A window that was recorded because nothing drifted has no
-    challenger and no panel's judgments. An advance that was cut short is ended by the next one.
+    the model made of them. So do the human judgments of ``serm review``, if there are any (``reviewed/``). The window
+    becomes the reference; its profile and a sample of it join those of the windows before. A window that was recorded
+    because nothing drifted has no challenger and no panel's judgments. An advance that was cut short is ended by the
+    next one.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.

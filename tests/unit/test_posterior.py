@@ -308,7 +308,7 @@ def read_shown(table: pa.Table, judged: pa.Table, documents: list[str], **judgin
         ibis.memtable(table),
         ibis.memtable(judged),
         catalogue,
-        JudgingSettings(**judging),  # type: ignore[arg-type]
+        JudgingSettings(**judging),
     )
     keys = [f"{row['query']} {row['doc_id']}" for row in pairs.to_pyarrow().to_pylist()]
     return keys, count.to_pyarrow()["pairs"][0].as_py() or 0
