@@ -36,7 +36,7 @@ def small_stream(workspace: Path) -> EmojiStream:
     if not (workspace / PARAMS).exists():
         template = yaml.safe_load((TEMPLATE / PARAMS).read_text(encoding="utf-8"))
         write_text(workspace / PARAMS, yaml.safe_dump(template | _SETTINGS, sort_keys=False))
-    sizes = {"seed_queries": 60, "seed_pairs": 8, "test_queries": 60, "window_queries": 80, "sessions": 2000}
+    sizes = {"seed_queries": 60, "seed_pairs": 8, "test_queries": 80, "window_queries": 80, "sessions": 2000}
     return EmojiStream(workspace, EmojiWorld(**sizes, data=data))
 
 
