@@ -160,7 +160,7 @@ def labels(workspace: Path) -> dict[str, Any]:
     batch = Batch.read(
         cycle / "mine", cycle / "validate", workspace / "state" / "judgments", workspace / "knowledge", settings
     )
-    panel, _ = seat(batch, None, settings)
+    panel = seat(batch, None, settings).panel
     mined = contracts.read(cycle / "mine" / "pairs", contracts.MINED_PAIRS).sort_by(
         [(name, "ascending") for name in ("locale", "query", "doc_id")]
     )
@@ -181,6 +181,11 @@ def labels(workspace: Path) -> dict[str, Any]:
         posterior = model(both, anchors)[known.shape[1] :]
         decided = confident(panel.votes, posterior, settings.judging.min_confidence)
         rules[name] = (decided.grades, decided.kept)
+    believed = panel.posterior().belief(
+        panel.clues
+    )  # under the seed's mix of grades; the step moves it to the window's
+    decided = confident(panel.votes, believed, settings.judging.min_confidence)
+    rules["posterior"] = (decided.grades, decided.kept)
     rows = truth >= 0
     agents = [sorted({one["agent"] for one in chosen}) for chosen in mined["agents"].to_pylist()]
     names = sorted({agent for of in agents for agent in of})
