@@ -69,7 +69,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = _model(options.base)
         model.save(Path(folder) / "model")
-        found = {"engine": engine(model, Path(folder), options), "http": {}}
+        found: dict[str, Any] = {"engine": engine(model, Path(folder), options), "http": {}}
+        print(json.dumps(found["engine"], indent=2), flush=True)
         for way in ("batched", "one request at a time"):
             with _server(Path(folder) / "model", way, options.threads) as address:
                 found["http"][way] = over_http(address, options)
@@ -122,7 +123,9 @@ def over_http(address: str, options: argparse.Namespace) -> dict[str, Any]:
     found = {}
     for documents in options.documents:
         for clients in options.clients:
-            found[f"{clients} clients, {documents} documents"] = _load(address, clients, documents, options)
+            name = f"{clients} clients, {documents} documents"
+            found[name] = _load(address, clients, documents, options)
+            print(name, json.dumps(found[name]), flush=True)
     return found
 
 
