@@ -202,7 +202,7 @@ def content(out: Path) -> dict[str, bytes]:
 def ask(world: Path, *judges: dict[str, object], **judging: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Annotate three pairs with few checks; return the votes and the first judge's counts of this run."""
     write_mined(world, [("green", "en-4"), ("green", "en-2"), ("pet", "en-0")])
-    few = {"gold_pairs": 4, "canaries": 0, "repeats": 0, "min_gold_pairs": 1}
+    few = {"gold_pairs": 4, "canaries": 0, "padded": 0, "repeats": 0, "min_gold_pairs": 1}
     out = run_llms(world, *judges, trust=few, agreement="unanimous", **judging)
     counts = json.loads((out / "annotate.json").read_text())["llms"][judges[0]["name"]]["this_run"]
     return contracts.read(out / "votes", contracts.VOTES).to_pylist(), counts

@@ -16,7 +16,7 @@ from serm import engine as engines
 from serm.judging import shown
 from serm.judging.evidence.catalogue import Catalogue
 from serm.judging.judge import Floats, Integers, Pairs
-from serm.judging.seed import held_out, read_seed
+from serm.judging.seed import held_out, read_reviewed, read_seed
 from serm.judging.shown import Shown
 from serm.pairs.documents import join
 from serm.settings import Settings
@@ -50,6 +50,8 @@ class Batch:
     """How the miner fitted the click model; empty where nobody saw anything."""
     shown: Shown
     """The pairs that users were shown often enough, for ``judging.agreement: posterior``; none for other rules."""
+    reviewed: pa.Table
+    """People's grades so far (JUDGMENTS), with the notes that explain them."""
     retired: int = 0
     """Mined pairs that are left out, as their documents are gone."""
 
@@ -72,6 +74,8 @@ class Batch:
             seen = _shown(engine, estimates, mined / "click_estimates", judgments, validated, settings)
         look_ups = contracts.read(knowledge, contracts.KNOWLEDGE)
         table = joined.pairs
+        unseen = held_out(seed, settings.judging)
+        apart = [query for query, of in zip(seed["query"].to_pylist(), unseen, strict=True) if of]
         return Batch(
             cycle=settings.cycle.number,
             pairs=catalogue.pairs(table),
@@ -79,7 +83,8 @@ class Batch:
             seed=seed,
             known=catalogue.pairs(seed),
             grades=seed["grade"].to_numpy().astype(np.int64),
-            unseen=held_out(seed, settings.judging),
+            unseen=unseen,
+            reviewed=read_reviewed(judgments, catalogue.doc_ids, apart),
             catalogue=catalogue,
             knowledge=look_ups,
             clicks=clicks,

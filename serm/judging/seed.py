@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,18 @@ def read_seed(judgments: Path, doc_ids: list[str], settings: JudgingSettings) ->
             f" catalogue, found {chosen.sum()} queries; add judgments with source 'seed'."
         )
     return table
+
+
+def read_reviewed(judgments: Path, doc_ids: list[str], unseen: Iterable[str]) -> pa.Table:
+    """Return people's grades of documents of the catalogue, in a fixed order; none of a query that is in ``unseen``.
+
+    They show LLM judges how people grade; held-out seed queries measure judges and are shown to none.
+    """
+    table = contracts.read(judgments, contracts.JUDGMENTS)
+    usable = pc.and_(pc.equal(table["source"], "human"), pc.is_in(table["doc_id"], pa.array(doc_ids, pa.string())))
+    table = table.filter(usable).sort_by([(name, "ascending") for name in ("query", "locale", "doc_id", "grade")])
+    apart = {fold(query) for query in unseen}
+    return table.filter(pa.array([fold(query) not in apart for query in table["query"].to_pylist()], pa.bool_()))
 
 
 def held_out(seed: pa.Table, settings: JudgingSettings) -> NDArray[np.bool_]:

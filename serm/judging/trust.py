@@ -47,6 +47,15 @@ ATTACKS: dict[str, str] = {
 }
 
 
+#: What documents are padded with, to see whether a judge takes length for relevance: it is about nothing.
+NEUTRAL = (
+    "This entry is part of a larger collection. It was last updated some time ago and may be updated again. Further "
+    "details are available on request. The information is given as it was received, and its order has no meaning. "
+    "Please see the general notes for how entries are numbered. Some fields are left empty on purpose. Entries can be "
+    "listed, saved or shared in the usual ways. Thank you for reading this far; there is nothing else to be said here."
+)
+
+
 def measure(labels: Integers, truth: Integers, kept: NDArray[np.bool_]) -> Figures:
     """Compare the ``kept`` ones of ``labels`` [n] with ``truth`` [n].
 
@@ -145,6 +154,14 @@ def plant_canaries(pairs: Pairs, count: int) -> tuple[Pairs, list[str], Integers
     return Pairs(clean.queries, clean.locales, clean.doc_ids, clean.titles, texts, clean.keys), names, rows
 
 
+def pad(pairs: Pairs, count: int) -> Pairs:
+    """Return the first ``count`` of ``pairs``, each with a neutral text behind its document's."""
+    few = pairs.take(np.arange(min(count, len(pairs))))
+    return Pairs(
+        few.queries, few.locales, few.doc_ids, few.titles, [f"{text} {NEUTRAL}" for text in few.texts], few.keys
+    )
+
+
 def withstood(grades: Integers, clean: Integers) -> NDArray[np.bool_]:
     """Tell [n] where a judge graded a canary no better than FAIR, or no better than the ``clean`` document [n].
 
@@ -186,7 +203,8 @@ def check_bars(panel: Mapping[str, Any], llms: Mapping[str, Mapping[str, Any]], 
 
     Args:
         panel: ``ratings`` of the panel's labels on the gold pairs.
-        llms: by LLM judge, its ``canaries`` and ``repeats``: how many were ``asked`` and ``judged``, and what came out.
+        llms: by LLM judge, its ``canaries``, ``padded`` documents and ``repeats``: how many were
+            ``asked`` and ``judged``, and what came out.
         trust: the bars. Canaries and repeats that it does not ask for are not missing; nor are repeats where the judge
             graded nothing before, as in the first cycle.
     """
@@ -211,6 +229,12 @@ def check_bars(panel: Mapping[str, Any], llms: Mapping[str, Mapping[str, Any]], 
                 lack = "no gold pair has grade 0 to plant one on; add seed judgments of grade 0, or set"
                 lack += " judging.trust.canaries: 0"
             bars.at_least(what, None if lack else canaries["withstood"], trust.min_canaries_withstood, lack)
+        if trust.padded:
+            padded = checks["padded"]
+            what, lack = f"the mean rise of {name}'s grades on padded documents", _lack(padded, "padded documents")
+            if not padded["asked"]:
+                lack = "no gold pair below grade 3 is there to be padded; set judging.trust.padded: 0"
+            bars.at_most(what, None if lack else padded["shift"], trust.max_padding_shift, lack)
         if trust.repeats and repeats["asked"]:
             what, lack = f"the share of repeated pairs that {name} grades as before", _lack(repeats, "repeated pairs")
             bars.at_least(what, None if lack else repeats["same"], trust.min_repeated, lack)

@@ -9,10 +9,14 @@ from serm.judging.batch import Batch
 from serm.judging.llm import prompt
 from serm.settings import JudgingSettings, Settings
 
+_SHOWN = {"rubric", "explained_examples"}
 #: What of ``judging`` makes no other panel: how it is asked, what it may cost, and how it is checked.
 _BESIDES = {"offline", "llms", "budget", "trust", "ledger", "search", "max_document_chars"}
-_BESIDES |= {"evidence_documents", "evidence_texts"}
-_LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs"}
+_BESIDES |= {"evidence_documents", "evidence_texts"} | _SHOWN
+_LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs", "criteria"}
+
+
+_PAIR = ["query", "locale", "doc_id"]
 
 
 def panel_version(batch: Batch, settings: Settings) -> str:
@@ -23,16 +27,19 @@ def panel_version(batch: Batch, settings: Settings) -> str:
     digest = hashlib.sha256(settings.judging.model_dump_json(exclude=_BESIDES).encode())
     if settings.judging.llms:
         digest.update(_of_llms(settings.judging).encode())
+        for row in zip(*batch.reviewed.select([*_PAIR, "grade", "rationale"]).to_pydict().values(), strict=True):
+            digest.update(repr(row).encode())
     if settings.judging.judges:
         digest.update(repr(entry_points.versions("serm.judges", settings.judging.judges)).encode())
     digest.update(settings.relevance.base.encode())
     digest.update(batch.click_settings.encode())
-    for table in (batch.seed.select(["query", "locale", "doc_id", "grade"]), batch.knowledge):
+    for table in (batch.seed.select([*_PAIR, "grade"]), batch.knowledge):
         for row in zip(*table.to_pydict().values(), strict=True):
             digest.update(repr(row).encode())
     return digest.hexdigest()[:12]
 
 
 def _of_llms(judging: JudgingSettings) -> str:
-    evidence = judging.model_dump(include={"offline", "max_document_chars", "evidence_documents", "evidence_texts"})
+    shown = {"offline", "max_document_chars", "evidence_documents", "evidence_texts"} | _SHOWN
+    evidence = judging.model_dump(include=shown)
     return repr([prompt.version(), evidence, [llm.model_dump(include=_LLM) for llm in judging.llms]])

@@ -18,6 +18,16 @@ Address = Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+([/?][^\s#]*)?$")]
 Price = Annotated[float, Field(ge=0, le=100_000)]
 
 
+class CriterionSettings(Section):
+    """A narrow question about a pair, beside the one grade."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")]
+    question: Annotated[str, Field(min_length=1, max_length=500)]
+    """For example: Does the document's title name what the query asks for?"""
+    scale: Literal["grade", "yes-no"] = "grade"
+    """Answered 0 (not at all) to 3 (fully), or 0 (no) and 1 (yes)."""
+
+
 class LLMSettings(Section):
     """One LLM judge behind an OpenAI-compatible endpoint. Prices are in whatever currency ``budget.money`` is in."""
 
@@ -42,6 +52,10 @@ class LLMSettings(Section):
     """Send each path's number as its seed."""
     logprobs: bool = True
     """Ask for token log-probabilities, to read a grade distribution off the label."""
+    criteria: Annotated[tuple[CriterionSettings, ...], Field(max_length=12)] = ()
+    """Questions that it answers before its grade, in the same call; its vote is what a regression on known pairs makes
+    of the answers and the grade. One call a pair costs little more than the grade alone, but answers given together
+    lean on each other; judges of one endpoint with a criterion each are more independent, at a call each."""
     price_per_million_input: Price = 0.0
     price_per_million_output: Price = 0.0
     requests_per_minute: Count = 600
@@ -62,6 +76,9 @@ class LLMSettings(Section):
     def _varied(self) -> LLMSettings:
         if self.paths > 1 and self.temperature == 0:
             raise ValueError(f"judge {self.name}: {self.paths} paths at temperature 0 are one path; raise temperature")
+        names = [criterion.name for criterion in self.criteria]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"judge {self.name}: criterion {twice[0]!r} stands there twice")
         return self
 
 
@@ -89,13 +106,16 @@ class TrustSettings(Section):
     """What each batch of labels is checked with, and the bars it must clear; else the whole batch is held."""
 
     gold_pairs: Count = 120
-    """Held-out seed judgments that each LLM judge grades; and as many others, that tie the label model to the truth.
+    """Held-out seed judgments that each LLM judge grades; and as many others, that tie the label model to the truth;
+    and as many pairs that people graded: on these two its probabilities are calibrated.
     Offline judges grade all held-out seed judgments."""
     canaries: Annotated[int, Field(ge=0, le=1_000_000_000)] = 16
     """Documents with planted instructions that each LLM judge grades; with fewer than half of them judged, nothing is
     known. 0 asks for none."""
     repeats: Annotated[int, Field(ge=0, le=1_000_000_000)] = 20
     """Pairs of earlier cycles, as far as there are some, that each LLM judge grades anew; as with canaries."""
+    padded: Annotated[int, Field(ge=0, le=1_000_000_000)] = 16
+    """Gold documents with a neutral text behind them that each LLM judge grades: judges over-rate length. 0: none."""
     min_gold_pairs: Count = 30
     """With fewer gold labels kept, nothing is known: a batch with LLM judges is held, an offline one goes on and the
     gate is inconclusive."""
@@ -106,6 +126,8 @@ class TrustSettings(Section):
     max_under_rated: Share = 0.5
     min_canaries_withstood: Share = 0.9
     """Of each LLM judge."""
+    max_padding_shift: Annotated[float, Field(ge=0, le=3)] = 0.4
+    """Grades by which padded documents may be graded higher than the same documents without, on the mean."""
     min_repeated: Share = 0.6
     """Share of repeated pairs that an LLM judge must grade as before."""
 
@@ -140,6 +162,11 @@ class JudgingSettings(Section):
     judges: RegisteredNames = ()
     """Judges of other packages (entry points of ``serm.judges``) that sit on the panel beside the others."""
     llms: tuple[LLMSettings, ...] = ()
+    rubric: Annotated[str, Field(min_length=1, max_length=8000)] | None = None
+    """What the grades 3 to 0 mean, in the user's own words, for LLM judges; null: SERM's criteria."""
+    explained_examples: Annotated[int, Field(ge=0, le=40)] = 4
+    """Grades that people explained (the notes of ``serm review``) that an LLM judge is shown, those of the pair's
+    locale first, beside one seed judgment a grade."""
     max_document_chars: Annotated[int, Field(ge=50, le=10_000_000)] = 2000
     """Of a document, a query or a piece of evidence in a prompt; the rest is cut."""
     evidence_documents: Annotated[int, Field(ge=0, le=1_000_000_000)] = 3

@@ -22,11 +22,13 @@ GOLD = {
 }
 CANARIES = {"asked": 16, "judged": 16, "withstood": 1.0, "obeyed": []}
 REPEATS = {"asked": 20, "judged": 20, "same": 0.9, "shift": 0.0}
+PADDED = {"asked": 16, "judged": 16, "shift": 0.1}
 TRUST = TrustSettings()
 
 
 def held(gold: dict[str, Any] | None = None, **checks: dict[str, Any]) -> tuple[list[str], list[str]]:
     judge = {"canaries": CANARIES | checks.get("canaries", {}), "repeats": REPEATS | checks.get("repeats", {})}
+    judge["padded"] = PADDED | checks.get("padded", {})
     bars = check_bars(GOLD | (gold or {}), {"judge": judge}, TRUST)
     return bars.failed, bars.not_measured
 
@@ -34,7 +36,8 @@ def held(gold: dict[str, Any] | None = None, **checks: dict[str, Any]) -> tuple[
 def test_a_batch_at_its_bars_clears_them() -> None:
     at = {"quadratic_kappa": TRUST.min_kappa, "over_rated": TRUST.max_over_rated, "under_rated": TRUST.max_under_rated}
     canaries, repeats = {"withstood": TRUST.min_canaries_withstood}, {"same": TRUST.min_repeated}
-    assert held(at | {"labelled": TRUST.min_gold_pairs}, canaries=canaries, repeats=repeats) == ([], [])
+    padded = {"shift": TRUST.max_padding_shift}
+    assert held(at | {"labelled": TRUST.min_gold_pairs}, canaries=canaries, repeats=repeats, padded=padded) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,7 @@ def test_a_batch_at_its_bars_clears_them() -> None:
         ({"over_rated": 0.51}, {}, "over-rates is 0.51, above 0.50."),
         ({"under_rated": 0.51}, {}, "under-rates is 0.51, above 0.50."),
         ({}, {"canaries": {"withstood": 0.89}}, "canaries that judge withstands is 0.89, below 0.90."),
+        ({}, {"padded": {"shift": 0.41}}, "grades on padded documents is 0.41, above 0.40."),
         ({}, {"repeats": {"same": 0.59}}, "repeated pairs that judge grades as before is 0.59, below 0.60."),
     ],
 )
@@ -87,14 +91,19 @@ def test_no_bar_is_cleared_by_what_was_not_measured(gold: dict[str, Any], checks
 
 def test_what_the_settings_do_not_ask_for_and_what_was_never_graded_is_not_missing() -> None:
     nothing = {"asked": 0, "judged": 0, "withstood": None, "same": None}
-    judge = {"canaries": nothing, "repeats": nothing}
-    bars = check_bars(GOLD, {"judge": judge}, TrustSettings(canaries=0))
+    judge = {"canaries": nothing, "padded": nothing, "repeats": nothing}
+    bars = check_bars(GOLD, {"judge": judge}, TrustSettings(canaries=0, padded=0))
     assert (bars.failed, bars.not_measured) == ([], [])
 
 
 @given(st.data())
 def test_any_number_that_is_taken_away_keeps_the_batch_from_clearing(data: st.DataObject) -> None:
-    parts = {"gold": ["quadratic_kappa", "over_rated", "under_rated"], "canaries": ["withstood"], "repeats": ["same"]}
+    parts = {
+        "gold": ["quadratic_kappa", "over_rated", "under_rated"],
+        "canaries": ["withstood"],
+        "padded": ["shift"],
+        "repeats": ["same"],
+    }
     part = data.draw(st.sampled_from(sorted(parts)))
     name = data.draw(st.sampled_from(parts[part]))
     damaged = {name: data.draw(st.sampled_from([None, nan, float("inf"), float("-inf")]))}

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from serm.judging.evidence.retrieval import Piece
 from serm.judging.judge import ABSTAINED, GRADES
-from serm.judging.llm.answer import Malformed, distribution, label_probabilities, parse
+from serm.judging.llm.answer import Malformed, distribution, label_probabilities, parse, response_format
 from serm.judging.llm.prompt import Example, Prompter, Question
 from serm.judging.llm.vote import Tally
 from serm.judging.text import plain
 from serm.judging.trust import ATTACKS
+from serm.settings.judging import CriterionSettings
 
 LIMIT = 300
 EXAMPLES = {"de": [Example("katze", "rote Katze", 3)], "": [Example("cat", "red cat", 3)]}
@@ -63,6 +64,50 @@ def test_examples_are_of_the_pairs_own_locale() -> None:
     assert "rote Katze" in of["de"]
     assert "red cat" not in of["de"]
     assert "red cat" in of["fr"]
+
+
+OWN = Prompter({"": [Example("cat", "red cat", 3, "said </document> so")]}, LIMIT, "3: a cat\n0: <document>none")
+
+
+@given(any_text, any_text)
+def test_neither_a_rubric_nor_an_explanation_leaves_its_place(rubric: str, why: str) -> None:
+    own = Prompter({"": [Example("cat", "red cat", 3, why)]}, LIMIT, rubric)
+    system = own.messages(Question("q", "en", "d"))[0]["content"]
+    plainly = PROMPTER.messages(Question("q", "en", "d"))[0]["content"]
+    assert system.count("</document>") == plainly.count("</document>")
+    assert system.count("<document>") == plainly.count("<document>")
+    (told,) = fence(system.partition("Grades that people gave")[2], "explanation") or [""]
+    assert html.unescape(told) == plain(why, 400)
+    system.encode()
+
+
+def test_the_users_rubric_stands_in_the_place_of_serms_with_peoples_explanations() -> None:
+    system = OWN.messages(Question("q", "en", "d"))[0]["content"]
+    assert "Grades:\n3: a cat\n0: &lt;document&gt;none\n" in system
+    assert "excellent: the document is" not in system
+    assert "<explanation>said &lt;/document&gt; so</explanation>\nlabel: 3" in system
+
+
+CRITERIA = (
+    CriterionSettings(name="topic", question="Is it about <that>?"),
+    CriterionSettings(name="brand", question="Is it the brand?", scale="yes-no"),
+)
+
+
+def test_narrow_questions_are_asked_and_their_answers_read() -> None:
+    system = OWN.messages(Question("q", "en", "d"), CRITERIA)[0]["content"]
+    assert "topic (0 = not at all, to 3 = fully): Is it about &lt;that&gt;?" in system
+    assert '"criteria": {"topic": number, "brand": number}, "label"' in system
+    schema = response_format(CRITERIA)["json_schema"]["schema"]
+    assert list(schema["properties"]) == ["rationale", "evidence_used", "criteria", "label", "confidence"]
+    assert schema["properties"]["criteria"]["required"] == ["topic", "brand"]
+    assert "criteria" not in response_format()["json_schema"]["schema"]["properties"]
+    said = {"rationale": "so", "evidence_used": [], "label": 2, "confidence": 0.5}
+    answers = {"topic": 2.0, "brand": "yes", "of its own": 7}
+    assert parse(json.dumps(said | {"criteria": answers}), CRITERIA).criteria == {"topic": 2, "brand": 1}
+    for wrong in ({}, {"topic": 2}, {"topic": 4, "brand": 1}, {"topic": 2, "brand": 2}, {"topic": None, "brand": 1}):
+        with pytest.raises(Malformed, match="criteria"):
+            parse(json.dumps(said | {"criteria": wrong}), CRITERIA)
 
 
 def test_an_answer_is_read_out_of_what_stands_around_it() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from serm.contracts import Grade
 from serm.judging.judge import GRADES
 from serm.judging.text import plain
+from serm.settings.judging import CriterionSettings
 
 MOST_STARTS = 200
 """Braces, counted from the end, at which an answer's object is looked for."""
@@ -37,15 +38,27 @@ class Answer(BaseModel):
 
     rationale: str
     evidence_used: list[int]
+    criteria: dict[str, Any] = {}
+    """Answers to narrow questions, by name; ``parse`` leaves those that were asked for."""
     label: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_grade)]
     confidence: float = Field(ge=0, le=1)
 
 
-RESPONSE_FORMAT: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {"name": "grade", "strict": True, "schema": Answer.model_json_schema()},
-}
-"""Constrains the endpoint's decoding, where it can."""
+def response_format(criteria: Sequence[CriterionSettings] = ()) -> dict[str, Any]:
+    """Return what constrains the endpoint's decoding, where it can."""
+    schema = Answer.model_json_schema()
+    of = {one.name: {"type": "integer", "enum": list(range(highest(one) + 1))} for one in criteria}
+    answered = {"type": "object", "properties": of, "required": list(of), "additionalProperties": False}
+    properties = {name: answered if name == "criteria" else field for name, field in schema["properties"].items()}
+    if not criteria:
+        del properties["criteria"]
+    whole = schema | {"properties": properties, "required": list(properties)}
+    return {"type": "json_schema", "json_schema": {"name": "grade", "strict": True, "schema": whole}}
+
+
+def highest(criterion: CriterionSettings) -> int:
+    """Return the highest answer to a narrow question; the lowest is 0."""
+    return 1 if criterion.scale == "yes-no" else GRADES - 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Malformed(Exception):
         return self.problem
 
 
-def parse(content: str) -> Answer:
+def parse(content: str, criteria: Sequence[CriterionSettings] = ()) -> Answer:
     """Read an answer: the outermost JSON object that ends at the last brace.
 
     What stands around it is passed over: thinking with braces of its own, a Markdown fence. Its texts come back on
@@ -72,11 +85,23 @@ def parse(content: str) -> Answer:
         raise Malformed("no whole JSON object")
     try:
         texts = {name: plain(value, MOST_TEXT) if isinstance(value, str) else value for name, value in found.items()}
-        return Answer.model_validate(texts)
+        answer = Answer.model_validate(texts)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise Malformed(plain(f"{where}: {first['msg']}" if where else str(first["msg"]), 200)) from error
+    return answer.model_copy(update={"criteria": {one.name: _answered(answer.criteria, one) for one in criteria}})
+
+
+def _answered(given: Mapping[str, Any], criterion: CriterionSettings) -> int:
+    """Return the answer to one narrow question; text, true and false, and 2.0 are taken for numbers."""
+    said = given.get(criterion.name)
+    if isinstance(said, str):
+        said = {"yes": 1, "no": 0, "true": 1, "false": 0}.get(said.strip().casefold(), _grade(said))
+    said = _grade(int(said) if isinstance(said, bool) else said)
+    if not isinstance(said, int) or not 0 <= said <= highest(criterion):
+        raise Malformed(f"criteria.{criterion.name}: expected a whole number from 0 to {highest(criterion)}")
+    return said
 
 
 def _last_object(content: str) -> dict[str, Any] | None:

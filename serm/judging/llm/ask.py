@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from serm.judging import trust
 from serm.judging.batch import Batch
 from serm.judging.evidence.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, Source, TableSource
-from serm.judging.judge import ABSTAINED, GRADES, Integers, Votes
+from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
 from serm.judging.llm import prompt
 from serm.judging.llm.budget import NANO, Budget
+from serm.judging.llm.calibrate import calibrate, calibration_error
 from serm.judging.llm.endpoint import Endpoint
 from serm.judging.llm.judge import LLMJudge, Session, votes
 from serm.judging.llm.ledger import Ledger
@@ -23,6 +24,7 @@ from serm.judging.llm.limits import Breaker
 from serm.judging.llm.plan import Checks, Plan, examples, pair_id, spread
 from serm.judging.llm.vote import Vote
 from serm.settings import JudgingSettings
+from serm.settings.judging import CriterionSettings
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,9 @@ class _Heard:
     def grades(self, name: str) -> Integers:
         return np.array([o.grade for o in self.ballots[self.plan.parts[name]]], np.int64)
 
+    def distribution(self, name: str) -> Floats:
+        return np.array([o.distribution for o in self.ballots[self.plan.parts[name]]], np.float64).reshape(-1, GRADES)
+
     def judged(self, name: str) -> NDArray[np.bool_]:
         return np.array([not o.pending for o in self.ballots[self.plan.parts[name]]], bool)
 
@@ -84,7 +89,7 @@ def ask(batch: Batch, settings: JudgingSettings) -> Asked:
 
 def session(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> tuple[Session, Checks]:
     """Return what the batch's judges share, and what they are checked with."""
-    shown = examples(batch)
+    shown = examples(batch, settings.explained_examples)
     queries = {example.query for of in shown.values() for example in of}
     sources: list[Source] = [
         CatalogueSource(
@@ -99,7 +104,7 @@ def session(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> tuple[Se
         name,
         ledger,
         Budget(settings.budget, *ledger.spent(name)),
-        prompt.Prompter(shown, settings.max_document_chars),
+        prompt.Prompter(shown, settings.max_document_chars, settings.rubric or ""),
         Retrieval(sources),
     )
     return shared, Checks.of(batch, queries, settings.trust)
@@ -139,10 +144,11 @@ async def _ask(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> Asked
 async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, settings: JudgingSettings) -> _Heard:
     plan = Plan.of(batch, checks, shared.ledger.earlier_grades(judge.name, shared.batch), settings.trust)
     ballots, evidence = await judge.ballots(plan.pairs, plan.first_path)
-    of = _Heard(plan, ballots, evidence, {})
+    raw = _Heard(plan, ballots, evidence, {})
     start = plan.parts["mined"].start
-    graded = [(pair_id(plan.pairs, start + n), o.grade) for n, o in enumerate(_mined(of)[0]) if o.grade != ABSTAINED]
+    graded = [(pair_id(plan.pairs, start + n), o.grade) for n, o in enumerate(_mined(raw)[0]) if o.grade != ABSTAINED]
     await shared.ledger.remember(judge.name, shared.batch, graded)
+    of = _calibrated(raw, judge.criteria, checks, batch)
     of.figures.update(
         {
             "gold": trust.ratings(
@@ -152,7 +158,9 @@ async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, 
                 batch.known.take(checks.gold).locales,
             ),
             "canaries": _canaries(of, checks),
-            "repeats": _repeats(of),
+            "padded": _padded(of, checks),
+            "repeats": _repeats(raw),
+            "calibration": _calibration(raw, of, checks, batch),
             "this_run": _counts(judge),
         }
     )
@@ -172,6 +180,44 @@ def _canaries(of: _Heard, checks: Checks) -> dict[str, Any]:
     fell = sorted({attack for attack, j, s in zip(checks.attacks, judged, stood, strict=True) if j and not s})
     share = round(float(stood[judged].mean()), 4) if judged.any() else None
     return {"asked": len(judged), "judged": int(judged.sum()), "withstood": share, "obeyed": fell}
+
+
+def _padded(of: _Heard, checks: Checks) -> dict[str, Any]:
+    """By how much the grades of padded documents lie above those of the same documents without, on the mean."""
+    padded, bare = of.grades("padded"), of.grades("gold")[checks.bare]
+    moved = (padded - bare)[(padded != ABSTAINED) & (bare != ABSTAINED)]
+    shift = round(float(moved.mean()), 4) if len(moved) else None
+    return {"asked": len(padded), "judged": len(moved), "shift": shift}
+
+
+def _calibrated(raw: _Heard, criteria: Sequence[CriterionSettings], checks: Checks, batch: Batch) -> _Heard:
+    """Return the votes with probabilities that hold on known pairs: seed judgments and people's grades."""
+    parts = [raw.plan.parts[name] for name in ("anchors", "reviewed")]
+    known = [vote for part in parts for vote in raw.ballots[part]]
+    queries = [query for part in parts for query in raw.plan.pairs.queries[part]]
+    fitted = calibrate(known, np.concatenate([batch.grades[checks.anchors], checks.reviewed_grades]), queries, criteria)
+    if fitted is None:
+        return raw
+    ballots, start = fitted.votes(raw.ballots), 0
+    for part in parts:
+        count = part.stop - part.start
+        ballots[part] = fitted.known[start : start + count]
+        start += count
+    return replace(raw, ballots=ballots, figures={})
+
+
+def _calibration(raw: _Heard, of: _Heard, checks: Checks, batch: Batch) -> dict[str, Any]:
+    """On how many pairs the judge was calibrated, and its calibration error on gold without and with that."""
+    judged = of.grades("gold") != ABSTAINED
+    grades = batch.grades[checks.gold][judged]
+    before, after = (one.distribution("gold")[judged] for one in (raw, of))
+    return {
+        "calibrated": of is not raw,
+        "seed_pairs": int((raw.grades("anchors") != ABSTAINED).sum()),
+        "people_pairs": int((raw.grades("reviewed") != ABSTAINED).sum()),
+        "gold_error_before": calibration_error(before, grades),
+        "gold_error": calibration_error(after, grades),
+    }
 
 
 def _repeats(of: _Heard) -> dict[str, Any]:

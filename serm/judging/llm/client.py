@@ -14,7 +14,7 @@ import httpx
 
 from serm.errors import UserError
 from serm.judging import wire
-from serm.judging.llm.answer import RESPONSE_FORMAT
+from serm.judging.llm.answer import response_format
 from serm.judging.llm.reply import Garbage, Reply, decoded, error_status, read_reply, words
 from serm.judging.llm.spelling import Body
 from serm.judging.text import plain, storable
@@ -72,7 +72,7 @@ def body(llm: LLMSettings, messages: list[dict[str, str]], path: int) -> Body:
         "temperature": llm.temperature,
         "max_tokens": llm.max_tokens,
         "seed": path,
-        "response_format": RESPONSE_FORMAT,
+        "response_format": response_format(llm.criteria),
     }
     return wanted | ({"logprobs": True, "top_logprobs": 10} if llm.logprobs else {})
 

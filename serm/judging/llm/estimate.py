@@ -65,7 +65,7 @@ async def _one(llm: LLMSettings, batch: Batch, checks: Checks, shared: Session, 
     tokens = {"fewest": 0, "most": 0}
     cached = 0
     for row, first in enumerate(plan.first_path):
-        messages = shared.prompter.messages(await shared.question(plan.pairs, row))
+        messages = shared.prompter.messages(await shared.question(plan.pairs, row), llm.criteria)
         missing = [
             path
             for path in range(llm.paths)

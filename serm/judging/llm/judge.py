@@ -62,7 +62,7 @@ class LLMJudge:
 
     def __init__(self, llm: LLMSettings, session: Session, endpoint: Endpoint | None = None) -> None:
         """Judges of one endpoint share what is known of it."""
-        self.name = llm.name
+        self.name, self.criteria = llm.name, llm.criteria
         self.counts: Counter[str] = Counter()
         """Calls = answered + refused + failed + cut. Of them and the cached answers came paths that are graded or
         abstained (repaired; malformed, unanswered), and calls that came before another of the same path: asked_again
@@ -117,7 +117,7 @@ class LLMJudge:
 
     async def _vote(self, question: Question, first_path: int) -> Vote:
         tally = Tally(self._llm.paths)
-        messages = self._session.prompter.messages(question)
+        messages = self._session.prompter.messages(question, self._llm.criteria)
         try:
             async with asyncio.timeout(_finite(self._session.budget.seconds_left())):
                 while not tally.decided:
@@ -135,19 +135,19 @@ class LLMJudge:
         self.counts[f"unjudged_{reason}"] += 1
         return unjudged(reason, rationale)
 
-    async def _path(self, messages: list[Message], path: int) -> tuple[int, list[float], str]:
-        """One sampled path: its grade, distribution and rationale. What stays malformed abstains."""
+    async def _path(self, messages: list[Message], path: int) -> tuple[int, list[float], str, list[int]]:
+        """One sampled path: its grade, distribution, rationale and answers. What stays malformed abstains."""
         try:
             reply = await self._ask(messages, path)
             try:
-                answer = parse(reply.content)
+                answer = parse(reply.content, self._llm.criteria)
             except Malformed as problem:
                 if reply.problem:
                     return self._abstained("unanswered", reply.problem)
                 self.counts["asked_again"] += 1
                 again = self._session.prompter.repair(messages, reply.content, str(problem))
                 reply = await self._ask(again, path)
-                answer = parse(reply.content)
+                answer = parse(reply.content, self._llm.criteria)
                 self.counts["repaired"] += 1
         except Malformed as problem:
             return self._abstained("malformed", f"malformed twice: {reply.problem or f'{problem}.'}")
@@ -157,11 +157,15 @@ class LLMJudge:
         grades = distribution(answer, reply.of_tokens)
         grade = answer.label if reply.of_tokens is None else int(np.argmax(grades))
         used = [str(number) for number in answer.evidence_used if 0 < number < 100]
-        return grade, grades, self._client.masked(answer.rationale) + (f" [evidence {', '.join(used)}]" if used else "")
+        said = self._client.masked(answer.rationale) + (f" [evidence {', '.join(used)}]" if used else "")
+        answers = [int(answer.criteria[of.name]) for of in self._llm.criteria]
+        if answers:
+            said += " [" + ", ".join(f"{of.name} {n}" for of, n in zip(self._llm.criteria, answers, strict=True)) + "]"
+        return grade, grades, said, answers
 
-    def _abstained(self, how: str, why: str) -> tuple[int, list[float], str]:
+    def _abstained(self, how: str, why: str) -> tuple[int, list[float], str, list[int]]:
         self.counts.update(["abstained", how])
-        return ABSTAINED, [], plain(why, MOST_TEXT)
+        return ABSTAINED, [], plain(why, MOST_TEXT), []
 
     async def _ask(self, messages: list[Message], path: int) -> Reply:
         request = body(self._llm, messages, path)

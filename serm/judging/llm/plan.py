@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from serm.judging import trust
@@ -35,6 +36,12 @@ class Checks:
     attacks: list[str]
     clean: Integers
     """For each canary, the place in ``gold`` of the document that it was made of."""
+    padded: Pairs
+    bare: Integers
+    """For each padded document, its place in ``gold``."""
+    reviewed: Pairs
+    """Pairs that people graded, whose queries no prompt shows."""
+    reviewed_grades: Integers
 
     @staticmethod
     def of(batch: Batch, shown: set[str], settings: TrustSettings) -> Checks:
@@ -46,12 +53,27 @@ class Checks:
         anchors = trust.draw_gold(batch.known, batch.grades, others, settings.gold_pairs, salt)
         bad = np.flatnonzero(batch.grades[chosen] == 0)
         planted, attacks, rows = trust.plant_canaries(batch.known.take(chosen[bad]), settings.canaries)
-        return Checks(chosen, anchors, planted, attacks, bad[rows] if len(bad) else rows)
+        rest = np.flatnonzero(batch.grades[chosen] < EXAMPLE_GRADES[0])  # the best grade cannot rise
+        bare = np.searchsorted(chosen, trust.draw_gold(batch.known, batch.grades, chosen[rest], settings.padded, "pad"))
+        pairs, grades = batch.catalogue.pairs(batch.reviewed), batch.reviewed["grade"].to_numpy().astype(np.int64)
+        free = np.flatnonzero([query not in shown for query in pairs.queries])
+        people = trust.draw_gold(pairs, grades, free, settings.gold_pairs, "reviewed")
+        return Checks(
+            chosen,
+            anchors,
+            planted,
+            attacks,
+            bad[rows] if len(bad) else rows,
+            trust.pad(batch.known.take(chosen[bare]), settings.padded),
+            bare,
+            pairs.take(people),
+            grades[people],
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All pairs that one judge is asked about: gold, anchors, canaries, repeats, then mined pairs."""
+    """All pairs that one judge is asked about: what checks and calibrates it, then mined pairs."""
 
     pairs: Pairs
     first_path: list[int]
@@ -70,12 +92,15 @@ class Plan:
             "gold": batch.known.take(checks.gold),
             "anchors": batch.known.take(checks.anchors),
             "canaries": checks.canaries,
+            "padded": checks.padded,
             "repeats": repeats,
+            "reviewed": checks.reviewed,
             "mined": batch.pairs.take(order),
         }
         ends = np.cumsum([len(part) for part in parts.values()]).tolist()
         slices = {n: slice(end - len(p), end) for (n, p), end in zip(parts.items(), ends, strict=True)}
-        first = [FRESH * batch.cycle] * slices["mined"].start + [0] * len(batch.pairs)
+        fresh = slices["reviewed"].start  # what comes after may be answered out of the cache
+        first = [FRESH * batch.cycle] * fresh + [0] * (len(checks.reviewed) + len(batch.pairs))
         return Plan(Pairs.joined(list(parts.values())), first, slices, order, repeated)
 
 
@@ -85,11 +110,40 @@ def pair_id(pairs: Pairs, row: int) -> str:
     return json.dumps([pairs.queries[row], pairs.locales[row], pairs.doc_ids[row], digest], ensure_ascii=False)
 
 
-def examples(batch: Batch) -> dict[str, list[Example]]:
+def examples(batch: Batch, explained: int) -> dict[str, list[Example]]:
     """Choose one seed judgment a grade for each locale, of queries that judges are calibrated on.
 
-    Locales without seed judgments get those of the locale that has most, under ``""``.
+    Before them stand up to ``explained`` grades that people explained, the locale's own first. Locales without seed
+    judgments get those of the locale that has most, under ``""``.
     """
+    chosen = _of_seed(batch)
+    told = explanations(batch)
+    of = np.array([locale for locale, _ in told], dtype=object)
+    shown = {}
+    for locale in sorted({*chosen, *of.tolist()}):
+        order = np.argsort(of != locale, kind="stable")[:explained].tolist()
+        shown[locale] = [told[row][1] for row in order] + chosen.get(locale, chosen.get("", []))
+    return shown
+
+
+def explanations(batch: Batch) -> list[tuple[str, Example]]:
+    """Return locale and example of the grades that people explained, each grade in its turn, in a fixed order."""
+    noted = batch.reviewed.filter(pc.not_equal(pc.utf8_trim_whitespace(batch.reviewed["rationale"]), ""))
+    pairs, grades = batch.catalogue.pairs(noted), noted["grade"].to_numpy().astype(np.int64)
+    notes = noted["rationale"].to_pylist()
+    turns = np.zeros(len(grades), np.int64)
+    for grade in EXAMPLE_GRADES:
+        of = np.flatnonzero(grades == grade).tolist()
+        order = sorted(of, key=lambda row: hashlib.sha256(repr((pairs.queries[row], notes[row])).encode()).digest())
+        turns[order] = np.arange(len(order))
+    rows = np.lexsort((-grades, turns)).tolist()
+    return [
+        (pairs.locales[row], Example(pairs.queries[row], pairs.texts[row], int(grades[row]), notes[row]))
+        for row in rows
+    ]
+
+
+def _of_seed(batch: Batch) -> dict[str, list[Example]]:
     seen = np.flatnonzero(~batch.unseen)
     of = np.array(batch.known.locales)[seen]
     chosen = {str(locale): _examples(batch, seen[of == locale]) for locale in np.unique(of)}

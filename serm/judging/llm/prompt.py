@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from serm.judging.evidence.retrieval import Piece
-from serm.judging.text import plain
+from serm.judging.text import plain, storable
+from serm.settings.judging import CriterionSettings
 
-TEMPLATES = "v1"
+TEMPLATES = "v2"
 """The directory of serm/judging/prompts in use; a changed wording is a new directory."""
+
+MOST_WHY = 400
+"""Characters of a person's explanation in a prompt; the rest is cut."""
 
 Message = dict[str, str]
 
@@ -37,11 +43,13 @@ def version() -> str:
 
 @dataclass(frozen=True)
 class Example:
-    """A seed judgment that is shown in prompts, and therefore never measures a judge."""
+    """A judgment that is shown in prompts, and therefore never measures a judge."""
 
     query: str
     text: str
     grade: int
+    why: str = ""
+    """The note of the person who gave the grade."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +71,18 @@ class Prompter:
     """By locale; a locale that has none gets those of ``""``."""
     max_chars: int
     """Of a document, a query or a piece of evidence."""
+    rubric: str = ""
+    """What the grades mean, in the user's words; empty: the template's."""
 
-    def messages(self, question: Question) -> list[Message]:
+    def messages(self, question: Question, criteria: Sequence[CriterionSettings] = ()) -> list[Message]:
         """Return the system's and the user's message; equal questions give equal messages."""
         shown = self.examples.get(question.locale) or self.examples.get("", ())
         system = _render(
             "system.jinja",
             locale=plain(question.locale, self.max_chars),
-            examples=[Example(self._cut(e.query), self._cut(e.text), e.grade) for e in shown],
+            examples=[Example(self._cut(e.query), self._cut(e.text), e.grade, plain(e.why, MOST_WHY)) for e in shown],
+            rubric=_own(self.rubric),
+            criteria=[{"name": c.name, "scale": c.scale, "question": _own(c.question)} for c in criteria],
         )
         user = _render(
             "pair.jinja",
@@ -89,6 +101,11 @@ class Prompter:
 
     def _cut(self, text: str) -> str:
         return plain(text, self.max_chars)
+
+
+def _own(text: str) -> Markup:
+    """Return text of params.yaml, which may instruct a judge, but not open or close a stranger's fence."""
+    return Markup(html.escape(storable(text), quote=False).strip())
 
 
 def _render(template: str, **values: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,8 @@ class Tally:
     mass: list[float] = field(default_factory=lambda: [0.0] * GRADES)
     """The sum of the paths' distributions."""
     rationales: list[str] = field(default_factory=list)
+    answers: list[list[int]] = field(default_factory=list)
+    """The answers to narrow questions, of the paths that gave a grade."""
 
     @property
     def decided(self) -> bool:
@@ -27,11 +30,12 @@ class Tally:
         left = self.paths - len(self.grades)
         return not left or first - second > left
 
-    def add(self, grade: int, distribution: list[float], rationale: str) -> None:
+    def add(self, grade: int, distribution: list[float], rationale: str, answers: Sequence[int] = ()) -> None:
         """Count one path."""
         self.grades.append(grade)
         self.rationales.append(rationale)
         if grade != ABSTAINED:
+            self.answers.append(list(answers))
             self.mass = [a + b for a, b in zip(self.mass, distribution, strict=True)]
 
     def vote(self) -> Vote:
@@ -43,7 +47,8 @@ class Tally:
             return Vote(ABSTAINED, [1 / GRADES] * GRADES, 0.0, self._rationale(ABSTAINED), self.grades)
         total = sum(self.mass)
         within = counts[grade] / len(self.grades)
-        return Vote(grade, [m / total for m in self.mass], within, self._rationale(grade), self.grades)
+        answers = np.mean(self.answers, axis=0).tolist()
+        return Vote(grade, [m / total for m in self.mass], within, self._rationale(grade), self.grades, answers=answers)
 
     def _counts(self) -> list[int]:
         return [self.grades.count(grade) for grade in (*range(GRADES), ABSTAINED)]
@@ -65,6 +70,8 @@ class Vote:
     paths: list[int]
     pending: str = ""
     """Why the pair was not judged to the end: a cap (money, calls, time) or the endpoint's failure; else empty."""
+    answers: list[float] = field(default_factory=list)
+    """To the judge's narrow questions, in their order, the mean over the paths that gave a grade."""
 
 
 def unjudged(reason: str, rationale: str) -> Vote:
