@@ -82,7 +82,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     with reproducible(options):
         made: dict[str, Trained] = {}
         for name, arm in learned.items():
-            steps = made[CHALLENGER].fitted.planned if made else None
+            steps = made[CHALLENGER].fitted.planned if made else options.steps or None
             made[name] = _fit(_copy(before, champion), arm, calibrating, settings, checkpoints[name], name, steps)
         challenger = made.pop(CHALLENGER)
         memory = remembered(before, challenger.model, held_out.remembering)

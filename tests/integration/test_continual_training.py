@@ -293,6 +293,12 @@ def test_anchors_hold_the_model_where_nothing_was_judged(
     assert moved[240] < 0.6 * moved[0]
 
 
+def test_a_challenger_takes_as_many_steps_as_are_asked_for(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    assert train(data, champion, tmp_path / "out", settings(steps=7))["steps"]["taken"] == 7
+
+
 def test_early_stopping_keeps_the_best_weights(
     data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
