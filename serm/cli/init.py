@@ -102,14 +102,17 @@ def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: b
         "first cycle's window": planned.window,
     }
     if json:
-        told = {name: [_second(one) for one in pair] for name, pair in times.items()}
-        print(jsonlib.dumps({"fields": planned.fields, **told, **figures, "notes": notes}, sort_keys=True, default=str))
+        told: dict[str, Any] = {name: [_second(one) for one in pair] for name, pair in times.items()}
+        told |= {"fields": planned.fields, "stream": planned.stream, **figures, "notes": notes}
+        print(jsonlib.dumps(told, sort_keys=True, default=str))
         return
     table = Table(show_header=False, title="serm init", title_justify="left")
     for name, value in planned.fields.items():
         table.add_row(f"documents: {name}", visible(value)[:200])
     for name, (start, end) in times.items():
         table.add_row(name, f"{_second(start)} to {_second(end)}")
+    for name, value in planned.stream.items():
+        table.add_row(f"stream.{name}", visible(str(value))[:200])
     for part, values in figures.items():
         for name, value in values.items():
             if isinstance(value, int | float):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from serm.catalogue import Asked
 
@@ -46,4 +47,6 @@ class Plan:
     """The window that the first cycle's is compared with."""
     window: tuple[datetime, datetime]
     """The first cycle's."""
+    stream: dict[str, Any]
+    """What of the section ``stream`` should differ from the defaults, by what the log holds (``stream.look``)."""
     notes: list[str]

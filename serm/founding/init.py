@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from serm import training
+from serm import stream, training
 from serm.atomic import write_json, write_text
 from serm.catalogue import look as look_at_catalogue
 from serm.errors import UserError
@@ -51,9 +51,12 @@ def plan(given: Given) -> Plan:
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
     for path in given.judgments:
         read_judgments(path, given.locale, scale(given.ratings) if given.ratings else None, given.queries)
-    found = span(given.log, settings)
+    seen = stream.look(given.log, settings)
+    fitting = settings.model_copy(update={"stream": settings.stream.model_copy(update=seen.settings)})
+    found = span(given.log, fitting)
     reference, window, notes = windows(found, given.every)
-    return Plan(fields, found.first, found.last, reference, window, notes)
+    told = [f"The log: {warning}." for warning in seen.warnings]
+    return Plan(fields, found.first, found.last, reference, window, seen.settings, [*told, *notes])
 
 
 def windows(log: Span, every: float) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime], list[str]]:

@@ -87,10 +87,16 @@ cycle:
   every: {self.given.every:g}  # days of a later window; `serm evolve` sets number, start and end
 stream:
   locale: {json.dumps(self.given.locale)}  # of queries that name none
-relevance:
+{self._proposed()}relevance:
   base: {json.dumps(self.given.base)}  # the text encoder
   max_tokens: {tokens}  # 95 % of the documents have at most {long:,} characters
 """
+
+    def _proposed(self) -> str:
+        """Return the lines of what the log needs otherwise than the defaults have it."""
+        return "".join(
+            f"  {name}: {json.dumps(value)}  # by what the log holds\n" for name, value in self.plan.stream.items()
+        )
 
     def log(self) -> None:
         """Take the log in, by hard links where the file system allows them."""

@@ -28,7 +28,7 @@ class TrainingSettings(Section):
     epochs: Count = 1
     """Passes of a challenger, which goes on from the champion."""
     steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
-    """Steps of a challenger, in the place of ``epochs``, however many pairs there are; 0: as many as the passes take."""
+    """Steps of a challenger, however many pairs there are, in the place of ``epochs``; 0: as many as those take."""
     founding_epochs: Count = 3
     """Passes of the first champion over the seed. With too few, a challenger wins by the seed's further passes alone,
     whatever the new labels are worth (benchmarks/evolution.py has that control)."""

@@ -14,6 +14,7 @@ from serm import contracts, layout, settings
 from serm.cli import app
 from serm.errors import UserError
 from serm.founding import Given, init, plan
+from serm.founding.parts import Parts
 from serm.pairs.test_sets import POOL, SERVED, datasets
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
@@ -117,6 +118,33 @@ def test_a_plan_writes_nothing(files: dict[str, Path], tmp_path: Path) -> None:
     assert told["first cycle's window"] == ["2024-11-23 16:47:49", "2025-03-03 16:47:49"]
     assert "a gap from 2024-06-05 on" in told["notes"][0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_log_needs_is_in_the_plan_and_in_params_yaml(files: dict[str, Path], tmp_path: Path) -> None:
+    records = []
+    for number in range(40):
+        head = {
+            "query_id": f"q{number}",
+            "client_id": f"u{number}",
+            "timestamp": f"2026-03-{1 + number // 2:02d}T10:00:00Z",
+        }
+        records.append({**head, "user_query": f"lamp {number}"})
+        for place in (1, 2, 3):
+            where = {"object": {"object_id": f"d{place}"}, "position": {"ordinal": place}}
+            actions = ["product_impression"] + (["Tile_Click"] if place == 2 else [])
+            records += [{**head, "action_name": action, "event_attributes": where} for action in actions]
+    log = tmp_path / "log.ndjson"
+    log.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    given = Given(log, files["documents"], [files["judgments"]], ratings="0,1,10,100", every=5)
+    planned = plan(given)
+    assert planned.stream["first_ordinal"] == 1
+    root = tmp_path / "shop"
+    (root / ".serm").mkdir(parents=True)
+    found = Parts(root, given, planned, []).settings({"characters": {"95 %": 200}})
+    assert "product_impression" in found.stream.shown
+    assert "Tile_Click" in found.stream.clicked
+    assert found.stream.first_ordinal == 1
+    assert (found.cycle.end - found.cycle.start).days == 5
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ def zstd(data: bytes) -> bytes:
         ("packed.zst", zstd(lines(LAMP, RUG))),
         ("hits.json", json.dumps([json.loads(line) for line in dumped(LAMP, RUG).splitlines()]).encode()),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",  # a packed file holds the time
 )
 def test_json_in_each_of_its_forms_gives_the_same_documents(
     name: str, data: bytes, params: Settings, tmp_path: Path
@@ -197,6 +198,7 @@ def test_a_bad_document_is_set_aside_with_file_line_and_reason(
         ("a.parquet", b"PAR1 and so on", {}, "not readable as Parquet"),
         ("a.jsonl", b"\n \n", {}, "it holds no documents"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",
 )
 def test_a_catalogue_that_cannot_be_read_is_one_sentence_with_the_fix(
     name: str, data: bytes, asked: dict[str, Any], words: str, params: Settings, tmp_path: Path

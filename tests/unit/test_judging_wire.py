@@ -51,6 +51,7 @@ def test_an_answer_of_the_greatest_length_is_read_however_it_is_packed(pack, enc
         (b"x", "br", "was not asked for"),
         (gzip.compress(gzip.compress(b"x")), "gzip, gzip", "was not asked for"),
     ],
+    ids=["plain", "a bomb", "unpacked", "no gzip", "brotli", "twice"],  # a packed body holds the time
 )
 def test_a_longer_answer_or_one_packed_otherwise_is_unreadable(body: bytes, encoding: str | None, why: str) -> None:
     with pytest.raises(Unreadable, match=why):
