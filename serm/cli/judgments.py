@@ -1,4 +1,4 @@
-"""``serm judgments``: judgments in, in the formats that they are kept in, and out as judgment lists and TREC qrels."""
+"""``serm judgments``: judgments in and out, in the formats that they are kept in, and mended by a person."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from serm.cli.options import Json, Judgments, show
 from serm.cli.standing import reads, writes
 from serm.errors import UserError
 from serm.escaping import visible
-from serm.layout import JUDGMENTS
+from serm.layout import JUDGMENTS, PARAMS
 
 if TYPE_CHECKING:
     from serm.stream.judgments import Imported
 
-app = typer.Typer(no_args_is_help=True, help="Judgments in and out: judgment lists, qrels, tables.")
+app = typer.Typer(no_args_is_help=True, help="Judgments in and out (lists, qrels, tables), and mended.")
 
 FileIn = Annotated[
     Path,
@@ -106,6 +106,52 @@ def _set_aside(found: Imported, path: Path) -> None:
             f"{visible(first.where)}, {visible(first.reason)}.",
             file=sys.stderr,
         )
+
+
+Query = Annotated[str, typer.Argument(help="The query, as it stands in the judgments.")]
+Document = Annotated[str, typer.Argument(metavar="DOC_ID", help="The document's id.")]
+PairLocale = Annotated[str, typer.Option(help="The locale of the pair.")]
+Grade = Annotated[int, typer.Option(min=0, max=3, help="0 bad, 1 fair, 2 good, 3 excellent.")]
+By = Annotated[str, typer.Option(help="Who says so.")]
+Why = Annotated[str, typer.Option(help="The reason; it stays with the judgment.")]
+
+
+@app.command()
+@writes
+def correct(
+    query: Query,
+    doc_id: Document,
+    locale: PairLocale,
+    grade: Grade,
+    by: By,
+    why: Why,
+    judgments: Judgments = JUDGMENTS,
+    json: Json = False,
+) -> None:
+    """Give a pair a person's grade: it stands before any other, and the earlier one is kept in state/superseded."""
+    from serm import settings
+    from serm.workspace.merge import correct
+
+    cycle = settings.load(PARAMS).cycle.number if PARAMS.exists() else 0
+    found = correct(judgments, (query, locale, doc_id), grade, by, why, cycle)
+    show("judgments correct", {"judgments": found.num_rows}, json)
+
+
+@app.command()
+@writes
+def retire(
+    query: Query,
+    doc_id: Document,
+    locale: PairLocale,
+    by: By,
+    why: Why,
+    judgments: Judgments = JUDGMENTS,
+    json: Json = False,
+) -> None:
+    """Take the judgment of a pair out; it is kept in state/superseded, with who took it out and why."""
+    from serm.workspace.merge import retire
+
+    show("judgments retire", {"judgments": retire(judgments, (query, locale, doc_id), by, why).num_rows}, json)
 
 
 @app.command()

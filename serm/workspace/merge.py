@@ -9,7 +9,11 @@ import pyarrow.compute as pc
 
 from serm import contracts
 from serm.atomic import recover
+from serm.errors import UserError
 from serm.layout import SUPERSEDED
+
+Pair = tuple[str, str, str]
+"""Query, locale, doc_id."""
 
 _KEY = ["query", "locale", "doc_id"]
 _SAME = [*_KEY, "grade", "source", "cycle"]
@@ -53,16 +57,57 @@ def keep(new: pa.Table, judgments: Path) -> pa.Table:
     if judgments.exists():
         earlier = contracts.read(judgments, contracts.JUDGMENTS)
     both = merged(earlier, new)
-    lost = _missing(earlier, both)
-    if lost.num_rows:
-        trace = judgments.with_name(SUPERSEDED.name)
-        before = contracts.JUDGMENTS.empty_table()
-        if trace.exists():
-            before = contracts.read(trace, contracts.JUDGMENTS)
-        rows = pa.concat_tables([before, _missing(lost, before).cast(before.schema)])
-        contracts.write(rows.sort_by([(name, "ascending") for name in _SAME]), trace, contracts.JUDGMENTS)
+    _trace(_missing(earlier, both), judgments)
     contracts.write(both, judgments, contracts.JUDGMENTS)
     return both
+
+
+def correct(judgments: Path, pair: Pair, grade: int, by: str, why: str, cycle: int) -> pa.Table:
+    """Give a pair a person's grade, whatever it had, and return all judgments; the earlier one is kept, as by ``keep``.
+
+    Args:
+        judgments: the dataset to mend.
+        pair: which pair; it need not be judged yet.
+        grade: 0 to 3.
+        by: who says so.
+        why: the reason, which becomes the judgment's rationale.
+        cycle: the cycle in which it is said.
+    """
+    values = dict(zip(_KEY, pair, strict=True)) | {"grade": grade, "source": "human", "cycle": cycle}
+    rows = pa.Table.from_pylist([values | {"rationale": f"{by}: {why}"}], schema=contracts.JUDGMENTS)
+    return keep(rows, judgments)
+
+
+def retire(judgments: Path, pair: Pair, by: str, why: str) -> pa.Table:
+    """Take the judgment of a pair out, and return all others; it is kept beside them, with who took it out and why.
+
+    Raises:
+        UserError: there is no judgment of the pair.
+    """
+    recover(judgments)
+    earlier = contracts.read(judgments, contracts.JUDGMENTS)
+    ours = [pc.equal(earlier[name], value) for name, value in zip(_KEY, pair, strict=True)]
+    found = pc.and_(pc.and_(ours[0], ours[1]), ours[2])
+    lost = earlier.filter(found)
+    if not lost.num_rows:
+        raise UserError(f"{judgments}: no judgment of query {pair[0]!r} ({pair[1]}) with doc_id {pair[2]!r}.")
+    column = lost.column_names.index("rationale")
+    _trace(lost.set_column(column, "rationale", pa.array([f"retired by {by}: {why}"] * lost.num_rows)), judgments)
+    others = earlier.filter(pc.invert(found))
+    contracts.write(others, judgments, contracts.JUDGMENTS)
+    return others
+
+
+def _trace(lost: pa.Table, judgments: Path) -> None:
+    """Add judgments that no longer stand to those kept beside the dataset."""
+    if not lost.num_rows:
+        return
+    trace = judgments.with_name(SUPERSEDED.name)
+    before = contracts.JUDGMENTS.empty_table()
+    if trace.exists():
+        before = contracts.read(trace, contracts.JUDGMENTS)
+    rows = pa.concat_tables([before, _missing(lost, before).cast(before.schema)])
+    contracts.write(rows.sort_by([(name, "ascending") for name in _SAME]), trace, contracts.JUDGMENTS)
 
 
 def _missing(rows: pa.Table, there: pa.Table) -> pa.Table:

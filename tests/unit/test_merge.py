@@ -1,15 +1,21 @@
 """Which judgment of a pair stands, and what becomes of the others."""
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
+from typer.testing import CliRunner
 from workspace_world import judgments
 
 from serm import contracts
 from serm import engine as engines
+from serm.cli import app
+from serm.errors import UserError
 from serm.settings import EngineSettings
-from serm.workspace.merge import keep, merged
+from serm.workspace.merge import keep, merged, retire
 
 PAIRS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 3)), max_size=4)
 TABLES = st.lists(st.tuples(st.sampled_from(["human", "seed", "panel", "shown"]), st.integers(0, 3), PAIRS), max_size=5)
@@ -100,3 +106,25 @@ def test_what_no_longer_stands_is_kept_beside_the_judgments(tmp_path):
         (0, "human", 1),
         (3, "panel", 1),
     ]
+
+
+def test_a_label_is_mended_by_a_person_and_what_it_was_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "judgments"
+    keep(judgments([("lamp", "d1", 0), ("rug", "d2", 1)], "seed", 0), path)
+    pair = ["lamp", "d1", "--locale", "en", "--judgments", str(path), "--by", "Ada"]
+    runner = CliRunner()
+    done = runner.invoke(app, ["judgments", "correct", *pair, "--grade", "3", "--why", "it is a lamp"])
+    assert done.exit_code == 0, done.output
+    keep(judgments([("lamp", "d1", 1)], "panel", 7), path)  # no later panel overrules a person
+    stands = {row["query"]: row for row in contracts.read(path, contracts.JUDGMENTS).to_pylist()}
+    assert (stands["lamp"]["grade"], stands["lamp"]["source"]) == (3, "human")
+    assert stands["lamp"]["rationale"] == "Ada: it is a lamp"
+    kept = contracts.read(tmp_path / "superseded", contracts.JUDGMENTS).to_pylist()
+    assert {(row["grade"], row["source"]) for row in kept} == {(0, "seed")}
+
+    assert runner.invoke(app, ["judgments", "retire", *pair, "--why", "sold out"]).exit_code == 0
+    assert contracts.read(path, contracts.JUDGMENTS)["query"].to_pylist() == ["rug"]
+    kept = contracts.read(tmp_path / "superseded", contracts.JUDGMENTS).to_pylist()
+    assert "retired by Ada: sold out" in {row["rationale"] for row in kept}
+    with pytest.raises(UserError, match="no judgment of query 'lamp'"):
+        retire(path, ("lamp", "en", "d1"), "Ada", "again")
