@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2_contingency
 
-from serm.rollout.split import variant
+from serm.rollout.assignment import Experiment, assign
+from serm.rollout.split import place, variant
 
 percents = st.floats(0, 100)
 
@@ -38,3 +42,12 @@ def test_experiments_are_independent() -> None:
         one, other = (variant(f"user-{number}", experiment, 50) == "champion" for experiment in ("a", "b"))
         table[one][other] += 1
     assert chi2_contingency(table).pvalue > 1e-4
+
+
+def test_the_documented_places_are_what_it_gives() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rollout.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+)` \| `(.+)` \| ([\d.]+) \| (\w*) ?\|$", page, flags=re.MULTILINE)
+    assert len(rows) == 5
+    for user, key, where, group in rows:
+        assert place(user, key) == float(where)
+        assert group in ("", assign(user, Experiment(key), 20))
