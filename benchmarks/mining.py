@@ -163,10 +163,11 @@ def learn(
         labels = {key: candidates[key].take(pa.array(rows)) for key in KEY}
         labels |= {"grade": pa.array(truth[rows], pa.int8()), "source": pa.array(["human"] * len(rows), pa.string())}
         labels |= {"cycle": pa.array([settings.cycle.number] * len(rows), pa.int32())}
-        for column in ("rationale", "panel_version", "agreement"):
+        for column in ("rationale", "panel_version", "agreement", "distribution"):
             labels[column] = pa.nulls(len(rows), contracts.JUDGMENTS.field(column).type)
         there = path / "learn"
         contracts.write(pa.table(labels), there / "annotate" / "judgments", contracts.JUDGMENTS)
+        contracts.write(contracts.JUDGMENTS.empty_table(), there / "annotate" / "shown", contracts.JUDGMENTS)
         training.train(
             state / "champion", state / "judgments", there / "annotate", validated, there / "train", settings
         )

@@ -21,7 +21,7 @@ from serm.training.anchors import draw_anchors
 from serm.training.arms import CHALLENGER, Arm, arms
 from serm.training.checkpoint import Checkpoints, checkpoints_of
 from serm.training.cross_encoder import CrossEncoderTask
-from serm.training.examples import Known, choose, draw, read_known
+from serm.training.examples import choose, draw, read_known
 from serm.training.fit import Fitted, fine_tune, reproducible
 from serm.training.forgetting import remembered
 from serm.training.held_out import HeldOut
@@ -66,9 +66,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
     with engines.connect(settings.engine) as engine:
         known = read_known(engine, judgments, documents, options)
         labels = read_known(engine, annotated / "judgments", documents, options, "new")
-        of_users = Known(labels.examples[:0], 0, frozenset())
-        if (annotated / "shown").exists():
-            of_users = read_known(engine, annotated / "shown", documents, options, "shown")
+        of_users = read_known(engine, annotated / "shown", documents, options, "shown")
         held_out = HeldOut.of(known, options.held_out_share)
         read = [one.examples for one in (known, labels, of_users)]
         earlier, new, shown = (held_out.without(one) for one in read)
