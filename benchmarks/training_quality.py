@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from serm.contracts import Grade
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
 from serm.evaluation.significance import bootstrap_interval
@@ -165,7 +166,7 @@ def fit(model: RelevanceModel, pairs: EncodedPairs, judged: Judged, options: Tra
 def as_targets(judged: Judged) -> Targets:
     """Return what ``judged`` are to be scored as."""
     groups = torch.from_numpy(judged.groups())
-    return Targets(torch.from_numpy(judged.grades), torch.ones(len(judged)), groups)
+    return Targets(torch.eye(len(Grade))[torch.from_numpy(judged.grades)], torch.ones(len(judged)), groups)
 
 
 def subset(pairs: EncodedPairs, rows: np.ndarray) -> EncodedPairs:

@@ -54,9 +54,10 @@ class TrainingSettings(Section):
     """The same of earlier cycles' judgments."""
     seed_weight: Amount = 1.0
     """The same of seed judgments."""
-    anchors: Annotated[int, Field(ge=0, le=1_000_000_000)] = 2000
-    """Pairs beside the judged ones that hold the model outside their lists: documents that nobody judged for a query,
-    half of them near ones, on which it learns the champion's own distribution. 0 for none."""
+    anchors: Annotated[int, Field(ge=0, le=1_000_000_000)] = 8000
+    """Pairs beside the judged ones that hold the model outside what users are shown: documents that nobody judged for a
+    query, half of them near ones, on which it learns the champion's own distribution, and to rank the query's judged
+    documents among them. 0 for none."""
     anchor_weight: Amount = 1.0
     """Sample weight of an anchor; 0 leaves them out."""
     controls: tuple[Literal["replay", "self-training"], ...] = ("replay", "self-training")

@@ -116,5 +116,4 @@ def targets_of(examples: Examples) -> Targets:
         distributions=torch.from_numpy(examples.distributions).float(),
         weights=torch.from_numpy(examples.weights).float(),
         groups=torch.from_numpy(examples.groups()),
-        listed=torch.from_numpy(examples.origins != "anchor"),
     )

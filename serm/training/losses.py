@@ -29,18 +29,16 @@ class Targets:
     """[n] fp32, at least 0."""
     groups: torch.Tensor
     """[n] int64, the number of each pair's query."""
-    listed: torch.Tensor
-    """[n] bool: whether the pair is in its query's list. What is not has no part in the listwise loss."""
 
     def __len__(self) -> int:
         return len(self.weights)
 
     def __getitem__(self, rows: torch.Tensor) -> Targets:
-        return Targets(self.distributions[rows], self.weights[rows], self.groups[rows], self.listed[rows])
+        return Targets(self.distributions[rows], self.weights[rows], self.groups[rows])
 
     def to(self, device: torch.device) -> Targets:
         """Return the targets on ``device``."""
-        parts = (self.distributions, self.weights, self.groups, self.listed)
+        parts = (self.distributions, self.weights, self.groups)
         return Targets(*(part.to(device) for part in parts))
 
     @property
@@ -72,8 +70,7 @@ def objective(
     loss = (part.weights * cross_entropy(ordinal, scores, part.distributions)).sum() / whole.weights.sum()
     if settings.listwise_weight:
         listwise, count = (listnet, listnet_rows) if settings.listwise == "listnet" else (lambda_loss, lambda_queries)
-        value = listwise(scores[part.listed], part[part.listed]) / count(whole[whole.listed]).clamp(min=1)
-        loss = loss + settings.listwise_weight * value
+        loss = loss + settings.listwise_weight * listwise(scores, part) / count(whole).clamp(min=1)
     return loss
 
 

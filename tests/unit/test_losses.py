@@ -35,9 +35,7 @@ def targets(grades: list[int], groups: list[int], weights: list[float] | None = 
 
 def uncertain(distributions: list[list[float]], groups: list[int], weights: list[float] | None = None) -> Targets:
     weighted = torch.tensor(weights or [1.0] * len(groups))
-    return Targets(
-        torch.tensor(distributions), weighted, torch.tensor(groups), torch.ones(len(groups), dtype=torch.bool)
-    )
+    return Targets(torch.tensor(distributions), weighted, torch.tensor(groups))
 
 
 def plain_objective(
@@ -89,20 +87,6 @@ def test_lambda_loss_of_distributions_is_that_of_their_expected_gains() -> None:
     certain = lambda_loss(scores, targets([1, 2], [0, 0]))
     mixed = lambda_loss(scores, uncertain([[2 / 3, 0, 1 / 3, 0], [4 / 7, 0, 0, 3 / 7]], [0, 0]))
     assert mixed.item() == pytest.approx(certain.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize("listwise", ["listnet", "lambda"])
-def test_what_is_not_in_a_list_has_no_part_in_the_listwise_loss(listwise: Literal["listnet", "lambda"]) -> None:
-    options, head = TrainingSettings(listwise=listwise, listwise_weight=1.0), OrdinalHead()
-    scores, whole = torch.tensor([0.3, -0.2, 5.0]), targets([3, 0, 3], [0, 0, 0], [1.0, 1.0, 0.0])
-    beside = Targets(whole.distributions, whole.weights, whole.groups, torch.tensor([True, True, False]))
-    alone = targets([3, 0], [0, 0])
-    expected = objective(head, scores[:2], alone, alone, options)
-    assert objective(head, scores, beside, beside, options).item() == pytest.approx(expected.item(), rel=1e-6)
-    assert objective(head, scores, whole, whole, options).item() != pytest.approx(expected.item(), rel=1e-3)
-    none = Targets(whole.distributions, whole.weights, whole.groups, torch.zeros(3, dtype=torch.bool))
-    pointwise = objective(head, scores, none, none, TrainingSettings(listwise_weight=0))
-    assert objective(head, scores, none, none, options).item() == pytest.approx(pointwise.item())
 
 
 def test_listnet_is_the_cross_entropy_of_each_querys_gains() -> None:
