@@ -64,4 +64,5 @@ def _needed(packages: list[str]) -> set[str]:
 
 def _key(name: str) -> str:
     """What names of a package for import and for pip share: crowdkit and crowd-kit, sklearn and scikit-learn, yaml."""
-    return re.sub(r"[-_.]", "", re.sub(r"^(python-|py)", "", re.sub(r"^scikit-", "sk", name.lower())))
+    bare = re.sub(r"[-_.]", "", re.sub(r"^(python-|py)", "", re.sub(r"^scikit-", "sk", name.lower())))
+    return "grpc" if bare == "grpcio" else bare
