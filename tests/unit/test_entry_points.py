@@ -102,7 +102,7 @@ def test_a_judge_of_an_installed_package_sits_on_the_panel(tmp_path: Path, monke
 
 
 def test_the_judge_of_the_docs_is_calibrated_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path, monkeypatch, "shop", DOCUMENTED_JUDGE, {"serm.judges": "title = judge"})
+    install(tmp_path, monkeypatch, "shop", DOCUMENTED_JUDGE, {"serm.judges": "title = TitleBegins"})
     said = pq.read_table(run(build(tmp_path, monkeypatch), judges=("title",)) / "votes").to_pylist()
     of_title = {row["rationale"] for row in said if row["judge"] == "title"}
     assert of_title == {"the title begins with the query.", "the title begins otherwise."}
