@@ -1,0 +1,96 @@
+"""What ``benchmarks/evolution.py`` makes of its worlds: paired differences between arms, pooled over the seeds.
+
+A world keeps of each comparison only the number of queries, the mean difference and its standard deviation over
+queries. So a summary can be made of worlds that were run on other days, without their models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import NormalDist, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+AGAINST = ("static", "replay", "self-training")
+"""The controls that every arm is compared with."""
+DECIDES = "rolling served"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the models of all arms made of one test set after one cycle."""
+
+    of: str
+    """The test set, such as ``rolling served``."""
+    slices: Mapping[str, NDArray[np.bool_]]
+    """Name -> which of the n queries belong to it; ``all`` is among them."""
+    values: Mapping[str, Mapping[str, Floats]]
+    """Arm -> measure -> [n], 0 to 1."""
+
+
+def differences(measured: Measured) -> dict[str, str]:
+    """Compare each arm with each control: ``arm over control, measure, slice`` -> ``n mean deviation``.
+
+    A query that a measure is not defined on (not a number) is left out; slices other than ``all`` are of the rolling
+    served lists alone, on which the gate decides.
+    """
+    found = {}
+    for arm, by_measure in measured.values.items():
+        for against in AGAINST:
+            if against == arm or against not in measured.values:
+                continue
+            for measure, values in by_measure.items():
+                difference = values - measured.values[against][measure]
+                for name, rows in measured.slices.items():
+                    there = difference[rows & np.isfinite(difference)]
+                    if len(there) > 1 and (name == "all" or measured.of == DECIDES):
+                        told = f"{len(there)} {there.mean():.6f} {there.std(ddof=1):.6f}"
+                        found[f"{arm} over {against} | {measure} | {name}"] = told
+    return found
+
+
+def pooled(told: Iterable[str]) -> dict[str, Any]:
+    """Pool one comparison (``n mean deviation`` a world), each query weighing alike.
+
+    The interval (95 %) and p (two-sided) are of the normal approximation over queries, worlds fixed: they say how sure
+    the gain is on such queries in these worlds. ``seeds`` and ``deviation_of_seeds`` show how much worlds differ.
+    """
+    n, mean, spread = np.array([one.split() for one in told], float).T
+    difference = float((n * mean).sum() / n.sum())
+    error = float(np.sqrt((n * spread**2).sum()) / n.sum())
+    z = difference / error if error else 0.0
+    return {
+        "difference": round(difference, 4),
+        "low": round(difference - 1.96 * error, 4),
+        "high": round(difference + 1.96 * error, 4),
+        "p": float(f"{2 * NormalDist().cdf(-abs(z)):.2g}"),
+        "queries": int(n.sum()),
+        "seeds": [round(float(one), 4) for one in mean],
+        **({"deviation_of_seeds": round(stdev(mean.tolist()), 4)} if len(mean) > 1 else {}),
+    }
+
+
+def summary(worlds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Pool all comparisons of the ``worlds`` (name -> what the run kept), by shape of their seed judgments.
+
+    Returns:
+        shape -> cycle -> set -> measure -> slice -> ``arm over control`` -> ``pooled``; only comparisons that every
+        world of the shape has at that cycle.
+    """
+    found: dict[str, Any] = {}
+    for shape in sorted({world["judgments"] for world in worlds.values()}):
+        of_shape = [world["differences"] for world in worlds.values() if world["judgments"] == shape]
+        for cycle in sorted(set.intersection(*(set(world) for world in of_shape))):
+            for of in of_shape[0][cycle]:
+                sets = [world[cycle][of] for world in of_shape]
+                for key in sets[0]:
+                    if all(key in one for one in sets):
+                        arms, measure, name = key.split(" | ")
+                        place = found.setdefault(f"{shape} seed judgments", {}).setdefault(f"cycle {cycle}", {})
+                        place = place.setdefault(of, {}).setdefault(measure, {}).setdefault(name, {})
+                        place[arms] = pooled(one[key] for one in sets)
+    return found
