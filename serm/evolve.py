@@ -51,11 +51,13 @@ def evolve(
             if not hold and (held or Progress.read(root).advancing == settings.cycle.name):
                 advance(root, settings)  # it was published and held, or its advance was cut short
                 ran = True
+            if ran and (through is None or next_cycle(settings.cycle).end > through):
+                return  # before params.yaml is set to a window that is not to be run
             following = go_on(root, settings, partial(_reaches_to, root, settings))
-            if following is None and not ran:
+            if following is None:
+                if ran:
+                    return
                 raise UserError(_too_early(root, settings))
-            if following is None or (ran and (through is None or following.cycle.end > through)):
-                return
             show(following.cycle.name, run_cycle(root, force))
             ran = True
             if hold:

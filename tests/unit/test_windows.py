@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from serm import contracts, settings
 from serm.errors import UserError
+from serm.evolve import evolve
 from serm.founding.init import windows as founding_windows
 from serm.layout import LOG, PARAMS
 from serm.stream.span import Span, span
@@ -128,3 +129,19 @@ def test_the_reference_window_is_before_a_gap() -> None:
     assert reference == (datetime(2026, 1, 7, tzinfo=UTC), datetime(2026, 1, 21, tzinfo=UTC))
     assert window[0] == datetime(2026, 2, 15, 12, 0, 1, tzinfo=UTC)
     assert "a gap from 2026-01-21 on" in note
+
+
+@pytest.mark.parametrize(("through", "ran"), [(None, [2]), (datetime(2026, 1, 30, tzinfo=UTC), [2, 3])])
+def test_evolve_runs_the_windows_asked_for_and_leaves_params_at_the_last_one(
+    through: datetime | None, ran: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC))
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".serm").mkdir()
+    monkeypatch.setattr("serm.evolve.is_done", lambda *_: False)
+    monkeypatch.setattr("serm.evolve.run_cycle", lambda *_: {})
+    monkeypatch.setattr("serm.evolve.advance", lambda root, of: Progress(of.cycle.name).write(root))
+    shown: list[str] = []
+    evolve(tmp_path, lambda tag, _: shown.append(tag), through=through)
+    assert shown == [f"cycle-{number:04d}" for number in ran]
+    assert settings.load(tmp_path / PARAMS).cycle.number == ran[-1]
