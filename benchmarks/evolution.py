@@ -7,14 +7,14 @@ Each seed is a world of its own: other seed judgments, test queries, simulated u
 either pools, as a team makes them before it has a log (``--judgments pool``: what is gained holds the step from offline
 judgments to traffic), or whole lists that the first stage serves (``served``: drift alone).
 
-In each window SERM's champion serves; ingest, validate, mine and annotate run as they ship. Then each arm trains its
-own chain of models from the same first champion. SERM's moves on where its gate passes. ``replay`` (no new label) and
-``self-training`` (the new pairs, labelled by the chain's own model) take as many steps as SERM did in the same cycles,
-so what they gain is not the labels' doing; the other arms move on in each cycle. ``static`` is the first champion.
+First SERM evolves: in each window its champion serves; ingest, validate, mine, annotate, train and evaluate run as
+they ship, and it moves on where its gate passes. Then each other arm trains its own chain of models on the same
+windows, from the same first champion, ``--workers`` at a time. ``replay`` (no new label) and ``self-training`` (the new
+pairs, labelled by the chain's own model) take as many steps as SERM did and move on when it does, so what they gain is
+not the labels' doing; the other arms move on in each cycle. ``static`` is the first champion.
 
 Killed at any line it goes on at the arm where it was. One world's figures are in ``results/evolution/``, committed; the
-summary over all of them is ``results/evolution.json``. To be explored on seeds 101 to 103, and
-run once on seeds 0 to 4. Until 2026-11-26 one cycle of all arms was trained in a tiny world, and no summary made yet.
+summary over all of them is ``results/evolution.json``. Explored on seeds 101 to 103, run once on seeds 0 to 4.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from evolution_arms import ABLATIONS, ARMS, Labels, Window
+import torch
+from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, believed, shipped, texts
 from evolution_pooled import Measured, differences, summary
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
 from serm import settings as params
-from serm.atomic import replace_directory, write_json
+from serm.atomic import replace_file, write_json
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
+from serm.relevance.saved import read_config
 from serm.settings import Settings
 from serm.workspace.merge import merged
 from serm.worlds import pools, traffic
@@ -45,8 +51,7 @@ from serm.worlds.emoji import FAMILIES, WINDOWS, EmojiWorld
 
 HERE = Path(__file__).parent / "results"
 CONTROLS = ("replay", "self-training")
-SETS = ("rolling", "frozen")
-DOCUMENTS = ("served", "pool")
+TESTS = [(of, documents) for of in ("rolling", "frozen") for documents in ("served", "pool")]
 FROZEN_QUERIES = 250
 """Of the frozen set, the first of which are measured: it is there to see what is forgotten."""
 CUTOFFS = (1, 10)
@@ -68,7 +73,8 @@ class World:
         start, end = WINDOWS[number]
         cycle = settings.cycle.model_copy(update={"number": number, "start": start, "end": end})
         without = settings.training.model_copy(update={"controls": ()})  # the arms are the controls here
-        return settings.model_copy(update={"cycle": cycle, "training": without})
+        kept = settings.relevance.model_copy(update={"cache": self.path / "encodings"})
+        return settings.model_copy(update={"cycle": cycle, "training": without, "relevance": kept})
 
     def stage(self) -> traffic.FirstStage:
         """Return the engine's first stage."""
@@ -100,27 +106,32 @@ class World:
     def open(self, number: int, champion: Path, judgments: Path) -> Window:
         """Simulate a window that ``champion`` serves, and take SERM's steps up to annotate on it."""
         here, settings = self.path / f"window-{number}", self.settings(number)
-        if not here.exists():
+        if not (here / "simulated").exists():
             stage = self.stage()
             pools.prepare(self.path, number, self.emoji, stage)
             traffic.simulate_window(self.path, number, self.emoji, relevance.load(champion), stage)
-            here.mkdir(exist_ok=True)
+            for known in ("documents", "knowledge", "tests"):  # the next window has others
+                shutil.copytree(self.path / known, here / known, dirs_exist_ok=True)
+            write_json(here / "simulated", {})
         if not (here / "ingest").exists():
             stream.ingest(self.path / "log", here / "ingest", settings)
-        reference = self.path / "state" / "reference" if number == 1 else self.validated(number - 1) / "impressions"
         profiles = self.path / "state" / "profiles" if number == 1 else self.validated(number - 1) / "profiles"
         if not profiles.exists():
             contracts.write(contracts.PROFILES.empty_table(), profiles, contracts.PROFILES)
         if not (here / "validate").exists():
-            known = (here / "ingest", self.path / "documents", judgments, profiles)
-            validation.validate(*known, here / "validate", settings)
+            known_before = (here / "ingest", here / "documents", judgments, profiles)
+            validation.validate(*known_before, here / "validate", settings)
         if not (here / "mine").exists():
-            read = (here / "validate", reference, champion, judgments, self.path / "tests")
+            read = (here / "validate", self.reference(number), champion, judgments, here / "tests")
             mining.mine(*read, here / "mine", settings)
         if not (here / "annotate").exists():
-            knowledge = self.path / "knowledge"
-            judging.annotate(here / "mine", here / "validate", judgments, knowledge, here / "annotate", settings)
-        return Window(here, self.path, judgments, self.emoji, settings)
+            told = (here / "mine", here / "validate", judgments, here / "knowledge")
+            judging.annotate(*told, here / "annotate", settings)
+        return Window(here, champion, judgments, self.emoji, settings)
+
+    def reference(self, number: int) -> Path:
+        """Return the impressions that window ``number`` is compared with."""
+        return self.path / "state" / "reference" if number == 1 else self.validated(number - 1) / "impressions"
 
     def validated(self, number: int) -> Path:
         """Return where the validated window is."""
@@ -148,18 +159,54 @@ class Chain:
             contracts.write(shown, here / "annotate" / "shown", contracts.JUDGMENTS)
             read = (self.champion, self.judgments, here / "annotate", window.path / "validate")
             training.train(*read, here / "train", settings)
+        if not (here / "known").exists():
             known = contracts.read(self.judgments, contracts.JUDGMENTS)
-            contracts.write(merged(merged(known, mined), shown), here / "known", contracts.JUDGMENTS)
+            for part in ("judgments", "shown"):
+                known = merged(known, contracts.read(here / "annotate" / part, contracts.JUDGMENTS))
+            contracts.write(known, here / "known", contracts.JUDGMENTS)
         self.judgments = here / "known"
         return here / "train" / "model"
+
+
+@dataclass(frozen=True)
+class Evolved:
+    """What SERM did in a world, which the other arms follow."""
+
+    world: World
+    windows: list[Window]
+    passed: list[bool]
+    """Whether each cycle's gate let its challenger pass."""
+    steps: list[int]
+    """That each of its challengers took."""
+
+    def champions(self, name: str) -> list[Path]:
+        """Let an arm evolve through the same windows; return its champion after each cycle, scored on all tests."""
+        first = self.world.path / "arms" / "static" / "model"
+        chain = Chain(self.world.path / "arms" / name, first, self.world.path / "state" / "judgments")
+        found = []
+        for number, window in enumerate(self.windows, 1):
+            arm, settings = arms().get(name, Arm(shipped)), self.world.settings(number)
+            labels, options = arm.labels, dict(arm.training)
+            if name in CONTROLS:
+                labels = nothing if name == "replay" else self_labelled(chain.champion, window.path / "documents")
+                options = {"steps": self.steps[number - 1]}
+            changed = settings.model_copy(update={"training": settings.training.model_copy(update=options)})
+            challenger = chain.learn(number, labels, window, changed)
+            if self.passed[number - 1] or name not in ("SERM", *CONTROLS):
+                chain.champion = challenger
+            found.append(chain.champion)
+        for number, model in enumerate(found, 1):
+            for test in TESTS:
+                Test.read(self.world, number, *test).scores(model)
+        return found
 
 
 def self_labelled(champion: Path, documents: Path) -> Labels:
     """Return labels as SERM's own, with what ``champion`` believes in their place."""
 
     def labels(window: Window) -> tuple[pa.Table, pa.Table]:
-        model, texts = relevance.load(champion), _texts(documents)
-        return _believed(window.kept(), model, texts), _believed(window.shown(), model, texts)
+        model, known = relevance.load(champion), texts(documents)
+        return believed(window.kept(), model, known), believed(window.shown(), model, known)
 
     return labels
 
@@ -169,38 +216,44 @@ def nothing(window: Window) -> tuple[pa.Table, pa.Table]:
     return contracts.JUDGMENTS.empty_table(), contracts.JUDGMENTS.empty_table()
 
 
-def run(world: World, cycles: int, ablations: bool) -> dict[str, Any]:
-    """Evolve all arms through the windows; return what ``evolution_pooled.summary`` reads of a world."""
+def arms() -> dict[str, Arm]:
+    """Return all arms but SERM and its controls."""
+    return ARMS | ABLATIONS
+
+
+def evolve(world: World, cycles: int) -> Evolved:
+    """Let SERM evolve through the windows."""
     world.found()
-    first, seed = world.path / "arms" / "static" / "model", world.path / "state" / "judgments"
-    arms = ARMS | (ABLATIONS if ablations else {})
-    chains = {name: Chain(world.path / "arms" / name, first, seed) for name in ("SERM", *CONTROLS, *arms)}
-    found: dict[str, Any] = {"judgments": world.shape, "cycles": {}, "differences": {}}
+    serm = Chain(world.path / "arms" / "SERM", world.path / "arms" / "static" / "model", world.path / "state/judgments")
+    evolved = Evolved(world, [], [], [])
     for number in range(1, cycles + 1):
-        settings, serm = world.settings(number), chains["SERM"]
+        settings = world.settings(number)
         window = world.open(number, serm.champion, serm.judgments)
-        challenger = serm.learn(number, arms["SERM"], window, settings)
-        passed = _gate(world, window, serm, number, settings)
-        steps = json.loads((serm.cycle(number) / "train" / "train.json").read_text())["steps"]["taken"]
-        matched = settings.model_copy(update={"training": settings.training.model_copy(update={"steps": steps})})
-        models = {"static": first}
-        for name, chain in chains.items():
-            if name == "SERM":
-                model = challenger
-            elif name in CONTROLS:
-                labels = nothing if name == "replay" else self_labelled(chain.champion, world.path / "documents")
-                model = chain.learn(number, labels, window, matched)
-            else:
-                model = chain.learn(number, arms[name], window, settings)
-            if passed or name not in ("SERM", *CONTROLS):
-                chain.champion = model
-            models[name] = chain.champion
-        models["SERM's challenger"] = challenger
-        measured = [_measured(world, number, models, of, documents) for of in SETS for documents in DOCUMENTS]
-        found["cycles"][str(number)] = _told(window, chains, number, passed)
+        challenger = serm.learn(number, shipped, window, settings)
+        evolved.windows.append(window)
+        evolved.passed.append(_gate(world, window, serm, number, settings))
+        trained = json.loads((serm.cycle(number) / "train" / "train.json").read_text())
+        evolved.steps.append(trained["steps"]["taken"])
+        if evolved.passed[-1]:
+            serm.champion = challenger
+    return evolved
+
+
+def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, Any]:
+    """Evolve SERM, then the arms ``names``, in a world; return what ``evolution_pooled.summary`` reads of it."""
+    evolved = evolve(world, cycles)
+    every = ["SERM", *CONTROLS, *names]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        champions = dict(zip(every, pool.map(evolved.champions, every), strict=True))
+    found: dict[str, Any] = {"judgments": world.shape, "cycles": {}, "differences": {}, "means": {}}
+    for number, window in enumerate(evolved.windows, 1):
+        models = {name: of_arm[number - 1] for name, of_arm in champions.items()}
+        models |= {"static": world.path / "arms" / "static" / "model"}
+        models |= {"SERM's challenger": world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
+        measured = [Test.read(world, number, *test).measured(models) for test in TESTS]
+        found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}
-        found["means"] = found.get("means", {}) | {str(number): {each.of: _means(each) for each in measured}}
-        write_json(world.path / "figures.json", found)
+        found["means"][str(number)] = {each.of: _means(each) for each in measured}
     return found
 
 
@@ -208,37 +261,60 @@ def _gate(world: World, window: Window, serm: Chain, number: int, settings: Sett
     """Let the evaluate step decide on SERM's challenger, as it ships."""
     out = serm.cycle(number) / "evaluate"
     if not out.exists():
-        reference = world.path / "state" / "reference" if number == 1 else world.validated(number - 1) / "impressions"
-        read = (window.path / "annotate", world.path / "tests", window.path / "validate", reference)
+        read = (window.path / "annotate", window.path / "tests", window.path / "validate", world.reference(number))
         release.evaluate(serm.champion, serm.cycle(number) / "train", *read, out, settings)
     return bool(json.loads((out / "evaluate.json").read_text())["gate"]["result"] == "passed")
 
 
-def _measured(world: World, number: int, models: dict[str, Path], of: str, documents: str) -> Measured:
-    """Return NDCG by query that each of ``models`` has on a test set; a model is scored once."""
-    table = contracts.read(world.path / "tests" / of / documents, contracts.JUDGMENTS)
-    table = _rankable(table, FROZEN_QUERIES if of == "frozen" else None)
-    texts = _texts(world.path / "documents")
-    queries = table["query"].to_pylist()
-    pairs = [texts[doc_id] for doc_id in table["doc_id"].to_pylist()]
-    first = np.unique(table["number"].to_numpy(), return_index=True)[1]
-    locales = table["locale"].take(pa.array(first)).to_pylist()
-    family = {locale: name for name, there in FAMILIES.items() for locale in there}
-    families = np.array([family[locale] for locale in locales])
-    grades = table["grade"].to_numpy().astype(np.int64)
-    numbers = table["number"].to_numpy()
-    shared = np.array([share_token(*one) for one in zip(queries, pairs, table["locale"].to_pylist(), strict=True)])
-    slices = {"all": np.ones(len(first), bool)} | {name: families == name for name in FAMILIES}
-    values: dict[str, dict[str, np.ndarray]] = {}
-    for arm, path in models.items():
-        scores = _scores(
-            path, world.path / "scores" / f"{of}-{documents}-{number if of == 'rolling' else 0}", queries, pairs
-        )
-        found = ndcg(numbers, grades, scores, CUTOFFS, 23)
-        apart = _apart(numbers, grades, scores, ~shared)
-        values[arm] = {f"NDCG@{k}": found[:, column] for column, k in enumerate(CUTOFFS)}
-        values[arm] |= {f"NDCG@{k}, no shared token": apart[:, column] for column, k in enumerate(CUTOFFS)}
-    return Measured(f"{of} {documents}", slices, values)
+@dataclass(frozen=True)
+class Test:
+    """A test set of one cycle: the queries that can be ranked wrongly."""
+
+    of: str
+    table: pa.Table
+    """JUDGMENTS, with the ``number`` of each row's query."""
+    texts: list[str]
+    cache: Path
+    """Holds each model's scores."""
+
+    @classmethod
+    def read(cls, world: World, number: int, of: str, documents: str) -> Test:
+        """Read the ``documents`` (served or pool) of the test set ``of`` (rolling or frozen) at a cycle."""
+        window = world.path / f"window-{number}"
+        table = contracts.read(window / "tests" / of / documents, contracts.JUDGMENTS)
+        table = _rankable(table, FROZEN_QUERIES if of == "frozen" else None)
+        known = texts(window / "documents")
+        cache = world.path / "scores" / f"{of}-{documents}-{number if of == 'rolling' else 0}"
+        return cls(f"{of} {documents}", table, [known[doc_id] for doc_id in table["doc_id"].to_pylist()], cache)
+
+    def scores(self, model: Path) -> np.ndarray:
+        """Return what ``model`` expects of each row [n]; a model is asked once."""
+        file = self.cache / f"{read_config(model)[1]}.npy"
+        if not file.exists():
+            expected = relevance.load(model).score(self.table["query"].to_pylist(), self.texts).expected
+            with replace_file(file) as beside, beside.open("wb") as opened:
+                np.save(opened, expected)
+        found: np.ndarray = np.load(file)
+        return found
+
+    def measured(self, models: Mapping[str, Path]) -> Measured:
+        """Return NDCG by query that each of ``models`` has."""
+        grades, numbers = (self.table[name].to_numpy().astype(np.int64) for name in ("grade", "number"))
+        first = np.unique(numbers, return_index=True)[1]
+        locales = self.table["locale"].to_pylist()
+        family = {locale: name for name, there in FAMILIES.items() for locale in there}
+        families = np.array([family[locales[row]] for row in first])
+        slices = {"all": np.ones(len(first), bool)} | {name: families == name for name in FAMILIES}
+        asked = zip(self.table["query"].to_pylist(), self.texts, locales, strict=True)
+        shared = np.array([share_token(*one) for one in asked])
+        values: dict[str, dict[str, np.ndarray]] = {}
+        for arm, path in models.items():
+            scores = self.scores(path)
+            found = ndcg(numbers, grades, scores, CUTOFFS, 23)
+            apart = _apart(numbers, grades, scores, ~shared)
+            values[arm] = {f"NDCG@{k}": found[:, column] for column, k in enumerate(CUTOFFS)}
+            values[arm] |= {f"NDCG@{k}, no shared token": apart[:, column] for column, k in enumerate(CUTOFFS)}
+        return Measured(self.of, slices, values)
 
 
 def _apart(numbers: np.ndarray, grades: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -272,53 +348,23 @@ def _rankable(table: pa.Table, limit: int | None) -> pa.Table:
     return table.sort_by([("number", "ascending"), ("doc_id", "ascending")])
 
 
-def _scores(model: Path, cache: Path, queries: list[str], texts: list[str]) -> np.ndarray:
-    loaded = relevance.load(model)
-    file = cache / f"{loaded.version}.npy"
-    if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        scores = loaded.score(queries, texts).expected
-        with replace_directory(cache / f"{loaded.version}.part") as beside:
-            np.save(beside / "scores.npy", scores)
-        (cache / f"{loaded.version}.part" / "scores.npy").rename(file)
-        (cache / f"{loaded.version}.part").rmdir()
-    found: np.ndarray = np.load(file)
-    return found
-
-
-def _believed(table: pa.Table, model: relevance.Model, texts: dict[str, str]) -> pa.Table:
-    """Return ``table`` (JUDGMENTS) with the model's own distributions for labels."""
-    if not table.num_rows:
-        return table
-    believed = model.score(table["query"].to_pylist(), [texts[one] for one in table["doc_id"].to_pylist()]).distribution
-    kind = contracts.JUDGMENTS.field("distribution").type
-    listed = pa.FixedSizeListArray.from_arrays(pa.array(believed.ravel(), pa.float64()), believed.shape[1]).cast(kind)
-    grades = pa.array(believed.argmax(axis=1), pa.int8())
-    table = table.set_column(table.column_names.index("distribution"), "distribution", listed)
-    return table.set_column(table.column_names.index("grade"), "grade", grades)
-
-
-def _texts(documents: Path) -> dict[str, str]:
-    table = contracts.read(documents, contracts.DOCUMENTS)
-    named = zip(*(table[name].to_pylist() for name in ("doc_id", "title", "body")), strict=True)
-    return {doc_id: relevance.document_text(title, body) for doc_id, title, body in named}
-
-
-def _told(window: Window, chains: dict[str, Chain], number: int, passed: bool) -> dict[str, Any]:
+def _told(world: World, window: Window, names: list[str], number: int, passed: bool) -> dict[str, Any]:
     """Return what each arm learnt from, how right it was, and what the gate said."""
     arms = {}
-    for name, chain in chains.items():
-        there = chain.cycle(number) / "annotate"
+    for name in names:
+        here = world.path / "arms" / name / f"cycle-{number}"
         parts = {}
         for part in ("judgments", "shown"):
-            table = contracts.read(there / part, contracts.JUDGMENTS)
+            table = contracts.read(here / "annotate" / part, contracts.JUDGMENTS)
             truth = window.emoji.truth.lookup(*(table[name].combine_chunks() for name in ("query", "locale", "doc_id")))
             right = float((table["grade"].to_numpy() == truth).mean()) if table.num_rows else None
             parts[part] = {"pairs": table.num_rows, "right": None if right is None else round(right, 4)}
-        trained = json.loads((chain.cycle(number) / "train" / "train.json").read_text())
+        trained = json.loads((here / "train" / "train.json").read_text())
         arms[name] = parts | {"steps": trained["steps"]["taken"], "used": trained["pairs"]["used"]}
     annotated = json.loads((window.path / "annotate" / "annotate.json").read_text())
-    return {"gate": passed, "arms": arms, "mined": annotated["mined"], "kept": annotated["kept"]}
+    gate = json.loads((world.path / "arms" / "SERM" / f"cycle-{number}" / "evaluate" / "evaluate.json").read_text())
+    told = {"gate": passed, "checks": gate["gate"], "arms": arms}
+    return told | {"mined": annotated["mined"], "kept": annotated["kept"]}
 
 
 def _means(measured: Measured) -> dict[str, dict[str, float]]:
@@ -335,7 +381,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", default=[])
     parser.add_argument("--judgments", choices=("pool", "served"), default="pool")
     parser.add_argument("--cycles", type=int, default=3, choices=(1, 2, 3))
-    parser.add_argument("--ablations", action="store_true")
+    parser.add_argument("--ablations", action="store_true", help="their arms, too")
+    parser.add_argument("--workers", type=int, default=1, help="arms at a time")
     parser.add_argument("--small", action="store_true", help="a tiny world, to see that it runs; nothing is kept")
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else {}
@@ -343,9 +390,10 @@ def main() -> None:
         name = f"seed-{seed}-{arguments.judgments}" + ("-small" if arguments.small else "")
         began = time.monotonic()
         world = World(arguments.directory.absolute() / name, EmojiWorld(seed=seed, **sizes), arguments.judgments)
-        found = run(world, arguments.cycles, arguments.ablations)
+        found = run(world, arguments.cycles, [*(arms() if arguments.ablations else ARMS)], arguments.workers)
         found |= {"date": date.today().isoformat(), "minutes": round((time.monotonic() - began) / 60, 1)}
         found |= {"seed": seed, "users": "simulated", "processor": platform.processor() or platform.machine()}
+        found |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
         if not arguments.small:
             write_json(HERE / "evolution" / f"{name}.json", found)
     worlds = {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "evolution").glob("*.json"))}

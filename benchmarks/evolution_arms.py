@@ -6,15 +6,16 @@ labels, in which pairs have them, and in nothing else. The hidden truth is read 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from serm import contracts, judging
+from serm import contracts, judging, relevance
+from serm.mining.agents import AGENTS
 from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
 from serm.worlds.simulated_endpoint import SimulatedEndpoint
@@ -30,9 +31,9 @@ class Window:
     """What a window has for every arm."""
 
     path: Path
-    """Holds ``validate``, ``mine`` and ``annotate``: SERM's own."""
-    world: Path
-    """Holds ``documents``, ``knowledge`` and ``tests``."""
+    """Holds ``documents``, ``knowledge`` and ``tests``, and SERM's ``validate``, ``mine`` and ``annotate``."""
+    champion: Path
+    """SERM's model before it, which served it."""
     judgments: Path
     """What SERM knew before it (JUDGMENTS)."""
     emoji: EmojiWorld
@@ -112,18 +113,73 @@ def simulated_llm(window: Window) -> tuple[pa.Table, pa.Table]:
     return there.kept(), there.shown()
 
 
-ARMS: dict[str, Labels] = {
-    "SERM": shipped,
-    "published rules": published,
-    "SERM with a simulated LLM": simulated_llm,
-    "oracle": oracle,
-    "random mining": random_mining,
+def mostly(accuracy: float, like_champion: bool) -> Labels:
+    """The hidden truth of SERM's pairs, spoilt: an error is another grade, at random or the champion's own."""
+
+    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
+        return tuple(_spoilt(window, table, accuracy, like_champion) for table in oracle(window))  # type: ignore[return-value]
+
+    return labels
+
+
+def without_agent(agent: str) -> Labels:
+    """SERM without the pairs that this miner alone chose."""
+
+    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
+        pairs = contracts.read(window.path / "mine" / "pairs", contracts.MINED_PAIRS)
+        others = [any(one["agent"] != agent for one in named) for named in pairs["agents"].to_pylist()]
+        return window.kept().join(
+            pairs.filter(pa.array(others)).select(KEY), KEY, join_type="left semi"
+        ), window.shown()
+
+    return labels
+
+
+def share_of_budget(share: float) -> Labels:
+    """SERM with so large a share of its mined pairs, drawn at random."""
+
+    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
+        kept = window.kept()
+        drawn = np.random.default_rng(window.settings.cycle.number).permutation(kept.num_rows)
+        return kept.take(pa.array(np.sort(drawn[: round(share * kept.num_rows)]))), window.shown()
+
+    return labels
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How an arm differs from SERM."""
+
+    labels: Labels
+    training: Mapping[str, object] = field(default_factory=dict)
+    """Settings of the section ``training`` in the place of the demo's."""
+
+
+ARMS = {
+    "published rules": Arm(published),
+    "SERM with a simulated LLM": Arm(simulated_llm),
+    "oracle": Arm(oracle),
+    "random mining": Arm(random_mining),
 }
-ABLATIONS: dict[str, Labels] = {
-    "mined only": mined_only,
-    "shown only": shown_only,
-    "hard labels": hard_labels,
-    "dawid-skene": dawid_skene,
+ABLATIONS = {
+    "mined only": Arm(mined_only),
+    "shown only": Arm(shown_only),
+    "hard labels": Arm(hard_labels),
+    "dawid-skene": Arm(dawid_skene),
+    "a quarter of the mined": Arm(share_of_budget(0.25)),
+    "no anchors": Arm(shipped, {"anchors": 0}),
+    "16,000 anchors": Arm(shipped, {"anchors": 16_000}),
+    "no listwise loss": Arm(shipped, {"listwise_weight": 0.0}),
+    "two epochs": Arm(shipped, {"epochs": 2}),
+    "twice the pairs": Arm(shipped, {"max_pairs": 24_000}),
+    "twice the learning rate": Arm(shipped, {"learning_rate": 1e-4}),
+    "four times the learning rate": Arm(shipped, {"learning_rate": 2e-4}),
+    **{
+        f"labels {accuracy:.0%} right, errors {'as the champion' if like else 'at random'}": Arm(mostly(accuracy, like))
+        for accuracy in (0.9, 0.8, 0.7, 0.6)
+        for like in (False, True)
+    },
+    **{f"without {agent}": Arm(without_agent(agent)) for agent in AGENTS},
 }
 
 
@@ -144,11 +200,44 @@ def _annotated(window: Window, name: str, judging_settings: dict[str, object], a
             mined,
             window.path / "validate",
             window.judgments,
-            window.world / "knowledge",
+            window.path / "knowledge",
             there / "annotate",
             window.settings.model_copy(update={"judging": changed}),
         )
-    return Window(there, window.world, window.judgments, window.emoji, window.settings)
+    return replace(window, path=there)
+
+
+def believed(table: pa.Table, model: relevance.Model, known: dict[str, str]) -> pa.Table:
+    """Return ``table`` (JUDGMENTS) with the model's own distributions for labels."""
+    if not table.num_rows:
+        return table
+    believed = model.score(table["query"].to_pylist(), [known[one] for one in table["doc_id"].to_pylist()]).distribution
+    kind = contracts.JUDGMENTS.field("distribution").type
+    listed = pa.FixedSizeListArray.from_arrays(pa.array(believed.ravel(), pa.float64()), believed.shape[1]).cast(kind)
+    grades = pa.array(believed.argmax(axis=1), pa.int8())
+    table = table.set_column(table.column_names.index("distribution"), "distribution", listed)
+    return table.set_column(table.column_names.index("grade"), "grade", grades)
+
+
+def texts(documents: Path) -> dict[str, str]:
+    """Return doc_id -> the text that a model reads."""
+    table = contracts.read(documents, contracts.DOCUMENTS)
+    named = zip(*(table[name].to_pylist() for name in ("doc_id", "title", "body")), strict=True)
+    return {doc_id: relevance.document_text(title, body) for doc_id, title, body in named}
+
+
+def _spoilt(window: Window, table: pa.Table, accuracy: float, like_champion: bool) -> pa.Table:
+    """Return ``table``, of true grades, with ``accuracy`` of them; champion-like errors only where it errs."""
+    true = table["grade"].to_numpy().astype(np.int64)
+    draw = np.random.default_rng([window.settings.cycle.number, len(true)])
+    if like_champion:
+        model = relevance.load(window.champion)
+        wrong = believed(table, model, texts(window.path / "documents"))["grade"].to_numpy().astype(np.int64)
+    else:
+        wrong = (true + draw.integers(1, 4, len(true))) % 4
+    errs = draw.permutation(np.flatnonzero(wrong != true))[: round((1 - accuracy) * len(true))]
+    true[errs] = wrong[errs]
+    return _graded(table, true)
 
 
 def _graded(table: pa.Table, grades: np.ndarray) -> pa.Table:

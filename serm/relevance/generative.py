@@ -28,7 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from serm.atomic import replace_directory
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.encoder import Encoder, base_folder, fast_matmul, finite, load_encoder, read_encoder
+from serm.relevance.device import device, fast_matmul
+from serm.relevance.encoder import Encoder, base_folder, finite, load_encoder, read_encoder
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches, readable, unique
 from serm.relevance.known import KnownTexts
 from serm.relevance.ordinal import expected_grade
@@ -338,7 +339,7 @@ def _load_lm(base: str) -> tuple[Any, Any]:
             f"relevance.base {base!r} cannot be loaded as a causal language model: {told.rstrip('.')}; give a hub id or"
             " a directory of one, with safetensors or GGUF."
         ) from error
-    return lm, tokenizer
+    return lm.to(device()), tokenizer
 
 
 def _grade_tokens(tokenizer: Any) -> tuple[str, list[int]]:

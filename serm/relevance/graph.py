@@ -10,6 +10,7 @@ bytes, need no arithmetic, and models in one server share them. The ordinal head
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ class Graph(nn.Module):
         super().__init__()
         self.embeddings = model.encoder.body.embeddings
         self.layers = model.encoder.body.encoder.layer
-        self.residual = model.residual
+        self.residual = copy.deepcopy(model.residual).cpu()
         self.join = model.join
 
     def forward(

@@ -23,14 +23,8 @@ from torch.utils.checkpoint import checkpoint
 
 from serm.atomic import replace_directory
 from serm.errors import UserError
-from serm.relevance.encoder import (
-    CPU,
-    Encoder,
-    assign,
-    fast_matmul,
-    read_encoder,
-    tensors,
-)
+from serm.relevance.device import CPU, device, fast_matmul
+from serm.relevance.encoder import Encoder, assign, read_encoder, tensors
 from serm.relevance.encodings import Encoded, key_of
 from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
 from serm.relevance.known import KnownText, KnownTexts
@@ -191,7 +185,7 @@ class RelevanceModel:
     def score(self, queries: Sequence[str], documents: Sequence[str]) -> Scores:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
         with torch.inference_mode():
-            return self._graded(torch.cat([self.forward(pairs) for pairs in self._chunks(queries, documents)]))
+            return self.graded(torch.cat([self.forward(pairs) for pairs in self._chunks(queries, documents)]))
 
     def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[TextPair]:
         """Tokenise ``n`` pairs, each distinct text once, and a known one not at all; any thread may."""
@@ -204,15 +198,16 @@ class RelevanceModel:
             queries, q = self._encoded([pair.query for pair in pairs])
             documents, d = self._encoded([pair.document for pair in pairs])
             cosines = (queries.vectors[q] * documents.vectors[d]).sum(1)
-            return self._graded(self.forward(EncodedPairs(cosines, queries, documents, q, d)))
+            return self.graded(self.forward(EncodedPairs(cosines, queries, documents, q, d)))
 
     def score_encoded(self, pairs: EncodedPairs) -> Scores:
         """Score pairs whose frozen part is computed, by this model or another one on the same encoder and layers."""
         with torch.inference_mode():
-            return self._graded(self.forward(pairs))
+            return self.graded(self.forward(pairs))
 
-    def _graded(self, scores: torch.Tensor) -> Scores:
-        distribution = self.residual.ordinal.distribution(scores)
+    def graded(self, scores: torch.Tensor) -> Scores:
+        """Return what the scores s [n] that ``forward`` gave say of the grades."""
+        distribution = self.residual.ordinal.distribution(scores.to(self.residual.alpha.device)).cpu()
         return Scores(expected_grade(distribution).numpy(), distribution.numpy())
 
     def _read(self, texts: Sequence[str], kind: Kind) -> list[ReadText]:
@@ -262,8 +257,7 @@ class RelevanceModel:
             finally:
                 self.residual.eval()
             scores = torch.cat(drawn, 1)
-            expected = expected_grade(self.residual.ordinal.distribution(scores.ravel()))
-            return expected.reshape(scores.shape).numpy()
+            return self.graded(scores.ravel()).expected.reshape(scores.shape)
 
     def _chunks(self, queries: Sequence[str], documents: Sequence[str]) -> Iterator[EncodedPairs]:
         """Yield the pairs in parts whose states fit in memory; one empty part where there are none."""
@@ -273,10 +267,10 @@ class RelevanceModel:
     def forward(self, pairs: EncodedPairs) -> torch.Tensor:
         """Return the scores s [n] of pairs, in length-sorted batches."""
         scores = torch.empty(len(pairs.cosines))
-        device = self.residual.alpha.device
-        with torch.inference_mode(), fast_matmul(device=device):
+        at = self.residual.alpha.device
+        with torch.inference_mode(), fast_matmul(device=at):
             for batch in length_batches(pairs.lengths, self.encoder.batch_tokens):
-                cosines, hidden, texts = pairs.batch(batch, device)
+                cosines, hidden, texts = pairs.batch(batch, at)
                 self.slots += texts.numel()
                 scores[batch] = self.residual(cosines, hidden, texts).cpu()
         return scores
@@ -310,5 +304,6 @@ def read_model(
     model.version = version
     if not model.residual.ordinal.temperature > 0:
         raise UserError(f"{path / 'model.safetensors'}: its temperature is not above 0; train it again.")
+    model.residual.to(device())
     prove(model, path)
     return model

@@ -9,7 +9,6 @@ import torch
 
 from serm.relevance.interface import Scores
 from serm.relevance.model import CHUNK_PAIRS, RelevanceModel
-from serm.relevance.ordinal import expected_grade
 
 if TYPE_CHECKING:
     from serm.relevance.interface import Scorer
@@ -42,8 +41,4 @@ def _scored(models: Mapping[str, Scorer], queries: Sequence[str], documents: Seq
             pairs = first.pairs(queries[start : start + CHUNK_PAIRS], documents[start : start + CHUNK_PAIRS])
             for name, model in cross.items():
                 parts[name].append(model.forward(pairs))
-        found = {}
-        for name, model in cross.items():
-            distribution = model.residual.ordinal.distribution(torch.cat(parts[name]))
-            found[name] = Scores(expected_grade(distribution).numpy(), distribution.numpy())
-        return found
+        return {name: model.graded(torch.cat(parts[name])) for name, model in cross.items()}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from serm.relevance import RelevanceModel
-from serm.relevance.encoder import fast_matmul
+from serm.relevance.device import fast_matmul
 from serm.relevance.model import EncodedPairs
 from serm.settings import TrainingSettings
 from serm.training.batches import Rows

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from serm.relevance.encoder import fast_matmul
+from serm.relevance.device import fast_matmul
 from serm.relevance.generative import GRADE, RATIONALE, GenerativeModel
 from serm.settings import Settings
 from serm.training.batches import Rows
