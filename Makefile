@@ -39,7 +39,7 @@ demo-full: install
 	$(BIN)/serm demo --workspace runs/demo --cycles 3
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 # Of the unit tests those that need no model, no server, no JVM and no browser.
 quick: install

@@ -1,16 +1,14 @@
 """Compile every pipeline to ``pipelines/compiled/`` and check it: ``python -m pipelines.compile``."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp import compiler
-
-from pipelines.evolve import evolve
 
 COMPILED = Path(__file__).parent / "compiled"
-PIPELINES = {"evolve": evolve}
+PIPELINES = ("evolve",)
 
 
 def compile_all(directory: Path = COMPILED) -> list[Path]:
@@ -19,9 +17,12 @@ def compile_all(directory: Path = COMPILED) -> list[Path]:
     Raises:
         ValueError: a reference in the IR leads nowhere; kfp itself does not look.
     """
+    from kfp import compiler
+
     directory.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, pipeline in PIPELINES.items():
+    for name in PIPELINES:
+        pipeline = getattr(import_module(f"pipelines.{name}"), name)
         path = directory / f"{name}.yaml"
         compiler.Compiler().compile(pipeline, str(path))
         if dangling := list(dangling_references(load_ir(path))):

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from serm import clicks, contracts
+from serm import clicks, contracts, relevance
 from serm import engine as engines
-from serm.judging import annotate, estimate, offline
+from serm.judging import annotate, estimate
 from serm.mining import candidates
 from serm.settings import CycleSettings, JudgingSettings, Settings
 
@@ -39,7 +39,7 @@ class LetterEncoder:
 
 def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the workspace into ``tmp_path``; the encoder is ``LetterEncoder``."""
-    monkeypatch.setattr(offline, "load_encoder", lambda base, settings: LetterEncoder())
+    monkeypatch.setitem(vars(relevance), "load_encoder", lambda base, settings: LetterEncoder())
     ids = [f"en-{number}" for number in range(len(NAMES))]
     documents = {
         "doc_id": ids,

@@ -24,10 +24,11 @@ KINDS = {
 }
 
 
-def kinds(path: Path) -> set[str]:
+@cache
+def kinds(path: Path) -> frozenset[str]:
     """Return the kinds that the test file at ``path`` is of; none, and it is quick."""
     found = imported(path)
-    of = {kind for kind, modules in KINDS.items() if any(_within(name, modules) for name in found)}
+    of = frozenset(kind for kind, modules in KINDS.items() if any(_within(name, modules) for name in found))
     return of | {"e2e"} if path.parent == HERE / "e2e" else of
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from serm import contracts, stream
 from serm import engine as engines
@@ -63,6 +62,8 @@ class Parts:
 
     def settings(self, documents: dict[str, Any]) -> Settings:
         """Write params.yaml, what differs from the defaults with its reason, and dvc.yaml; return the settings."""
+        import torch
+
         long = int(documents["characters"]["95 %"])
         tokens = max_tokens(long, gpu=torch.cuda.is_available())
         if not (self.root / PARAMS).exists():

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from crowdkit.aggregation import MACE, DawidSkene
 from numpy.typing import NDArray
 
 from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
@@ -83,6 +82,8 @@ def dawid_skene(grades: Integers, known: Integers) -> Floats:
     confusion matrix to reality, without which EM over a few dependent judges drifts to the judges' shared error.
     A pair on which all judges abstained gets the prior.
     """
+    from crowdkit.aggregation import DawidSkene
+
     votes = np.vstack([grades, known])
     judges, pairs = np.nonzero(votes != ABSTAINED)
     data = pd.DataFrame({"task": pairs, "worker": judges, "label": votes[judges, pairs]})
@@ -99,6 +100,8 @@ def mace(grades: Integers, known: Integers) -> Floats:
     Hovy et al. (2013), by crowd-kit's variational EM: each judge either knows or guesses from a distribution of its
     own. Known grades vote beside the judges, as one whose competence shows.
     """
+    from crowdkit.aggregation import MACE
+
     votes = np.vstack([grades, known])
     judges, pairs = np.nonzero(votes != ABSTAINED)
     said = votes[judges, pairs]

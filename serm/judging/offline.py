@@ -10,11 +10,11 @@ as the judge's calibration would on other seed queries.
 
 from __future__ import annotations
 
-import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from serm import relevance
 from serm.judging.batch import Batch
 from serm.judging.evidence.encoder import Embeddings, EncoderEvidence
 from serm.judging.evidence.found import Evidence, Found
@@ -23,8 +23,10 @@ from serm.judging.evidence.outside import OutsideEvidence
 from serm.judging.evidence.users import UserEvidence
 from serm.judging.judge import GRADES, Floats, Integers, Votes, majority_vote
 from serm.judging.posterior import FEWEST_SEEN
-from serm.relevance import load_encoder
 from serm.settings import Settings
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class CalibratedJudge:
@@ -55,7 +57,7 @@ class CalibratedJudge:
 
 def text_evidence(batch: Batch, settings: Settings) -> list[Evidence]:
     """Return the kinds of evidence that the texts of pairs give."""
-    embeddings = Embeddings(load_encoder(settings.relevance.base, settings.relevance))
+    embeddings = Embeddings(relevance.load_encoder(settings.relevance.base, settings.relevance))
     catalogue, knowledge = batch.catalogue, batch.knowledge
     return [
         LexicalEvidence(catalogue.locales, catalogue.titles),
@@ -78,5 +80,9 @@ def _resample(groups: Integers, random: np.random.Generator) -> Floats:
 
 
 def _fit(features: Floats, grades: Integers, weights: Floats) -> Pipeline:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, class_weight="balanced"))
     return model.fit(features, grades, logisticregression__sample_weight=weights)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import cohen_kappa_score
 
 from serm.judging.judge import ABSTAINED, GRADES, Integers, Pairs, Votes
 from serm.settings.judging import TrustSettings
@@ -74,6 +73,8 @@ def measure(labels: Integers, truth: Integers, kept: NDArray[np.bool_]) -> Figur
     }
     if not labelled:
         return figures | {"accuracy": None, "base_rate": None, "quadratic_kappa": None}
+    from sklearn.metrics import cohen_kappa_score
+
     single = len(set(said) | set(true)) == 1
     kappa = math.nan if single else cohen_kappa_score(said, true, weights="quadratic", labels=range(GRADES))
     return figures | {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from serm import contracts
 from serm.worlds.emoji import EmojiWorld, document_id, released
@@ -182,7 +182,11 @@ def _searched(
 class Letters:
     """A first stage by spelling: the cosine of 2- and 3-grams of letters."""
 
-    _vectorizer = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 3), n_features=2**16, alternate_sign=False)
+    @cached_property
+    def _vectorizer(self) -> Any:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        return HashingVectorizer(analyzer="char_wb", ngram_range=(2, 3), n_features=2**16, alternate_sign=False)
 
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` passages for each query: int [queries, depth], nearest first."""

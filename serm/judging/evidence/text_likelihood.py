@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from serm.judging.judge import GRADES, Floats, Integers
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 _LEAST = 1e-6
 """The least belief in a grade: of one that no seed judgment has, too."""
@@ -37,6 +37,10 @@ class TextLikelihood:
         shares = (np.bincount(grades, minlength=GRADES) + 1.0) / (len(grades) + GRADES)
         if not features or len(np.unique(grades)) < 2:
             return cls(None, np.log(shares))
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
         return cls(model.fit(np.hstack(list(features.values())), grades), np.log(shares))
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
 
 from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers
 from serm.judging.llm.answer import highest
 from serm.judging.llm.vote import Vote
 from serm.settings.judging import CriterionSettings
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 FEWEST = 10
 """Known pairs of each grade that the judge graded, with fewer of which nothing is changed."""
@@ -55,6 +57,8 @@ def calibrate(
     counts = np.bincount(grades[voted], minlength=GRADES)
     if counts.min() < FEWEST or len({queries[row] for row in voted.tolist()}) < FOLDS:
         return None
+    from sklearn.model_selection import StratifiedGroupKFold
+
     features, known = _features(given, criteria), grades[voted]
     groups = [queries[row] for row in voted.tolist()]
     apart = np.full((len(given), GRADES), 1 / GRADES)
@@ -87,6 +91,8 @@ def _features(given: Sequence[Vote], criteria: Sequence[CriterionSettings]) -> F
 
 
 def _fit(features: Floats, grades: Integers) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(max_iter=2000, class_weight="balanced").fit(features, grades)
 
 
