@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from serm.serving.answering import Answering
 from serm.serving.connections import Server, listen
 from serm.serving.predictor import application
 from serm.settings.serving import PredictorSettings
@@ -18,8 +19,15 @@ from serm.settings.serving import PredictorSettings
 @contextmanager
 def serving(models: Mapping[str, Path], settings: PredictorSettings, grpc: bool = False) -> Iterator[httpx.Client]:
     """Serve ``models`` until the block ends; yield a client, whose headers name gRPC's address where it is wanted."""
+    with answering(application(models, settings), grpc) as client:
+        yield client
+
+
+@contextmanager
+def answering(application: Answering, grpc: bool = False) -> Iterator[httpx.Client]:
+    """Let an application answer until the block ends; yield a client."""
     listening = listen("127.0.0.1", 0)
-    server = Server(application(dict(models), settings), grpc_port=0 if grpc else None)
+    server = Server(application, grpc_port=0 if grpc else None)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

@@ -29,6 +29,10 @@ Precision = Annotated[
     Literal["fp32", "int8", "int8-weights"],
     typer.Option(help="int8 is calibrated on the mined pairs; int8-weights leaves activations as they are."),
 ]
+Documents = Annotated[
+    Path | None,
+    typer.Option(help="A catalogue, such as cycle/validate/documents: write the store of its texts, and no model."),
+]
 
 
 def export(
@@ -39,9 +43,19 @@ def export(
     out: Out = CYCLE / "export",
     runtime: Runtime = "openvino",
     precision: Precision = "fp32",
+    documents: Documents = None,
     json: Json = False,
 ) -> None:
-    """Export a trained cross-encoder for serving; refused where it ranks otherwise than the trained model."""
+    """Export a trained cross-encoder for serving; refused where it ranks otherwise than the trained model.
+
+    With --documents, export a catalogue's texts for the transformer, to --out (cycle/documents.sqlite).
+    """
+    if documents is not None:
+        from serm.serving.transformer import store
+
+        file = CYCLE / "documents.sqlite" if out == CYCLE / "export" else out
+        show("documents", store.write(documents, file), json)
+        return
     from serm.release.export import export
 
     show("export", export(model, mined, tests, validated, out, runtime, precision), json)

@@ -19,7 +19,7 @@ from serm.evaluation.measures import ndcg
 from serm.pairs.documents import join
 from serm.relevance import RelevanceModel, Scorer, document_text, load
 from serm.relevance.export import Precision, Runtime, opened, write
-from serm.relevance.saved import finish
+from serm.relevance.saved import finish, golden
 from serm.settings import EngineSettings
 from serm.step import Figures, step
 
@@ -73,8 +73,9 @@ def export(
         raise UserError(f"{model}: a {type(trained).__name__}; only a cross-encoder can be exported.")
     with replace_directory(out) as beside:
         config = write(trained, beside, runtime, precision, calibrating)
-        check = _check(trained, opened(beside, config), pool)
-        finish(beside, {**config, "precision": precision, "check": check})
+        copy = opened(beside, config)
+        check = _check(trained, copy, pool)
+        finish(beside, {**config, "precision": precision, "check": check, "golden": golden(copy)})
         megabytes = sum(file.stat().st_size for file in beside.iterdir()) / 1e6
     return {"runtime": runtime, "precision": precision, **check, "megabytes": round(megabytes, 1)}
 

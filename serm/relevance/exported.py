@@ -157,7 +157,7 @@ def read_model(path: Path, config: dict[str, Any], version: str) -> Exported:
     limits(config, path)
     verify(path, config, [*FILES[runtime], "embeddings.safetensors", "tokenizer.json"])
     model = Exported(path, config, version, RUNTIMES[runtime](path / FILES[runtime][0]))
-    prove(model, path)
+    prove(model, path, config)
     return model
 
 

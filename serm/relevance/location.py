@@ -3,7 +3,8 @@
 ========================  ============================================================================
 ``path/to/directory``     a local directory
 ``hf://OWNER/NAME[@REV]`` a repository of the hub (``HF_ENDPOINT``), kept in its usual cache
-``dvc://TAG/PATH``        what DVC tracks at PATH under a git tag, as KServe's storage URI has it
+``dvc://TAG/PATH``        what DVC tracks at PATH under a git tag, as KServe's storage URI has it; with ``https://...@``
+                          before the tag it is of that git repository, for ``serm.serving.storage`` to fetch
 ``package:NAME``          the one directory of an installed package that holds weights; its code is not run
 ========================  ============================================================================
 
@@ -26,7 +27,10 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 DVC_CACHE = Path(".serm/models")
 """In the DVC repository; a directory for each commit, so that it never goes stale."""
 _FORMS = {
-    "dvc://": ("dvc://TAG/PATH, for example dvc://cycle-0003/cycle/train/model", r"(?P<tag>NAME)/(?P<path>.+)"),
+    "dvc://": (
+        "dvc://TAG/PATH, for example dvc://cycle-0003/cycle/train/model",
+        r"((?P<repository>https?://[^@\s?#]+)@)?(?P<tag>NAME)/(?P<path>.+)",
+    ),
     "hf://": ("hf://OWNER/NAME or hf://OWNER/NAME@REVISION", r"(?P<name>(NAME/)?NAME)(@(?P<path>.+))?"),
     "package:": ("package:NAME, a package of the index", r"(?P<name>NAME)"),
 }
@@ -46,6 +50,8 @@ def local(location: Path | str) -> Path:
     found = parts(text)
     if text.startswith("hf://"):
         return _from_hub(text, found["name"], found["path"])
+    if text.startswith("dvc://") and found["repository"]:
+        raise UserError(f"{text}: fetch it first: python -m serm.serving.storage {text} DIRECTORY.")
     if text.startswith("dvc://"):
         return _from_dvc(text, found["tag"], found["path"])
     if text.startswith("package:"):
@@ -65,7 +71,8 @@ def parts(location: str) -> dict[str, str]:
             continue
         rest = location.removeprefix(prefix).removesuffix("/")
         found = re.fullmatch(pattern.replace("NAME", _NAME), rest, re.DOTALL)
-        named = [part for text in (found.groupdict() if found else {}).values() if text for part in text.split("/")]
+        texts = [re.sub("^https?://", "", text) for text in (found.groupdict() if found else {}).values() if text]
+        named = [part for text in texts for part in text.split("/")]
         if found is None or not all(map(is_plain, named)):
             raise UserError(
                 f"{location!r}: expected {form}, each part a plain name: not empty, no '..', no backslash, and no '-'"

@@ -30,7 +30,7 @@ from serm.relevance.interface import Indices, Kind, Scores, length_batches, uniq
 from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
-from serm.relevance.saved import finish, prove, verify
+from serm.relevance.saved import finish, golden, prove, verify
 from serm.settings import RelevanceSettings
 
 FAMILY = "cross-encoder"
@@ -284,7 +284,8 @@ class RelevanceModel:
         with replace_directory(path) as beside:
             config = self.encoder.save(beside)
             save_file(tensors(self.residual), beside / "model.safetensors")
-            self.version = finish(beside, {"family": FAMILY, "layers": len(self.residual.layers), **config})
+            config |= {"family": FAMILY, "layers": len(self.residual.layers), "golden": golden(self)}
+            self.version = finish(beside, config)
 
 
 def read_model(
@@ -305,5 +306,5 @@ def read_model(
     if not model.residual.ordinal.temperature > 0:
         raise UserError(f"{path / 'model.safetensors'}: its temperature is not above 0; train it again.")
     model.residual.to(device())
-    prove(model, path)
+    prove(model, path, config)
     return model

@@ -9,14 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from serm.errors import UserError
-from serm.relevance.interface import Scorer
+from serm.relevance.interface import Scores, Servable
 from serm.relevance.repository import is_inside, refuse_code_in, require_safetensors
 
 FORMAT = 3
 _LONG = "a " * 600
 """More tokens than any model reads."""
+TOLERANCE = 0.1
+"""How far a golden score, an expected grade of 0 to 3, may be off on another machine: bf16 beside fp32 moves one by
+about 0.02, int8 whose sums overflow (as on CPUs without VNNI instructions) and wrong kernels by far more."""
+_GOLDEN = (
+    ("red shoes", "Red running shoes for women, size 38"),
+    ("red shoes", "Garden hose, 20 m, green"),
+    ("wireless keyboard", "Keyboard without wires, German layout, for tablet and PC"),
+    ("grinning cat", "grinning cat with smiling eyes"),
+    ("zapatos rojos", "Rote Schuhe aus Leder, Größe 42"),
+    ("腕時計", "防水の腕時計 メンズ"),
+    ("x", ""),
+    ("how to boil an egg", "Put the egg into boiling water, wait for eight minutes, take it out. " * 20),
+)
+"""Short and long, near and far, of several scripts: a model need not rank them well, only as it did before."""
 
 
 def finish(beside: Path, config: dict[str, Any]) -> str:
@@ -89,16 +104,53 @@ def limits(config: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"{path}/config.json: temperature is not 0.001 to 1,000; restore it with dvc checkout.")
 
 
-def prove(model: Scorer, path: Path) -> None:
-    """Score a long pair and an empty one, so that a model which cannot score is refused before it is relied upon.
+def golden(model: Servable) -> dict[str, Any]:
+    """Return the golden batch of a model that is being saved: texts, and its expected grades for them."""
+    queries, documents = map(list, zip(*_GOLDEN, strict=True))
+    expected = _as_served(model, queries, documents).expected
+    return {"queries": queries, "documents": documents, "expected": [round(float(one), 4) for one in expected]}
+
+
+def prove(model: Servable, path: Path, config: Mapping[str, Any]) -> None:
+    """Score what a model must be able to score before it is relied upon, by the way that serving scores.
+
+    A long pair and an empty one must give distributions, and the golden batch of its config the scores that it had when
+    it was saved (``TOLERANCE``). A model that an earlier SERM saved has no golden batch.
 
     Raises:
-        UserError: its distributions are none.
+        UserError: they do not.
     """
-    scores = model.score([_LONG, ""], [_LONG, ""])
-    rows = scores.distribution
+    rows = _as_served(model, [_LONG, ""], [_LONG, ""]).distribution
     if not (np.isfinite(rows).all() and (rows >= -1e-6).all() and np.allclose(rows.sum(1), 1, atol=1e-6)):
         raise UserError(f"{path}: its scores are no distributions over the grades; train or export the model again.")
+    if "golden" not in config:
+        return
+    queries, documents, expected = _golden_of(config["golden"], path)
+    apart = float(np.abs(_as_served(model, queries, documents).expected - expected).max())
+    if not apart <= TOLERANCE:
+        raise UserError(
+            f"{path}: its golden batch is scored up to {apart:.2f} apart from what it was when the model was saved"
+            f" (at most {TOLERANCE}); this machine or these packages do not compute it right: take the packages that it"
+            " was trained with, or export it as fp32."
+        )
+
+
+def _as_served(model: Servable, queries: list[str], documents: list[str]) -> Scores:
+    return model.score_read(model.read(queries, documents))
+
+
+def _golden_of(batch: Any, path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Return the parts of a golden batch from a config that anybody may have written."""
+    parts = [batch.get(name) if isinstance(batch, dict) else None for name in ("queries", "documents", "expected")]
+    kinds = (str, str, int | float)
+    right = all(
+        isinstance(part, list) and 0 < len(part) <= 1_000 and all(isinstance(one, kind) for one in part)
+        for part, kind in zip(parts, kinds, strict=True)
+    )
+    if not right or len({len(part) for part in parts}) != 1:
+        raise UserError(f"{path}/config.json: golden is no batch of texts and grades; restore it with dvc checkout.")
+    queries, documents, expected = parts
+    return queries, documents, np.array(expected, np.float64)
 
 
 def _sha256(path: Path) -> str:

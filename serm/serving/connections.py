@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -15,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serm.errors import UserError
 from serm.serving import servicer
+from serm.serving.answering import Answering
 from serm.serving.application import Application
 
 HEADER_SECONDS = 10.0
@@ -120,10 +123,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """A server that a signal makes drain: not ready, new requests refused, accepted ones answered; then it ends."""
+    """A server that a signal makes drain: not ready, new requests refused, accepted ones answered; then it ends.
 
-    def __init__(self, application: Application, host: str = "127.0.0.1", grpc_port: int | None = None) -> None:
-        """Answer for ``application``; over gRPC too where a port is given, 0 for a free one."""
+    SIGHUP makes it read its models, or whatever it serves from, again.
+    """
+
+    def __init__(self, application: Answering, host: str = "127.0.0.1", grpc_port: int | None = None) -> None:
+        """Answer for ``application``; a predictor's over gRPC too where a port is given, 0 for a free one."""
         config = uvicorn.Config(
             application,
             http=Connection,
@@ -143,12 +149,15 @@ class Server(uvicorn.Server):
         self.grpc_port = 0
         """gRPC's port, once it listens."""
         self._overdue = float("inf")
+        self._reloads: list[asyncio.Task[None]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open gRPC's port too; raises ``UserError`` when it is taken."""
-        if self._grpc_port is not None:
+        if self._grpc_port is not None and isinstance(self._application, Application):
             self._grpc, self.grpc_port = await servicer.start(self._application, self._host, self._grpc_port)
             _LOG.info("Serving gRPC on %s:%d", self._host, self.grpc_port)
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -156,6 +165,11 @@ class Server(uvicorn.Server):
         if self._grpc is not None:
             await self._grpc.stop(GRACE_SECONDS)
         await super().shutdown(sockets)
+
+    def _reload(self) -> None:
+        if not self._application.draining:
+            self._reloads = [one for one in self._reloads if not one.done()]
+            self._reloads.append(asyncio.get_running_loop().create_task(self._application.reload()))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, and end at once at the second."""
@@ -168,6 +182,7 @@ class Server(uvicorn.Server):
         """Look, ten times a second, whether the drained server may end."""
         application = self._application
         if application.draining:
-            application.batcher.closed = time.monotonic() > self._overdue
+            if time.monotonic() > self._overdue:
+                application.give_up()
             self.should_exit = self.should_exit or not application.accepted
         return await super().on_tick(counter)

@@ -22,6 +22,11 @@ BATCH_REQUESTS = Histogram("serm_batch_requests", "Requests in a batch", buckets
 BATCH_TOKENS = Histogram("serm_batch_tokens", "Tokens in a batch", buckets=tuple(2**power for power in range(4, 18)))
 PADDING = Counter("serm_batch_padding_tokens", "Places in batches that held no token")
 DROPPED = Counter("serm_requests_dropped", "Requests without an answer: busy, late or gone", ["model_name", "reason"])
+SWAPS = Counter(
+    "serm_model_swaps",
+    "Models read again: swapped, or kept as they were for the new one is no good",
+    ["model_name", "outcome"],
+)
 _WAITING = Gauge("serm_queue_pairs", "Pairs taken and not scored yet")
 _CACHE = {
     "bytes": Gauge("serm_document_cache_bytes", "Memory for texts that need not be computed again"),

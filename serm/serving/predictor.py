@@ -16,6 +16,9 @@ In v2 ``query`` and ``document`` are BYTES tensors of shape [n]; the outputs are
 Texts are cut to what the model reads, and the answer says which; many pairs are scored in parts. A request that is
 wrong gets 400 with the field, one that is too large 413, one too many 429 with ``Retry-After``, one that waited too
 long and one that comes while the server stops 503: always ``{"error": "..."}``, and nothing of its texts.
+
+A model is served once it gives the scores of its golden batch. SIGHUP makes the server read its models again: each is
+replaced, between two batches, by one that does, else the old one stays.
 """
 
 from __future__ import annotations
@@ -23,14 +26,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from serm.errors import UserError
 from serm.relevance.known import KnownTexts
-from serm.serving import metrics
+from serm.serving import flags, metrics
 from serm.serving.application import Application
 from serm.serving.batching import Batcher
 from serm.serving.connections import Server, listen
@@ -40,8 +41,8 @@ from serm.settings.serving import PredictorSettings
 _LOG = logging.getLogger(__name__)
 
 
-def application(models: dict[str, Path], settings: PredictorSettings) -> Application:
-    """Return what answers for the models, name -> directory; each is read, and has scored a pair.
+def application(models: Mapping[str, Path | str], settings: PredictorSettings) -> Application:
+    """Return what answers for the models, name -> location; each is read, and has scored its golden batch.
 
     They share what they know of texts, where they stand on the same encoder.
 
@@ -57,9 +58,9 @@ def application(models: dict[str, Path], settings: PredictorSettings) -> Applica
 
 
 def serve(
-    models: dict[str, Path], host: str, port: int, settings: PredictorSettings, grpc_port: int | None = None
+    models: Mapping[str, Path | str], host: str, port: int, settings: PredictorSettings, grpc_port: int | None = None
 ) -> None:
-    """Serve the models, name -> directory, until SIGTERM.
+    """Serve the models, name -> location, until SIGTERM; SIGHUP makes them be read again.
 
     Args:
         models: each is read before the first request is taken.
@@ -80,37 +81,24 @@ def serve(
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(prog="python -m serm.serving.predictor", description="Serve relevance models.")
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=PATH", help="may be repeated")
+    parser.add_argument(
+        "--model", action="append", required=True, metavar="NAME=PATH", help="may be repeated; PATH may be dvc:// too"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
     parser.add_argument("--http-port", type=int, default=8080, help="0 takes a free one")
     parser.add_argument("--grpc-port", type=int, help="KServe's is 8081, 0 takes a free one; without it no gRPC")
-    for name, field in PredictorSettings.model_fields.items():
-        parser.add_argument(
-            flag(name), default=field.default, help=f"serving.predictor.{name} (default {field.default})"
-        )
+    flags.add(parser, PredictorSettings, "serving.predictor")
     options = parser.parse_args()
     named = [text.partition("=") for text in options.model]
     if not all(name and path for name, _, path in named):
         parser.error("--model expects NAME=PATH, for example champion=state/champion")
-    models = {name: Path(path) for name, _, path in named}
+    models = {name: path for name, _, path in named}
+    settings = flags.read(parser, PredictorSettings, vars(options))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        serve(models, options.host, options.http_port, _settings(parser, vars(options)), options.grpc_port)
+        serve(models, options.host, options.http_port, settings, options.grpc_port)
     except UserError as error:
         sys.exit(f"Error: {error}")
-
-
-def flag(name: str) -> str:
-    """Return the command line's name of a setting."""
-    return f"--{name.replace('_', '-')}"
-
-
-def _settings(parser: argparse.ArgumentParser, options: dict[str, Any]) -> PredictorSettings:
-    try:
-        return PredictorSettings.model_validate({name: options[name] for name in PredictorSettings.model_fields})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        parser.error(f"{flag(str(wrong['loc'][0]))}: {wrong['msg']}")
 
 
 if __name__ == "__main__":

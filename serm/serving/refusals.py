@@ -32,6 +32,10 @@ class Late(Exception):
     """The request waited as long as it may."""
 
 
+class Unavailable(Exception):
+    """A predictor behind the transformer gives no scores; the words of the error say why, and go to the log."""
+
+
 class Stopping(Exception):
     """The server ends, and does not take this request or cannot finish it."""
 
@@ -60,6 +64,9 @@ def refusal(error: Exception) -> Refusal:
             return Refusal(429, "The queue is full; ask again later.", error.retry_after)
         case Late():
             return Refusal(503, "The request waited as long as it may; ask again later.", 1)
+        case Unavailable():
+            _LOG.error("serm: no scores: %s", error)
+            return Refusal(503, "The model does not answer; ask again later.", 1)
         case Stopping():
             return Refusal(503, "The server is stopping; ask another one.", 1)
     where = "".join(traceback.format_tb(error.__traceback__))

@@ -25,16 +25,22 @@ DEADLINE = "x-envoy-expected-rq-timeout-ms"
 class ServedModel(Model):  # type: ignore[misc]
     """A saved relevance model under a name; KServe's ``Model`` calls the three phases, and measures them."""
 
-    def __init__(self, name: str, path: Path, batcher: Batcher, known: KnownTexts) -> None:
+    def __init__(self, name: str, location: Path | str, batcher: Batcher, known: KnownTexts) -> None:
+        """Serve, once it is loaded, the model at ``location``: a directory, or as ``serm.relevance.location`` says."""
         super().__init__(name)
-        self.path = path
+        self.location = location
         self._batcher = batcher
         self._known = known
 
     def load(self) -> bool:
-        """Read the model, which scores a pair before it is believed; raises ``UserError`` when it cannot."""
-        self.model = relevance.load_scorer(self.path)
-        self.model.known = self._known
+        """Read the model, which scores its golden batch before it is believed; raises ``UserError`` when it cannot.
+
+        Where one is served already, that answers until then, and for good if the new one cannot be read. Requests that
+        are being answered keep the model that they began with.
+        """
+        model = relevance.load_scorer(self.location)
+        model.known = self._known
+        self.model = model
         self.ready = True
         return True
 
@@ -42,16 +48,18 @@ class ServedModel(Model):  # type: ignore[misc]
         """Read a body, off the event loop; raises ``InvalidInput`` or ``TooLarge``."""
         return await asyncio.get_running_loop().run_in_executor(READING, payload, self._batcher.settings)
 
-    async def predict(self, payload: Request, headers: Mapping[str, str] | None = None) -> tuple[Request, Scored]:
-        """Score a request's pairs; raises ``Busy``, ``Late`` or ``Stopping``."""
-        seconds = _seconds((headers or {}).get(DEADLINE, ""))
-        scored = await self._batcher.score(self.name, self.model, payload.queries, payload.documents, seconds)
-        return payload, scored
+    async def predict(self, payload: Request, headers: Mapping[str, str] | None = None) -> tuple[Request, Scored, str]:
+        """Score a request's pairs; return the version that did, too. Raises ``Busy``, ``Late`` or ``Stopping``."""
+        seconds = deadline(headers or {})
+        model = self.model
+        scored = await self._batcher.score(self.name, model, payload.queries, payload.documents, seconds)
+        return payload, scored, model.version
 
-    async def postprocess(self, result: tuple[Request, Scored], headers: Mapping[str, str] | None = None) -> Answered:
+    async def postprocess(
+        self, result: tuple[Request, Scored, str], headers: Mapping[str, str] | None = None
+    ) -> Answered:
         """Write the answer."""
-        request, scored = result
-        version = self.model.version
+        request, scored, version = result
         return Answered(request, scored, self.name, version, request.answer(scored, self.name, version))
 
     def get_input_types(self) -> list[dict[str, Any]]:
@@ -63,6 +71,8 @@ class ServedModel(Model):  # type: ignore[misc]
         return v2.output_types()
 
 
-def _seconds(milliseconds: str) -> float:
+def deadline(headers: Mapping[str, str]) -> float:
+    """Return the seconds that a request's proxy waits for its answer; infinity where it does not say."""
+    milliseconds = headers.get(DEADLINE, "")
     short = milliseconds.isascii() and milliseconds.isdecimal() and len(milliseconds) < 10
     return int(milliseconds) / 1000 if short and int(milliseconds) else float("inf")

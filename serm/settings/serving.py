@@ -37,6 +37,29 @@ class PredictorSettings(Section):
         return [f"--{name.replace('_', '-')}={value}" for name, value in changed.items()]
 
 
+class TransformerSettings(Section):
+    """What one transformer takes, and how it writes its query log; each is a flag of its command line too."""
+
+    max_documents: Count = 1_000
+    """Documents of one request; more are refused (413)."""
+    max_query_characters: Annotated[int, Field(ge=1, le=32_768)] = 4_096
+    """A query is cut after this many characters."""
+    max_text_characters: Annotated[int, Field(ge=64, le=32_768)] = 32_768
+    """So is a document's text that comes with a request."""
+    max_body_mb: Annotated[int, Field(ge=1, le=4_096)] = 8
+    """Of one request; a longer one is refused (413)."""
+    deadline_seconds: Positive = 5.0
+    """How long the predictors may take for a request, both together; then the answer is 503."""
+    log_queue: Count = 10_000
+    """Records of the query log that may wait to be written; those beyond are lost, counted and told."""
+    log_rotate_seconds: Positive = 300.0
+    """After how long a file of the query log is finished, and may be read."""
+    log_rotate_mb: Annotated[int, Field(ge=1, le=100_000)] = 128
+    """After how much it is."""
+    access_log: Literal["none", "requests"] = "none"
+    """A line of JSON for each request, without its texts: those are in the query log."""
+
+
 class ServingSettings(Section):
     """Serving and the canary."""
 
@@ -59,3 +82,4 @@ class ServingSettings(Section):
     """The challenger's 95th percentile over those requests, beyond which it gets no traffic; the default only finds a
     model that cannot be served at all."""
     predictor: PredictorSettings = PredictorSettings()
+    transformer: TransformerSettings = TransformerSettings()

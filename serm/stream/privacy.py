@@ -6,7 +6,6 @@ Nothing here logs a value.
 from __future__ import annotations
 
 import hashlib
-import os
 
 import ibis
 import pyarrow as pa
@@ -14,28 +13,11 @@ from ibis.backends import BaseBackend
 from ibis.expr.types import StringValue
 
 from serm import engine as engines
-from serm.errors import UserError
 from serm.settings import StreamSettings
 from serm.stream import masking
 from serm.stream.masking import KINDS
 
-USER_KEY = "SERM_USER_KEY"
 _BLOCK = 64  # SHA-256's block in bytes
-
-
-def user_key() -> bytes:
-    """Return the secret that keys the users' hashes.
-
-    Raises:
-        UserError: it is not set, or shorter than 16 bytes.
-    """
-    key = os.environ.get(USER_KEY, "").encode()
-    if len(key) < 16:
-        raise UserError(
-            f"{USER_KEY} is not set or shorter than 16 bytes, and the log has raw user ids: "
-            f"set it to a lasting secret, for example `export {USER_KEY}=$(openssl rand -hex 32)`."
-        )
-    return key
 
 
 @ibis.udf.scalar.builtin(name="hex")  # type: ignore[untyped-decorator]

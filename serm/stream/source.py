@@ -19,8 +19,9 @@ from serm.errors import UserError
 from serm.files import data_files
 from serm.parquet import DataFile
 from serm.settings import Settings
+from serm.settings.secret import user_key
 from serm.stream import tables, ubi
-from serm.stream.privacy import user_key, with_hashed_ids, with_hashed_users
+from serm.stream.privacy import with_hashed_ids, with_hashed_users
 from serm.stream.sessions import with_sessions
 
 TEXT_SUFFIXES = tuple(name + packed for name in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))

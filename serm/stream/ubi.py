@@ -132,9 +132,7 @@ def impressions(records: ibis.Table, session_gap_minutes: float) -> ibis.Table:
         clicked=(on_documents.role == "clicked").any(),
         dwell_seconds=on_documents.dwell.max(),
         negative_feedback=(on_documents.role == "disliked").any(),
-        score=ibis.null("float64"),
-        model_version=ibis.null("string"),
-        variant=ibis.null("string"),
+        **{name: on_documents[name].max() for name in ("score", "model_version", "variant")},
     )
 
 

@@ -16,7 +16,8 @@ WITH checked AS (
         CASE WHEN unreadable IS NULL THEN from_json(text, '{
             "index": "JSON", "create": "JSON", "action_name": "VARCHAR", "user_query": "VARCHAR", "query_id": "VARCHAR",
             "client_id": "VARCHAR", "user_id": "VARCHAR", "session_id": "VARCHAR", "timestamp": "VARCHAR",
-            "message_type": "VARCHAR", "message": "VARCHAR", "query_attributes": {"locale": "VARCHAR"},
+            "message_type": "VARCHAR", "message": "VARCHAR", "query_attributes": {"locale": "VARCHAR",
+                "serm": {"scores": "DOUBLE[]", "model_version": "VARCHAR", "variant": "VARCHAR"}},
             "query": "VARCHAR", "query_response_hit_ids": "VARCHAR[]", "query_response_object_ids": "VARCHAR[]",
             "query_response_objects_ids": "VARCHAR[]",
             "event_attributes": {"session_id": "VARCHAR", "object": {"object_id": "JSON"},
@@ -42,6 +43,7 @@ WITH checked AS (
                  CASE WHEN regexp_full_match(r.timestamp, '\d{12,14}')
                       THEN make_timestamptz(try_cast(r.timestamp AS BIGINT) * 1000) END) AS event_time,
         r.query_attributes.locale AS locale,
+        r.query_attributes.serm AS serm,
         CASE WHEN starts_with(object_id, '[') OR starts_with(object_id, '{') THEN NULL
              ELSE nullif(object_id ->> '$', '') END AS doc_id,
         CASE WHEN starts_with(object_id, '[')
@@ -108,7 +110,7 @@ WITH checked AS (
 )
 SELECT delivery, line, event_time, query_id, session_id, user_id, coalesce(known_locale, $locale) AS locale,
     known_query AS query, action, doc_id, doc_ids, position, reason,
-    CASE WHEN query = known_query THEN hits[:$max_position - hits_from] END AS hits, hits_from,
+    CASE WHEN query = known_query THEN hits[:$max_position - hits_from] END AS hits, hits_from, serm,
     CASE
         WHEN is_again THEN 'duplicate'
         WHEN reason IS NOT NULL THEN 'quarantined'
@@ -152,6 +154,16 @@ FROM returned JOIN owners USING (query_id)
     ANTI JOIN (SELECT query_id FROM parsed WHERE fate = 'shown') USING (query_id)
 WHERE doc_id <> '' AND owner IS NOT NULL;
 
+-- Which model scored what was returned, where SERM's transformer logged it.
+CREATE TEMP TABLE scored AS
+SELECT query_id, doc_id, arg_min(score, (event_time, line)) AS score,
+    arg_min(model_version, (event_time, line)) AS model_version, arg_min(variant, (event_time, line)) AS variant
+FROM (SELECT query_id, event_time, line, unnest(hits) AS doc_id, unnest(serm.scores[:len(hits)]) AS score,
+          serm.model_version AS model_version, serm.variant AS variant
+      FROM parsed WHERE fate = 'query' AND len(hits) > 0 AND serm.model_version IS NOT NULL)
+WHERE doc_id IS NOT NULL
+GROUP BY query_id, doc_id;
+
 CREATE TEMP VIEW records AS
 WITH told AS (
     SELECT *, position AS place FROM on_documents WHERE position IS NOT NULL
@@ -159,5 +171,6 @@ WITH told AS (
     UNION ALL SELECT * EXCLUDE (owner, session), position FROM shown_by_return
     UNION ALL SELECT *, position FROM parsed WHERE fate = 'other'
 )
-SELECT delivery, fate AS role, event_time, query_id, session_id, user_id, locale, query, doc_id, place AS position
-FROM told;
+SELECT delivery, fate AS role, event_time, query_id, session_id, user_id, locale, query, doc_id, place AS position,
+    score, model_version, variant
+FROM told LEFT JOIN scored USING (query_id, doc_id);

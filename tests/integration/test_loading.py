@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -296,3 +297,24 @@ def test_a_saved_model_that_brings_code_is_refused(model: Path) -> None:
     _rewrite(model, encoder={**encoder, **CODE})
     with pytest.raises(UserError, match="never runs a model repository's code"):
         relevance.load(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda batch: batch["expected"].__setitem__(2, batch["expected"][2] + 0.2), r"scored up to 0\.[12]\d apart"),
+        (lambda batch: batch["expected"].__setitem__(2, float("nan")), "scored up to nan apart"),
+        (lambda batch: batch["expected"].pop(), "golden is no batch"),
+        (lambda batch: batch["queries"].__setitem__(0, 7), "golden is no batch"),
+        (lambda batch: batch.clear(), "golden is no batch"),
+    ],
+)
+def test_a_model_that_does_not_score_its_golden_batch_as_when_it_was_saved_is_refused(
+    model: Path, change: Callable[[dict[str, list[object]]], None], why: str
+) -> None:
+    golden = json.loads((model / "config.json").read_text())["golden"]
+    relevance.load_scorer(model)
+    change(golden)
+    _rewrite(model, golden=golden)
+    with pytest.raises(UserError, match=why):
+        relevance.load_scorer(model)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -318,3 +323,60 @@ def test_no_gate_result(tmp_path: Path, saved: dict[str, Path], window: Path) ->
         deploy(
             saved["champion"], saved["challenger"].parent, window, tmp_path / "evaluated", tmp_path / "out", settings
         )
+
+
+# --- a new model --------------------------------------------------------------------------------------------------
+
+
+def test_a_new_model_takes_over_without_a_failed_request_and_a_bad_one_does_not(
+    client: httpx.Client, saved: dict[str, Path], tmp_path: Path
+) -> None:
+    instances = [{"query": query, "document": document} for query, document in PAIRS]
+    path = saved["challenger"]
+    tiny_models.save(tmp_path / "new", tmp_path / "base", 7)
+    models = [relevance.load(one) for one in (path, tmp_path / "new")]
+    scores = {one.version: one.score(*map(list, zip(*PAIRS, strict=True))).expected for one in models}
+    (server,) = (one for one in psutil.Process().children() if f"challenger={path}" in one.cmdline())
+    stopped = threading.Event()
+
+    def ask() -> list[dict[str, Any]]:
+        found = []
+        with httpx.Client(base_url=client.base_url, timeout=60, trust_env=False) as own:
+            while not stopped.is_set():
+                answer = _v1(own, instances, "challenger")
+                assert answer.status_code == 200
+                found.append(answer.json())
+                time.sleep(0.01)
+        return found
+
+    def swap(swaps: float, outcome: str) -> None:
+        name = f'serm_model_swaps_total{{model_name="challenger",outcome="{outcome}"}} {swaps}'
+        server.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while name not in client.get("/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(ask) for _ in range(3)]
+        old = path.rename(tmp_path / "old")
+        try:
+            (tmp_path / "new").rename(path)
+            swap(1.0, "swapped")
+            after = _v1(client, instances, "challenger").json()
+            config = json.loads((path / "config.json").read_text())
+            config["golden"]["expected"][0] += 1
+            (path / "config.json").write_text(json.dumps(config))
+            swap(1.0, "kept")
+            kept = _v1(client, instances, "challenger").json()
+        finally:
+            stopped.set()
+            shutil.rmtree(path)
+            old.rename(path)
+            swap(2.0, "swapped")
+    answers = [answer for one in asked for answer in one.result()]
+    assert after["model_version"] == kept["model_version"] == models[1].version
+    assert {answer["model_version"] for answer in answers} == scores.keys()
+    for answer in answers:  # each was scored by the model that it names
+        found = [one["score"] for one in answer["predictions"]]
+        assert found == pytest.approx(scores[answer["model_version"]], abs=1e-3)

@@ -30,7 +30,7 @@ REFUSED_AT_LAST = "refused"
 SLOW = """
 import sys, time
 from serm import relevance
-from serm.serving import application, connections, predictor
+from serm.serving import answering, connections, predictor
 load = relevance.load_scorer
 def slow(path):
     model = load(path)
@@ -41,7 +41,7 @@ def slow(path):
     model.score_read = later
     return model
 relevance.load_scorer = slow
-connections.HEADER_SECONDS = connections.LINGER_SECONDS = application.BODY_SECONDS = 1.0
+connections.HEADER_SECONDS = connections.LINGER_SECONDS = answering.BODY_SECONDS = 1.0
 predictor.main()
 """
 

@@ -1,0 +1,90 @@
+"""The transformer's command line: ``python -m serm.serving.transformer``.
+
+It stands between a search engine and the predictors of champion and challenger::
+
+    python -m serm.serving.transformer --champion http://HOST:8080/v1/models/champion \\
+        --challenger http://HOST:8080/v1/models/challenger --experiment experiment.yaml \\
+        --documents documents.sqlite --log served/
+
+    POST /rank  {"query": "cat", "client_id": "c1", "documents": ["en-7", "en-9"], "top_n": 10}
+    {"query_id": "...", "variant": "champion", "model_version": "0123456789ab",
+     "results": [{"id": "en-9", "index": 1, "score": 2.4}, ...], "unknown": [], "logged": true}
+
+A document is an id, whose text the store knows, or ``{"id": ..., "text": ...}``. The log is UBI: ``serm ingest`` reads
+it beside the events that the search engine writes with the answer's ``query_id`` and the request's ``client_id``.
+SIGHUP makes the experiment and the store be read again, SIGTERM ends the server once all is answered and logged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import httpx
+
+from serm.errors import UserError
+from serm.rollout.split import Variant
+from serm.serving import flags
+from serm.serving.connections import Server, listen
+from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.predictors import MAX_CONNECTIONS, Predictor
+from serm.serving.transformer.querylog import QueryLog
+from serm.settings.secret import user_key
+from serm.settings.serving import TransformerSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(
+        prog="python -m serm.serving.transformer", description="Rank by the user's variant, and log what was served."
+    )
+    parser.add_argument("--champion", required=True, metavar="URL", help="http://HOST:PORT/v1/models/NAME")
+    parser.add_argument("--challenger", metavar="URL", help="likewise")
+    parser.add_argument("--experiment", type=Path, help="YAML or JSON: name, percent, and perhaps layer, low, high")
+    parser.add_argument("--documents", type=Path, help="what serm export --documents wrote")
+    parser.add_argument("--log", type=Path, required=True, help="the query log's directory; one process writes a file")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
+    parser.add_argument("--http-port", type=int, default=8080, help="0 takes a free one")
+    flags.add(parser, TransformerSettings, "serving.transformer")
+    options = parser.parse_args()
+    settings = flags.read(parser, TransformerSettings, vars(options))
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which writes a line for each request
+    urls: dict[Variant, str] = {"champion": options.champion}
+    if options.challenger:
+        urls["challenger"] = options.challenger
+    try:
+        key = user_key()
+        listening = listen(options.host, options.http_port)
+        log = QueryLog(options.log, settings)
+        try:
+            answering = Transformer(predictors(urls), log, key, settings, options.documents, options.experiment)
+            _LOG.info("Ranking on http://%s:%d", *listening.getsockname()[:2])
+            Server(answering, options.host).run([listening])
+        finally:
+            log.close()
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+
+
+def predictors(urls: dict[Variant, str]) -> dict[Variant, Predictor]:
+    """Return the predictors at ``urls``, which share their connections.
+
+    Raises:
+        UserError: one is no URL of a served model.
+    """
+    for variant, url in urls.items():
+        found = httpx.URL(url)
+        if found.scheme not in ("http", "https") or not found.host or "/v1/models/" not in found.path:
+            raise UserError(f"--{variant} {url!r}: expected http://HOST:PORT/v1/models/NAME.")
+    limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
+    client = httpx.AsyncClient(limits=limits, trust_env=False)
+    return {variant: Predictor(url, client) for variant, url in urls.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The texts of a catalogue's documents in one file, so that a request names them by their ids.
+
+An SQLite file: read in place, as much of it in memory as is asked for, by any number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from serm import contracts
+from serm.atomic import replace_file
+from serm.errors import UserError
+from serm.relevance.interface import MAX_CHARACTERS, document_text, readable
+from serm.step import Figures
+
+_APPLICATION = 0x5345524D
+"""SQLite's application_id of such a file: SERM in ASCII."""
+_CHUNK = 50_000
+
+
+def write(documents: Path, out: Path) -> Figures:
+    """Write the document store ``out`` of the dataset ``documents`` (DOCUMENTS), atomically.
+
+    A text is what a model reads of a document: its title, then its body, cut to 32,768 characters.
+
+    Returns:
+        Figures: documents, and the file's megabytes.
+
+    Raises:
+        UserError: there is no such dataset, or two of its documents have one id.
+    """
+    table = contracts.read(documents, contracts.DOCUMENTS).select(["doc_id", "title", "body"]).sort_by("doc_id")
+    with replace_file(out) as beside, closing(sqlite3.connect(beside)) as file:
+        file.execute(f"PRAGMA application_id = {_APPLICATION}")
+        file.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
+        try:
+            for part in table.to_batches(max_chunksize=_CHUNK):
+                columns = (part[name].to_pylist() for name in part.schema.names)
+                texts = (
+                    (doc_id, readable(document_text(title, body), MAX_CHARACTERS))
+                    for doc_id, title, body in zip(*columns, strict=True)
+                )
+                file.executemany("INSERT INTO documents VALUES (?, ?)", texts)
+        except sqlite3.IntegrityError as error:
+            raise UserError(
+                f"{documents}: two documents have one doc_id ({error}); take cycle/validate/documents, where each is"
+                " once."
+            ) from error
+        (count,) = file.execute("SELECT count(*) FROM documents").fetchone()
+        file.commit()
+    return {"documents": count, "megabytes": round(out.stat().st_size / 1e6, 1)}
+
+
+class DocumentStore:
+    """An open document store; one thread at a time may ask it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file ``path``.
+
+        Raises:
+            UserError: it is no document store.
+        """
+        try:
+            self._file = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
+            )
+            (application,) = self._file.execute("PRAGMA application_id").fetchone()
+        except sqlite3.Error as error:
+            raise UserError(f"{path}: no document store ({error}); write one with serm export --documents.") from error
+        if application != _APPLICATION:
+            raise UserError(f"{path}: no document store; write one with serm export --documents.")
+        self._file.execute(f"PRAGMA mmap_size = {2**40}")
+
+    def texts(self, ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the texts of those of ``ids`` that it has."""
+        asked = "SELECT doc_id, text FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))"
+        return dict(self._file.execute(asked, (json.dumps(list(ids)),)))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
