@@ -29,7 +29,7 @@ DVC_CACHE = Path(".serm/models")
 _FORMS = {
     "dvc://": (
         "dvc://TAG/PATH, for example dvc://cycle-0003/cycle/train/model",
-        r"((?P<repository>https?://[^@\s?#]+)@)?(?P<tag>NAME)/(?P<path>.+)",
+        r"((?P<repository>https?://[^@\s?#/]+/[^@\s?#]+)@)?(?P<tag>NAME)/(?P<path>.+)",
     ),
     "hf://": ("hf://OWNER/NAME or hf://OWNER/NAME@REVISION", r"(?P<name>(NAME/)?NAME)(@(?P<path>.+))?"),
     "package:": ("package:NAME, a package of the index", r"(?P<name>NAME)"),

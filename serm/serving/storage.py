@@ -2,8 +2,8 @@
 
 ``dvc://https://HOST/REPOSITORY@TAG/PATH`` is what DVC tracks at PATH under a tag of a git repository. Of the repository
 that tag alone is cloned, and of the DVC remote only the objects below PATH are fetched; each must have the hash that
-the tag pins. A URI without a repository, ``dvc://TAG/PATH`` as ``serving.storage_uri`` has it, is of the repository that
-``SERM_REPOSITORY`` names. Credentials come from the environment, as git's and DVC's own: none stands in a URI.
+the tag pins. A URI without a repository, ``dvc://TAG/PATH`` as ``serving.storage_uri`` has it, is of the repository
+that ``SERM_REPOSITORY`` names. Credentials come from the environment, as git's and DVC's own: none stands in a URI.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from serm.errors import UserError
+from serm.serving import storage
 from serm.serving.manifests import RUNTIME, as_yaml, inference_service
 from serm.settings import CycleSettings, ServingSettings, Settings, TrainingSettings
 from serm.training.trainjob import train_job
@@ -111,6 +113,14 @@ def test_the_runtime_exists_and_is_valid() -> None:
     (container,) = runtime["spec"]["containers"]
     assert container["name"] == inference_service(_settings("standard"), 0)["spec"]["predictor"]["model"]["name"]
     _check(runtime)
+
+
+def test_the_storage_container_that_fetches_dvc_is_valid() -> None:
+    container = yaml.safe_load((ROOT / "manifests" / "base" / "clusterstoragecontainer.yaml").read_text())
+    assert [one["prefix"] for one in container["spec"]["supportedUriFormats"]] == ["dvc://"]
+    assert find_spec(container["spec"]["container"]["command"][2]) is not None
+    assert storage.REPOSITORY in [one["name"] for one in container["spec"]["container"]["env"]]
+    _check(container)
 
 
 #: The fields of the CRDs trainjobs and trainingruntimes (kubeflow/trainer v2.0.0 to v2.3.0-rc.3) that the manifests
