@@ -141,7 +141,9 @@ def _as_served(model: Servable, queries: list[str], documents: list[str]) -> Sco
 
 def _golden_of(batch: Any, path: Path) -> tuple[list[str], list[str], NDArray[np.float64]]:
     """Return the parts of a golden batch from a config that anybody may have written."""
-    parts = [batch.get(name) if isinstance(batch, dict) else None for name in ("queries", "documents", "expected")]
+    parts: list[Any] = [
+        batch.get(name) if isinstance(batch, dict) else None for name in ("queries", "documents", "expected")
+    ]
     kinds = (str, str, int | float)
     right = all(
         isinstance(part, list) and 0 < len(part) <= 1_000 and all(isinstance(one, kind) for one in part)
