@@ -75,7 +75,7 @@ def _clone(repository: str, tag: str, clone: Path) -> None:
         f"--branch={tag}",
         "--",
         repository,
-        clone,
+        str(clone),
     ]
     try:
         done = subprocess.run(

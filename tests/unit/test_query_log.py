@@ -46,7 +46,7 @@ def test_a_full_queue_refuses_at_once_and_counts(
         assert go.wait(60)
         return write(file, data)
 
-    monkeypatch.setattr(querylog.os, "write", slow)
+    monkeypatch.setattr(os, "write", slow)
     log = QueryLog(tmp_path / "log", TransformerSettings(log_queue=5))
     taken = [log.add({"n": number}) for number in range(2000)]  # the disk has not answered once meanwhile
     go.set()
@@ -67,7 +67,7 @@ def test_a_full_disk_loses_whole_records_counts_them_and_goes_on(
             raise OSError(28, "No space left on device")
         return write(file, data)
 
-    monkeypatch.setattr(querylog.os, "write", filling)
+    monkeypatch.setattr(os, "write", filling)
     log = QueryLog(tmp_path / "log", TransformerSettings())
 
     def settled(count: int) -> None:
