@@ -11,6 +11,7 @@ intervals cover the true difference at all times together with probability 1 - a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,26 @@ def prior_variance(variance: float, alpha: float) -> float:
     """
     certain = -2 * math.log(alpha)
     return variance * (certain + math.log(certain) + 1)
+
+
+def always_valid_p(difference: float, variance: float, prior: float) -> float:
+    """Return the smallest alpha at which the interval around ``difference`` leaves 0 out: its p, valid at any look.
+
+    It is ``half_width`` solved for alpha; 1 at most. The chance that it is ever at or below alpha is alpha where the
+    true difference is 0 (Johari et al., arXiv 1512.04922).
+    """
+    log_p = 0.5 * (math.log1p(prior / variance) - difference**2 / (variance * (1 + variance / prior)))
+    return math.exp(min(0.0, log_p))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """Return the p of several tests, adjusted so that the chance of any false one stays what it is (Holm, 1979)."""
+    adjusted: dict[str, float] = {}
+    worst = 0.0
+    for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
+        worst = max(worst, min(1.0, p[name] * (len(p) - rank)))
+        adjusted[name] = worst
+    return {name: adjusted[name] for name in p}
 
 
 @dataclass(frozen=True)

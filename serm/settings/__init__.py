@@ -17,6 +17,7 @@ from serm.settings.evaluation import EvaluationSettings
 from serm.settings.judging import JudgingSettings
 from serm.settings.mining import MiningSettings, Threshold
 from serm.settings.relevance import RelevanceSettings
+from serm.settings.rollout import RolloutSettings
 from serm.settings.section import Section
 from serm.settings.serving import ServingSettings
 from serm.settings.stream import StreamSettings
@@ -32,6 +33,7 @@ __all__ = [
     "JudgingSettings",
     "MiningSettings",
     "RelevanceSettings",
+    "RolloutSettings",
     "ServingSettings",
     "Settings",
     "StreamSettings",
@@ -58,6 +60,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving: ServingSettings = ServingSettings()
+    rollout: RolloutSettings = RolloutSettings()
 
 
 def load(path: Path) -> Settings:

@@ -11,16 +11,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import evaluation_world
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny_models
+from conftest import END, START
 
 from serm import contracts, drift, parquet, stream, validation
 from serm import engine as engines
 from serm.errors import UserError
 from serm.evaluation import pools
-from serm.settings import EngineSettings, Settings
+from serm.rollout import look
+from serm.settings import EngineSettings, RolloutSettings, Settings
 
 pytestmark = pytest.mark.jvm
 QUERIES = [
@@ -331,3 +334,34 @@ def test_both_engines_slice_the_test_queries_alike(tmp_path: Path) -> None:
         )
     assert set(found[0]["traffic"].to_pylist()) == {"head", "torso", "tail", "unseen"}
     assert found[0].equals(found[1])
+
+
+@pytest.mark.usefixtures("_spark")
+def test_a_rollouts_look_sees_the_same_users_and_numbers(
+    make_impressions: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    log = make_impressions(searches=200)
+    user = log["user_id"].to_pandas().str[1:].astype(int)
+    variant = pa.array(np.array(["challenger", "control", "champion"])[user % 3])
+    log = log.set_column(log.schema.get_field_index("variant"), "variant", variant)
+    contracts.write(log, tmp_path / "log", contracts.IMPRESSIONS)
+    span = END - START
+    stages = [START + span / 4, START + span / 2]
+    settings = RolloutSettings(
+        primary=("change_query", "retention_7"),
+        guardrails={},
+        signals=(),
+        winsorise=0.9,
+        change_query_seconds=1e6,
+    )
+    one, two = (
+        look.read(tmp_path / "log", stages, END - timedelta(hours=1), settings, EngineSettings(kind=kind, memory_gb=1))
+        for kind in ("duckdb", "spark")
+    )
+    assert one[:2] == two[:2]
+    assert sum(map(sum, one[0])) > 25
+    assert set(one[2]) == set(two[2]) == set(settings.metrics)
+    for name, found in one[2].items():
+        other = two[2][name]
+        values = (found.challenger, found.control, found.variance, found.explained)
+        assert values == pytest.approx((other.challenger, other.control, other.variance, other.explained), abs=1e-9)

@@ -1,0 +1,169 @@
+"""What users did, by user: ibis expressions over the joined log, the same on DuckDB and on Spark.
+
+Each metric is a ratio of two sums over users, so that its variance is that between users (the delta method), who are
+what was drawn at random; searches of one user are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import ibis
+
+SATISFIED_SECONDS = 30
+_RETENTION = (1, 7, 14)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A metric: the sum of one column of ``by_user`` over the sum of another."""
+
+    numerator: str
+    denominator: str
+    better: int
+    """1 where more is better, -1 where less is."""
+
+
+METRICS: dict[str, Ratio] = {
+    "click_through": Ratio("with_click", "searches", 1),
+    "satisfied_clicks": Ratio("with_satisfied", "searches", 1),
+    "abandonment": Ratio("abandoned", "searches", -1),
+    "change_query": Ratio("changed", "searches", -1),
+    "negative_feedback": Ratio("with_negative", "searches", -1),
+    "first_click": Ratio("first_click", "searches", 1),
+    "sessions": Ratio("sessions", "users", 1),
+    **{f"retention_{days}": Ratio(f"returned_{days}", f"observed_{days}", 1) for days in _RETENTION},
+}
+"""Shares of searches: with a click; with one of 30 seconds or more; without any; followed by another query of the
+session; with negative feedback. ``first_click``: the mean of 1 / position of a search's first click, 0 without one.
+``sessions``: by user. ``retention_N``: the share of users, of those first seen N days and more before the end, who
+searched N days after that or later."""
+
+_OF_SEARCHES = ("searches", "with_click", "with_satisfied", "abandoned", "changed", "with_negative", "first_click")
+
+
+def by_search(log: ibis.Table, change_query_seconds: float) -> ibis.Table:
+    """Return a row for each search of a log (IMPRESSIONS): who, when, in which group, and what came of it.
+
+    ``abandoned`` is a search without a click that no other query of its session follows within
+    ``change_query_seconds``, so that a changed query is not counted twice.
+    """
+    satisfied = log.clicked & (log.dwell_seconds >= SATISFIED_SECONDS)
+    first = (log.clicked.ifelse(log.position, None)).min()
+    searches = log.group_by("query_id").agg(
+        user_id=log.user_id.min(),
+        session_id=log.session_id.min(),
+        query=log["query"].min(),
+        variant=log.variant.min(),
+        event_time=log.event_time.min(),
+        with_click=log.clicked.cast("int64").max(),
+        with_satisfied=satisfied.fill_null(False).cast("int64").max(),
+        with_negative=log.negative_feedback.cast("int64").max(),
+        first_click=(1.0 / first.cast("float64")).fill_null(0.0),
+    )
+    window = ibis.window(group_by="session_id", order_by=["event_time", "query_id"])
+    searches = searches.mutate(
+        next_query=searches["query"].lead().over(window), next_time=searches.event_time.lead().over(window)
+    )
+    pause = searches.next_time.epoch_seconds() - searches.event_time.epoch_seconds()
+    changed = ((searches.next_query != searches["query"]) & (pause <= change_query_seconds)).fill_null(False)
+    return searches.mutate(
+        changed=changed.cast("int64"), abandoned=((searches.with_click == 0) & ~changed).cast("int64")
+    )
+
+
+def by_user(
+    searches: ibis.Table, stages: Sequence[datetime], until: datetime, winsorise: float, before_days: float
+) -> ibis.Table:
+    """Return a row for each user of challenger or control who searched from ``stages[0]`` to before ``until``.
+
+    Columns: ``user_id``; ``challenger`` (bool); ``crossed``, seen in both groups; ``stage``, the step of the ramp in
+    force when the user was first seen, an index of ``stages``; the columns that METRICS names; and the same of searches
+    with ``before_``, of the ``before_days`` days before the first stage. A user with more searches than the quantile
+    ``winsorise`` weighs as much as one at it: numerators and denominators are scaled alike, the user's rate stays.
+
+    Args:
+        searches: of ``by_search``; ``variant`` is challenger, control or champion.
+        stages: when each step began, rising.
+        until: the end, UTC.
+        winsorise: a quantile, above 0.5 to 1.
+        before_days: of the covariates; 0: all of them are 0.
+    """
+    start = stages[0]
+    during = searches.filter(
+        (searches.event_time >= ibis.literal(start)) & (searches.event_time < ibis.literal(until)),
+        searches.variant.isin(["challenger", "control"]),
+    )
+    day = 86_400
+    seconds = during.event_time.epoch_seconds()
+    users = during.group_by("user_id").agg(
+        challenger=(during.variant == "challenger").max(),
+        crossed=during.variant.nunique() > 1,
+        first=seconds.min(),
+        last=seconds.max(),
+        sessions=during.session_id.nunique().cast("float64"),
+        searches=during.count().cast("float64"),
+        **{name: during[name].sum().cast("float64") for name in _OF_SEARCHES[1:]},
+    )
+    stage = ibis.literal(0)
+    for began in stages[1:]:
+        stage = stage + (users.first >= int(began.timestamp())).cast("int64")
+    end = int(until.timestamp())
+    observed = {days: users.first <= end - (days + 1) * day for days in _RETENTION}
+    users = users.mutate(
+        stage=stage.cast("int64"),
+        users=ibis.literal(1.0),
+        **{f"observed_{n}": seen.cast("float64") for n, seen in observed.items()},
+        **{
+            f"returned_{n}": (seen & (users["last"] >= users["first"] + n * day)).cast("float64")
+            for n, seen in observed.items()
+        },
+    )
+    if winsorise < 1:
+        cap = users.aggregate(cap=users.searches.quantile(winsorise))
+        users = users.cross_join(cap)
+        weight = ibis.least(ibis.literal(1.0), users.cap.cast("float64") / users.searches)
+        users = users.mutate(**{name: users[name] * weight for name in _OF_SEARCHES}).drop("cap")
+    return _with_habits(users, searches, start, before_days)
+
+
+def _with_habits(users: ibis.Table, searches: ibis.Table, start: datetime, before_days: float) -> ibis.Table:
+    early = searches.filter(
+        (searches.event_time >= ibis.literal(start - timedelta(days=before_days)))
+        & (searches.event_time < ibis.literal(start))
+    )
+    habits = early.group_by("user_id").agg(
+        before_searches=early.count().cast("float64"),
+        **{f"before_{name}": early[name].sum().cast("float64") for name in _OF_SEARCHES[1:]},
+    )
+    joined = users.left_join(habits, "user_id").drop("user_id_right")
+    return joined.mutate(**{f"before_{name}": joined[f"before_{name}"].fill_null(0.0) for name in _OF_SEARCHES})
+
+
+def covariate(metric: str) -> tuple[str, str] | None:
+    """Return the columns whose ratio before the start explains a metric's, or None: of sessions and of retention."""
+    ratio = METRICS[metric]
+    if ratio.denominator != "searches":
+        return None
+    return f"before_{ratio.numerator}", f"before_{ratio.denominator}"
+
+
+def moments(users: ibis.Table, metrics: Sequence[str]) -> ibis.Table:
+    """Return by stage, group (``challenger``) and ``crossed`` the count of users, and the sums that covariances need.
+
+    Columns: ``n``, ``A`` for the sum of column A, ``A*B`` (A <= B) for that of the products, of the pairs that the
+    metrics need.
+    """
+    wanted: dict[tuple[str, str], None] = {}
+    single: dict[str, None] = {}
+    for metric in metrics:
+        names = sorted({METRICS[metric].numerator, METRICS[metric].denominator, *(covariate(metric) or ())})
+        single |= dict.fromkeys(names)
+        wanted |= dict.fromkeys((a, b) for a in names for b in names if a <= b)
+    return users.group_by(["stage", "challenger", "crossed"]).agg(
+        n=users.count(),
+        **{name: users[name].sum() for name in single},
+        **{f"{a}*{b}": (users[a] * users[b]).sum() for a, b in wanted},
+    )
