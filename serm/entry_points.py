@@ -1,4 +1,4 @@
-"""What other packages bring: mining agents, judges and click models that they register as entry points.
+"""What other packages register as entry points: mining agents, judges, click models, traffic backends.
 
 It takes both an installation and a name in params.yaml: nothing is imported that no setting names.
 """
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from serm.errors import UserError
 
-Group = Literal["serm.agents", "serm.judges", "serm.click_models"]
+Group = Literal["serm.agents", "serm.judges", "serm.click_models", "serm.traffic"]
 
 
 def load(group: Group, names: Sequence[str], taken: Collection[str], setting: str) -> dict[str, Any]:
