@@ -1,7 +1,7 @@
 """Does the loop improve a model on what users are served, and is it the labels that do it? Worlds of simulated users.
 
     python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--cycles 3] [--ablations]
-    python benchmarks/evolution.py DIRECTORY --summary
+    python benchmarks/evolution.py DIRECTORY  # the summary alone
 
 Each seed is a world of its own: other seed judgments, test queries, simulated users and traffic. Its seed judgments are
 either pools, as a team makes them before it has a log (``--judgments pool``: what is gained holds the step from offline
@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, believed, shipped, texts
-from evolution_pooled import Measured, differences, summary
+from evolution_pooled import CHALLENGER, ITS_CHAMPION, Measured, differences, headline, summary
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
 from serm import settings as params
@@ -249,7 +249,8 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
     for number, window in enumerate(evolved.windows, 1):
         models = {name: of_arm[number - 1] for name, of_arm in champions.items()}
         models |= {"static": world.path / "arms" / "static" / "model"}
-        models |= {"SERM's challenger": world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
+        models |= {CHALLENGER: world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
+        models |= {ITS_CHAMPION: window.champion}
         measured = [Test.read(world, number, *test).measured(models) for test in TESTS]
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}
@@ -263,7 +264,9 @@ def _gate(world: World, window: Window, serm: Chain, number: int, settings: Sett
     if not out.exists():
         read = (window.path / "annotate", window.path / "tests", window.path / "validate", world.reference(number))
         release.evaluate(serm.champion, serm.cycle(number) / "train", *read, out, settings)
-    return bool(json.loads((out / "evaluate.json").read_text())["gate"]["result"] == "passed")
+    rules = json.loads((out / "evaluate.json").read_text())["gate"]["rules"]
+    # How a server answers on this machine says nothing of a ranking.
+    return all(rule["result"] == "passed" for rule in rules if rule["rule"] != "serving")
 
 
 @dataclass(frozen=True)
@@ -401,7 +404,7 @@ def main() -> None:
     confirmed = {name: world for name, world in worlds.items() if world["seed"] < 100}
     if worlds and not arguments.small:
         told = {"command": "python benchmarks/evolution.py DIRECTORY --seed S ...", "users": "simulated"}
-        told |= {"summary": {"confirmed": summary(confirmed), "explored": summary(explored)}}
+        told |= {"summary": {"confirmed": headline(summary(confirmed)), "explored": headline(summary(explored))}}
         write_json(HERE / "evolution.json", told)
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-AGAINST = ("static", "replay", "self-training")
-"""The controls that every arm is compared with."""
+CHALLENGER, ITS_CHAMPION = "SERM's challenger", "its champion"
+AGAINST = ("static", "replay", "self-training", ITS_CHAMPION)
+"""The controls that every arm is compared with; the champion of a cycle is its challenger's."""
 DECIDES = "rolling served"
 
 
@@ -41,7 +42,11 @@ def differences(measured: Measured) -> dict[str, str]:
     found = {}
     for arm, by_measure in measured.values.items():
         for against in AGAINST:
-            if against == arm or against not in measured.values:
+            if (
+                against == arm
+                or against not in measured.values
+                or (ITS_CHAMPION in (arm, against) and arm != CHALLENGER)
+            ):
                 continue
             for measure, values in by_measure.items():
                 difference = values - measured.values[against][measure]
@@ -94,3 +99,26 @@ def summary(worlds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                         place = place.setdefault(of, {}).setdefault(measure, {}).setdefault(name, {})
                         place[arms] = pooled(one[key] for one in sets)
     return found
+
+
+def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
+    """Return of a ``summary`` what the goals are about, in words: difference, 95 % interval, p and queries."""
+    told = {}
+    for shape, cycles in pooled.items():
+        last = [*cycles][-1]
+        asked = [(cycle, DECIDES, "all", CHALLENGER, ITS_CHAMPION) for cycle in cycles]
+        for arm, against in (("SERM", "replay"), ("SERM", "self-training"), ("SERM", "static"), (CHALLENGER, "static")):
+            asked += [(last, DECIDES, "all", arm, against)]
+        asked += [(last, of, "all", "SERM", "static") for of in ("rolling pool", "frozen served", "frozen pool")]
+        arms = {key.split(" over ")[0] for key in cycles[last][DECIDES]["NDCG@10"]["all"]} - {"SERM", CHALLENGER}
+        asked += [(last, of, "all", arm, "static") for of in (DECIDES, "rolling pool") for arm in sorted(arms)]
+        families = cycles[last][DECIDES]["NDCG@10"]
+        asked += [(last, DECIDES, name, "SERM", "static") for name in families if name != "all"]
+        for cycle, of, name, arm, against in asked:
+            for measure in ("NDCG@1", "NDCG@10"):
+                one = cycles[cycle][of][measure].get(name, {}).get(f"{arm} over {against}")
+                if one:
+                    interval = f"{one['low']:+.3f} to {one['high']:+.3f}, p {one['p']:.2g}, {one['queries']} queries"
+                    where = f"{shape}, {cycle}, {of}" + ("" if name == "all" else f", {name}")
+                    told[f"{where}: {arm} over {against}, {measure}"] = f"{one['difference']:+.4f} ({interval})"
+    return told
