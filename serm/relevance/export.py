@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from serm.relevance import exported, graph
@@ -50,14 +52,16 @@ def write(
 def _write(model: RelevanceModel, folder: Path, runtime: Runtime) -> dict[str, Any]:
     """Write the files of an fp32 export, and return its config without the hashes."""
     head = model.residual.ordinal
-    graph.to_onnx(model, folder / "model.onnx")
+    onnx = [folder / f"{name}.onnx" for name in exported.GRAPHS]
+    graph.to_onnx(model, *onnx)
     save_file({"words": model.encoder.words.contiguous()}, folder / "embeddings.safetensors")
     (folder / "tokenizer.json").write_text(model.encoder.tokenizer_json, encoding="utf-8")
     if runtime == "openvino":
         import openvino
 
-        openvino.save_model(openvino.Core().read_model(folder / "model.onnx"), _ir(folder), compress_to_fp16=False)
-        (folder / "model.onnx").unlink()
+        for file in onnx:
+            openvino.save_model(openvino.Core().read_model(file), file.with_suffix(".xml"), compress_to_fp16=False)
+            file.unlink()
     return {
         "family": exported.FAMILY,
         "graph": exported.GRAPH,
@@ -70,14 +74,9 @@ def _write(model: RelevanceModel, folder: Path, runtime: Runtime) -> dict[str, A
     }
 
 
-def _ir(folder: Path) -> Path:
-    return folder / exported.FILES["openvino"][0]
-
-
 def opened(folder: Path, config: dict[str, Any]) -> exported.Exported:
     """Return the export in ``folder`` as a model, before it is finished."""
-    run = exported.RUNTIMES[config["runtime"]](folder / exported.FILES[config["runtime"]][0])
-    return exported.Exported(folder, config, "unsaved", run)
+    return exported.Exported(folder, config, "unsaved", *exported.runs(folder, config["runtime"]))
 
 
 def _quantise(folder: Path, config: dict[str, Any], queries: list[str], documents: list[str]) -> None:
@@ -85,26 +84,31 @@ def _quantise(folder: Path, config: dict[str, Any], queries: list[str], document
     import nncf
     import openvino
 
-    inputs = opened(folder, config)
-    pages = range(0, len(queries), CALIBRATION_BATCH)
-    batches = [
-        batch
-        for start in pages
-        for _, batch in inputs.batches(
-            queries[start : start + CALIBRATION_BATCH], documents[start : start + CALIBRATION_BATCH]
-        )
-    ]
-    whole: openvino.Model = openvino.Core().read_model(_ir(folder))
+    given: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in exported.GRAPHS}
+
+    def noting(name: str, run: exported.Run) -> exported.Run:
+        def noted(inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+            given[name].append(inputs)
+            return run(inputs)
+
+        return noted
+
+    runs = zip(exported.GRAPHS, exported.runs(folder, config["runtime"]), strict=True)
+    whole = exported.Exported(folder, config, "unsaved", *(noting(name, run) for name, run in runs))
+    for start in range(0, len(queries), CALIBRATION_BATCH):
+        page = slice(start, start + CALIBRATION_BATCH)
+        whole.score(queries[page], documents[page])
+    del whole, runs
     alphas = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH_QUANT_ALPHA)
-    small = nncf.quantize(
-        whole,
-        nncf.Dataset(batches),
-        subset_size=len(batches),
-        model_type=nncf.ModelType.TRANSFORMER,
-        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
-    )
-    del whole, inputs
-    _replace(folder, small)
+    for name, batches in given.items():
+        small = nncf.quantize(
+            openvino.Core().read_model(_ir(folder, name)),
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            model_type=nncf.ModelType.TRANSFORMER,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+        )
+        _replace(_ir(folder, name), small)
 
 
 def _compress(folder: Path) -> None:
@@ -112,14 +116,19 @@ def _compress(folder: Path) -> None:
     import nncf
     import openvino
 
-    whole: openvino.Model = openvino.Core().read_model(_ir(folder))
-    _replace(folder, nncf.compress_weights(whole, mode=nncf.CompressWeightsMode.INT8_SYM))
+    for name in exported.GRAPHS:
+        whole: openvino.Model = openvino.Core().read_model(_ir(folder, name))
+        _replace(_ir(folder, name), nncf.compress_weights(whole, mode=nncf.CompressWeightsMode.INT8_SYM))
 
 
-def _replace(folder: Path, model: openvino.Model) -> None:
+def _ir(folder: Path, name: str) -> Path:
+    return folder / f"{name}.xml"
+
+
+def _replace(file: Path, model: openvino.Model) -> None:
     import openvino
 
-    beside = _ir(folder).with_stem("beside")  # what is replaced may still be mapped from disk
+    beside = file.with_stem("beside")  # what is replaced may still be mapped from disk
     openvino.save_model(model, beside, compress_to_fp16=False)
-    beside.replace(_ir(folder))
-    beside.with_suffix(".bin").replace(_ir(folder).with_suffix(".bin"))
+    beside.replace(file)
+    beside.with_suffix(".bin").replace(file.with_suffix(".bin"))

@@ -1,10 +1,10 @@
-"""An exported cross-encoder: the graph in ONNX Runtime or OpenVINO, behind the same ``score``, without torch."""
+"""An exported cross-encoder: its graphs in ONNX Runtime or OpenVINO, behind the same ``score``, without torch."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,43 +17,64 @@ from tokenizers import Tokenizer
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Scores, length_batches, readable, unique
-from serm.relevance.known import KnownTexts
+from serm.relevance.known import KnownText, KnownTexts, key_of
 from serm.relevance.saved import limits, prove, verify
 
 FAMILY = "exported"
-GRAPH = 2
-"""The version of the graph's inputs."""
-FILES = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin")}
+GRAPH = 3
+"""The version of the graphs' inputs."""
+GRAPHS = ("texts", "pairs")
+FILES = {
+    "onnx": tuple(f"{name}.onnx" for name in GRAPHS),
+    "openvino": tuple(f"{name}.{kind}" for name in GRAPHS for kind in ("xml", "bin")),
+}
 _FINITE_ROWS = 16_384
-Run = Callable[[dict[str, NDArray[Any]]], NDArray[np.float32]]
+Run = Callable[[dict[str, NDArray[Any]]], list[NDArray[np.float32]]]
+"""Runs a graph: its inputs by name in, its outputs in their order out."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class IdText:
+    """A text that was tokenised, or need not be, for it is known."""
+
+    key: Hashable
+    """The export, and a hash of the text's content."""
+    ids: tuple[int, ...]
+    """Its tokens; empty where it is known."""
+    tokens: int
+    cut: bool
+    known: KnownText | None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class IdPair:
-    """A query's and a document's tokens."""
+    """A query and a document, read."""
 
-    query: tuple[int, ...]
-    document: tuple[int, ...]
-    cut: bool
-    """Whether the document is longer than what the model reads."""
+    query: IdText
+    document: IdText
 
     @property
     def tokens(self) -> int:
         """Tokens of both."""
-        return len(self.query) + len(self.document)
+        return self.query.tokens + self.document.tokens
+
+    @property
+    def cut(self) -> bool:
+        """Whether the document is longer than what the model reads."""
+        return self.document.cut
 
 
 class Exported:
-    """A graph of ``serm.relevance.graph`` with the tokenizer, word embeddings and thresholds around it."""
+    """The graphs of ``serm.relevance.graph`` with the tokenizer, word embeddings and thresholds around them."""
 
-    def __init__(self, path: Path, config: dict[str, Any], version: str, run: Run) -> None:
+    def __init__(self, path: Path, config: dict[str, Any], version: str, texts: Run, pairs: Run) -> None:
         self.version = version
         self.known: KnownTexts | None = None
-        """Not used: the graph computes texts and pairs in one go."""
+        """Where ``read`` and ``score_read`` keep and find what the first graph makes of texts."""
         self.slots = 0
         """Places for pairs' tokens that were computed so far, those of padding too."""
         self.config = config
-        self._run = run
+        self._run_texts, self._run_pairs = texts, pairs
         self._words = _embeddings(path / "embeddings.safetensors")
         self._tokenizer = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
         self._tokenizer.no_padding()
@@ -71,83 +92,93 @@ class Exported:
         return self.score_read(self.read(queries, documents))
 
     def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[IdPair]:
-        """Tokenise ``n`` pairs, each distinct text once; any thread may."""
+        """Tokenise ``n`` pairs, each distinct text once, and a known one not at all; any thread may."""
         sides = zip(self._read("query", queries), self._read("passage", documents), strict=True)
-        return [IdPair(query, document, cut) for (query, _), (document, cut) in sides]
+        return [IdPair(query, document) for query, document in sides]
 
     def score_read(self, pairs: Sequence[IdPair]) -> Scores:
-        """Score pairs that ``read`` returned, at once."""
+        """Score pairs that ``read`` returned, at once; texts that were not known are then."""
+        distinct = {text.key: text for pair in pairs for text in (pair.query, pair.document)}
+        rows = {key: row for row, key in enumerate(distinct)}
+        texts = self._encoded(list(distinct.values()))
+        q = np.array([rows[pair.query.key] for pair in pairs], np.int64)
+        d = np.array([rows[pair.document.key] for pair in pairs], np.int64)
         scores = np.zeros(len(pairs))
-        for rows, inputs in self._batches(pairs):
+        for batch in length_batches(np.array([pair.tokens for pair in pairs], np.int64), self.config["batch_tokens"]):
+            inputs = _pair_inputs(texts, q[batch], d[batch])
             self.slots += inputs["pair_mask"].size
-            scores[rows] = self._run(inputs)
+            (scores[batch],) = self._run_pairs(inputs)
         reached = (scores[:, None] - np.array(self.config["thresholds"])) / self.config["temperature"]
         reached = 1 / (1 + np.exp(-reached))
         edges = np.concatenate([np.ones((len(scores), 1)), reached, np.zeros((len(scores), 1))], 1)
         distribution = edges[:, :-1] - edges[:, 1:]
         return Scores(distribution @ np.arange(len(Grade), dtype=np.float64), distribution)
 
-    def batches(
-        self, queries: Sequence[str], documents: Sequence[str]
-    ) -> list[tuple[Indices, dict[str, NDArray[Any]]]]:
-        """Return the pairs' rows in batches of similar length, each with the graph's inputs."""
-        return self._batches(self.read(queries, documents))
-
-    def _batches(self, pairs: Sequence[IdPair]) -> list[tuple[Indices, dict[str, NDArray[Any]]]]:
-        query_ids, q = _distinct([pair.query for pair in pairs])
-        document_ids, d = _distinct([pair.document for pair in pairs])
-        lengths = np.array([pair.tokens for pair in pairs], np.int64)
-        return [
-            (rows, self._inputs(query_ids, document_ids, q[rows], d[rows]))
-            for rows in length_batches(lengths, self.config["batch_tokens"])
-        ]
-
-    def _read(self, kind: str, texts: Sequence[str]) -> list[tuple[tuple[int, ...], bool]]:
-        """Return each text's tokens, and whether it is longer than what the model reads."""
+    def _read(self, kind: str, texts: Sequence[str]) -> list[IdText]:
         distinct, rows = unique(texts)
+        keys = [(self.version, key_of(kind, text)) for text in distinct]
+        known = [None if self.known is None else self.known.get(key) for key in keys]
         longest = self.config["max_tokens"]
-        whole = [f"{kind}: {readable(text, longest * CHARACTERS_A_TOKEN)}" for text in distinct]
-        found = self._tokenizer.encode_batch(whole)
-        read = [(tuple(one.ids), len(one) == longest and bool(one.overflowing)) for one in found]
+        new = [text for text, one in zip(distinct, known, strict=True) if one is None]
+        whole = [f"{kind}: {readable(text, longest * CHARACTERS_A_TOKEN)}" for text in new]
+        found = iter(self._tokenizer.encode_batch(whole))
+        read = []
+        for key, one in zip(keys, known, strict=True):
+            if one is not None:
+                read.append(IdText(key, (), len(one.states), one.cut, one))
+                continue
+            text = next(found)
+            read.append(IdText(key, tuple(text.ids), len(text), len(text) == longest and bool(text.overflowing), None))
         return [read[row] for row in rows]
 
-    def _inputs(
-        self, query_ids: list[tuple[int, ...]], document_ids: list[tuple[int, ...]], q: Indices, d: Indices
-    ) -> dict[str, NDArray[Any]]:
-        """Return the graph's inputs for pairs of the ``q[i]``-th query and the ``d[i]``-th document."""
-        (q_texts, q_rows), (d_texts, d_rows) = (np.unique(one, return_inverse=True) for one in (q, d))
-        d_rows = d_rows + len(q_texts)
-        ids = [query_ids[text] for text in q_texts] + [document_ids[text] for text in d_texts]
-        lengths = np.array([len(one) for one in ids], np.int64)
+    def _encoded(self, texts: Sequence[IdText]) -> list[KnownText]:
+        """Return what the first graph makes of distinct texts; their states in fp16, known or new."""
+        found = [text.known or (None if self.known is None else self.known.peek(text.key)) for text in texts]
+        new = [row for row, one in enumerate(found) if one is None]
+        lengths = np.array([texts[row].tokens for row in new], np.int64)
+        for batch in length_batches(lengths, self.config["batch_tokens"]):
+            chosen = [new[at] for at in batch]
+            vectors, states = self._run_texts(self._text_inputs([texts[row].ids for row in chosen], lengths[batch]))
+            for at, row in enumerate(chosen):
+                text = texts[row]
+                known = KnownText(vectors[at].copy(), states[at, : text.tokens].astype(np.float16), text.cut)
+                found[row] = known
+                if self.known is not None:
+                    self.known.put(text.key, known)
+        return [one for one in found if one is not None]
+
+    def _text_inputs(self, ids: Sequence[tuple[int, ...]], lengths: Indices) -> dict[str, NDArray[Any]]:
         mask = np.arange(lengths.max()) < lengths[:, None]
         tokens = np.zeros(mask.shape, np.int64)
         tokens[mask] = np.concatenate(ids)
-        q_length, d_length = lengths[q_rows][:, None], lengths[d_rows][:, None]
-        column = np.arange((q_length + d_length).max())
-        pair_mask = column < q_length + d_length
-        in_query = q_rows[:, None] * len(mask[0]) + column
-        in_document = d_rows[:, None] * len(mask[0]) + column - q_length
-        return {
-            "words": self._words[tokens].astype(np.float32),
-            "mask": mask,
-            "query_rows": q_rows.astype(np.int64),
-            "document_rows": d_rows.astype(np.int64),
-            "pair_tokens": np.where(column < q_length, in_query, in_document) * pair_mask,
-            "pair_mask": pair_mask,
-        }
+        return {"words": self._words[tokens].astype(np.float32), "mask": mask}
 
 
-def _distinct(texts: Sequence[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], Indices]:
-    rows: dict[tuple[int, ...], int] = {}
-    indices = np.array([rows.setdefault(ids, len(rows)) for ids in texts], np.int64)
-    return list(rows), indices
+def _pair_inputs(texts: Sequence[KnownText], q: Indices, d: Indices) -> dict[str, NDArray[Any]]:
+    """Return the second graph's inputs for pairs of the ``q[i]``-th and the ``d[i]``-th text."""
+    used, rows = np.unique(np.concatenate([q, d]), return_inverse=True)
+    lengths = np.array([len(texts[text].states) for text in used], np.int64)
+    starts = np.cumsum(lengths) - lengths
+    q_rows, d_rows = rows[: len(q)], rows[len(q) :]
+    q_length, d_length = lengths[q_rows][:, None], lengths[d_rows][:, None]
+    column = np.arange((q_length + d_length).max())
+    pair_mask = column < q_length + d_length
+    in_query, in_document = starts[q_rows][:, None] + column, starts[d_rows][:, None] + column - q_length
+    return {
+        "vectors": np.stack([texts[text].vector for text in used]),
+        "states": np.concatenate([texts[text].states for text in used]).astype(np.float32),
+        "query_rows": q_rows.astype(np.int64),
+        "document_rows": d_rows.astype(np.int64),
+        "pair_tokens": np.where(column < q_length, in_query, in_document) * pair_mask,
+        "pair_mask": pair_mask,
+    }
 
 
 def read_model(path: Path, config: dict[str, Any], version: str) -> Exported:
     """Read an exported model, after each file's sha256 was checked.
 
     Raises:
-        UserError: a file was changed or is not what its name says, or its graph or runtime is not known.
+        UserError: a file was changed or is not what its name says, or its graphs or runtime are not known.
     """
     if config.get("graph") != GRAPH:
         raise UserError(f"{path}/config.json: exported by another version of SERM; export the model again.")
@@ -156,9 +187,15 @@ def read_model(path: Path, config: dict[str, Any], version: str) -> Exported:
         raise UserError(f"{path}/config.json: runtime {runtime!r}, expected {' or '.join(RUNTIMES)}.")
     limits(config, path)
     verify(path, config, [*FILES[runtime], "embeddings.safetensors", "tokenizer.json"])
-    model = Exported(path, config, version, RUNTIMES[runtime](path / FILES[runtime][0]))
+    model = Exported(path, config, version, *runs(path, runtime))
     prove(model, path, config)
     return model
+
+
+def runs(path: Path, runtime: str) -> list[Run]:
+    """Return what runs the graphs of an export, in the order of ``GRAPHS``."""
+    opening, suffix = RUNTIMES[runtime], {"onnx": "onnx", "openvino": "xml"}[runtime]
+    return [opening(path / f"{name}.{suffix}") for name in GRAPHS]
 
 
 def _onnx(file: Path) -> Run:
@@ -168,9 +205,8 @@ def _onnx(file: Path) -> Run:
     options.intra_op_num_threads = _threads()
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
-    def run(inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = session.run(None, inputs)[0]
-        return scores
+    def run(inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        return list(session.run(None, inputs))
 
     return run
 
@@ -182,9 +218,8 @@ def _openvino(file: Path) -> Run:
     hints = {"INFERENCE_NUM_THREADS": _threads(), "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(file, "CPU", hints)
 
-    def run(inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = compiled(inputs)[0]
-        return scores
+    def run(inputs: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        return list(compiled(inputs).to_tuple())
 
     return run
 

@@ -1,17 +1,19 @@
-"""A cross-encoder as one graph, for ONNX and OpenVINO.
+"""A cross-encoder as two graphs, for ONNX and OpenVINO: one over texts, one over pairs of them.
 
-The graph takes a batch's distinct texts, queries and documents alike, and for each pair the row of either. So the lower
-layers, and the whole encoder that the cosine needs, still run once a text and not once a pair, though it is one graph
-with nothing to keep between calls. Each layer stands in it once: nncf's SmoothQuant passes over a weight that two
-places share, and without it this encoder's outliers leave int8 too few steps for all else. Word embeddings stay
-outside, the same fp16 table that the trained model maps from disk: they are two thirds of a multilingual model's
-bytes, need no arithmetic, and models in one server share them. The ordinal head stays outside too, in float64.
+The first computes what a text is on its own, whatever it is paired with: the vector that the cosine needs, and the
+states as they enter the layer at which query and document meet. So the lower layers run once a text and not once a
+pair, and for a text that a server keeps not at all. Each layer stands in one place: nncf's SmoothQuant passes over a
+weight that two places share, and without it this encoder's outliers leave int8 too few steps for all else. Word
+embeddings stay outside, the same fp16 table that the trained model maps from disk: they are two thirds of a
+multilingual model's bytes, need no arithmetic, and models in one server share them. The ordinal head stays outside
+too, in float64.
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,46 +22,25 @@ from torch.nn import functional
 from serm.relevance.encoder import attention_mask, mean_pool
 from serm.relevance.model import RelevanceModel
 
-INPUTS = ("words", "mask", "query_rows", "document_rows", "pair_tokens", "pair_mask")
-OUTPUT = "score"
 OPSET = 18
 
 
-class Graph(nn.Module):
-    """All layers of a cross-encoder."""
+class TextGraph(nn.Module):
+    """The encoder."""
 
     def __init__(self, model: RelevanceModel) -> None:
         super().__init__()
         self.embeddings = model.encoder.body.embeddings
         self.layers = model.encoder.body.encoder.layer
-        self.residual = copy.deepcopy(model.residual).cpu()
         self.join = model.join
 
-    def forward(
-        self,
-        words: torch.Tensor,
-        mask: torch.Tensor,
-        query_rows: torch.Tensor,
-        document_rows: torch.Tensor,
-        pair_tokens: torch.Tensor,
-        pair_mask: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return s [n].
+    def forward(self, words: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the texts' unit vectors [texts, dim], and their states [texts, tokens, dim].
 
         Args:
             words: [texts, tokens, dim] fp32, the texts' word embeddings.
             mask: [texts, tokens] bool, false behind a text's end.
-            query_rows: [n] int64, the text that is each pair's query.
-            document_rows: [n] int64, and its document.
-            pair_tokens: [n, joint] int64, the places of each pair's tokens, the query's first, among all texts' tokens.
-            pair_mask: [n, joint] bool, false behind a pair's end.
         """
-        vectors, states = self._encode(words, mask)
-        cosine = (vectors[query_rows] * vectors[document_rows]).sum(1)
-        hidden = self.residual.upper(states.flatten(0, 1)[pair_tokens], attention_mask(pair_mask))
-        return self.residual.score(cosine, mean_pool(hidden, pair_mask))
-
-    def _encode(self, words: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = states = self.embeddings(inputs_embeds=words)
         attention = attention_mask(mask)
         for number, layer in enumerate(self.layers):
@@ -69,29 +50,66 @@ class Graph(nn.Module):
         return functional.normalize(mean_pool(hidden, mask), dim=1), states
 
 
-def to_onnx(model: RelevanceModel, file: Path) -> None:
-    """Write the graph as one ONNX file, fp32."""
-    graph = Graph(model).eval()
-    dim = model.encoder.words.shape[1]
+class PairGraph(nn.Module):
+    """The trained part, but for the ordinal head."""
+
+    def __init__(self, model: RelevanceModel) -> None:
+        super().__init__()
+        self.residual = copy.deepcopy(model.residual).cpu()
+
+    def forward(
+        self,
+        vectors: torch.Tensor,
+        states: torch.Tensor,
+        query_rows: torch.Tensor,
+        document_rows: torch.Tensor,
+        pair_tokens: torch.Tensor,
+        pair_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return s [n].
+
+        Args:
+            vectors: [texts, dim] fp32, unit norm.
+            states: [all tokens, dim] fp32, the texts' states, one text after the other.
+            query_rows: [n] int64, the text that is each pair's query.
+            document_rows: [n] int64, and its document.
+            pair_tokens: [n, joint] int64, the places of each pair's tokens, the query's first, among the states.
+            pair_mask: [n, joint] bool, false behind a pair's end.
+        """
+        cosine = (vectors[query_rows] * vectors[document_rows]).sum(1)
+        hidden = self.residual.upper(states[pair_tokens], attention_mask(pair_mask))
+        return self.residual.score(cosine, mean_pool(hidden, pair_mask))
+
+
+def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
+    """Write the graphs as one ONNX file each, fp32."""
+    dim, longest = model.encoder.words.shape[1], model.encoder.max_tokens
     texts, pairs = torch.export.Dim("texts"), torch.export.Dim("pairs")
-    tokens = torch.export.Dim("tokens", max=model.encoder.max_tokens)
-    joint = torch.export.Dim("joint", max=2 * model.encoder.max_tokens)
-    example = (
-        torch.zeros(4, 3, dim),
-        torch.ones(4, 3, dtype=torch.bool),
-        torch.tensor([0, 0, 1, 1, 1]),
-        torch.tensor([2, 3, 2, 3, 2]),
-        torch.zeros(5, 6, dtype=torch.long),
-        torch.ones(5, 6, dtype=torch.bool),
-    )
+    tokens, joint = torch.export.Dim("tokens", max=longest), torch.export.Dim("joint", max=2 * longest)
     text, pair = {0: texts, 1: tokens}, {0: pairs, 1: joint}
+    of_texts = {"words": (torch.zeros(4, 3, dim), text), "mask": (torch.ones(4, 3, dtype=torch.bool), text)}
+    of_pairs = {
+        "vectors": (torch.zeros(4, dim), {0: texts}),
+        "states": (torch.zeros(12, dim), {0: torch.export.Dim("all_tokens")}),
+        "query_rows": (torch.tensor([0, 0, 1, 1, 1]), {0: pairs}),
+        "document_rows": (torch.tensor([2, 3, 2, 3, 2]), {0: pairs}),
+        "pair_tokens": (torch.zeros(5, 6, dtype=torch.long), pair),
+        "pair_mask": (torch.ones(5, 6, dtype=torch.bool), pair),
+    }
+    _write(TextGraph(model), texts_file, of_texts, ["vectors", "states"])
+    _write(PairGraph(model), pairs_file, of_pairs, ["score"])
+
+
+def _write(
+    graph: nn.Module, file: Path, inputs: dict[str, tuple[torch.Tensor, dict[int, Any]]], outputs: list[str]
+) -> None:
     torch.onnx.export(
-        graph,
-        example,
+        graph.eval(),
+        tuple(example for example, _ in inputs.values()),
         file,
-        input_names=list(INPUTS),
-        output_names=[OUTPUT],
-        dynamic_shapes=(text, text, {0: pairs}, {0: pairs}, pair, pair),
+        input_names=list(inputs),
+        output_names=outputs,
+        dynamic_shapes=tuple(shape for _, shape in inputs.values()),
         opset_version=OPSET,
         external_data=False,
         verbose=False,

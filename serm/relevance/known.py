@@ -7,14 +7,12 @@ disk (``encodings``) is for whole tables of texts in steady batches; this is for
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 ENTRY_BYTES = 1_000
 """What an entry takes beside its tensors, about."""
@@ -22,11 +20,11 @@ ENTRY_BYTES = 1_000
 
 @dataclass(frozen=True, eq=False, slots=True)
 class KnownText:
-    """What the frozen part makes of one text."""
+    """What the frozen part makes of one text: tensors of torch's, or numpy's where an export computed them."""
 
-    vector: torch.Tensor
+    vector: Any
     """[dim] fp32, unit norm."""
-    states: torch.Tensor
+    states: Any
     """[tokens, dim] fp16, as they enter the layer at which query and document meet."""
     cut: bool
     """Whether the text is longer than what the encoder reads."""
@@ -34,7 +32,12 @@ class KnownText:
     @property
     def bytes(self) -> int:
         """What it takes in memory."""
-        return ENTRY_BYTES + sum(one.numel() * one.element_size() for one in (self.vector, self.states))
+        return ENTRY_BYTES + int(self.vector.nbytes) + int(self.states.nbytes)
+
+
+def key_of(kind: str, text: str) -> bytes:
+    """Return what a text of a kind is kept under."""
+    return hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "surrogatepass")).digest()
 
 
 class KnownTexts:

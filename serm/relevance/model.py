@@ -25,9 +25,9 @@ from serm.atomic import replace_directory
 from serm.errors import UserError
 from serm.relevance.device import CPU, device, fast_matmul
 from serm.relevance.encoder import Encoder, assign, read_encoder, tensors
-from serm.relevance.encodings import Encoded, key_of
+from serm.relevance.encodings import Encoded
 from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
-from serm.relevance.known import KnownText, KnownTexts
+from serm.relevance.known import KnownText, KnownTexts, key_of
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
 from serm.relevance.saved import finish, golden, prove, verify

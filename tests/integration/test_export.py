@@ -24,6 +24,8 @@ from serm.errors import UserError
 from serm.pairs import test_sets
 from serm.release import export as exporting
 from serm.relevance.export import Precision, Runtime
+from serm.relevance.exported import GRAPHS
+from serm.relevance.known import KnownTexts
 from serm.serving.server import running
 
 pytest.importorskip("openvino", reason="pip install 'serm[export]'")
@@ -75,7 +77,10 @@ def exports(world: Path) -> dict[str, Path]:
 
 
 def test_int8_quantises_weights_and_activations_and_int8_weights_only_weights(exports: dict[str, Path]) -> None:
-    graphs = {name: (exports[name] / "openvino_model.xml").read_text() for name in ("openvino", "weights")}
+    graphs = {
+        name: "".join((exports[name] / f"{part}.xml").read_text() for part in GRAPHS)
+        for name in ("openvino", "weights")
+    }
     assert 'type="FakeQuantize"' in graphs["openvino"]
     assert 'type="FakeQuantize"' not in graphs["weights"]
     for graph in graphs.values():
@@ -96,6 +101,29 @@ def test_an_export_scores_as_the_trained_model_does(
     np.testing.assert_allclose(alone, after.expected[:9], atol=1e-4)
     assert exported.score([], []).distribution.shape == (0, 4)
     assert json.loads((exports[runtime] / "config.json").read_text())["model"] == trained.version != exported.version
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_an_export_computes_a_known_text_once_and_scores_it_as_before(
+    exports: dict[str, Path], runtime: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = relevance.load_scorer(exports[runtime])
+    before = model.score(QUERIES, DOCUMENTS).expected
+    computed: list[int] = []
+    run = model._run_texts  # type: ignore[attr-defined]
+
+    def counting(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        computed.append(len(inputs["mask"]))
+        return list(run(inputs))
+
+    monkeypatch.setattr(model, "_run_texts", counting)
+    model.known = KnownTexts(1_000_000)
+    for part in (slice(0, 30), slice(10, len(QUERIES)), slice(0, len(QUERIES))):
+        pairs = model.read(QUERIES[part], DOCUMENTS[part])
+        np.testing.assert_allclose(model.score_read(pairs).expected, before[part], atol=1e-4)
+    assert sum(computed) == 2 * len(NOUNS)  # each as a query and as a document
+    assert model.known.hits > 0
+    assert model.known.bytes > 0
 
 
 def test_an_export_that_ranks_otherwise_is_refused_and_leaves_nothing(
@@ -193,7 +221,7 @@ def test_an_export_whose_files_are_made_by_hand_is_one_sentence(
     elif spoil == "garbage":
         (copy / "embeddings.safetensors").write_bytes(b"\xff" * 1000)
     else:
-        (copy / {"graph": "model.onnx", "tokenizer": "tokenizer.json"}[spoil]).write_bytes(b"{}")
+        (copy / {"graph": "pairs.onnx", "tokenizer": "tokenizer.json"}[spoil]).write_bytes(b"{}")
     config = json.loads((copy / "config.json").read_text())
     config["sha256"] = {name: hashlib.sha256((copy / name).read_bytes()).hexdigest() for name in config["sha256"]}
     (copy / "config.json").write_text(json.dumps(config))
@@ -218,9 +246,9 @@ def test_exports_are_served_without_torch(world: Path, exports: dict[str, Path])
 
 
 def test_a_spoilt_export_is_refused(exports: dict[str, Path]) -> None:
-    graph = exports["onnx"] / "model.onnx"
+    graph = exports["onnx"] / "texts.onnx"
     whole = graph.read_bytes()
     graph.write_bytes(whole[:-1])
-    with pytest.raises(UserError, match=r"model\.onnx: cut off or changed"):
+    with pytest.raises(UserError, match=r"texts\.onnx: cut off or changed"):
         relevance.load_scorer(exports["onnx"])
     graph.write_bytes(whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from serm.rollout.assignment import Experiment, assign, serves
 from serm.serving.transformer import store
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.predictors import Predictor, Scored
 from serm.serving.transformer.querylog import QueryLog
 from serm.settings import CycleSettings, EngineSettings, Settings, StreamSettings
 from serm.settings.secret import hashed
@@ -184,6 +186,21 @@ def test_documents_that_the_store_does_not_know_stand_last_and_are_named(
     assert (nothing["results"], nothing["unknown"]) == ([{"id": "new", "index": 0, "score": None}], ["new"])
 
 
+def test_a_predictor_gets_the_requests_trace_and_what_time_is_left() -> None:
+    came: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        came.append(request)
+        return httpx.Response(200, json={"predictions": [{"score": 1.5}], "model_version": "v"})
+
+    predictor = Predictor("http://host/v1/models/m", httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "cookie": SECRET}
+    assert asyncio.run(predictor.score("cat", ["dog"], 1.5, headers)) == Scored([1.5], "v")
+    assert came[0].headers["traceparent"] == headers["traceparent"]
+    assert came[0].headers["x-envoy-expected-rq-timeout-ms"] == "1500"
+    assert "cookie" not in came[0].headers
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "field"),
     [
@@ -273,8 +290,6 @@ def test_a_ramp_and_a_store_are_taken_up_at_a_reload_and_bad_ones_are_not(
     own.write_bytes(documents.read_bytes())
 
     def reload(client: httpx.Client, application: Transformer) -> dict[str, Any]:
-        import asyncio
-
         asyncio.run(application.reload())
         return dict(_ask(client, documents=["d1", "d9"]).json())
 

@@ -23,8 +23,9 @@ TEXTS = st.sampled_from(WORDS)
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[relevance.RelevanceModel]]:
     """Two on the same encoder, and one on another; without bf16, where a sum may be rounded another way in a batch."""
     root = tmp_path_factory.mktemp("models")
+    words = [*tiny_models.WORDS, "unshared"]  # an encoder of their own: one that is shared may compute in bf16 already
     for seed in (0, 1):
-        tiny_models.save(root / str(seed), root / "base", seed)
+        tiny_models.save(root / str(seed), root / "base", seed, words)
     tiny_models.save(root / "2", root / "base", 0, ["passage", "query", "dog", "cat", "heart"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from serm.errors import UserError
 from serm.serving import storage
 from serm.serving.manifests import RUNTIME, as_yaml, inference_service
+from serm.serving.transformer import __main__ as transformer
 from serm.settings import CycleSettings, ServingSettings, Settings, TrainingSettings
 from serm.training.trainjob import train_job
 
@@ -121,6 +123,20 @@ def test_the_storage_container_that_fetches_dvc_is_valid() -> None:
     assert find_spec(container["spec"]["container"]["command"][2]) is not None
     assert storage.REPOSITORY in [one["name"] for one in container["spec"]["container"]["env"]]
     _check(container)
+
+
+def test_an_inference_service_with_the_transformer_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = inference_service(_settings("standard"), 10)
+    service["spec"] |= yaml.safe_load((ROOT / "manifests" / "base" / "transformer.yaml").read_text())["spec"]
+    _check(service)
+    (container,) = service["spec"]["transformer"]["containers"]
+    assert find_spec(f"{container['command'][2]}.__main__") is not None
+    # What KServe adds to them; without the key the command line is read, and nothing more is done.
+    added = ["--model_name", "relevance", "--predictor_host", "relevance-predictor.search", "--http_port", "8080"]
+    monkeypatch.setattr(sys, "argv", ["transformer", *container["args"], *added])
+    monkeypatch.delenv("SERM_USER_KEY", raising=False)
+    with pytest.raises(SystemExit, match="SERM_USER_KEY is not set"):
+        transformer.main()
 
 
 #: The fields of the CRDs trainjobs and trainingruntimes (kubeflow/trainer v2.0.0 to v2.3.0-rc.3) that the manifests

@@ -42,19 +42,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m serm.serving.transformer", description="Rank by the user's variant, and log what was served."
     )
-    parser.add_argument("--champion", required=True, metavar="URL", help="http://HOST:PORT/v1/models/NAME")
+    parser.add_argument("--champion", metavar="URL", help="http://HOST:PORT/v1/models/NAME")
     parser.add_argument("--challenger", metavar="URL", help="likewise")
     parser.add_argument("--experiment", type=Path, help="YAML or JSON: name, percent, and perhaps layer, low, high")
     parser.add_argument("--documents", type=Path, help="what serm export --documents wrote")
     parser.add_argument("--log", type=Path, required=True, help="the query log's directory; one process writes a file")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
-    parser.add_argument("--http-port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument("--http-port", "--http_port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument(
+        "--predictor_host", metavar="HOST[:PORT]", help="as KServe gives it: the champion's, without --champion"
+    )
+    parser.add_argument("--model_name", metavar="NAME", help="as KServe gives it: the champion's name there")
     flags.add(parser, TransformerSettings, "serving.transformer")
     options = parser.parse_args()
     settings = flags.read(parser, TransformerSettings, vars(options))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # which writes a line for each request
-    urls: dict[Variant, str] = {"champion": options.champion}
+    if not options.champion and not (options.predictor_host and options.model_name):
+        parser.error("give --champion; KServe gives --predictor_host and --model_name in its place")
+    default = f"http://{options.predictor_host}/v1/models/{options.model_name}"
+    urls: dict[Variant, str] = {"champion": options.champion or default}
     if options.challenger:
         urls["challenger"] = options.challenger
     try:

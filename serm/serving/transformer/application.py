@@ -130,7 +130,7 @@ class Transformer(Answering):
         known = [row for row, text in enumerate(texts) if text is not None]
         group = self._ramp.group(hashed(asked.client_id, self._key)) if self._ramp else None
         end = start + min(deadline(headers), self._settings.deadline_seconds)
-        scored, variant = await self._score(asked.query, [texts[row] or "" for row in known], group, end)
+        scored, variant = await self._score(asked.query, [texts[row] or "" for row in known], group, end, headers)
         scores: list[float | None] = [None] * len(texts)
         for row, score in zip(known, scored.scores, strict=True):
             scores[row] = score
@@ -162,7 +162,7 @@ class Transformer(Answering):
         return [found.get(one) if text is None else text for one, text in zip(asked.ids, asked.texts, strict=True)]
 
     async def _score(
-        self, query: str, documents: Sequence[str], group: Group | None, end: float
+        self, query: str, documents: Sequence[str], group: Group | None, end: float, headers: Mapping[str, str]
     ) -> tuple[Scored, Variant]:
         """Return the scores and who gave them: the group's variant, or the champion where the challenger fails."""
         variant: Variant = "champion" if group is None else serves(group)
@@ -170,18 +170,21 @@ class Transformer(Answering):
             return Scored((), ""), variant
         if variant == "challenger" and "challenger" in self._predictors:
             try:
-                return await self._asked("challenger", query, documents, end), "challenger"
+                return await self._asked("challenger", query, documents, end, headers), "challenger"
             except Unavailable as error:
                 _LOG.error("The champion answers, for the challenger does not: %s", error)
                 _FELL_BACK.inc()
-        return await self._asked("champion", query, documents, end), "champion"
+        return await self._asked("champion", query, documents, end, headers), "champion"
 
-    async def _asked(self, variant: Variant, query: str, documents: Sequence[str], end: float) -> Scored:
+    async def _asked(
+        self, variant: Variant, query: str, documents: Sequence[str], end: float, headers: Mapping[str, str]
+    ) -> Scored:
         left = end - time.perf_counter()
         if left <= 0:
             raise Late
         # What the challenger is given leaves the champion as much, should it fail.
-        return await self._predictors[variant].score(query, documents, left / 2 if variant == "challenger" else left)
+        seconds = left / 2 if variant == "challenger" else left
+        return await self._predictors[variant].score(query, documents, seconds, headers)
 
 
 def _record(

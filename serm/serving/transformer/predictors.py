@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -13,6 +13,8 @@ from serm.serving.refusals import Busy, Unavailable
 from serm.serving.served import DEADLINE
 
 MAX_CONNECTIONS = 256
+PASSED_ON = ("traceparent", "tracestate", "x-request-id")
+"""Headers that a predictor gets as they came, so that a trace and an access log tell one request."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,20 @@ class Predictor:
         self.url = url.rstrip("/")
         self._client = client
 
-    async def score(self, query: str, documents: Sequence[str], seconds: float) -> Scored:
+    async def score(
+        self, query: str, documents: Sequence[str], seconds: float, came: Mapping[str, str] | None = None
+    ) -> Scored:
         """Return the scores of at least one document for a query; the answer may take ``seconds``.
+
+        Of the headers that ``came`` with the request, the predictor gets ``PASSED_ON``.
 
         Raises:
             Busy: its queue is full.
             Unavailable: it cannot be reached, is late, or answers something else.
         """
         instances = [{"query": query, "document": document} for document in documents]
-        headers = {"content-type": "application/json", DEADLINE: str(max(1, int(1000 * seconds)))}
+        headers = {name: came[name] for name in PASSED_ON if came and name in came}
+        headers |= {"content-type": "application/json", DEADLINE: str(max(1, int(1000 * seconds)))}
         try:
             body = orjson.dumps({"instances": instances})
             answer = await self._client.post(f"{self.url}:predict", content=body, headers=headers, timeout=seconds)
