@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +29,8 @@ FileIn = Annotated[
 File = Annotated[
     Path,
     typer.Argument(
-        help="A judgment list (its name ends with .json), or TREC qrels; the queries' text of FILE is in "
-        "FILE.queries.tsv then: a line each, id, tab, text."
+        help="The file to write. Qrels name queries by ids: their texts go to FILE.queries.tsv, BEIR's to queries.jsonl "
+        "(above a directory qrels, or beside FILE)."
     ),
 ]
 Locale = Annotated[str, typer.Option(help="The locale of the judgments; of a file with several, those to read.")]
@@ -49,6 +50,27 @@ Scale = Annotated[
 ]
 Quarantine = Annotated[
     Path | None, typer.Option(help="Where the rows that are no judgments go. Default: FILE.quarantine.jsonl.")
+]
+
+
+class Format(StrEnum):
+    """What `serm judgments export` writes."""
+
+    judgment_list = "judgment-list"
+    qrels = "qrels"
+    beir = "beir"
+    quepid = "quepid"
+    rank_eval = "rank-eval"
+    pytrec = "pytrec"
+
+
+FormatOut = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="OpenSearch's judgment list, TREC qrels, BEIR's, Quepid's CSV, Elasticsearch's rank_eval, or pytrec_eval's "
+        "JSON. Default: a list where FILE ends with .json, else qrels.",
+    ),
 ]
 Ratings = Annotated[str, typer.Option(help="The file's ratings of grade 0, 1, 2 and 3; ESCI has 0,1,10,100.")]
 
@@ -161,6 +183,7 @@ def export(
     locale: Locale,
     judgments: Judgments = JUDGMENTS,
     ratings: Ratings = "0,1,2,3",
+    format: FormatOut = None,
     json: Json = False,
 ) -> None:
     """Write the judgments of one locale to FILE: query, document and rating, which is all that the formats hold."""
@@ -174,7 +197,7 @@ def export(
     if not chosen.num_rows:
         known = ", ".join(sorted(set(table["locale"].to_pylist()))) or "none"
         raise UserError(f"{judgments}: no judgments of locale {locale!r}; it has {known}.")
-    write(chosen, file, _numbers(ratings))
+    write(chosen, file, _numbers(ratings), format.value if format else None)
     figures = {"written": chosen.num_rows, "queries": pc.count_distinct(chosen["query"]).as_py()}
     show("judgments export", {**figures, "of_other_locales": table.num_rows - chosen.num_rows}, json)
 

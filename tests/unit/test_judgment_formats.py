@@ -41,16 +41,66 @@ def table(pairs: dict[tuple[str, str], int]) -> pa.Table:
     return pa.Table.from_pylist(rows, contracts.JUDGMENTS)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("form", judgments.FORMATS)
 @settings(max_examples=examples(30))
 @given(pairs=st.dictionaries(st.tuples(QUERY, DOC_ID), st.integers(0, 3), min_size=1, max_size=8))
 def test_a_round_trip_loses_nothing(
-    name: str, pairs: dict[tuple[str, str], int], tmp_path_factory: pytest.TempPathFactory
+    form: judgments.Format, pairs: dict[tuple[str, str], int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path = tmp_path_factory.mktemp("judged") / name
-    judgments.write(table(pairs), path)
+    path = tmp_path_factory.mktemp("judged") / "judged"
+    judgments.write(table(pairs), path, form=form)
     read = judgments.read(path, "en")
     assert (read.judgments, read.quarantined) == (table(pairs), [])
+
+
+@pytest.mark.parametrize("form", judgments.FORMATS)
+def test_a_round_trip_keeps_what_looks_like_something_else(form: judgments.Format, tmp_path: Path) -> None:
+    queries = ("requests", "hits", "judgmentRatings", "query", "rating", "doc_id", "# 1 dad", '5" pipe', "a,b;c", "0x1")
+    pairs = {(query, doc): place % 4 for place, query in enumerate(queries) for doc in ("hits", "7", "rating")}
+    judgments.write(table(pairs), tmp_path / "judged", form=form)
+    read = judgments.read(tmp_path / "judged", "en")
+    assert (read.judgments, read.quarantined) == (table(pairs), [])
+
+
+def test_beir_finds_queries_and_qrels_where_it_looks(tmp_path: Path) -> None:
+    other = tmp_path / "set" / "queries.jsonl"
+    (tmp_path / "set" / "qrels").mkdir(parents=True)
+    judgments.write(table({("red lamp", "d1"): 3}), tmp_path / "set/qrels/test.tsv", form="beir")
+    assert (tmp_path / "set/qrels/test.tsv").read_text().splitlines()[0] == "query-id\tcorpus-id\tscore"
+    assert json.loads(other.read_text())["text"] == "red lamp"
+    other.write_text('{"_id": "7", "text": "somebody else\'s"}\n')
+    with pytest.raises(UserError, match="holds other queries"):
+        judgments.write(table({("red lamp", "d1"): 3}), tmp_path / "set/qrels/test.tsv", form="beir")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 4) | st.sampled_from(["lamp", "d1", "", "3"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["judgmentRatings", "requests", "ratings", "hits", "_source", "query", "id", "docId", "_id", "rating"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=examples(150))
+@given(content=JSON)
+def test_no_json_gives_a_traceback_and_every_row_is_accounted_for(
+    content: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "file.json"
+    path.write_text(json.dumps(content))
+    try:
+        read = judgments.read(path, "en")
+    except UserError:
+        return
+    assert read.rows == read.judgments.num_rows + len(read.quarantined)
 
 
 def test_qrels_are_trecs_and_their_queries_stand_beside(tmp_path: Path) -> None:

@@ -6,6 +6,6 @@ panel, agreement) they cannot hold; ``read`` gives it the values of judgments th
 
 from serm.stream.judgments.ratings import GRADES, Scale, scale
 from serm.stream.judgments.reading import Imported, Quarantined, read
-from serm.stream.judgments.writing import queries_path, write
+from serm.stream.judgments.writing import FORMATS, Format, queries_path, write
 
-__all__ = ["GRADES", "Imported", "Quarantined", "Scale", "queries_path", "read", "scale", "write"]
+__all__ = ["FORMATS", "GRADES", "Format", "Imported", "Quarantined", "Scale", "queries_path", "read", "scale", "write"]

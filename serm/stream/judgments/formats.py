@@ -105,8 +105,10 @@ def _parquet(source: Source) -> Iterator[Row] | None:
 def _judgment_list(source: Source) -> Iterator[Row] | None:
     """OpenSearch's Search Relevance Workbench: ``judgmentRatings``; as imported, or as its API gives it back."""
     found = source.json
-    if isinstance(found, dict) and isinstance(hits := found.get("hits"), dict):
-        (found, *_) = [one.get("_source") for one in hits.get("hits") or [] if isinstance(one, dict)] or [None]
+    if isinstance(found, dict) and isinstance(outer := found.get("hits"), dict):
+        if not isinstance(hits := outer.get("hits"), list):
+            return None
+        (found, *_) = [one.get("_source") for one in hits if isinstance(one, dict)] or [None]
     if not isinstance(found, dict) or not isinstance(lists := found.get("judgmentRatings"), list):
         return None
     return _of_lists(lists)
