@@ -10,6 +10,11 @@ from typing import Any
 
 import pytest
 
+from examples import examples
+from hypothesis import given
+from hypothesis import settings as hypothesis
+from hypothesis import strategies as st
+
 from serm import stream
 from serm.errors import UserError
 from serm.settings import Settings
@@ -82,3 +87,37 @@ def test_what_cannot_be_right_is_a_warning(
 def test_a_log_that_is_not_there_is_one_sentence(make_settings: MakeSettings, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or directory; give the log's path"):
         stream.look(tmp_path / "nowhere", make_settings())
+
+
+VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["click", "", "\ud800", "q1", "0", "\0"])
+PLACE = st.fixed_dictionaries({}, optional={"ordinal": VALUE | st.dictionaries(st.just("index"), VALUE)})
+RECORD = st.fixed_dictionaries(
+    {},
+    optional={
+        "query_id": VALUE,
+        "action_name": VALUE | st.sampled_from(["impression", "click"]),
+        "user_query": VALUE,
+        "client_id": VALUE,
+        "timestamp": VALUE | st.just("2018-03-04T10:00:00Z"),
+        "event_attributes": VALUE
+        | st.fixed_dictionaries(
+            {}, optional={"object": VALUE | st.dictionaries(st.just("object_id"), VALUE), "position": VALUE | PLACE}
+        ),
+    },
+)
+LINE = RECORD.map(lambda record: json.dumps(record).encode()) | st.binary(max_size=40)
+
+
+@hypothesis(max_examples=examples(20))
+@given(lines=st.lists(LINE, max_size=8))
+def test_whatever_a_log_holds_a_look_tells_of_it_or_says_why_not(
+    lines: list[bytes], make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    log = tmp_path_factory.mktemp("log") / "log.ndjson"
+    log.write_bytes(b"\n".join(lines))
+    try:
+        seen = stream.look(log, make_settings())
+    except UserError:
+        return
+    assert json.loads(json.dumps(seen.told(), allow_nan=False))["impressions"] == seen.impressions
+    assert 0 <= seen.clicks <= seen.impressions
