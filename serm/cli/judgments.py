@@ -29,8 +29,8 @@ FileIn = Annotated[
 File = Annotated[
     Path,
     typer.Argument(
-        help="The file to write. Qrels name queries by ids: their texts go to FILE.queries.tsv, BEIR's to queries.jsonl "
-        "(above a directory qrels, or beside FILE)."
+        help="The file to write. Qrels name queries by ids: their texts go to FILE.queries.tsv, BEIR's to "
+        "queries.jsonl (above a directory qrels, or beside FILE)."
     ),
 ]
 Locale = Annotated[str, typer.Option(help="The locale of the judgments; of a file with several, those to read.")]
@@ -68,8 +68,8 @@ FormatOut = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="OpenSearch's judgment list, TREC qrels, BEIR's, Quepid's CSV, Elasticsearch's rank_eval, or pytrec_eval's "
-        "JSON. Default: a list where FILE ends with .json, else qrels.",
+        help="OpenSearch's judgment list, TREC qrels, BEIR's, Quepid's CSV, Elasticsearch's rank_eval, or "
+        "pytrec_eval's JSON. Default: a list where FILE ends with .json, else qrels.",
     ),
 ]
 Ratings = Annotated[str, typer.Option(help="The file's ratings of grade 0, 1, 2 and 3; ESCI has 0,1,10,100.")]

@@ -75,7 +75,7 @@ class Numbered:
     rows: pa.Table
     """Sorted by ``number``, the query's row in ``queries``, and doc_id."""
     queries: pa.Table
-    """locale, query and the columns ``KINDS``, sorted by (locale, query)."""
+    """locale, query and those of the columns ``KINDS`` that the pairs have, sorted by (locale, query)."""
 
     @property
     def number(self) -> NDArray[np.int64]:
@@ -89,15 +89,15 @@ class Numbered:
 
 
 def numbered(pool: pa.Table) -> Numbered:
-    """Number the queries of ``pool`` (rows of ``pools.read_pools`` of one set and choice of documents).
+    """Number the queries of ``pool``: locale, query, doc_id, grade and what else there is.
 
     A query is a (locale, query): the same word may be asked in two languages. Queries whose documents all have
     the same grade tell nothing about a ranking and are left out.
     """
     key = ["locale", "query"]
-    spread = pool.group_by([*key, *(kind for kind in KINDS if kind not in key)]).aggregate(
-        [("grade", "min"), ("grade", "max")]
-    )
+    spread = pool.group_by(
+        [*key, *(kind for kind in KINDS if kind not in key and kind in pool.column_names)]
+    ).aggregate([("grade", "min"), ("grade", "max")])
     spread = spread.filter(pc.not_equal(spread["grade_min"], spread["grade_max"]))
     queries = spread.drop_columns(["grade_min", "grade_max"]).sort_by([(name, "ascending") for name in key])
     number = queries.select(key).append_column("number", pa.array(range(queries.num_rows), pa.int64()))

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from serm import contracts, relevance
 from serm import engine as engines
+from serm.evaluation.compare import numbered
 from serm.evaluation.measures import ndcg
 from serm.pairs.bm25 import BM25
 from serm.pairs.documents import join
@@ -41,11 +40,11 @@ def compare(champion: Path, tests: Path, documents: Path, settings: Settings) ->
     path = datasets(tests)["frozen", POOL]
     with engines.connect(settings.engine) as engine:
         judged = join(engine, contracts.read(path, contracts.JUDGMENTS), path, documents, ("title", "body")).pairs
-    queries = judged["query"].to_pylist()
-    texts = list(map(document_text, judged["title"].to_pylist(), judged["body"].to_pylist()))
-    asked = pc.binary_join_element_wise(judged["locale"], judged["query"], "\x1f")
-    number = np.unique(np.array(asked.to_pylist()), return_inverse=True)[1].astype(np.int64)
-    grades = judged["grade"].to_numpy().astype(np.int64)
+    ranked = numbered(judged)
+    if not ranked.queries.num_rows:
+        return {"queries": 0}
+    queries = ranked.rows["query"].to_pylist()
+    texts = list(map(document_text, ranked.rows["title"].to_pylist(), ranked.rows["body"].to_pylist()))
     model = relevance.load(champion)
     cosine = (model.encoder.embed(queries, "query") * model.encoder.embed(texts, "passage")).sum(1).astype(np.float64)
     ways = {
@@ -54,14 +53,11 @@ def compare(champion: Path, tests: Path, documents: Path, settings: Settings) ->
         "BM25": _bm25(queries, texts),
         "random": np.zeros(len(texts)),
     }
-    rankable = _rankable(number, grades)
-    number = np.unique(number[rankable], return_inverse=True)[1].astype(np.int64)
-    means = {
-        name: float(ndcg(number, grades[rankable], scores[rankable], [10], settings.evaluation.seed).mean())
+    found = {
+        name: ndcg(ranked.number, ranked.grade, scores, [10], settings.evaluation.seed).mean()
         for name, scores in ways.items()
-        if rankable.any()
     }
-    return {"queries": len(np.unique(number))} | {name: round(value, 4) for name, value in means.items()}
+    return {"queries": ranked.queries.num_rows} | {name: round(float(value), 4) for name, value in found.items()}
 
 
 def _bm25(queries: list[str], texts: list[str]) -> NDArray[np.float64]:
@@ -69,11 +65,3 @@ def _bm25(queries: list[str], texts: list[str]) -> NDArray[np.float64]:
     index = BM25(distinct)
     scores = {query: index.scores(query) for query in set(queries)}
     return np.array([scores[query][row] for query, row in zip(queries, rows, strict=True)], np.float64)
-
-
-def _rankable(number: NDArray[np.int64], grades: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows [n] are of queries with two grades: others cannot be ranked wrongly."""
-    table = pa.table({"query": number, "grade": grades}).group_by("query", use_threads=False)
-    spread = table.aggregate([("grade", "min"), ("grade", "max")]).sort_by("query")
-    rows: NDArray[np.bool_] = np.asarray(pc.less(spread["grade_min"], spread["grade_max"]))[number]
-    return rows

@@ -8,7 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from serm.catalogue import Asked
+from serm.stream.judgments import Quarantined
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,7 @@ class Plan:
     stream: dict[str, Any]
     """What of the section ``stream`` should differ from the defaults, by what the log holds (``stream.look``)."""
     notes: list[str]
+    judgments: pa.Table
+    """All that are given (JUDGMENTS), a pair once."""
+    quarantined: list[Quarantined]
+    """Rows of judgments that are none."""

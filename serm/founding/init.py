@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from serm import stream, training
+import pyarrow as pa
+
+from serm import contracts, stream, training
 from serm.atomic import write_json, write_text
 from serm.catalogue import look as look_at_catalogue
 from serm.errors import UserError
@@ -18,10 +20,11 @@ from serm.founding.given import Given, Plan
 from serm.founding.parts import Parts
 from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, SETUP, TESTS
 from serm.settings import Settings
+from serm.stream.judgments import Quarantined, scale
 from serm.stream.judgments import read as read_judgments
-from serm.stream.judgments import scale
 from serm.stream.span import Span, span
 from serm.workspace.lock import writing
+from serm.workspace.merge import merged
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
 
@@ -49,14 +52,24 @@ def plan(given: Given) -> Plan:
             raise UserError(f"{what} {path}: no such file or directory; give its path.")
     settings = _early(given)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
-    for path in given.judgments:
-        read_judgments(path, given.locale, scale(given.ratings) if given.ratings else None, given.queries)
+    table, quarantined = _judgments(given)
     seen = stream.look(given.log, settings)
     fitting = settings.model_copy(update={"stream": settings.stream.model_copy(update=seen.settings)})
-    found = span(given.log, fitting)
+    found = seen.span or span(given.log, fitting)
     reference, window, notes = windows(found, given.every)
     told = [f"The log: {warning}." for warning in seen.warnings]
-    return Plan(fields, found.first, found.last, reference, window, seen.settings, [*told, *notes])
+    notes = [*told, *notes]
+    return Plan(fields, found.first, found.last, reference, window, seen.settings, notes, table, quarantined)
+
+
+def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined]]:
+    """Read all files of judgments; of a pair in two of them the later file's stands."""
+    table, quarantined = contracts.JUDGMENTS.empty_table(), list[Quarantined]()
+    for path in given.judgments:
+        found = read_judgments(path, given.locale, scale(given.ratings) if given.ratings else None, given.queries)
+        table = merged(table, found.judgments.select(table.column_names))
+        quarantined += found.quarantined
+    return table, quarantined
 
 
 def windows(log: Span, every: float) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime], list[str]]:

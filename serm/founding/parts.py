@@ -27,8 +27,6 @@ from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE,
 from serm.pairs.test_sets import SETS, datasets
 from serm.pairs.text import folded
 from serm.settings import Settings
-from serm.stream.judgments import read, scale
-from serm.workspace.merge import merged
 from serm.workspace.store import TEMPLATE, link_or_copy
 
 QUARANTINE = Path("quarantine")
@@ -100,14 +98,16 @@ stream:
         )
 
     def log(self) -> None:
-        """Take the log in, by hard links where the file system allows them."""
+        """Take the log in: copies, as DVC makes what it tracks read-only, and a team's own files may still grow."""
         if (self.root / LOG).exists():
             return
         with replace_directory(self.root / LOG) as beside:
             if self.given.log.is_file():
-                link_or_copy(str(self.given.log), str(beside / self.given.log.name))
-            else:
-                shutil.copytree(self.given.log, beside, copy_function=link_or_copy, dirs_exist_ok=True)
+                shutil.copyfile(self.given.log, beside / self.given.log.name)
+                return
+            shutil.copytree(self.given.log, beside, copy_function=shutil.copyfile, dirs_exist_ok=True)
+            for directory in (beside, *(path for path in beside.rglob("*") if path.is_dir())):
+                directory.chmod(0o755)  # the given one may be read-only; newer files are put here
 
     def knowledge(self) -> None:
         """Take what judges may look up; nothing where nothing is given."""
@@ -145,13 +145,7 @@ stream:
 
     def judgments(self, shown: pa.Table, settings: Settings) -> dict[str, int]:
         """Split the judgments into seed and test sets; return how many there are of each."""
-        table, quarantined = contracts.JUDGMENTS.empty_table(), []
-        for path in self.given.judgments:
-            found = read(
-                path, self.given.locale, scale(self.given.ratings) if self.given.ratings else None, self.given.queries
-            )
-            table = merged(table, found.judgments.select(table.column_names))
-            quarantined += found.quarantined
+        quarantined = self.plan.quarantined
         if quarantined:
             aside = self.root / QUARANTINE / "judgments.jsonl"
             aside.parent.mkdir(exist_ok=True)
@@ -159,7 +153,7 @@ stream:
             self.notes.append(
                 f"{len(quarantined):,} rows of judgments are in {QUARANTINE}/judgments.jsonl, with reasons."
             )
-        parts = judged.split(table, shown)
+        parts = judged.split(self.plan.judgments, shown)
         if not parts.seed.num_rows:
             raise UserError("the judgments have too few queries: none is left to train on; give more of them.")
         if not (self.root / TESTS).exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from serm.settings import Settings
 from serm.stream import plausibility, privacy
 from serm.stream.masking import KINDS
 from serm.stream.source import Log, open_log, text_files
+from serm.stream.span import Span, of_rows
 
 MAX_LINES = 1_000_000
 """So many lines of a text log are looked at, from the start of each of its files; a Parquet log is read whole."""
@@ -58,10 +59,13 @@ class Seen:
     """What of ``stream`` should differ from what was given: ``shown``, ``clicked``, ``first_ordinal``."""
     warnings: list[str]
     """What can hardly be right, one sentence each."""
+    span: Span | None = None
+    """When the log has impressions, with the settings that are proposed; None where only a sample was looked at, or no
+    impression has a time."""
 
     def told(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it."""
-        return asdict(self)
+        """Return all but ``span`` as JSON can hold it."""
+        return {name: value for name, value in asdict(self).items() if name != "span"}
 
 
 def look(log: Path, settings: Settings) -> Seen:
@@ -85,7 +89,8 @@ def look(log: Path, settings: Settings) -> Seen:
         sample.write_bytes(b"".join(f"{line}\n".encode() for line in lines.to_pylist()))
         with open_log(engine, sample, Path(scratch) / "bad", settings.model_copy(update={"stream": stream})) as opened:
             seen = _seen(engine, opened, "ubi", settings, actions)
-        return Seen(**{**asdict(seen), "lines": len(lines), "is_sample": is_sample, "settings": proposed})
+        whole = None if is_sample else seen.span
+        return replace(seen, lines=len(lines), is_sample=is_sample, settings=proposed, span=whole)
 
 
 def _sample(files: Sequence[Path], rows: int) -> tuple[pa.ChunkedArray, bool]:
@@ -196,6 +201,7 @@ def _seen(engine: BaseBackend, opened: Log, form: str, settings: Settings, actio
         actions=actions,
         settings={},
         warnings=warnings,
+        span=of_rows(rows),
     )
 
 

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ibis
+
 from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
@@ -34,12 +36,20 @@ def span(log: Path, settings: Settings) -> Span:
         engines.connect(settings.engine) as engine,
         open_log(engine, log, Path(scratch) / "bad_lines", settings) as opened,
     ):
-        timed = opened.rows.filter(opened.rows.event_time.notnull())
-        by_day = timed.group_by(day=timed.event_time.date())
-        times = by_day.aggregate(first=timed.event_time.min(), last=timed.event_time.max()).order_by("day")
-        days = engine.to_pyarrow(times).to_pylist()
-    if not days:
+        found = of_rows(opened.rows)
+    if found is None:
         raise UserError(f"{log}: no impression in it has a time; give a log with its times.")
+    return found
+
+
+def of_rows(rows: ibis.Table) -> Span | None:
+    """Return when a log's ``rows`` (IMPRESSIONS) are; None where none has a time."""
+    timed = rows.filter(rows.event_time.notnull())
+    by_day = timed.group_by(day=timed.event_time.date())
+    times = by_day.aggregate(first=timed.event_time.min(), last=timed.event_time.max()).order_by("day")
+    days = times.to_pyarrow().to_pylist()
+    if not days:
+        return None
     return Span(_utc(days[0]["first"]), _utc(days[-1]["last"]), tuple(_utc(day["first"]) for day in days))
 
 

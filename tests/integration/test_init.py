@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from serm import contracts, layout, settings
 from serm.cli import app
 from serm.errors import UserError
-from serm.founding import Given, init, plan
+from serm.founding import Given, Plan, init, plan
 from serm.founding.parts import Parts
 from serm.pairs.test_sets import POOL, SERVED, datasets
 from serm.workspace.progress import Progress
@@ -76,6 +77,28 @@ def test_a_workspace_is_there_with_all_that_a_cycle_reads(made: tuple[Path, str]
     assert contracts.read(path / layout.REFERENCE, contracts.IMPRESSIONS).num_rows > 0
     assert f"cd {path}" in output
     assert "serm evolve" in output
+
+
+def test_a_teams_own_log_stays_as_it_is_and_the_workspaces_takes_newer_files(made: tuple[Path, str]) -> None:
+    (kept,) = (made[0] / layout.LOG).iterdir()
+    assert kept.read_bytes() == LOG.read_bytes()
+    assert kept.stat().st_ino != LOG.stat().st_ino  # DVC makes what it tracks read-only: not the team's file
+
+
+def test_a_log_in_a_directory_that_nobody_may_write_to_is_taken(files: dict[str, Path], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    (log / "2025").mkdir(parents=True)
+    (log / "2025" / LOG.name).write_bytes(LOG.read_bytes())
+    for directory in (log / "2025", log):
+        directory.chmod(0o555)
+    root = tmp_path / "shop"
+    Parts(root, Given(log, files["documents"], []), plan_of(log), []).log()
+    assert {path.stat().st_mode & 0o700 for path in (root / layout.LOG, root / layout.LOG / "2025")} == {0o700}
+
+
+def plan_of(log: Path) -> Plan:
+    now = datetime(2025, 1, 1, tzinfo=UTC)
+    return Plan({}, now, now, (now, now), (now, now), {}, [], contracts.JUDGMENTS.empty_table(), [])
 
 
 def test_the_champion_stands_beside_what_needs_no_training(made: tuple[Path, str]) -> None:

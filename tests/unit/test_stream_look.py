@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from examples import examples
 from hypothesis import given
 from hypothesis import settings as hypothesis
@@ -89,7 +88,9 @@ def test_a_log_that_is_not_there_is_one_sentence(make_settings: MakeSettings, tm
         stream.look(tmp_path / "nowhere", make_settings())
 
 
-VALUE = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["click", "", "\ud800", "q1", "0", "\0"])
+VALUE = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["click", "", "\ud800", "q1", "0", "\0"])
+)
 PLACE = st.fixed_dictionaries({}, optional={"ordinal": VALUE | st.dictionaries(st.just("index"), VALUE)})
 RECORD = st.fixed_dictionaries(
     {},
