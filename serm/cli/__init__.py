@@ -13,6 +13,7 @@ import typer
 from serm.cli import (
     advance,
     annotate,
+    bootstrap,
     demo,
     distill,
     doctor,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 LOOP, STEPS = "The loop", "The steps of a cycle, in order"
 app.command(rich_help_panel=LOOP)(init.init)
+app.command(rich_help_panel=LOOP)(bootstrap.bootstrap)
 app.command(rich_help_panel=LOOP)(writes(evolve.evolve))
 app.command(rich_help_panel=LOOP)(writes(advance.advance))
 app.command(rich_help_panel=LOOP)(reads(report.report))

@@ -30,8 +30,12 @@ Documents = Annotated[
     ),
 ]
 Judged = Annotated[
-    list[Path],
-    typer.Option("--judgments", help="A file of graded pairs, as `serm judgments import` reads it; several times."),
+    list[Path] | None,
+    typer.Option(
+        "--judgments",
+        help="A file of graded pairs, as `serm judgments import` reads it, or a directory of `serm bootstrap`; several "
+        "times.",
+    ),
 ]
 Locale = Annotated[str, typer.Option(help="The locale of judgments, and of queries and documents that name none.")]
 Knowledge = Annotated[Path | None, typer.Option(help="What judges may look up: a dataset of key and text.")]
@@ -47,7 +51,7 @@ def init(
     workspace: New,
     log: Log,
     documents: Documents,
-    judgments: Judged,
+    judgments: Judged = None,
     id: Id = None,
     title: Title = None,
     body: Body = None,
@@ -70,7 +74,7 @@ def init(
     given = founding.Given(
         log.absolute(),
         documents.absolute(),
-        tuple(path.absolute() for path in judgments),
+        tuple(path.absolute() for path in judgments or []),
         asked,
         locale,
         ratings,

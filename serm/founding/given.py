@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from serm.catalogue import Asked
+from serm.settings import Settings, document, parse
 from serm.stream.judgments import Quarantined
 
 
@@ -57,3 +58,18 @@ class Plan:
     """All that are given (JUDGMENTS), a pair once."""
     quarantined: list[Quarantined]
     """Rows of judgments that are none."""
+    made: dict[str, Any] = field(default_factory=dict)
+    """Who made them, where ``serm bootstrap`` did (``bootstrap.judgments``)."""
+
+
+def early(locale: str, params: Path | None = None) -> Settings:
+    """Return settings before there is a workspace: all times, the team's ``locale``, and what ``params`` says.
+
+    Raises:
+        UserError: ``params`` is no params.yaml; its section ``cycle`` may be missing.
+    """
+    text = document.read_text(params) if params else ""
+    if "cycle" not in (document.sections(text, str(params)) if text else {}):
+        text = f'cycle: {{start: "1970-01-01T00:00:00Z", end: "2262-01-01T00:00:00Z"}}\n{text}'
+    found = parse(text, str(params))
+    return found.model_copy(update={"stream": found.stream.model_copy(update={"locale": locale})})

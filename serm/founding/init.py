@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from serm import contracts, stream, training
+from serm import contracts, training
 from serm.atomic import write_json, write_text
 from serm.catalogue import look as look_at_catalogue
 from serm.errors import UserError
 from serm.founding import first
-from serm.founding.given import Given, Plan
+from serm.founding.bootstrap import is_bootstrap
+from serm.founding.bootstrap import judgments as bootstrapped
+from serm.founding.given import Given, Plan, early
 from serm.founding.parts import Parts
+from serm.founding.windows import fitting, windows
 from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, SETUP, TESTS
-from serm.settings import Settings
 from serm.stream.judgments import Quarantined, scale
 from serm.stream.judgments import read as read_judgments
-from serm.stream.span import Span, span
 from serm.workspace.lock import writing
 from serm.workspace.merge import merged
 from serm.workspace.progress import Progress
@@ -50,48 +50,37 @@ def plan(given: Given) -> Plan:
     for path, what in ((given.log, "--log"), *((one, "--judgments") for one in given.judgments)):
         if not path.exists():
             raise UserError(f"{what} {path}: no such file or directory; give its path.")
-    settings = _early(given)
+    settings = early(given.locale)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
-    table, quarantined = _judgments(given)
-    seen = stream.look(given.log, settings)
-    fitting = settings.model_copy(update={"stream": settings.stream.model_copy(update=seen.settings)})
-    found = seen.span or span(given.log, fitting)
+    table, quarantined, made = _judgments(given)
+    seen, _, found = fitting(given.log, settings)
     reference, window, notes = windows(found, given.every)
     told = [f"The log: {warning}." for warning in seen.warnings]
     notes = [*told, *notes]
-    return Plan(fields, found.first, found.last, reference, window, seen.settings, notes, table, quarantined)
+    return Plan(fields, found.first, found.last, reference, window, seen.settings, notes, table, quarantined, made)
 
 
-def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined]]:
-    """Read all files of judgments; of a pair in two of them the later file's stands."""
-    table, quarantined = contracts.JUDGMENTS.empty_table(), list[Quarantined]()
+def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any]]:
+    """Read all files of judgments; of a pair in two of them the later file's stands, but a person's before a panel's.
+
+    Raises:
+        UserError: there are none.
+    """
+    table, quarantined, made = contracts.JUDGMENTS.empty_table(), list[Quarantined](), dict[str, Any]()
+    if not given.judgments:
+        raise UserError(
+            "no --judgments: without any, `serm bootstrap DIRECTORY` with the same --log and --documents draws queries"
+            " for LLM judges or people to grade; then give --judgments DIRECTORY."
+        )
     for path in given.judgments:
+        if is_bootstrap(path):
+            ours, made = bootstrapped(path)
+            table = merged(table, ours.select(table.column_names))
+            continue
         found = read_judgments(path, given.locale, scale(given.ratings) if given.ratings else None, given.queries)
         table = merged(table, found.judgments.select(table.column_names))
         quarantined += found.quarantined
-    return table, quarantined
-
-
-def windows(log: Span, every: float) -> tuple[tuple[datetime, datetime], tuple[datetime, datetime], list[str]]:
-    """Return the reference window, the first cycle's, and what is to say of them.
-
-    The first cycle's is the last whole window of ``every`` days, so that it learns from now. The reference is the one
-    before it; where the log has a gap there, the last one before that has impressions. Of a log that is shorter than
-    both, they are its halves.
-    """
-    days, after = timedelta(days=every), (log.last + timedelta(seconds=1)).replace(microsecond=0)
-    window = after - days
-    busy = [day for day in log.days if day < window]
-    if busy and log.first < window - days:
-        until = min(window, datetime(*busy[-1].timetuple()[:3], tzinfo=UTC) + timedelta(days=1))
-        gap = f"The log has a gap from {until:%Y-%m-%d} on: the reference window ends there."
-        return (until - days, until), (window, after), [] if until == window else [gap]
-    begin = log.first.replace(microsecond=0)
-    middle = (begin + (after - begin) / 2).replace(microsecond=0)
-    if not begin < middle < after:
-        raise UserError(f"the log spans {log.first} to {log.last}: no two windows; give a log of a longer time.")
-    note = f"The log is shorter than two windows of {every:g} days: its first half is the reference, its second half is"
-    return (begin, middle), (middle, after), [f"{note} the first cycle's window. Later windows last {every:g} days."]
+    return table, quarantined, made
 
 
 def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: None) -> Founded:
@@ -114,7 +103,7 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         write_json(root / BEGUN, asked)
         parts = Parts(root, given, planned, list(planned.notes))
         tell(f"Reading the catalogue {given.documents}")
-        documents = parts.documents(_early(given))
+        documents = parts.documents(early(given.locale))
         settings = parts.settings(documents)
         tell(f"Taking the log {given.log}")
         parts.log()
@@ -143,12 +132,6 @@ def _require_room(path: Path, asked: dict[str, Any]) -> None:
             )
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: something is there already; give a directory that is new or empty.")
-
-
-def _early(given: Given) -> Settings:
-    """Return settings before there is a params.yaml: all times, the team's locale."""
-    cycle = {"number": 1, "start": "1970-01-01T00:00:00Z", "end": "2262-01-01T00:00:00Z"}
-    return Settings.model_validate({"cycle": cycle, "stream": {"locale": given.locale}})
 
 
 def _commit(workspace: Workspace) -> None:

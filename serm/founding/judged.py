@@ -40,7 +40,7 @@ class Split:
     seed: pa.Table
     """JUDGMENTS, with source ``seed``."""
     tests: dict[tuple[str, str], pa.Table]
-    """(set, documents) -> JUDGMENTS, with source ``human``."""
+    """(set, documents) -> JUDGMENTS, with source ``human``, or ``panel`` where a panel made them."""
     assumed: int
     """Test queries that the log shows nothing judged for: all of their judged documents stand for what is served."""
 
@@ -64,7 +64,7 @@ def split(judgments: pa.Table, shown: pa.Table) -> Split:
     seed = _of(judgments.filter(pc.equal(parts, "seed")), "seed")
     tests, assumed = {}, 0
     for name in SETS:
-        pool = _of(judgments.filter(pc.equal(parts, name)), "human")
+        pool = _of(judgments.filter(pc.equal(parts, name)), "human", but="panel")
         served, unseen = _served(pool, shown)
         tests[name, POOL], tests[name, SERVED] = pool, served
         assumed += unseen
@@ -91,9 +91,12 @@ def _served(pool: pa.Table, shown: pa.Table) -> tuple[pa.Table, int]:
     return pool.filter(pc.or_(was_shown, pc.invert(known))), unseen
 
 
-def _of(table: pa.Table, source: str) -> pa.Table:
+def _of(table: pa.Table, source: str, but: str | None = None) -> pa.Table:
+    """Return ``table`` with ``source``, in rows whose source is ``but`` that one; sorted."""
     column = table.column_names.index("source")
-    table = table.set_column(column, "source", pa.repeat(pa.scalar(source), table.num_rows))
+    table = table.set_column(
+        column, "source", pc.if_else(pc.equal(table["source"], but or source), but or source, source)
+    )
     return table.select(contracts.JUDGMENTS.names).sort_by([(name, "ascending") for name in _PAIR])
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from serm import contracts, stream
+from serm import contracts
 from serm import engine as engines
 from serm import settings as params
 from serm.atomic import replace_directory, write_json, write_text
@@ -23,8 +23,9 @@ from serm.errors import UserError
 from serm.founding import judged
 from serm.founding.first import max_tokens
 from serm.founding.given import Given, Plan
+from serm.founding.windows import cut
 from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
-from serm.pairs.test_sets import SETS, datasets
+from serm.pairs.test_sets import MADE, SETS, datasets
 from serm.pairs.text import folded
 from serm.settings import Settings
 from serm.workspace.store import TEMPLATE, link_or_copy
@@ -128,17 +129,15 @@ stream:
         return shown
 
     def _cut(self, window: tuple[datetime, datetime], place: Path | None, settings: Settings) -> pa.Table:
-        cycle = settings.cycle.model_copy(update={"start": window[0], "end": window[1]})
         with TemporaryDirectory(dir=self.root / ".serm", prefix="init-") as scratch:
-            out = Path(scratch) / "ingest"
-            stream.ingest(self.root / LOG, out, settings.model_copy(update={"cycle": cycle}))
+            impressions = cut(self.root / LOG, window, Path(scratch) / "ingest", settings)
             with engines.connect(settings.engine) as engine:
-                rows = contracts.scan(engine, out / "impressions", contracts.IMPRESSIONS)
+                rows = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
                 pairs = engine.to_pyarrow(rows.select("locale", "query", "doc_id").distinct())
             if place is not None:
                 place.parent.mkdir(exist_ok=True)
                 with replace_directory(place) as beside:
-                    shutil.copytree(out / "impressions", beside, copy_function=link_or_copy, dirs_exist_ok=True)
+                    shutil.copytree(impressions, beside, copy_function=link_or_copy, dirs_exist_ok=True)
         column = pairs.column_names.index("query")
         pairs = pairs.set_column(column, "query", folded(pairs["query"]))
         return pairs.filter(pc.and_(pc.is_valid(pairs["query"]), pc.is_valid(pairs["doc_id"])))
@@ -160,6 +159,8 @@ stream:
             with replace_directory(self.root / TESTS) as beside:
                 for key, path in datasets(beside).items():
                     contracts.write(parts.tests[key], path, contracts.JUDGMENTS)
+                if self.plan.made:
+                    write_json(beside / MADE, self.plan.made)
         contracts.write(parts.seed, self.root / JUDGMENTS, contracts.JUDGMENTS)
         self._tell_of_tests(parts, settings)
         return parts.figures() | {"quarantined": len(quarantined)}
@@ -174,6 +175,12 @@ stream:
                 f"A test set has {fewest:,} queries; to find a difference of {margin:g} in NDCG@10 four times in five"
                 f" takes about {needed:,}, so the gate will often not be able to tell. Judge more queries."
             )
+        if made := self.plan.made.get("panel"):
+            sample = self.plan.made.get("sample")
+            told = "a person's sample would tell how right it is: `serm review`, then init anew."
+            if sample:
+                told = f"people graded {sample['pairs']:,} of its pairs too, {sample['same']:,} of them alike."
+            self.notes.append(f"{made:,} judgments, of the test sets too, are an LLM panel's; {told}")
         if parts.assumed:
             self.notes.append(
                 f"Of {parts.assumed:,} test queries the log shows no judged document: all that is judged stands for"

@@ -20,6 +20,8 @@ SETS = ("frozen", "rolling")
 #: The choices of documents; the gate decides on the first.
 DOCUMENTS = ("served", "pool")
 SERVED, POOL = DOCUMENTS
+MADE = "made.json"
+"""Beside the sets, where a panel of judges made some of their judgments: what is known of it."""
 
 
 def datasets(tests: Path) -> dict[tuple[str, str], Path]:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from serm import contracts
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.evaluation import examples, pools, power
+from serm.evaluation import examples, makers, pools, power
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import ALL, Comparison, as_json, numbered
 from serm.evaluation.controls import LessControl, column
@@ -99,6 +99,7 @@ def evaluate(
         calibration=deciding["rolling"].calibration,
         trust=read_trust(annotated / "annotate.json"),
         answers=_answers(tried),
+        made=makers.told(tests),
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
     verdict = decide(inputs, options)
@@ -108,6 +109,7 @@ def evaluate(
         {
             "versions": {name: model.version for name, model in (models | controls).items()},
             "retired": _by_set({test: asdict(one) for test, one in judged.retired.items()}),
+            "tests": makers.counts(tests),
             "power": {of: [asdict(one) for one in rules] for of, rules in (("assumed", assumed), ("measured", found))},
             "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in verdict.rules]},
         },

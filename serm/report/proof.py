@@ -10,6 +10,7 @@ from serm.workspace.history import GATES, Cycle
 
 #: Rule -> its name on the page, and how its value and limit are written.
 RULES = {
+    "test_judgments": ("who judged the test sets", "{:g}"),
     "rolling_gain": ("gain on the rolling set, served", "{:+.4f}"),
     "frozen_loss": ("loss on the frozen set, served, at worst", "{:.4f}"),
     "pool_loss": ("loss on the rolling set, pool, at worst", "{:.4f}"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from serm import contracts, settings
 from serm.errors import UserError
 from serm.evolve import evolve
-from serm.founding.init import windows as founding_windows
+from serm.founding.windows import windows as founding_windows
 from serm.layout import LOG, PARAMS
 from serm.stream.span import Span, span
 from serm.workspace import windows

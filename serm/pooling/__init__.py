@@ -1,0 +1,6 @@
+"""Queries drawn from a log, and the documents to judge for each: what users were served, and what searches find."""
+
+from serm.pooling.draw import Draw, draw
+from serm.pooling.pools import documents_of, pool
+
+__all__ = ["Draw", "documents_of", "draw", "pool"]
