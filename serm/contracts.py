@@ -216,6 +216,17 @@ RANKINGS = pa.schema(
     ]
 )
 
+#: What was drawn to be judged for the rolling test set in a cycle; ``served`` tells what users were served.
+DRAWN = pa.schema(
+    [
+        _field("query", pa.string()),
+        _field("locale", pa.string()),
+        _field("doc_id", pa.string()),
+        _field("served", pa.bool_()),
+        _field("cycle", pa.int32()),
+    ]
+)
+
 #: Rows that broke a rule: the row as JSON, and why.
 QUARANTINE = pa.schema([_field("dataset", pa.string()), _field("reason", pa.string()), _field("row", pa.string())])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from serm import settings as params
 from serm.errors import UserError
 from serm.layout import LOG, PARAMS
+from serm.pooling.rolling import renew
 from serm.settings import Settings
 from serm.step import Figures
 from serm.stream.span import span
@@ -58,7 +59,9 @@ def evolve(
                 if ran:
                     return
                 raise UserError(_too_early(root, settings))
-            show(following.cycle.name, run_cycle(root, force))
+            renewed = renew(root, following)
+            costs = run_cycle(root, force)
+            show(following.cycle.name, ({"tests": renewed} if following.tests.draw else {}) | costs)
             ran = True
             if hold:
                 return

@@ -26,6 +26,8 @@ SUPERSEDED = Path("state/superseded")
 """Judgments that stood in the state until a better one of their pair came; there is none before the first."""
 REVIEWED = Path("reviewed")
 """The human judgments of ``serm review``, until ``advance`` takes them into the state."""
+TEST_REVIEWED = Path("tests-reviewed")
+"""People's grades of what was drawn for the rolling test set (``serm review --tests``)."""
 REVIEWED_LOCK = Path(".serm/reviewed.lock")
 """Held by ``serm review`` while it writes an answer."""
 HISTORY = Path("history")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serm.cli.options import Annotated_, Validated
-from serm.layout import CYCLE
+from serm.layout import CYCLE, TEST_REVIEWED, TESTS
 
 if TYPE_CHECKING:
     from serm.judging.review import Export, Reviews
@@ -26,6 +26,9 @@ ReviewedOut = Annotated[Path, typer.Option(help="The human judgments (Parquet, s
 Port = Annotated[int, typer.Option(help="The page's port on this machine.", min=0, max=65535)]
 ExportTo = Annotated[Path | None, typer.Option(help="Write the ungraded pairs as a file for --tool, and stop.")]
 ImportFrom = Annotated[Path | None, typer.Option("--import", help="Read the answers of a tool's export, and stop.")]
+OfTests = Annotated[
+    bool, typer.Option("--tests", help="Grade what was drawn for the rolling test set, in the place of mined pairs.")
+]
 ToolOption = Annotated[Tool, typer.Option(help="The tool of --export; an export to --import is told by its content.")]
 
 
@@ -37,10 +40,14 @@ def review(
     export: ExportTo = None,
     import_: ImportFrom = None,
     tool: ToolOption = Tool.label_studio,
+    tests: OfTests = False,
 ) -> None:
     """Grade what the panel could not agree on, on a page in the browser; the keys 0 to 3 do it."""
     from serm.judging.review import LABEL_STUDIO_CONFIG, Reviews, listen, read_export, serve, write_tasks
 
+    if tests:
+        # as serm.pooling.rolling writes it
+        annotated, validated, out = TESTS / "review/annotate", TESTS / "review/validate", TEST_REVIEWED
     reviews = Reviews(annotated, validated, out)
     if import_ is not None:
         _take(reviews, read_export(import_))

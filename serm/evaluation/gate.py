@@ -70,8 +70,6 @@ class GateInputs:
     answers: Answers | None
     size_mb: float | None
     """Of the challenger's files."""
-    made: str = ""
-    """What is to say of the test sets' judgments, where a panel made some of them; it decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,6 @@ def decide(inputs: GateInputs, settings: EvaluationSettings) -> Verdict:
     Whatever is missing or not a finite number makes its rule inconclusive, so the gate cannot pass without it.
     """
     rules = (
-        *([Rule("test_judgments", "passed", inputs.made)] if inputs.made else []),
         _rolling_gain(inputs.rolling, settings),
         _loss("frozen_loss", inputs.frozen, settings),
         _loss("pool_loss", inputs.pool, settings),

@@ -18,9 +18,9 @@ from serm import engine as engines
 from serm.atomic import write_json
 from serm.catalogue import Asked, import_documents
 from serm.errors import UserError
-from serm.founding.windows import cut, fitting, windows
+from serm.founding.windows import fitting, windows
 from serm.judging.cold import grade_cold
-from serm.pooling import Draw
+from serm.pooling import Draw, cut
 from serm.settings import Settings
 from serm.workspace.merge import merged
 
@@ -130,8 +130,8 @@ def judgments(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if not both.num_rows:
         where = f"--annotated {path / ANNOTATED} --validated {path / VALIDATED} --out {path / REVIEWED}"
         raise UserError(
-            f"{path}: nothing of it is graded yet; grade it with `serm review {where}`, or name LLM judges in a file for"
-            " `serm bootstrap --params`."
+            f"{path}: nothing of it is graded yet; grade it with `serm review {where}`, or name LLM judges with"
+            " `serm bootstrap --params FILE`."
         )
     key = ["query", "locale", "doc_id"]
     twice = panel.select([*key, "grade"]).join(

@@ -109,6 +109,9 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         parts.log()
         parts.knowledge()
         shown = parts.windows(settings)
+        for told in (lacking := parts.lacking(shown, settings)):
+            tell(told)
+        parts.notes[:0] = lacking
         tell("Splitting the judgments by query: seed, frozen and rolling test")
         judgments = parts.judgments(shown, settings)
         tell("Training the first champion on the seed judgments")

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ibis
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,16 +24,17 @@ from serm.errors import UserError
 from serm.founding import judged
 from serm.founding.first import max_tokens
 from serm.founding.given import Given, Plan
-from serm.founding.windows import cut
 from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
 from serm.pairs.test_sets import MADE, SETS, datasets
 from serm.pairs.text import folded
-from serm.settings import Settings
+from serm.pooling import cut
+from serm.settings import Settings, document
+from serm.steps import STAGES
 from serm.workspace.store import TEMPLATE, link_or_copy
 
 QUARANTINE = Path("quarantine")
 """What could not be kept of catalogue and judgments; git does not see it."""
-_DOCUMENTS = Path(".serm/documents.json")
+_DOCUMENTS, _IMPRESSIONS = Path(".serm/documents.json"), Path(".serm/impressions.json")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,12 @@ class Parts:
         return settings
 
     def _params(self, tokens: int, long: int) -> str:
+        text = self._differing(tokens, long)
+        told = document.sections(text, str(PARAMS))
+        named = dict.fromkeys(section for stage in STAGES for section in stage.params)
+        return text + "".join(f"{section}: {{}}\n" for section in named if section not in told)  # DVC wants each there
+
+    def _differing(self, tokens: int, long: int) -> str:
         start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in self.plan.window)
         return f"""\
 # Settings of one cycle: what differs from the defaults. Every field, its unit and its bounds are in serm/settings/.
@@ -90,6 +98,8 @@ stream:
 {self._proposed()}relevance:
   base: {json.dumps(self.given.base)}  # the text encoder
   max_tokens: {tokens}  # 95 % of the documents have at most {long:,} characters
+tests:
+  draw: 50  # new queries of each window for the rolling test set; LLM judges (judging.llms) or people grade them
 """
 
     def _proposed(self) -> str:
@@ -120,27 +130,57 @@ stream:
     def windows(self, settings: Settings) -> pa.Table:
         """Cut the reference window; return what both windows show was served: locale, query (folded), doc_id."""
         kept = self.root / ".serm" / "shown.parquet"
-        if (self.root / REFERENCE).exists() and kept.exists():
+        if (self.root / REFERENCE).exists() and kept.exists() and (self.root / _IMPRESSIONS).exists():
             return pq.read_table(kept)
         both = ((self.plan.window, None), (self.plan.reference, self.root / REFERENCE))
         found = [self._cut(window, place, settings) for window, place in both]
-        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([])
+        write_json(self.root / _IMPRESSIONS, {"window": found[0][1], "reference": found[1][1]})
+        shown = pa.concat_tables(pairs for pairs, _ in found).group_by(["locale", "query", "doc_id"]).aggregate([])
         pq.write_table(shown, kept)
         return shown
 
-    def _cut(self, window: tuple[datetime, datetime], place: Path | None, settings: Settings) -> pa.Table:
+    def lacking(self, shown: pa.Table, settings: Settings) -> list[str]:
+        """Say for what `serm evolve` will stop at the first cycle's validation."""
+        count = json.loads((self.root / _IMPRESSIONS).read_text(encoding="utf-8"))["window"]
+        found = [told] if (told := self._unknown(shown, settings)) else []
+        if count < settings.validation.min_impressions:
+            found.append(
+                f"The first cycle's window has {count:,} impressions, and `serm evolve` stops at fewer than"
+                f" validation.min_impressions ({settings.validation.min_impressions:,}): give longer windows with"
+                " --every, or a longer log."
+            )
+        return found
+
+    def _unknown(self, shown: pa.Table, settings: Settings) -> str:
+        """Say which of the documents that the log shows are not in the catalogue, if validation will stop at them."""
+        ids = pc.unique(shown["doc_id"])
+        with engines.connect(settings.engine) as engine:
+            catalogue = contracts.scan(engine, self.root / DOCUMENTS, contracts.DOCUMENTS).select("doc_id")
+            asked = ibis.memtable(pa.table({"doc_id": ids}), schema=ibis.schema({"doc_id": "string"}))
+            gone = engine.to_pyarrow(asked.anti_join(catalogue, "doc_id").order_by("doc_id"))["doc_id"]
+            own = engine.to_pyarrow(catalogue.order_by("doc_id").limit(1))["doc_id"].to_pylist()
+        if len(gone) <= settings.validation.max_quarantined_share * len(ids):
+            return ""
+        return (
+            f"Of {len(ids):,} documents that the log shows in both windows {len(gone):,} are not in the catalogue, such"
+            f" as {gone[0].as_py()!r} (the catalogue has ids such as {own[0]!r}): `serm evolve` will stop at"
+            " validation. Give the catalogue that the log is of, or with --id the field that the log's ids are of."
+        )
+
+    def _cut(self, window: tuple[datetime, datetime], place: Path | None, settings: Settings) -> tuple[pa.Table, int]:
         with TemporaryDirectory(dir=self.root / ".serm", prefix="init-") as scratch:
             impressions = cut(self.root / LOG, window, Path(scratch) / "ingest", settings)
             with engines.connect(settings.engine) as engine:
                 rows = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
                 pairs = engine.to_pyarrow(rows.select("locale", "query", "doc_id").distinct())
+                count = int(rows.count().to_pyarrow().as_py())
             if place is not None:
                 place.parent.mkdir(exist_ok=True)
                 with replace_directory(place) as beside:
                     shutil.copytree(impressions, beside, copy_function=link_or_copy, dirs_exist_ok=True)
         column = pairs.column_names.index("query")
         pairs = pairs.set_column(column, "query", folded(pairs["query"]))
-        return pairs.filter(pc.and_(pc.is_valid(pairs["query"]), pc.is_valid(pairs["doc_id"])))
+        return pairs.filter(pc.and_(pc.is_valid(pairs["query"]), pc.is_valid(pairs["doc_id"]))), count
 
     def judgments(self, shown: pa.Table, settings: Settings) -> dict[str, int]:
         """Split the judgments into seed and test sets; return how many there are of each."""

@@ -21,13 +21,6 @@ def fitting(log: Path, settings: Settings) -> tuple[Seen, Settings, Span]:
     return seen, settings, seen.span or span(log, settings)
 
 
-def cut(log: Path, window: Window, out: Path, settings: Settings) -> Path:
-    """Cut ``window`` out of ``log`` as the ingest step does, into ``out``; return its IMPRESSIONS."""
-    cycle = settings.cycle.model_copy(update={"start": window[0], "end": window[1]})
-    stream.ingest(log, out, settings.model_copy(update={"cycle": cycle}))
-    return out / "impressions"
-
-
 def windows(log: Span, every: float) -> tuple[Window, Window, list[str]]:
     """Return the reference window, the first cycle's, and what is to say of them.
 

@@ -45,7 +45,7 @@ class Inputs:
     documents: ibis.Table
     judgments: ibis.Table
     tests: ibis.Table
-    """The judgments of the test sets (JUDGMENTS): what asks as they do is not mined."""
+    """The test sets, with a column ``query``: what asks as they do is not mined."""
     model: Model
     document_text: Callable[[str, str], str]
     """A document's title and body to the text that the model reads."""
@@ -85,7 +85,7 @@ def mine(
             contracts.scan(engine, validated / "documents", contracts.DOCUMENTS),
             # What was labelled only because users were shown it may be mined: judges have not seen it.
             contracts.scan(engine, judgments, contracts.JUDGMENTS).filter(lambda judged: judged.source != "shown"),
-            test_sets.read(engine, tests),
+            test_sets.held_out(engine, tests),
             relevance.load(champion, settings.relevance),
             relevance.document_text,
         )

@@ -22,6 +22,8 @@ DOCUMENTS = ("served", "pool")
 SERVED, POOL = DOCUMENTS
 MADE = "made.json"
 """Beside the sets, where a panel of judges made some of their judgments: what is known of it."""
+DRAWN = "drawn"
+"""Beside the sets: all that was ever drawn for the rolling one (DRAWN), judged or not yet."""
 
 
 def datasets(tests: Path) -> dict[tuple[str, str], Path]:
@@ -36,6 +38,18 @@ def read(engine: BaseBackend, tests: Path) -> ibis.Table:
         UserError: a dataset is missing, damaged, or lacks a column.
     """
     return ibis.union(*(contracts.scan(engine, path, contracts.JUDGMENTS) for path in datasets(tests).values()))
+
+
+def held_out(engine: BaseBackend, tests: Path) -> ibis.Table:
+    """Return the ``query`` texts that no model may learn from: of all test sets, and what was ever drawn for one.
+
+    Raises:
+        UserError: a dataset is missing, damaged, or lacks a column.
+    """
+    queries = read(engine, tests).select("query")
+    if (tests / DRAWN).exists():
+        queries = queries.union(contracts.scan(engine, tests / DRAWN, contracts.DRAWN).select("query"))
+    return queries
 
 
 def asked_alike(engine: BaseBackend, pairs: ibis.Table, tests: ibis.Table) -> ibis.Table:

@@ -2,5 +2,6 @@
 
 from serm.pooling.draw import Draw, draw
 from serm.pooling.pools import documents_of, pool
+from serm.pooling.window import cut
 
-__all__ = ["Draw", "documents_of", "draw", "pool"]
+__all__ = ["Draw", "cut", "documents_of", "draw", "pool"]

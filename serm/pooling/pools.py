@@ -11,7 +11,8 @@ from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm.pairs.bm25 import BM25
-from serm.relevance import Encoder, document_text
+from serm.relevance import document_text
+from serm.relevance.interface import Embedder
 
 SERVED, FOUND = 30, 10
 """Documents a query: at most so many of those that users were shown, most often shown first; and so many that BM25, and
@@ -21,7 +22,7 @@ WHOLE, CANDIDATES = 20_000, 200
 
 
 def pool(
-    engine: BaseBackend, drawn: pa.Table, impressions: ibis.Table, documents: Path, encoder: Encoder
+    engine: BaseBackend, drawn: pa.Table, impressions: ibis.Table, documents: Path, encoder: Embedder
 ) -> tuple[pa.Table, pa.Table]:
     """Return the pairs to judge (query, locale, doc_id, served), and their documents (DOCUMENTS).
 
@@ -65,7 +66,7 @@ def documents_of(engine: BaseBackend, pairs: pa.Table, documents: Path) -> pa.Ta
     return contracts.conform(found, documents, contracts.DOCUMENTS)
 
 
-def _found(queries: list[str], documents: pa.Table, encoder: Encoder) -> list[tuple[str, str]]:
+def _found(queries: list[str], documents: pa.Table, encoder: Embedder) -> list[tuple[str, str]]:
     """Return (query, doc_id) that BM25 and the encoder's cosine find among ``documents``."""
     texts = list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist()))
     ids, index = documents["doc_id"].to_pylist(), BM25(texts)

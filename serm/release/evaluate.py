@@ -99,10 +99,11 @@ def evaluate(
         calibration=deciding["rolling"].calibration,
         trust=read_trust(annotated / "annotate.json"),
         answers=_answers(tried),
-        made=makers.told(tests),
         size_mb=sum(file.stat().st_size for file in (trained / "model").rglob("*") if file.is_file()) / 1e6,
     )
     verdict = decide(inputs, options)
+    told = makers.told(tests)
+    rules = [*([Rule("test_judgments", "passed", told)] if told else []), *verdict.rules]
     _write(
         out,
         sets,
@@ -111,7 +112,7 @@ def evaluate(
             "retired": _by_set({test: asdict(one) for test, one in judged.retired.items()}),
             "tests": makers.counts(tests),
             "power": {of: [asdict(one) for one in rules] for of, rules in (("assumed", assumed), ("measured", found))},
-            "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in verdict.rules]},
+            "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in rules]},
         },
         options,
     )

@@ -21,6 +21,7 @@ from serm.settings.rollout import RolloutSettings
 from serm.settings.section import Section
 from serm.settings.serving import ServingSettings
 from serm.settings.stream import StreamSettings
+from serm.settings.tests import TestSettings
 from serm.settings.training import TrainingSettings
 from serm.settings.validation import ValidationSettings
 
@@ -37,6 +38,7 @@ __all__ = [
     "ServingSettings",
     "Settings",
     "StreamSettings",
+    "TestSettings",
     "Threshold",
     "TrainingSettings",
     "ValidationSettings",
@@ -59,6 +61,7 @@ class Settings(Section):
     relevance: RelevanceSettings = RelevanceSettings()
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    tests: TestSettings = TestSettings()
     serving: ServingSettings = ServingSettings()
     rollout: RolloutSettings = RolloutSettings()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from serm import contracts, layout, settings
@@ -96,6 +97,16 @@ def test_a_log_in_a_directory_that_nobody_may_write_to_is_taken(files: dict[str,
     assert {path.stat().st_mode & 0o700 for path in (root / layout.LOG, root / layout.LOG / "2025")} == {0o700}
 
 
+def test_a_window_that_validation_would_refuse_is_told(made: tuple[Path, str], files: dict[str, Path]) -> None:
+    parts = Parts(made[0], Given(LOG, files["documents"], []), plan_of(LOG), [])
+    found = settings.load(made[0] / layout.PARAMS)
+    stricter = found.validation.model_copy(update={"min_impressions": 10_000})
+    known = contracts.read(made[0] / layout.DOCUMENTS, contracts.DOCUMENTS).select(["doc_id"])
+    assert parts.lacking(known, found) == []
+    (told,) = parts.lacking(known, found.model_copy(update={"validation": stricter}))
+    assert "`serm evolve` stops at fewer than validation.min_impressions (10,000)" in told
+
+
 def plan_of(log: Path) -> Plan:
     now = datetime(2025, 1, 1, tzinfo=UTC)
     return Plan({}, now, now, (now, now), (now, now), {}, [], contracts.JUDGMENTS.empty_table(), [])
@@ -121,6 +132,18 @@ def test_what_cannot_be_kept_lies_aside_with_its_reason(made: tuple[Path, str]) 
     (line,) = (made[0] / "quarantine" / "documents.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["line"] == QUERIES * DOCUMENTS + 1
     assert "1 documents are in quarantine/documents.jsonl" in made[1]
+
+
+def test_params_yaml_has_each_section_that_a_stage_of_dvc_yaml_names(made: tuple[Path, str]) -> None:
+    stages = yaml.safe_load((made[0] / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    named = {section for stage in stages.values() for section in stage["params"]}
+    assert named <= yaml.safe_load((made[0] / layout.PARAMS).read_text(encoding="utf-8")).keys()
+
+
+def test_it_says_that_the_log_is_of_another_catalogue(made: tuple[Path, str]) -> None:
+    told = " ".join(made[1].split())
+    assert "are not in the catalogue, such as" in told
+    assert "`serm evolve` will stop at validation" in told
 
 
 def test_it_says_how_many_test_queries_would_do(made: tuple[Path, str]) -> None:
