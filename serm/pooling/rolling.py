@@ -110,7 +110,9 @@ def _rolling(
     old: dict[str, pa.Table], drawn: pa.Table, grades: pa.Table, settings: Settings
 ) -> tuple[dict[str, pa.Table], int]:
     """Return the rolling set (documents -> JUDGMENTS) and how many queries retired."""
-    graded = _graded(grades, drawn)
+    oldest = settings.cycle.number - settings.tests.keep_cycles
+    gone = _without(drawn.filter(pc.less(drawn["cycle"], oldest)), old[SERVED])  # retired before: it stays held out
+    graded = _without(_graded(grades, drawn), gone)
     served = graded.filter(graded["served"])
     enough = served.group_by(_QUERY).aggregate([([], "count_all")])
     ready = enough.filter(pc.greater_equal(enough["count_all"], LEAST_DOCUMENTS))
@@ -118,7 +120,7 @@ def _rolling(
     given = {name: _without(table, drawn) for name, table in old.items()}
     both = {name: pa.concat_tables([given[name], new[name].select(given[name].column_names)]) for name in given}
     ages = both[SERVED].group_by(_QUERY).aggregate([("cycle", "min")]).sort_by("cycle_min")
-    past = pc.less(ages["cycle_min"], settings.cycle.number - settings.tests.keep_cycles)
+    past = pc.less(ages["cycle_min"], oldest)
     most = max(0, ages.num_rows - settings.evaluation.gate.min_queries)
     retired = ages.filter(past).slice(0, most)
     order = [(name, "ascending") for name in ("locale", "query", "doc_id")]
