@@ -54,12 +54,16 @@ def seat(batch: Batch, asked: Asked | None, settings: Settings) -> Seated:
     evidence: list[Evidence] = []
     offline = judging.offline or (asked is None and not judging.judges)
     if offline:
-        evidence = text_evidence(batch, settings)
         users = users_evidence(batch)
         all_pairs, count = Pairs.joined([batch.known, batch.pairs]), len(batch.known)
-        for of in [*evidence, users] if users else evidence:
+        texts = text_evidence(batch, settings)
+        for of in [*texts, users] if users else texts:
             both = of.look_up(all_pairs)
             known, found = both.take(np.arange(count)), both.take(np.arange(count, len(all_pairs)))
+            if not _calibrates(known, batch):
+                continue
+            if of is not users:
+                evidence.append(of)
             votes[of.name], known_votes[of.name] = _calibrated(found, known, batch, judging)
             if of is not users:
                 text[of.name], known_text[of.name] = of_evidence(found), of_evidence(known)
@@ -89,6 +93,11 @@ def seat(batch: Batch, asked: Asked | None, settings: Settings) -> Seated:
     of_rows = {name: of.take(rows) for name, of in known_votes.items()}
     panel = Panel(votes, of_rows, clues, known_clues.take(rows), batch.grades[rows], batch.unseen[rows])
     return Seated(panel, rows, look)
+
+
+def _calibrates(known: Found, batch: Batch) -> bool:
+    """Tell whether a kind of evidence says something of known pairs of two grades: no outside knowledge says nothing."""
+    return len(np.unique(batch.grades[~known.abstains & ~batch.unseen])) > 1
 
 
 def _calibrated(found: Found, known: Found, batch: Batch, settings: JudgingSettings) -> tuple[Votes, Votes]:

@@ -278,6 +278,14 @@ def test_a_judge_without_evidence_abstains(world: Path) -> None:
     assert set(abstained["within_agreement"].to_pylist()) == {0.0}
 
 
+def test_without_outside_knowledge_the_other_judges_sit(world: Path) -> None:
+    contracts.write(contracts.KNOWLEDGE.empty_table(), world / "knowledge", contracts.KNOWLEDGE)
+    out = run(world)
+    votes = contracts.read(out / "votes", contracts.VOTES)
+    assert {"lexical", "encoder"} <= set(votes["judge"].to_pylist())
+    assert "outside knowledge" not in votes["judge"].to_pylist()
+
+
 def test_only_seed_judgments_calibrate(world: Path) -> None:
     before = content(run(world))
     wrong = [row | {"grade": 3 - int(row["grade"]), "source": s} for row in seed_rows() for s in ("panel", "human")]
