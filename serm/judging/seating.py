@@ -96,7 +96,7 @@ def seat(batch: Batch, asked: Asked | None, settings: Settings) -> Seated:
 
 
 def _calibrates(known: Found, batch: Batch) -> bool:
-    """Tell whether a kind of evidence says something of known pairs of two grades: no outside knowledge says nothing."""
+    """Tell whether a kind of evidence says something of known pairs of two grades: no knowledge says nothing."""
     return len(np.unique(batch.grades[~known.abstains & ~batch.unseen])) > 1
 
 
