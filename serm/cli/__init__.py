@@ -26,6 +26,7 @@ from serm.cli import (
     metrics,
     report,
     review,
+    rollout,
     trainjob,
 )
 from serm.cli.extras import extra_of
@@ -57,6 +58,7 @@ app.command(rich_help_panel=LOOP)(writes(evidently.evidently))
 app.command(rich_help_panel=LOOP)(reads(trainjob.trainjob))
 app.add_typer(documents.app, name="documents", rich_help_panel=LOOP)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
+app.add_typer(rollout.app, name="rollout", rich_help_panel=LOOP)
 for one in TABLE:
     app.command(rich_help_panel=STEPS)(writes(annotate.annotate if one.name == "annotate" else verb(one)))
 

@@ -1,0 +1,134 @@
+"""A rollout's record: one JSON file for people and for the next step, which says what was decided and what was done."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from serm.atomic import write_json
+from serm.errors import UserError
+from serm.rollout.decision import Action
+from serm.settings import RolloutSettings
+
+Outcome = Literal["running", "promoted", "rolled_back", "inconclusive", "error"]
+OUTCOMES: dict[Action, Outcome] = {
+    "promote": "promoted",
+    "roll_back": "rolled_back",
+    "inconclusive": "inconclusive",
+    "error": "error",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(_Part):
+    """A step of the ramp: the challenger's percentage, and since when."""
+
+    percent: int = Field(ge=0, le=100)
+    since: AwareDatetime
+
+
+class Pending(_Part):
+    """A change of the traffic that was begun; the next step ends it if this one did not."""
+
+    action: Action | Literal["start"]
+    percent: int = Field(ge=0, le=100)
+    since: AwareDatetime
+
+
+class Decided(_Part):
+    """What a look decided, and on what."""
+
+    at: AwareDatetime
+    action: Action | Literal["start"]
+    percent: int
+    reasons: tuple[str, ...]
+    users: tuple[tuple[int, int], ...] = ()
+    """Of challenger and control, by stage."""
+    crossed: int = 0
+    findings: dict[str, Any] = Field(default_factory=dict)
+
+
+class Record(_Part):
+    """All that is known of a rollout."""
+
+    experiment: str
+    outcome: Outcome = "running"
+    settings: RolloutSettings
+    """As they were at the start: what is looked at, and how closely, may not change on the way."""
+    stages: tuple[Stage, ...] = ()
+    pending: Pending | None = None
+    decisions: tuple[Decided, ...] = ()
+
+    @property
+    def percent(self) -> int:
+        """The challenger's percentage, as last known to be set."""
+        return self.stages[-1].percent if self.stages else 0
+
+    def with_(self, **changes: Any) -> Record:
+        """Return the record with other values."""
+        return self.model_copy(update=changes)
+
+
+def path_of(records: Path, experiment: str) -> Path:
+    """Return the file of an experiment's record.
+
+    Raises:
+        UserError: the name is no plain file name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", experiment):
+        raise UserError(f"experiment {experiment!r}: give a name of letters, digits, dots, hyphens and underscores.")
+    return records / f"{experiment}.json"
+
+
+def load(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such rollout; begin it with `serm rollout start`.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise UserError(f"{path}: no rollout's record ({where}: {first['msg']}); bring an undamaged copy.") from error
+
+
+def save(path: Path, record: Record) -> None:
+    """Write a record, whole or not at all."""
+    write_json(path, record.model_dump(mode="json"))
+
+
+@contextmanager
+def one_writer(records: Path) -> Iterator[None]:
+    """Hold the records' lock; the kernel frees it however the process ends.
+
+    It is not the workspace's: a rollout must be able to go back while a cycle runs for hours.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    records.mkdir(parents=True, exist_ok=True)
+    with (records / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{records}: another `serm rollout` is at work here; try again after it.") from None
+        yield
+
+
+def now_or(at: datetime | None) -> datetime:
+    """Return ``at``, or the present."""
+    return at or datetime.now(UTC)
