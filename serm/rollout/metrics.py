@@ -67,7 +67,7 @@ def by_search(log: ibis.Table, change_query_seconds: float) -> ibis.Table:
     searches = searches.mutate(
         next_query=searches["query"].lead().over(window), next_time=searches.event_time.lead().over(window)
     )
-    pause = searches.next_time.epoch_seconds() - searches.event_time.epoch_seconds()
+    pause = searches.next_time.truncate("s").epoch_seconds() - searches.event_time.truncate("s").epoch_seconds()
     changed = ((searches.next_query != searches["query"]) & (pause <= change_query_seconds)).fill_null(False)
     return searches.mutate(
         changed=changed.cast("int64"), abandoned=((searches.with_click == 0) & ~changed).cast("int64")
@@ -97,10 +97,11 @@ def by_user(
         searches.variant.isin(["challenger", "control"]),
     )
     day = 86_400
-    seconds = during.event_time.epoch_seconds()
+    seconds = during.event_time.truncate("s").epoch_seconds().cast("int64")
     users = during.group_by("user_id").agg(
         challenger=(during.variant == "challenger").max(),
         crossed=during.variant.nunique() > 1,
+        first_time=during.event_time.min(),
         first=seconds.min(),
         last=seconds.max(),
         sessions=during.session_id.nunique().cast("float64"),
@@ -109,7 +110,7 @@ def by_user(
     )
     stage = ibis.literal(0)
     for began in stages[1:]:
-        stage = stage + (users.first >= int(began.timestamp())).cast("int64")
+        stage = stage + (users.first_time >= ibis.literal(began)).cast("int64")
     end = int(until.timestamp())
     observed = {days: users.first <= end - (days + 1) * day for days in _RETENTION}
     users = users.mutate(
@@ -120,7 +121,7 @@ def by_user(
             f"returned_{n}": (seen & (users["last"] >= users["first"] + n * day)).cast("float64")
             for n, seen in observed.items()
         },
-    )
+    ).drop("first_time", "first", "last")
     if winsorise < 1:
         cap = users.aggregate(cap=users.searches.quantile(winsorise))
         users = users.cross_join(cap)

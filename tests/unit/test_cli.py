@@ -340,9 +340,9 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
     verbs = {
         name: one
         for name, one in commands.items()
-        if name not in ("bootstrap", "doctor", "documents", "init", "judgments", "review")
+        if name not in ("bootstrap", "doctor", "documents", "init", "judgments", "review", "rollout")
     }
-    verbs |= cast(TyperGroup, commands["documents"]).commands
+    verbs |= cast(TyperGroup, commands["documents"]).commands | cast(TyperGroup, commands["rollout"]).commands
     assert all(any("--workspace" in option.opts for option in one.params) for one in verbs.values())
     with writing(shop, "serm evolve"):
         lock = (shop / ".serm/lock").read_text()

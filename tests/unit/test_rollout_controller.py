@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from serm import cli
 from serm.errors import UserError
-from serm.rollout import controller, record
+from serm.rollout import controller, look, record
 from serm.rollout.decision import Decision
 from serm.rollout.estimates import Estimate
 from serm.rollout.metrics import METRICS
@@ -47,7 +47,7 @@ class Users:
 @pytest.fixture
 def users(monkeypatch: pytest.MonkeyPatch) -> Users:
     found = Users()
-    monkeypatch.setattr(controller.look, "read", found.read)
+    monkeypatch.setattr(look, "read", found.read)
     return found
 
 
