@@ -17,7 +17,7 @@ WITH checked AS (
             "index": "JSON", "create": "JSON", "action_name": "VARCHAR", "user_query": "VARCHAR", "query_id": "VARCHAR",
             "client_id": "VARCHAR", "user_id": "VARCHAR", "session_id": "VARCHAR", "timestamp": "VARCHAR",
             "message_type": "VARCHAR", "message": "VARCHAR", "query_attributes": {"locale": "VARCHAR",
-                "serm": {"scores": "DOUBLE[]", "model_version": "VARCHAR", "variant": "VARCHAR"}},
+                "serm": {"scores": "DOUBLE[]", "model_versions": "VARCHAR[]", "variants": "VARCHAR[]"}},
             "query": "VARCHAR", "query_response_hit_ids": "VARCHAR[]", "query_response_object_ids": "VARCHAR[]",
             "query_response_objects_ids": "VARCHAR[]",
             "event_attributes": {"session_id": "VARCHAR", "object": {"object_id": "JSON"},
@@ -159,8 +159,8 @@ CREATE TEMP TABLE scored AS
 SELECT query_id, doc_id, arg_min(score, (event_time, line)) AS score,
     arg_min(model_version, (event_time, line)) AS model_version, arg_min(variant, (event_time, line)) AS variant
 FROM (SELECT query_id, event_time, line, unnest(hits) AS doc_id, unnest(serm.scores[:len(hits)]) AS score,
-          serm.model_version AS model_version, serm.variant AS variant
-      FROM parsed WHERE fate = 'query' AND len(hits) > 0 AND serm.model_version IS NOT NULL)
+          unnest(serm.model_versions[:len(hits)]) AS model_version, unnest(serm.variants[:len(hits)]) AS variant
+      FROM parsed WHERE fate = 'query' AND len(hits) > 0 AND serm.model_versions IS NOT NULL)
 WHERE doc_id IS NOT NULL
 GROUP BY query_id, doc_id;
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import pytest
 import tiny_models
@@ -23,6 +24,7 @@ from serving_here import answering, serving
 from serm import contracts, relevance, stream
 from serm.errors import UserError
 from serm.rollout.assignment import Experiment, assign, serves
+from serm.rollout.interleaving import team_draft
 from serm.serving.transformer import store
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
@@ -136,17 +138,18 @@ def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
     variants = set()
     for asked, answer in served:
         user = hashed(asked["client_id"], KEY)
-        variant = serves(assign(user, Experiment("cycle-0007"), 50))  # whoever reads the log can tell who saw what
+        variant = assign(user, Experiment("cycle-0007"), 50)  # whoever reads the log can tell who saw what
         variants.add(variant)
-        assert (answer["variant"], answer["model_version"]) == (variant, versions[variant])
+        version = versions[serves(variant)]
+        assert (answer["variant"], answer["ranked_by"], answer["model_version"]) == (variant, serves(variant), version)
         for position, result in enumerate(answer["results"], 1):
             row = found.pop((hashed(answer["query_id"], KEY), position))
             assert (row["doc_id"], row["user_id"], row["query"]) == (result["id"], user, asked["query"])
-            assert (row["variant"], row["model_version"]) == (variant, versions[variant])
+            assert (row["variant"], row["model_version"]) == (variant, version)
             assert row["score"] == pytest.approx(result["score"])
             assert row["clicked"] == (position == 2)
     assert not found
-    assert variants == {"champion", "challenger"}
+    assert variants == {"control", "challenger"}
 
 
 # --- ranking ------------------------------------------------------------------------------------------------------
@@ -268,19 +271,52 @@ def test_where_the_challenger_fails_the_champion_ranks_and_the_log_says_so(
 ) -> None:
     log = tmp_path / "log"
     with _transforming(upstream, log, _ramp(tmp_path / "ramp", 100), documents) as (client, application, _):
-        assert _ask(client).json()["variant"] == "challenger"
+        assert _ask(client).json()["ranked_by"] == "challenger"
         broken = predictors(
             {"challenger": f"{upstream}/v1/models/nobody", "champion": f"{upstream}/v1/models/champion"}
         )
         application._predictors = broken
-        assert _ask(client).json()["variant"] == "champion"
+        assert _ask(client).json()["ranked_by"] == "champion"
         application._predictors = {**broken, "champion": broken["challenger"]}
         answer = _ask(client)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert client.get("/v2/health/ready").status_code == 503
-    assert [
-        (one["query_attributes"]["serm"]["variant"], one["query_attributes"]["serm"]["group"]) for one in _logged(log)
-    ] == [("challenger", "challenger"), ("champion", "challenger")]
+    told = [one["query_attributes"]["serm"] for one in _logged(log)]
+    assert [one["ranked_by"] for one in told] == ["challenger", "champion"]
+    assert [set(one["variants"]) for one in told] == [{"challenger"}] * 2  # a user's group is what was drawn
+
+
+def test_an_experiment_that_interleaves_logs_whose_document_each_is(
+    upstream: str, models: dict[str, Path], documents: Path, tmp_path: Path
+) -> None:
+    scorers = {name: relevance.load_scorer(path) for name, path in models.items()}
+    for query in ("cat", "dog", "heart", "face", "red", "grinning"):
+        scores = {name: one.score([query] * 4, list(TITLES.values())).expected for name, one in scorers.items()}
+        rankings = [[list(TITLES)[row] for row in np.argsort(-scores[name], kind="stable")] for name in scorers]
+        if rankings[0][:2] != rankings[1][:2]:
+            break
+    ramp, log, answers = tmp_path / "ramp", tmp_path / "log", {}
+    ramp.write_text(json.dumps({"name": "cycle-0008", "percent": 100, "interleave": True}))
+    with _transforming(upstream, log, ramp, documents) as (client, application, _):
+        for number in range(6):
+            answer = _ask(client, query=query, query_id=f"q{number}", top_n=3).json()
+            assert answer == _ask(client, query=query, query_id=f"q{number}", top_n=3).json()  # a page that is reloaded
+            answers[answer["query_id"]] = answer
+        urls = {"champion": f"{upstream}/v1/models/champion", "challenger": f"{upstream}/v1/models/nobody"}
+        application._predictors = predictors(urls)
+        assert _ask(client).json()["ranked_by"] == "champion"
+    teams = set()
+    for record in _logged(log)[:12]:
+        told, ids = record["query_attributes"]["serm"], record["query_response_hit_ids"]
+        drawn = team_draft(*rankings, key=f"cycle-0008 {record['query_id']}", length=3)
+        assert [one.doc_id for one in drawn] == ids == [one["id"] for one in answers[record["query_id"]]["results"]]
+        assert told["variants"] == [f"interleaved:{one.team or 'both'}" for one in drawn]
+        for doc_id, version, score, one in zip(ids, told["model_versions"], told["scores"], drawn, strict=True):
+            team = one.team or "champion"
+            assert version == scorers[team].version
+            assert score == pytest.approx(scores[team][list(TITLES).index(doc_id)], abs=1e-3)
+            teams.add(one.team)
+    assert {"champion", "challenger"} <= teams
 
 
 def test_a_ramp_and_a_store_are_taken_up_at_a_reload_and_bad_ones_are_not(

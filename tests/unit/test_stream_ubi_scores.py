@@ -10,7 +10,11 @@ import pytest
 
 from serm import contracts, stream
 
-SERM = {"variant": "challenger", "model_version": "0123456789ab", "scores": [2.5, 1.0, None]}
+SERM = {
+    "variants": ["challenger", "challenger", "interleaved:both"],
+    "model_versions": ["0123456789ab"] * 3,
+    "scores": [2.5, 1.0, None],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +49,17 @@ def test_each_document_has_the_score_variant_and_model_that_it_was_served_with(m
         rows = _rows(tmp_path, records, make_settings())
         assert rows["b"] == (True, 1.0, "0123456789ab", "challenger")
         assert rows["a"] == (False, 2.5, "0123456789ab", "challenger")
-        assert rows.get("c") == (None if shown in records else (False, None, "0123456789ab", "challenger"))
+        assert rows.get("c") == (None if shown in records else (False, None, "0123456789ab", "interleaved:both"))
 
 
 @pytest.mark.parametrize(
     "serm",
     [
         {"scores": [1, 2, 3]},
-        {"scores": "high", "model_version": "v"},
-        {"scores": [1], "model_version": "v"},
-        {"scores": {"a": 1}, "model_version": {"v": 1}, "variant": []},
-        {"scores": [[1], "x", True, 4, 5, 6], "model_version": 7},
+        {"scores": "high", "model_versions": ["v"] * 3},
+        {"scores": [1], "model_versions": ["v"] * 9, "variants": []},
+        {"scores": {"a": 1}, "model_versions": {"v": 1}, "variants": "x"},
+        {"scores": [[1], "x", True, 4, 5, 6], "model_versions": [7, None, []]},
     ],
 )
 def test_scores_of_another_form_lose_no_row(make_settings, tmp_path: Path, serm: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ It stands between a search engine and the predictors of champion and challenger:
         --documents documents.sqlite --log served/
 
     POST /rank  {"query": "cat", "client_id": "c1", "documents": ["en-7", "en-9"], "top_n": 10}
-    {"query_id": "...", "variant": "champion", "model_version": "0123456789ab",
+    {"query_id": "...", "variant": "control", "ranked_by": "champion", "model_version": "0123456789ab",
      "results": [{"id": "en-9", "index": 1, "score": 2.4}, ...], "unknown": [], "logged": true}
 
 A document is an id, whose text the store knows, or ``{"id": ..., "text": ...}``. The log is UBI: ``serm ingest`` reads
@@ -44,7 +44,9 @@ def main() -> None:
     )
     parser.add_argument("--champion", metavar="URL", help="http://HOST:PORT/v1/models/NAME")
     parser.add_argument("--challenger", metavar="URL", help="likewise")
-    parser.add_argument("--experiment", type=Path, help="YAML or JSON: name, percent, and perhaps layer, low, high")
+    parser.add_argument(
+        "--experiment", type=Path, help="YAML or JSON: name, percent, and perhaps interleave, layer, low, high"
+    )
     parser.add_argument("--documents", type=Path, help="what serm export --documents wrote")
     parser.add_argument("--log", type=Path, required=True, help="the query log's directory; one process writes a file")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 from prometheus_client import Counter, Histogram
 from starlette.requests import Request
@@ -25,7 +24,9 @@ from serm.serving.answering import Answering, as_json, metrics_page
 from serm.serving.refusals import Late, Unavailable
 from serm.serving.served import deadline
 from serm.serving.transformer import experiment
+from serm.serving.transformer import page as pages
 from serm.serving.transformer.experiment import Ramp
+from serm.serving.transformer.page import Served
 from serm.serving.transformer.predictors import Predictor, Scored
 from serm.serving.transformer.querylog import QueryLog
 from serm.serving.transformer.request import RankRequest, read
@@ -34,7 +35,7 @@ from serm.settings.secret import hashed
 from serm.settings.serving import TransformerSettings
 
 _LOG = logging.getLogger(__name__)
-_RANKED = Counter("serm_ranked_requests", "Queries ranked", ["variant"])
+_RANKED = Counter("serm_ranked_requests", "Queries ranked, and by whom: champion, challenger, both", ["ranked_by"])
 _FELL_BACK = Counter(
     "serm_ranked_by_champion_instead", "Queries ranked by the champion, for the challenger gave no scores"
 )
@@ -130,28 +131,63 @@ class Transformer(Answering):
         known = [row for row, text in enumerate(texts) if text is not None]
         group = self._ramp.group(hashed(asked.client_id, self._key)) if self._ramp else None
         end = start + min(deadline(headers), self._settings.deadline_seconds)
-        scored, variant = await self._score(asked.query, [texts[row] or "" for row in known], group, end, headers)
-        scores: list[float | None] = [None] * len(texts)
-        for row, score in zip(known, scored.scores, strict=True):
-            scores[row] = score
-        # Documents without a text stand behind the others, in the order in which they came.
-        falling = np.argsort([np.inf if score is None else -score for score in scores], kind="stable")
-        rows: list[int] = falling.tolist()[: asked.top_n]
-        record = _record(asked, rows, scores, scored.version, variant, group, self._ramp)
-        logged = self._query_log.add(record)
-        _RANKED.labels(variant).inc()
+        page, ranked_by = await self._page(asked, texts, known, group, end, headers)
+        logged = self._query_log.add(_record(asked, page, ranked_by, group, self._ramp))
+        _RANKED.labels(ranked_by).inc()
         _MISSING.inc(len(texts) - len(known))
         _SECONDS.observe(time.perf_counter() - start)
         return as_json(
             {
                 "query_id": asked.query_id,
-                "variant": variant,
-                "model_version": scored.version,
-                "results": [{"id": asked.ids[row], "index": row, "score": scores[row]} for row in rows],
+                "variant": _variant(group),
+                "ranked_by": ranked_by,
+                "model_version": page[0].version,
+                "results": [{"id": asked.ids[one.row], "index": one.row, "score": one.score} for one in page],
                 "unknown": [asked.ids[row] for row, text in enumerate(texts) if text is None],
                 "logged": logged,
             }
         )
+
+    async def _page(
+        self,
+        asked: RankRequest,
+        texts: Sequence[str | None],
+        known: Sequence[int],
+        group: Group | None,
+        end: float,
+        headers: Mapping[str, str],
+    ) -> tuple[list[Served], str]:
+        """Return the page, and who ranked it: a variant, or ``both``; where the challenger fails, the champion."""
+        documents = [texts[row] or "" for row in known]
+        variant: Variant = "champion" if group is None else serves(group)
+        if not documents:
+            return pages.ranked(Scored((), ""), known, len(texts), _variant(group), asked.top_n), variant
+
+        def score(of: Variant) -> Coroutine[Any, Any, Scored]:
+            return self._asked(of, asked.query, documents, end, headers)
+
+        if variant == "champion":
+            return pages.ranked(await score("champion"), known, len(texts), _variant(group), asked.top_n), variant
+        assert self._ramp is not None
+        wanted: list[Variant] = ["challenger", "champion"] if self._ramp.interleave else ["challenger"]
+        scored = await asyncio.gather(*map(score, wanted), return_exceptions=True)
+        failed = scored[0]
+        if isinstance(failed, Unavailable):
+            _LOG.error("The champion answers, for the challenger does not: %s", failed)
+            _FELL_BACK.inc()
+            instead = scored[1] if len(scored) > 1 else await score("champion")
+            if isinstance(instead, BaseException):
+                raise instead
+            return pages.ranked(instead, known, len(texts), _variant(group), asked.top_n), "champion"
+        found: dict[Variant, Scored] = {}
+        for of, one in zip(wanted, scored, strict=True):
+            if isinstance(one, BaseException):
+                raise one
+            found[of] = one
+        if self._ramp.interleave:
+            key = f"{self._ramp.name} {asked.query_id}"
+            return pages.interleaved(found, known, len(texts), key, asked.top_n), "both"
+        return pages.ranked(found["challenger"], known, len(texts), _variant(group), asked.top_n), "challenger"
 
     async def _texts(self, asked: RankRequest) -> list[str | None]:
         """Return the documents' texts, from the store where the request does not bring them; None: unknown."""
@@ -160,21 +196,6 @@ class Transformer(Answering):
         if wanted and self._store is not None:
             found = await asyncio.get_running_loop().run_in_executor(self._looking, self._store.texts, wanted)
         return [found.get(one) if text is None else text for one, text in zip(asked.ids, asked.texts, strict=True)]
-
-    async def _score(
-        self, query: str, documents: Sequence[str], group: Group | None, end: float, headers: Mapping[str, str]
-    ) -> tuple[Scored, Variant]:
-        """Return the scores and who gave them: the group's variant, or the champion where the challenger fails."""
-        variant: Variant = "champion" if group is None else serves(group)
-        if not documents:
-            return Scored((), ""), variant
-        if variant == "challenger" and "challenger" in self._predictors:
-            try:
-                return await self._asked("challenger", query, documents, end, headers), "challenger"
-            except Unavailable as error:
-                _LOG.error("The champion answers, for the challenger does not: %s", error)
-                _FELL_BACK.inc()
-        return await self._asked("champion", query, documents, end, headers), "champion"
 
     async def _asked(
         self, variant: Variant, query: str, documents: Sequence[str], end: float, headers: Mapping[str, str]
@@ -187,19 +208,23 @@ class Transformer(Answering):
         return await self._predictors[variant].score(query, documents, seconds, headers)
 
 
+def _variant(group: Group | None) -> str:
+    """Return what the log's rows call a group: who takes no part in the comparison is the champion's."""
+    return group if group in ("challenger", "control") else "champion"
+
+
 def _record(
-    asked: RankRequest,
-    rows: Sequence[int],
-    scores: Sequence[float | None],
-    version: str,
-    variant: Variant,
-    group: Group | None,
-    ramp: Ramp | None,
+    asked: RankRequest, page: Sequence[Served], ranked_by: str, group: Group | None, ramp: Ramp | None
 ) -> dict[str, Any]:
     """Return a UBI query with what was returned, which ingest joins with the events of its ``query_id``."""
-    served: dict[str, Any] = {"variant": variant, "model_version": version, "scores": [scores[row] for row in rows]}
+    served: dict[str, Any] = {
+        "variants": [one.variant for one in page],
+        "model_versions": [one.version for one in page],
+        "scores": [one.score for one in page],
+        "ranked_by": ranked_by,
+    }
     if ramp is not None:
-        served |= {"experiment": ramp.name, "group": group}
+        served |= {"experiment": ramp.name, "percent": ramp.percent, "group": group}
     record: dict[str, Any] = {
         "application": "serm",
         "query_id": asked.query_id,
@@ -207,7 +232,7 @@ def _record(
         "user_query": asked.query,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "query_attributes": {"serm": served},
-        "query_response_hit_ids": [asked.ids[row] for row in rows],
+        "query_response_hit_ids": [asked.ids[one.row] for one in page],
     }
     if asked.session_id is not None:
         record["session_id"] = asked.session_id

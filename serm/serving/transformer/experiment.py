@@ -21,6 +21,8 @@ class Ramp(Section):
     name: Annotated[str, Field(min_length=1, max_length=200)]
     """The experiment's, such as the cycle's tag; it keys who is in which group."""
     percent: Percent
+    interleave: bool = False
+    """Whether the challenger's group sees both models' documents in turns, on one page, in the place of its own."""
     layer: Annotated[str, Field(max_length=200)] = ""
     low: Percent = 0.0
     high: Percent = 100.0

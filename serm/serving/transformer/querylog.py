@@ -50,7 +50,7 @@ class QueryLog:
         self._folder = folder
         self._rotate_bytes = settings.log_rotate_mb * 1_000_000
         self._rotate_seconds = settings.log_rotate_seconds
-        self._queue: queue.Queue[dict[str, Any]] = queue.Queue(settings.log_queue)
+        self._queue: queue.Queue[bytes] = queue.Queue(settings.log_queue)
         self._numbers = itertools.count()
         self._file: int | None = None
         self._path = folder
@@ -77,7 +77,7 @@ class QueryLog:
     def add(self, record: dict[str, Any]) -> bool:
         """Take a record, and say whether it was; never waits."""
         try:
-            self._queue.put_nowait(record)
+            self._queue.put_nowait(orjson.dumps(record) + b"\n")
         except queue.Full:
             self._lose(1, "queue full", "the queue is full: raise serving.transformer.log_queue, or give a faster disk")
             return False
@@ -98,8 +98,8 @@ class QueryLog:
                 self._rotate()
         self._rotate()
 
-    def _take(self) -> list[dict[str, Any]]:
-        """Return the records that wait; wait for the first one, but not for long, so that time is looked at too."""
+    def _take(self) -> list[bytes]:
+        """Return the lines that wait; wait for the first one, but not for long, so that time is looked at too."""
         records = []
         with suppress(queue.Empty):
             records.append(self._queue.get(timeout=min(0.05, self._rotate_seconds)))
@@ -107,8 +107,8 @@ class QueryLog:
                 records.append(self._queue.get_nowait())
         return records
 
-    def _append(self, records: list[dict[str, Any]]) -> None:
-        data = b"".join(orjson.dumps(record) + b"\n" for record in records)
+    def _append(self, records: list[bytes]) -> None:
+        data = b"".join(records)
         try:
             if self._file is None:
                 self._open()
