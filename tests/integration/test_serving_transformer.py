@@ -308,7 +308,7 @@ def test_an_experiment_that_interleaves_logs_whose_document_each_is(
     teams = set()
     for record in _logged(log)[:12]:
         told, ids = record["query_attributes"]["serm"], record["query_response_hit_ids"]
-        drawn = team_draft(*rankings, key=f"cycle-0008 {record['query_id']}", length=3)
+        drawn = team_draft(rankings[0], rankings[1], f"cycle-0008 {record['query_id']}", 3)
         assert [one.doc_id for one in drawn] == ids == [one["id"] for one in answers[record["query_id"]]["results"]]
         assert told["variants"] == [f"interleaved:{one.team or 'both'}" for one in drawn]
         for doc_id, version, score, one in zip(ids, told["model_versions"], told["scores"], drawn, strict=True):

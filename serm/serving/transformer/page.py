@@ -38,8 +38,8 @@ def interleaved(
 ) -> list[Served]:
     """Return both models' rankings as one, by team draft (``serm.rollout.interleaving``); ``key`` draws it."""
     scores = {of: dict(zip(known, one.scores, strict=True)) for of, one in scored.items()}
-    rankings = [[str(row) for row in _order(scores[of], count)] for of in ("champion", "challenger")]
-    shown = interleaving.team_draft(*rankings, key=key, length=count if top_n is None else min(top_n, count))
+    champion, challenger = ([str(row) for row in _order(scores[of], count)] for of in ("champion", "challenger"))
+    shown = interleaving.team_draft(champion, challenger, key, count if top_n is None else min(top_n, count))
     page = []
     for one in shown:
         row, of = int(one.doc_id), one.team or "champion"
