@@ -20,6 +20,8 @@ Mix = dict[str, int]
 _DAY = timedelta(days=1)
 _NO_EARLIER = "no earlier window"
 _NO_ROWS = "no rows"
+_UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a document is of whose date its catalogue does not tell."""
 
 
 def count(kept: Mapping[str, ibis.Table], cycle: CycleSettings) -> pa.Table:
@@ -62,6 +64,8 @@ def freshness(kept: Mapping[str, ibis.Table], settings: Settings) -> list[Check]
     """Compare the newest event, document and judgment with the window's end."""
     cycle, limits = settings.cycle, settings.validation
     event, document = (_newest(kept["impressions"].event_time), _newest(kept["documents"].published_at))
+    if document == _UNDATED:
+        document = None
     judged = _newest(kept["judgments"].cycle)
     silent = None if event is None else (cycle.end - event) / (cycle.end - cycle.start)
     age = None if document is None else (cycle.end - document) / _DAY
@@ -83,7 +87,7 @@ def freshness(kept: Mapping[str, ibis.Table], settings: Settings) -> list[Check]
             rule="age of the newest document",
             severity="warning",
             value=age,
-            finding=_NO_ROWS
+            finding="no document has a date"
             if age is None
             else f"the newest document is of {document:%Y-%m-%d}, {age:,.0f} days before the window's end",
             high=limits.max_catalogue_age_days,

@@ -167,6 +167,16 @@ def test_an_old_catalogue_and_old_judgments_warn(run: Run, make_settings: MakeSe
     assert failed == {("documents", "age of the newest document"), ("judgments", "age of the newest judgment")}
 
 
+def test_a_catalogue_without_dates_is_not_an_old_one(run: Run, make_documents: Make) -> None:
+    table = make_documents()
+    column = table.schema.field("published_at")
+    undated = pa.array([0] * table.num_rows, pa.int64()).cast(column.type)
+    checks = run(documents=table.set_column(table.column_names.index("published_at"), column, undated))
+    found = checks["documents", "age of the newest document"]
+    assert (found["value"], found["passed"]) == (None, None)
+    assert "no document has a date" in json.dumps(found)
+
+
 def test_locales_without_judgments_are_named(run: Run, make_judgments: Make) -> None:
     judged = make_judgments()
     checks = run(judgments=judged.filter(pc.not_equal(judged["locale"], "fr")))
