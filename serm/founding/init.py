@@ -141,7 +141,7 @@ def _commit(workspace: Workspace) -> None:
     tracked = (LOG, DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE)
     ignored = workspace.path / ".gitignore"
     if not ignored.exists():  # before DVC, which adds what it tracks
-        write_text(ignored, "/.kfp/\n/.serm/\n/report/\n/quarantine/\n")
+        write_text(ignored, "/.kfp/\n/.serm/\n/report/\n/quarantine/\n/tests-reviewed/\n")
     workspace.track(*tracked)
     Progress("cycle-0000", "promoted").write(workspace.path)
     own = (*SETUP, ".gitignore", "dvc.yaml", PARAMS, AFTER)

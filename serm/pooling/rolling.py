@@ -30,6 +30,8 @@ RENEWED = "renewed.json"
 """Beside the test sets: for which cycle they were renewed."""
 ANNOTATED, VALIDATED = Path("review/annotate"), Path("review/validate")
 """Beside the test sets: what people are to grade of the drawn pairs, as ``serm review --tests`` takes it."""
+PEOPLE = Path("review/people")
+"""Beside the test sets: all that people graded of them."""
 _QUERY = ["locale", "query"]
 _PAIR = ["query", "locale", "doc_id"]
 
@@ -73,7 +75,7 @@ def renew(root: Path, settings: Settings) -> Figures:
     drawn_pairs = _joined(tests / DRAWN, pairs, contracts.DRAWN)
     new = contracts.conform(graded.judgments, tests, contracts.JUDGMENTS)
     panel = merged(_read(tests / ANNOTATED / "judgments", contracts.JUDGMENTS), new)
-    people = _read(root / TEST_REVIEWED, contracts.JUDGMENTS)
+    people = merged(_read(tests / PEOPLE, contracts.JUDGMENTS), _read(root / TEST_REVIEWED, contracts.JUDGMENTS))
     grades = merged(panel, people)
     places = datasets(tests)
     old = {name: contracts.read(places["rolling", name], contracts.JUDGMENTS) for name in (SERVED, POOL)}
@@ -97,6 +99,7 @@ def renew(root: Path, settings: Settings) -> Figures:
             contracts.write(table, datasets(beside)["rolling", documents], contracts.JUDGMENTS)
         contracts.write(drawn_pairs, beside / DRAWN, contracts.DRAWN)
         contracts.write(panel, beside / ANNOTATED / "judgments", contracts.JUDGMENTS)
+        contracts.write(people, beside / PEOPLE, contracts.JUDGMENTS)
         contracts.write(review, beside / ANNOTATED / "review", contracts.REVIEW)
         contracts.write(votes, beside / ANNOTATED / "votes", contracts.VOTES)
         contracts.write(texts, beside / VALIDATED / "documents", contracts.DOCUMENTS)

@@ -20,6 +20,8 @@ RULES = {
     "model_size": ("size of the model", "{:,.1f} MB"),
     "serving": ("served as computed", "{:.3f} grades"),
 }
+#: Source of a test judgment -> who made it.
+JUDGED_BY = {"human": "people", "panel": "a panel"}
 #: Measures of a query whose means go by a name of their own.
 MEANS = {"AP": "MAP", "RR": "MRR"}
 
@@ -37,7 +39,7 @@ class GateRow:
 
 
 def rules(cycle: Cycle) -> list[GateRow]:
-    """Return the gate's rules, the worst first."""
+    """Return the gate's rules: who judged the test sets, where a panel did, then the worst first."""
     found = []
     for one in cycle.get("evaluate", "gate", "rules") or []:
         name, form = RULES.get(one["rule"], (one["rule"].replace("_", " "), "{:g}"))
@@ -51,7 +53,20 @@ def rules(cycle: Cycle) -> list[GateRow]:
                 one["reason"],
             )
         )
-    return sorted(found, key=lambda rule: GATES.index(rule.result))
+    makers = RULES["test_judgments"][0]
+    return sorted(found, key=lambda rule: (rule.name != makers, GATES.index(rule.result)))
+
+
+def test_sets(cycle: Cycle) -> list[str]:
+    """Say of each test set of which cycles its queries are, and who judged what is served for them."""
+    told = []
+    for name, of in (cycle.get("evaluate", "tests") or {}).items():
+        queries = ", ".join(f"{count(number)} of cycle {drawn}" for drawn, number in of["queries"].items())
+        pairs = ", ".join(
+            f"{count(number)} by {JUDGED_BY.get(source, source)}" for source, number in of["pairs"].items()
+        )
+        told.append(f"{name} set: {queries or 'no'} queries; served pairs judged: {pairs or 'none'}")
+    return told
 
 
 @dataclass(frozen=True)

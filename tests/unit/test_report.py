@@ -346,6 +346,19 @@ def test_the_worst_rules_stand_first(workspace: Path) -> None:
     assert found[0].name == "served as computed"
 
 
+def test_who_judged_the_test_sets_is_told_before_all_rules(workspace: Path) -> None:
+    cycle = history.read_cycles(workspace)[2]
+    evaluated = cycle.summaries["evaluate"]
+    assert proof.test_sets(cycle) == []  # an evaluation of an older SERM
+    rule = {"rule": "test_judgments", "result": "passed", "reason": "A panel.", "value": None, "limit": None}
+    evaluated["gate"]["rules"] = [evaluated["gate"]["rules"][0] | {"result": "failed"}, rule | {"slice": None}]
+    assert [one.name for one in proof.rules(cycle)] == ["who judged the test sets", "gain on the rolling set, served"]
+    evaluated["tests"] = {"rolling": {"queries": {"0": 12, "3": 1800}, "pairs": {"human": 40, "panel": 3}}}
+    assert proof.test_sets(cycle) == [
+        "rolling set: 12 of cycle 0, 1,800 of cycle 3 queries; served pairs judged: 40 by people, 3 by a panel"
+    ]
+
+
 def test_a_server_that_crashed_is_told_apart_from_a_challenger_that_failed(workspace: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(workspace, copy)
