@@ -12,7 +12,7 @@ from serm.cli.options import Json, Params
 from serm.cli.standing import reads
 from serm.errors import UserError
 from serm.escaping import visible
-from serm.layout import PARAMS
+from serm.layout import CYCLE, PARAMS, ROLLOUTS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -35,7 +35,6 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide and show what wo
 Gate = Annotated[Path, typer.Option(help="The deploy step's output, which says whether the gate passed.")]
 Why = Annotated[str, typer.Option(help="The reason; it stays in the record.")]
 MapFile = Annotated[Path, typer.Argument(help="The file that HAProxy's configuration names.")]
-RECORDS = Path("rollout")
 _CODES = {"promote": 0, "advance": 0, "roll_back": 1, "error": 1, "hold": 3, "inconclusive": 3}
 
 
@@ -44,8 +43,8 @@ _CODES = {"promote": 0, "advance": 0, "roll_back": 1, "error": 1, "hold": 3, "in
 def start(
     params: Params = PARAMS,
     experiment: Experiment = None,
-    records: Records = RECORDS,
-    deployed: Gate = Path("cycle/deploy"),
+    records: Records = ROLLOUTS,
+    deployed: Gate = CYCLE / "deploy",
     json: Json = False,
 ) -> None:
     """Give a challenger that passed the gate the first step's share of the users."""
@@ -63,7 +62,7 @@ def step(
     log: Log,
     params: Params = PARAMS,
     experiment: Experiment = None,
-    records: Records = RECORDS,
+    records: Records = ROLLOUTS,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
@@ -84,7 +83,7 @@ def step(
 @app.command()
 @reads
 def status(
-    params: Params = PARAMS, experiment: Experiment = None, records: Records = RECORDS, json: Json = False
+    params: Params = PARAMS, experiment: Experiment = None, records: Records = ROLLOUTS, json: Json = False
 ) -> None:
     """Show where a rollout stands, and why."""
     from serm.rollout.record import load, path_of
@@ -96,7 +95,7 @@ def status(
 @app.command()
 @reads
 def verdict(
-    log: Log, params: Params = PARAMS, experiment: Experiment = None, records: Records = RECORDS, json: Json = False
+    log: Log, params: Params = PARAMS, experiment: Experiment = None, records: Records = ROLLOUTS, json: Json = False
 ) -> None:
     """Say what a step would decide, and set nothing: exit code 0 go on or promote, 1 roll back or error, 3 wait.
 
@@ -122,7 +121,7 @@ def abort(
     why: Why,
     params: Params = PARAMS,
     experiment: Experiment = None,
-    records: Records = RECORDS,
+    records: Records = ROLLOUTS,
     json: Json = False,
 ) -> None:
     """Take the challenger back to 0 now, and end its rollout."""

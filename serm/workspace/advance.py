@@ -19,6 +19,7 @@ from serm.layout import (
     PROFILES,
     REFERENCE,
     REVIEWED,
+    ROLLOUTS,
     STATE,
     SUPERSEDED,
     WINDOWS,
@@ -40,26 +41,26 @@ def advance(repository: Path, settings: Settings) -> Figures:
     """Move the world's state past a published cycle; a second call changes nothing but what people judged since.
 
     All comes from the cycle's tag: the gate's result out of git, the rest out of DVC by the hashes that the tag pins,
-    whatever lies in ``cycle/`` and ``history/`` by now. A challenger that passed the gate becomes the champion. The
-    panel's judgments, of mined pairs and of shown ones, join the earlier ones in any case: they were earned, whatever
-    the model made of them. So do the human judgments of ``serm review``, if there are any (``reviewed/``). The window
-    becomes the reference; its profile and a sample of it join those of the windows before. A window that was recorded
-    because nothing drifted has no challenger and no panel's judgments. An advance that was cut short is ended by the
-    next one.
+    whatever lies in ``cycle/`` and ``history/`` by now. A challenger that passed the gate becomes the champion; where
+    it had a rollout (``rollout/<tag>.json``), only if its users promoted it. The panel's judgments, of mined pairs and
+    of shown ones, join the earlier ones in any case: they were earned, whatever the model made of them. So do the human
+    judgments of ``serm review``, if there are any (``reviewed/``). The window becomes the reference; its profile and a
+    sample of it join those of the windows before. A window that was recorded because nothing drifted has no challenger
+    and no panel's judgments. An advance that was cut short is ended by the next one.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
 
     Raises:
-        UserError: the cycle has been neither published nor recorded, the state is past a later one, an advance past
-            another one was cut short, HEAD is on no branch, or another command writes in the workspace.
+        UserError: the cycle has been neither published nor recorded, its rollout runs, the state is past a later one,
+            an advance past another one was cut short, HEAD is on no branch, or another command writes in the workspace.
     """
     workspace = Workspace(repository)
     with writing(workspace.path, "serm advance"):
         tag = settings.cycle.name
         progress = _checked(workspace, tag)
         learned = workspace.shows(tag, f"history/{tag}/evaluate.json")
-        promoted = learned and _gate(workspace, tag) == "passed"
+        promoted = learned and _gate(workspace, tag) == "passed" and _liked(workspace.path, tag)
         root = workspace.path
         if progress.after != tag:
             Progress(progress.after, progress.champion, advancing=tag).write(root)
@@ -73,9 +74,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
         done.write(root)
         after = [HISTORY / tag / f"{name}.json" for name in ("deploy", "costs", "audit")]
         pointers = workspace.pointers(*STATE, *present)
-        commit = workspace.commit(
-            f"After {tag}: champion {done.champion}", (AFTER, CYCLE / "deploy", *after, *pointers)
-        )
+        told = (AFTER, CYCLE / "deploy", ROLLOUTS / f"{tag}.json", *after, *pointers)
+        commit = workspace.commit(f"After {tag}: champion {done.champion}", told)
         rows = contracts.read(root / JUDGMENTS, contracts.JUDGMENTS).num_rows
         return {"champion": str(done.champion), "judgments": rows, "commit": commit}
 
@@ -111,6 +111,24 @@ def _gate(workspace: Workspace, tag: str) -> str:
         raise UserError(
             f"{workspace.path}: {workspace.tag(tag)} holds no gate's result ({error}); publish the cycle again."
         ) from error
+
+
+def _liked(root: Path, tag: str) -> bool:
+    """Tell whether users let the challenger pass: its rollout promoted it, or it had none.
+
+    Raises:
+        UserError: the rollout still runs, or its record is damaged.
+    """
+    path = root / ROLLOUTS / f"{tag}.json"
+    if not path.exists():
+        return True
+    try:
+        outcome = json.loads(path.read_text(encoding="utf-8"))["outcome"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: no rollout's record ({error!r}); bring an undamaged copy.") from error
+    if outcome == "running":
+        raise UserError(f"{path}: this rollout is running; advance after it, or end it with `serm rollout abort`.")
+    return bool(outcome == "promoted")
 
 
 def _take(workspace: Workspace, tag: str, learned: bool, promoted: bool) -> None:

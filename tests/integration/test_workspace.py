@@ -144,6 +144,20 @@ def test_a_challenger_that_did_not_pass_never_serves(workspace, result):
     assert moved["judgments"] == 2
 
 
+def test_users_have_the_last_word_on_a_challenger_that_was_rolled_out(workspace):
+    root = workspace.path
+    run_steps(root)
+    publish(root, outputs(workspace), params(workspace))
+    (root / "rollout").mkdir()
+    told = root / "rollout/cycle-0001.json"
+    told.write_text('{"outcome": "running"}')
+    with pytest.raises(UserError, match="this rollout is running; advance after it"):
+        advance(root, params(workspace))
+    told.write_text('{"outcome": "rolled_back"}')
+    assert advance(root, params(workspace))["champion"] == "kept"
+    assert workspace.git("show", "HEAD:./rollout/cycle-0001.json") == '{"outcome": "rolled_back"}'
+
+
 def test_outputs_from_elsewhere_are_placed_into_the_workspace(workspace, tmp_path):
     root = workspace.path
     run_steps(root)
