@@ -1,0 +1,252 @@
+"""How often a rollout promotes or takes back what it should not, and how soon it finds what it should.
+
+    python benchmarks/rollout.py [--runs 10000] [--only NAME]
+
+Users are simulated (``serm.worlds.simulator``): they read pages that a model with noisy scores ranks, and their clicks
+become a log, which ``serm.rollout.metrics`` reads by user. Each run draws its users from that log with replacement, day
+by day, along the whole ramp of params.yaml's defaults, and ``serm.rollout.decision.decide`` looks at them once a day,
+as ``serm rollout step`` would. The better and the worse challengers score with less and with more noise than the
+champion. Beside it, on the same users, a fixed-horizon z test that is looked at daily. Writes
+benchmarks/results/rollout.json after each scenario; those that it holds are not run again with the same --runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+
+from serm import contracts, engine
+from serm.rollout import look, metrics
+from serm.rollout.decision import Health, Look, decide
+from serm.settings import EngineSettings, RolloutSettings
+from serm.worlds.simulator import Ranking, Users, simulate
+
+RESULT = Path(__file__).parent / "results" / "rollout.json"
+SETTINGS = RolloutSettings(before_days=0, winsorise=1, signals=())
+START = datetime(2026, 1, 1, tzinfo=UTC)
+POOL_SESSIONS, QUERIES, DEPTH, POSITIONS = 60_000, 400, 30, 10
+NOISE = 0.9
+"""Standard deviation of the champion's scores around the hidden grades."""
+COLUMNS = sorted({n for m in SETTINGS.metrics for n in (metrics.METRICS[m].numerator, metrics.METRICS[m].denominator)})
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A challenger."""
+
+    ndcg: float = 0.0
+    """How much its NDCG@10 is above the champion's."""
+    lost_users: float = 0.0
+    """Share of the challenger's users that the log loses."""
+    lost_clicks: bool = False
+    """The challenger's pages log no click."""
+    latency: float = 1.0
+    errors: float = 0.0
+    new_users: int = 20_000
+    """A day, of the whole site; the challenger gets its percentage of them."""
+    share_of_runs: float = 0.01
+    """Of --runs."""
+
+
+SCENARIOS = {
+    "2 points of NDCG more": Scenario(0.02),
+    "5 points more": Scenario(0.05),
+    "2 points less": Scenario(-0.02),
+    "5 points less": Scenario(-0.05),
+    "3 times the latency": Scenario(latency=3.0),
+    "1 % errors": Scenario(errors=0.01),
+    "a log without its clicks": Scenario(lost_clicks=True),
+    "1 % of its users lost": Scenario(lost_users=0.01),
+    "1 % of its users lost, 100,000 new users a day": Scenario(lost_users=0.01, new_users=100_000),
+    "5 % of its users lost": Scenario(lost_users=0.05),
+    "A/A": Scenario(share_of_runs=1.0),
+}
+
+
+@cache
+def world() -> tuple[Any, Any, Any]:
+    """Return the hidden grades, the noise (both [queries, documents]) and the queries' shares."""
+    generator = np.random.default_rng(11)
+    grades = generator.choice(4, (QUERIES, DEPTH), p=[0.55, 0.25, 0.13, 0.07])
+    shares = np.arange(1, QUERIES + 1, dtype=float) ** -0.8
+    return grades, generator.standard_normal(grades.shape), shares / shares.sum()
+
+
+def ndcg(noise: float) -> float:
+    """Return NDCG@10 of a model with this noise, over searches."""
+    grades, draw, shares = world()
+    gain, discount = 2.0**grades - 1, 1 / np.log2(np.arange(2, POSITIONS + 2))
+    order = np.argsort(-(grades + noise * draw), axis=1)[:, :POSITIONS]
+    found = (np.take_along_axis(gain, order, 1) * discount).sum(1)
+    ideal = (-np.sort(-gain, 1)[:, :POSITIONS] * discount).sum(1)
+    return float((shares * found / np.maximum(ideal, 1e-9)).sum())
+
+
+@cache
+def noise_for(difference: float) -> float:
+    """Return the noise whose NDCG@10 differs from the champion's by ``difference``."""
+    grid = np.linspace(0.2, 2.5, 2301)
+    return float(grid[np.argmin([abs(ndcg(noise) - ndcg(NOISE) - difference) for noise in grid])])
+
+
+@cache
+def pool(difference: float, seed: int) -> Any:
+    """Return simulated users of a model: float [users, columns of COLUMNS and their products]."""
+    grades, draw, shares = world()
+    names = np.array([f"q{n}" for n in range(QUERIES)])
+    ids = np.array([[f"d{q}-{d}" for d in range(DEPTH)] for q in range(QUERIES)])
+    ranking = Ranking(
+        names,
+        np.repeat("en", QUERIES),
+        ids,
+        np.full(grades.shape, np.datetime64("2025-01-01", "us")),
+        grades + noise_for(difference) * draw if difference else grades + NOISE * draw,
+        "simulated",
+    )
+    log = simulate(
+        ranking,
+        grades,
+        shares,
+        np.roll(np.arange(QUERIES), 7),
+        window=(START, START + timedelta(days=7)),
+        name=f"p{seed}",
+        sessions=POOL_SESSIONS,
+        positions=POSITIONS,
+        exploration=0.0,
+        users=Users(),
+        generator=np.random.default_rng(seed),
+    )
+    at = log.schema.get_field_index("variant")
+    log = log.set_column(at, "variant", pa.repeat("control", len(log))).cast(contracts.IMPRESSIONS)
+    with engine.connect(EngineSettings(threads=1, memory_gb=2)) as connection:
+        users = connection.to_pyarrow(look.of_log(ibis.memtable(log), [START], START + timedelta(days=8), SETTINGS))
+    values = np.stack([users[name].to_numpy() for name in COLUMNS], axis=1)
+    pairs = [(a, b) for a in range(len(COLUMNS)) for b in range(a, len(COLUMNS))]
+    return np.concatenate([values, np.stack([values[:, a] * values[:, b] for a, b in pairs], axis=1)], axis=1)
+
+
+NAMES = [*COLUMNS, *(f"{a}*{b}" for i, a in enumerate(COLUMNS) for b in COLUMNS[i:])]
+
+
+def drawn(users: Any, count: int, generator: np.random.Generator) -> Any:
+    """Return the sums over ``count`` users, drawn with replacement."""
+    if count <= 0:
+        return np.zeros(users.shape[1])
+    return np.bincount(generator.integers(0, len(users), count), minlength=len(users)) @ users
+
+
+def run(scenario: Scenario, champion: Any, challenger: Any, seed: int) -> dict[str, Any]:
+    """Go along the ramp once, a look a day."""
+    generator = np.random.default_rng([seed, 5])
+    sums, counts = [np.zeros((2, len(NAMES)))], [np.zeros(2, int)]
+    percent, since, at = SETTINGS.steps[0], START, START
+    peeked = False
+    while True:
+        at += timedelta(days=1)
+        sizes = generator.binomial(scenario.new_users, percent / 100, 2)
+        sizes[0] = generator.binomial(sizes[0], 1 - scenario.lost_users)
+        sums[-1] += [drawn(challenger, sizes[0], generator), drawn(champion, sizes[1], generator)]
+        counts[-1] += sizes
+        rows = [
+            # Nobody's habits are known: all that is of before the start is 0.
+            defaultdict(float, zip(NAMES, value, strict=True), stage=stage, challenger=side == 0, n=counts[stage][side])
+            for stage, both in enumerate(sums)
+            for side, value in enumerate(both)
+        ]
+        found = look.estimates(rows, SETTINGS)
+        total = np.sum(counts, axis=0)
+        health = {
+            "challenger": Health(
+                int(3 * total[0]), int(generator.binomial(3 * total[0], scenario.errors)), 40 * scenario.latency
+            ),
+            "champion": Health(int(3 * total[1]), 0, 40.0),
+        }
+        users = [(int(a), int(b)) for a, b in counts]
+        seen = Look(at, percent, START, since, users, 0, found, health)
+        decision = decide(seen, SETTINGS)
+        primary = found.get(SETTINGS.primary[0])
+        peeked |= primary is not None and abs(primary.difference) > 1.959964 * primary.variance**0.5
+        if decision.action == "advance":
+            percent, since = decision.percent, at
+            sums.append(np.zeros((2, len(NAMES))))
+            counts.append(np.zeros(2, int))
+        elif decision.action != "hold":
+            days = (at - START) / timedelta(days=1)
+            return {"end": decision.action, "days": days, "challenged": int(total[0]), "peeked": peeked}
+
+
+def measure(name: str, runs: int) -> dict[str, Any]:
+    """Run a scenario ``runs`` times."""
+    scenario = SCENARIOS[name]
+    champion, challenger = pool(0.0, 1), pool(scenario.ndcg, 1)
+    if scenario.lost_clicks:
+        lost = [i for i, n in enumerate(NAMES) if n.split("*")[0] in CLICKS or n.split("*")[-1] in CLICKS]
+        challenger = challenger.copy()
+        challenger[:, lost] = 0
+        for other in ("abandoned*abandoned", "abandoned*searches"):
+            challenger[:, NAMES.index(other)] = challenger[:, NAMES.index("searches*searches")]
+        challenger[:, NAMES.index("abandoned")] = challenger[:, NAMES.index("searches")]
+    began = time.perf_counter()
+    ended = [run(scenario, champion, challenger, seed) for seed in range(runs)]
+    ends = [one["end"] for one in ended]
+    rates = {m: ratio(champion, challenger, m) for m in SETTINGS.metrics}
+    return {
+        "runs": runs,
+        "ends": {end: ends.count(end) / runs for end in sorted(set(ends))},
+        "days": quantiles([one["days"] for one in ended]),
+        "users_who_saw_it": quantiles([one["challenged"] for one in ended]),
+        "fixed_horizon_peeking": float(np.mean([one["peeked"] for one in ended])),
+        "relative_differences": rates,
+        "ndcg": scenario.ndcg,
+        "new_users_a_day": scenario.new_users,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+CLICKS = {"with_click", "with_satisfied", "first_click"}
+
+
+def ratio(champion: Any, challenger: Any, metric: str) -> float:
+    """Return the metric's relative difference in the pools."""
+    one = metrics.METRICS[metric]
+    a, b = COLUMNS.index(one.numerator), COLUMNS.index(one.denominator)
+    values = [users[:, a].sum() / users[:, b].sum() for users in (challenger, champion)]
+    return round(float(values[0] / values[1] - 1), 5)
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """Return the median, the 99th percentile and the most."""
+    return {"median": float(np.median(values)), "p99": float(np.quantile(values, 0.99)), "most": float(max(values))}
+
+
+def main() -> None:
+    """Run what is missing, and print it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--only")
+    chosen = parser.parse_args()
+    result = json.loads(RESULT.read_text()) if RESULT.exists() else {"scenarios": {}}
+    for name, scenario in SCENARIOS.items():
+        runs = max(100, round(chosen.runs * scenario.share_of_runs))
+        if chosen.only not in (None, name) or result["scenarios"].get(name, {}).get("runs") == runs:
+            continue
+        result["scenarios"][name] = measure(name, runs)
+        result |= {"date": f"{date.today()}", "users": "simulated"}
+        result["settings"] = SETTINGS.model_dump(mode="json")
+        RESULT.write_text(json.dumps(result, indent=2) + "\n")
+        print(name, json.dumps(result["scenarios"][name]))
+
+
+if __name__ == "__main__":
+    main()
