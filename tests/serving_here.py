@@ -17,9 +17,11 @@ from serm.settings.serving import PredictorSettings
 
 
 @contextmanager
-def serving(models: Mapping[str, Path], settings: PredictorSettings, grpc: bool = False) -> Iterator[httpx.Client]:
+def serving(
+    models: Mapping[str, Path], settings: PredictorSettings, grpc: bool = False, documents: Path | None = None
+) -> Iterator[httpx.Client]:
     """Serve ``models`` until the block ends; yield a client, whose headers name gRPC's address where it is wanted."""
-    with answering(application(models, settings), grpc) as client:
+    with answering(application(models, settings, documents), grpc) as client:
         yield client
 
 

@@ -51,7 +51,7 @@ def export(
     With --documents, export a catalogue's texts for the transformer, to --out (cycle/documents.sqlite).
     """
     if documents is not None:
-        from serm.serving.transformer import store
+        from serm.serving import documents as store
 
         file = CYCLE / "documents.sqlite" if out == CYCLE / "export" else out
         show("documents", store.write(documents, file), json)

@@ -114,6 +114,11 @@ class Exported:
         distribution = edges[:, :-1] - edges[:, 1:]
         return Scores(distribution @ np.arange(len(Grade), dtype=np.float64), distribution)
 
+    def prepare(self, documents: Sequence[str]) -> None:
+        """Make documents known."""
+        if self.known is not None:
+            self._encoded(list({text.key: text for text in self._read("passage", documents)}.values()))
+
     def _read(self, kind: str, texts: Sequence[str]) -> list[IdText]:
         distinct, rows = unique(texts)
         keys = [(self.version, key_of(kind, text)) for text in distinct]

@@ -137,6 +137,9 @@ class GenerativeModel:
         """Score pairs that ``read`` returned, at once."""
         return self._score([pair.text for pair in pairs])
 
+    def prepare(self, documents: Sequence[str]) -> None:
+        """Do nothing: it reads query and document as one text."""
+
     def _score(self, texts: Sequence[str]) -> Scores:
         prompts, rows = unique(texts)
         distribution = self.distribution(self.logits(self._until_grade(prompts)))[torch.from_numpy(rows)]

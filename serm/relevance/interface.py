@@ -78,6 +78,10 @@ class Servable(Scorer, Protocol):
         """Return what ``score`` returns, for pairs that ``read`` of this model returned, in any mixture."""
         ...
 
+    def prepare(self, documents: Sequence[str]) -> None:
+        """Compute what documents are on their own, so that they are ``known``; nothing where nothing is kept."""
+        ...
+
 
 class Embedder(Protocol):
     """What finding near documents and clustering queries need: texts in, unit vectors out."""

@@ -200,6 +200,12 @@ class RelevanceModel:
             cosines = (queries.vectors[q] * documents.vectors[d]).sum(1)
             return self.graded(self.forward(EncodedPairs(cosines, queries, documents, q, d)))
 
+    def prepare(self, documents: Sequence[str]) -> None:
+        """Make documents known."""
+        if self.known is not None and documents:
+            with torch.inference_mode():
+                self._encoded(self._read(documents, "passage"))
+
     def score_encoded(self, pairs: EncodedPairs) -> Scores:
         """Score pairs whose frozen part is computed, by this model or another one on the same encoder and layers."""
         with torch.inference_mode():

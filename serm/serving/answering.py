@@ -52,6 +52,9 @@ class Answering:
         self._held = 0
         self._answering: ASGIApp = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
 
+    def begin(self) -> None:
+        """Begin what is done beside answering; called once, on the loop that answers."""
+
     async def reload(self) -> None:
         """Take up what has changed since the start."""
 

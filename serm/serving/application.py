@@ -25,6 +25,7 @@ from serm.serving.protocols import rerank, v1, v2
 from serm.serving.protocols.request import Read, json_object
 from serm.serving.refusals import UnknownModel
 from serm.serving.served import READING, ServedModel
+from serm.serving.warming import Warming
 
 RERANK = ("/rerank", "/v1/rerank", "/v2/rerank", "/openai/v1/rerank")
 EXTENSIONS = ["binary_tensor_data"]
@@ -35,9 +36,14 @@ _LOG = logging.getLogger(__name__)
 class Application(Answering):
     """Answers HTTP for named models, within bounds, until it is told to drain."""
 
-    def __init__(self, models: Mapping[str, ServedModel], batcher: Batcher) -> None:
-        """Answer for ``models``; the first is asked by who names none. ``batcher`` scores for all of them."""
+    def __init__(self, models: Mapping[str, ServedModel], batcher: Batcher, warming: Warming | None = None) -> None:
+        """Answer for ``models``; the first is asked by who names none. ``batcher`` scores for all of them.
+
+        ``warming`` goes on beside the answering.
+        """
         self.models = models
+        self._warming = warming
+        self._beside: asyncio.Task[None] | None = None
         self.batcher = batcher
         self._reloading = asyncio.Lock()
         routes = (
@@ -58,6 +64,11 @@ class Application(Answering):
             Route("/v2/models/{name}/infer", self._infer, methods=["POST"]),
         )
         super().__init__(routes, batcher.settings.max_body_mb, batcher.settings.access_log)
+
+    def begin(self) -> None:
+        """Begin to warm the cache."""
+        if self._warming is not None:
+            self._beside = asyncio.get_running_loop().create_task(self._warming.run(lambda: self.draining))
 
     def give_up(self) -> None:
         """Refuse what waits."""

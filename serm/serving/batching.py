@@ -135,6 +135,10 @@ class Batcher:
             stages,
         )
 
+    async def prepare(self, model: Servable, documents: Sequence[str]) -> None:
+        """Let ``model`` compute what documents are on their own, between two batches."""
+        await self._off_loop(self._scoring, model.prepare, documents)
+
     def retry_after(self) -> int:
         """Return the seconds, 1 to ``MAX_RETRY_SECONDS``, in which what waits now should be scored."""
         return min(MAX_RETRY_SECONDS, max(1, math.ceil(self.waiting * self._seconds_a_pair)))

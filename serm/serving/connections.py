@@ -159,6 +159,7 @@ class Server(uvicorn.Server):
         if threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         await super().startup(sockets)
+        self._application.begin()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close gRPC's port too."""

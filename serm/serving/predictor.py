@@ -36,29 +36,38 @@ from serm.serving.application import Application
 from serm.serving.batching import Batcher
 from serm.serving.connections import Server, listen
 from serm.serving.served import ServedModel
+from serm.serving.warming import Warming
 from serm.settings.serving import PredictorSettings
 
 _LOG = logging.getLogger(__name__)
 
 
-def application(models: Mapping[str, Path | str], settings: PredictorSettings) -> Application:
+def application(
+    models: Mapping[str, Path | str], settings: PredictorSettings, documents: Path | None = None
+) -> Application:
     """Return what answers for the models, name -> location; each is read, and has scored its golden batch.
 
-    They share what they know of texts, where they stand on the same encoder.
+    They share what they know of texts, where they stand on the same encoder. With ``documents``, a document store,
+    they compute its documents before they are asked for, while nobody waits.
 
     Raises:
-        UserError: a model cannot be read.
+        UserError: a model cannot be read, or the store is none.
     """
     batcher, known = Batcher(settings), KnownTexts(settings.document_cache_mb * 1_000_000)
     served = {name: ServedModel(name, path, batcher, known) for name, path in models.items()}
     for model in served.values():
         model.load()
     metrics.watch(batcher, known)
-    return Application(served, batcher)
+    return Application(served, batcher, None if documents is None else Warming(documents, served, batcher, known))
 
 
 def serve(
-    models: Mapping[str, Path | str], host: str, port: int, settings: PredictorSettings, grpc_port: int | None = None
+    models: Mapping[str, Path | str],
+    host: str,
+    port: int,
+    settings: PredictorSettings,
+    grpc_port: int | None = None,
+    documents: Path | None = None,
 ) -> None:
     """Serve the models, name -> location, until SIGTERM; SIGHUP makes them be read again.
 
@@ -68,11 +77,12 @@ def serve(
         port: the port; 0 takes a free one, and the log says which.
         settings: what is taken and kept.
         grpc_port: the port of gRPC, 0 for a free one; None for no gRPC.
+        documents: a document store, whose documents are computed before they are asked for.
 
     Raises:
-        UserError: a model cannot be read, or the address is taken.
+        UserError: a model or the store cannot be read, or the address is taken.
     """
-    answering = application(models, settings)
+    answering = application(models, settings, documents)
     listening = listen(host, port)
     _LOG.info("Serving %s on http://%s:%d", ", ".join(models), *listening.getsockname()[:2])
     Server(answering, host, grpc_port).run([listening])
@@ -87,6 +97,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
     parser.add_argument("--http-port", type=int, default=8080, help="0 takes a free one")
     parser.add_argument("--grpc-port", type=int, help="KServe's is 8081, 0 takes a free one; without it no gRPC")
+    parser.add_argument(
+        "--documents", type=Path, help="what serm export --documents wrote: computed before it is asked for"
+    )
     flags.add(parser, PredictorSettings, "serving.predictor")
     options = parser.parse_args()
     named = [text.partition("=") for text in options.model]
@@ -96,7 +109,7 @@ def main() -> None:
     settings = flags.read(parser, PredictorSettings, vars(options))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        serve(models, options.host, options.http_port, settings, options.grpc_port)
+        serve(models, options.host, options.http_port, settings, options.grpc_port, options.documents)
     except UserError as error:
         sys.exit(f"Error: {error}")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +27,7 @@ from serm import contracts, relevance, stream
 from serm.errors import UserError
 from serm.rollout.assignment import Experiment, assign, serves
 from serm.rollout.interleaving import team_draft
-from serm.serving.transformer import store
+from serm.serving import documents as store
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
 from serm.serving.transformer.predictors import Predictor, Scored
@@ -261,6 +263,25 @@ def test_a_page_that_follows_another_is_logged_behind_it(ranking: tuple[httpx.Cl
     while not (found := [record for record in _logged(log) if record["query_id"] == "paged"]):
         threading.Event().wait(0.01)
     assert json.loads(found[0]["query"]) == {"from": 10}
+
+
+@pytest.mark.parametrize("cache_mb", [1, 0])
+def test_a_predictor_computes_the_stores_documents_before_they_are_asked_for(
+    models: dict[str, Path], documents: Path, cache_mb: int
+) -> None:
+    def gauge(client: httpx.Client, name: str) -> float:
+        found = re.search(rf"^serm_document_cache_{name} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+        assert found
+        return float(found[1])
+
+    settings = PredictorSettings(document_cache_mb=cache_mb)
+    with serving({"champion": models["champion"]}, settings, documents=documents) as client:
+        while cache_mb and gauge(client, "texts") < len(TITLES):
+            time.sleep(0.01)
+        hits = gauge(client, "hits")
+        answer = client.post("/rerank", json={"query": "cat", "documents": list(TITLES.values())})
+        assert answer.status_code == 200
+        assert gauge(client, "hits") - hits == (len(TITLES) if cache_mb else 0)
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from serm.errors import UserError
 from serm.rollout.assignment import Group, serves
 from serm.rollout.split import Variant
 from serm.serving.answering import Answering, as_json, metrics_page
+from serm.serving.documents import DocumentStore
 from serm.serving.refusals import Late, Unavailable
 from serm.serving.served import deadline
 from serm.serving.transformer import experiment
@@ -30,7 +31,6 @@ from serm.serving.transformer.page import Served
 from serm.serving.transformer.predictors import Predictor, Scored
 from serm.serving.transformer.querylog import QueryLog
 from serm.serving.transformer.request import RankRequest, read
-from serm.serving.transformer.store import DocumentStore
 from serm.settings.secret import hashed
 from serm.settings.serving import TransformerSettings
 

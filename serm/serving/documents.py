@@ -80,6 +80,11 @@ class DocumentStore:
         asked = "SELECT doc_id, text FROM documents WHERE doc_id IN (SELECT value FROM json_each(?))"
         return dict(self._file.execute(asked, (json.dumps(list(ids)),)))
 
+    def texts_after(self, doc_id: str, most: int) -> Mapping[str, str]:
+        """Return the texts of the first ``most`` documents behind ``doc_id`` in the order of ids; "" begins."""
+        asked = "SELECT doc_id, text FROM documents WHERE doc_id > ? ORDER BY doc_id LIMIT ?"
+        return dict(self._file.execute(asked, (doc_id, most)))
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
