@@ -1,4 +1,4 @@
-"""Documents that are computed before they are asked for: each model's, after a swap too, never past the cache's room."""
+"""Documents that are computed before they are asked for: each model's, after a swap too, within its room."""
 
 from __future__ import annotations
 
