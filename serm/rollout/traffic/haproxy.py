@@ -12,7 +12,7 @@ import csv
 import io
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,18 @@ class Haproxy:
         return {"socket": self._options.socket, "command": self._command(experiment, percent, "VERSION")}
 
     def health(self) -> Mapping[Variant, Health] | None:
-        """Return the two backends' requests, and their answers of 5xx and aborted ones; no latency's percentiles."""
-        rows = csv.DictReader(io.StringIO(self._ask("show stat -1 2 -1").lstrip("# ")))
-        of = {row["pxname"]: row for row in rows if row["svname"] == "BACKEND"}
+        """Return the two backends' requests, and those that failed; no latency's percentiles.
+
+        Failed are answers of 5xx, requests that had to be asked for again, and those that a backup server answered.
+        """
+        rows = list(csv.DictReader(io.StringIO(self._ask("show stat -1 6 -1").lstrip("# "))))
         names: dict[Variant, str] = {"champion": self._options.champion, "challenger": self._options.challenger}
-        if missing := [name for name in names.values() if name not in of]:
-            raise UserError(f"{self._options.socket}: HAProxy has no backend {missing[0]!r}; it has {', '.join(of)}.")
-        return {side: _health(of[name]) for side, name in names.items()}
+        known = {row["pxname"] for row in rows}
+        if missing := [name for name in names.values() if name not in known]:
+            raise UserError(
+                f"{self._options.socket}: HAProxy has no backend {missing[0]!r}; it has {', '.join(sorted(known))}."
+            )
+        return {side: _health([row for row in rows if row["pxname"] == name]) for side, name in names.items()}
 
     def _keep(self, experiment: str, percent: int) -> None:
         write_text(Path(self._options.map), lines(experiment, percent))
@@ -162,8 +167,10 @@ def threshold(percent: int) -> int:
     return found
 
 
-def _health(row: Mapping[str, str]) -> Health:
-    def of(name: str) -> int:
-        return int(row.get(name) or 0)
+def _health(rows: Sequence[Mapping[str, str]]) -> Health:
+    def of(row: Mapping[str, str], *names: str) -> int:
+        return sum(int(row.get(name) or 0) for name in names)
 
-    return Health(of("req_tot"), of("hrsp_5xx"), None)
+    whole = next(row for row in rows if row["svname"] == "BACKEND")
+    backup = sum(of(row, "stot") for row in rows if row["svname"] != "BACKEND" and row.get("bck") == "1")
+    return Health(of(whole, "req_tot"), of(whole, "hrsp_5xx", "wretr") + backup, None)
