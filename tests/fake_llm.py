@@ -30,6 +30,9 @@ Fault = Callable[[str, int], str | None]
 Says = Callable[[dict[str, Any], dict[str, Any]], "Said | object | None"]
 """(request, the ordinary answer) -> what is said in its place: ``Said``, or a JSON body; None for the ordinary one"""
 
+Narrow = Callable[[str, str, str, int], int]
+"""(name of a narrow question, query, document, the highest answer) -> its answer"""
+
 FAULTS = ("429", "500", "drop", "slow", "garbage", "truncated", "wrong label", "no label")
 
 
@@ -77,9 +80,10 @@ class FakeLLM:
         slowness: float = 0.02,
         tokens: tuple[int, int] = (200, 40),
         says: Says = lambda request, ordinary: None,
+        narrow: Narrow = lambda name, query, document, highest: 0,
     ) -> None:
         self.grade, self.latency, self.fault, self.says = grade, latency, fault, says
-        self.retry_after, self.slowness, self.tokens = retry_after, slowness, tokens
+        self.retry_after, self.slowness, self.tokens, self.narrow = retry_after, slowness, tokens, narrow
         self.seen: Counter[str] = Counter()
         """How often each request, by its key, came."""
         self.finished: Counter[str] = Counter()
@@ -172,6 +176,12 @@ class FakeLLM:
         query, document = (html.unescape(_between(users[0], tag)) for tag in ("query", "document"))
         label = self.grade(query, document)
         answer = {"rationale": f"{document[:40]} for {query[:40]}", "evidence_used": [1], "label": label}
+        form = request.get("response_format", {}).get("json_schema", {}).get("schema", {}).get("properties", {})
+        if "criteria" in form:
+            asked = form["criteria"]["properties"]
+            answer["criteria"] = {
+                name: self.narrow(name, query, document, max(of["enum"])) for name, of in asked.items()
+            }
         content = json.dumps(answer | {"confidence": 0.9}, ensure_ascii=False)
         if fault == "truncated":
             content = content[: len(content) // 2]

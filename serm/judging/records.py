@@ -62,8 +62,14 @@ def review_table(
     cycle: int,
     panel_version: str,
 ) -> pa.Table:
-    """Return the pairs that were not kept as REVIEW, with each judge's vote; ``priority`` [n] is the miner's."""
+    """Return the pairs that were not kept as REVIEW, with each judge's vote; ``priority`` [n] is the miner's.
+
+    A person is asked first where the answer is worth most: the miner's priority, times how far the gain ``2^grade - 1``
+    of the pair is from sure in the panel's belief (its standard deviation over the largest one, 0 to 1).
+    """
     rows = np.flatnonzero(~decision.kept)
+    if decision.distribution is not None:
+        priority = priority * _unsure(decision.distribution)
     dropped = pairs.take(rows)
     return pa.table(
         {
@@ -116,6 +122,14 @@ def votes_table(
             "evidence": pa.array([[p._asdict() for p in pieces] for pieces in shown], _EVIDENCE),
         }
     )
+
+
+def _unsure(belief: Floats) -> Floats:
+    """Return the gain's standard deviation under ``belief`` [n, 4] over the largest that there is, 0 to 1."""
+    gains = 2.0 ** np.arange(belief.shape[1]) - 1
+    variance = belief @ gains**2 - (belief @ gains) ** 2
+    deviations: Floats = np.sqrt(variance.clip(min=0)) / (gains.max() / 2)
+    return deviations
 
 
 def _merged(votes: Mapping[str, Votes], row: int) -> str:

@@ -80,15 +80,21 @@ class SimulatedEndpoint:
         grade = self._judge.opinion(query, locale, document)
         if grade is None:
             return self._refused("unknown", 422, "the simulated judge does not know this query or document")
+        opinions = {name: self._judge.opinion(query, locale, document, name) or 0 for name in _criteria(asked)}
         self.counts["answered"] += 1
-        return JSONResponse(self._completion(asked, grade))
+        return JSONResponse(self._completion(asked, grade, opinions))
 
     def _refused(self, what: str, status: int, message: str) -> Response:
         self.counts[what] += 1
         return JSONResponse({"error": {"message": message}}, status)
 
-    def _completion(self, asked: Json, grade: int) -> Json:
-        before = '{"rationale": "Simulated judge.", "evidence_used": [], "label": '
+    def _completion(self, asked: Json, grade: int, opinions: dict[str, int]) -> Json:
+        before = '{"rationale": "Simulated judge.", "evidence_used": [], '
+        if opinions:
+            of = _criteria(asked)
+            answers = {name: said if of[name] > 1 else int(said >= Grade.GOOD) for name, said in opinions.items()}
+            before += f'"criteria": {json.dumps(answers)}, '
+        before += '"label": '
         after = f', "confidence": {self._settings.confidence}}}'
         prompt = self._settings.input_tokens or math.ceil(
             sum(len(m["content"].encode()) for m in asked["messages"]) / 3
@@ -115,6 +121,15 @@ class SimulatedEndpoint:
         alternatives = [{"token": token, "logprob": math.log(chance)} for token, chance in chances.items()]
         said = {"token": str(grade), "logprob": math.log(own), "top_logprobs": alternatives}
         return [_certain(before), said, _certain(after)]
+
+
+def _criteria(asked: Json) -> dict[str, int]:
+    """Return the narrow questions that an answer must hold, each with its highest answer."""
+    try:
+        fields = asked["response_format"]["json_schema"]["schema"]["properties"]["criteria"]["properties"]
+    except (KeyError, TypeError):
+        return {}
+    return {name: max(of["enum"]) for name, of in fields.items()}
 
 
 def _certain(token: str) -> Json:

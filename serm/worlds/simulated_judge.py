@@ -131,8 +131,11 @@ class SimulatedJudge:
         self._stamp: object = None
         self._champion: Mapping[tuple[str, str, str], tuple[float, int]] = {}
 
-    def opinion(self, query: str, locale: str, text: str) -> int | None:
-        """Return its grade, 0 to 3; None where it does not know query or document."""
+    def opinion(self, query: str, locale: str, text: str, question: str = "") -> int | None:
+        """Return its grade, 0 to 3; None where it does not know query or document.
+
+        Of a narrow ``question``, by name, it has an opinion of its own, as right as its grades, and errs in it apart.
+        """
         found = self.truth.find(query, locale, text)
         if found is None:
             return None
@@ -146,7 +149,7 @@ class SimulatedJudge:
                 return grade
             return _said(chances, truth, chance)
         shared = of.like_champion <= source < of.like_champion + of.shared
-        return _said(chances, truth, drawn(of.shared_salt if shared else of.salt, "grade", *pair))
+        return _said(chances, truth, drawn(of.shared_salt if shared else of.salt, question or "grade", *pair))
 
     def _of_champion(self) -> Mapping[tuple[str, str, str], tuple[float, int]]:
         if self._path is None or not self._path.exists():

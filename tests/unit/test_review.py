@@ -8,6 +8,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 from judging_world import NAMES
@@ -17,6 +18,9 @@ from typer.testing import CliRunner
 from serm import contracts
 from serm.cli import app
 from serm.errors import UserError
+from serm.judging.agreement import Decision
+from serm.judging.judge import Pairs
+from serm.judging.records import review_table
 from serm.judging.review import Reviews, application, listen, read_export, write_tasks
 
 BASE = "http://127.0.0.1"
@@ -257,3 +261,13 @@ def test_grades_that_a_killed_write_had_set_aside_are_not_taken_for_none(made: P
     again = reviews(made)
     again.grade(second, 3)
     assert again.graded == {first: (2, ""), second: (3, "")}
+
+
+def test_a_person_is_asked_first_where_the_panel_is_least_sure_of_what_a_pair_is_worth() -> None:
+    pairs = Pairs(["q"] * 3, ["en"] * 3, ["a", "b", "c"], ["title"] * 3, ["text"] * 3, [None] * 3)
+    belief = np.array([[0.5, 0.5, 0, 0], [0.5, 0, 0, 0.5], [0, 0, 0, 1.0]])
+    decision = Decision(np.zeros(3, np.int64), np.ones(3), np.zeros(3, bool), ["unsure"] * 3, belief)
+    table = review_table(pairs, {}, decision, np.array([0.8, 0.4, 1.0]), 1, "v")
+    assert table["priority"].to_pylist() == pytest.approx(
+        [0.8 / 7, 0.4, 0.0]
+    )  # deviations 1/2, 7/2 and 0 of a gain of 7

@@ -91,6 +91,32 @@ def test_it_is_as_right_as_it_is_set_through_the_client_and_annotate(judged) -> 
     assert summary["llms"]["random"]["this_run"]["failed"] > 0
 
 
+def test_narrow_questions_over_http_make_a_poor_judge_a_better_one(world: EmojiWorld, workspace: Path) -> None:
+    poor = SimulatedJudge(world, SimulatedJudgeSettings(accuracy=0.6, salt="poor"))
+    names = ("title", "topic", "intent", "detail")
+    questions = [{"name": name, "question": f"Does its {name} fit?", "scale": "grade"} for name in names]
+    questions.append({"name": "wanted", "question": "Is it wanted?", "scale": "yes-no"})
+    mined, validated, known, knowledge = (workspace / n for n in ("some", "validated", "many", "knowledge"))
+    for name, kind in (("pairs", contracts.MINED_PAIRS), ("click_estimates", contracts.CLICK_ESTIMATES)):
+        contracts.write(contracts.read(workspace / "mined" / name, kind).slice(0, 128), mined / name, kind)
+    contracts.write(pools.seed(EmojiWorld(seed_queries=240), pools.LETTERS), known, contracts.JUDGMENTS)
+    with SimulatedEndpoint(poor) as at:
+        trust = {"gold_pairs": 120, "canaries": 0, "padded": 0, "repeats": 0, "min_kappa": -1.0}
+        judges = (llm(at.url, "plain", concurrency=16), llm(at.url, "asked more", criteria=questions, concurrency=16))
+        section = of_llms(workspace, *judges, trust=trust, agreement="unanimous", evidence_documents=0)
+        annotate(mined, validated, known, knowledge, workspace / "narrow", settings_of(1, **section))
+    votes = contracts.read(workspace / "narrow" / "votes", contracts.VOTES)
+    truth = world.truth.lookup(*(votes[name].combine_chunks() for name in KEY))
+    right = {
+        name: (votes["grade"].to_numpy() == truth)[votes["judge"].to_numpy() == name]
+        for name in ("plain", "asked more")
+    }
+    assert len(right["plain"]) == len(right["asked more"]) == 128
+    assert right["asked more"].mean() > right["plain"].mean() + 0.1
+    said = votes.filter(pa.compute.equal(votes["judge"], "asked more"))["rationale"].to_pylist()
+    assert all(all(f"{name} " in one for name in names) for one in said)
+
+
 def test_two_judges_share_the_errors_that_they_are_set_to_share(judged) -> None:
     grades, truth, _ = judged
     wrong = {name: said != truth for name, said in grades.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from serm.judging.evidence.retrieval import CatalogueSource, Piece, Retrieval, S
 from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
 from serm.judging.llm import prompt
 from serm.judging.llm.budget import NANO, Budget
-from serm.judging.llm.calibrate import calibrate, calibration_error
+from serm.judging.llm.calibrate import FEWEST, calibrate, calibration_error
 from serm.judging.llm.endpoint import Endpoint
 from serm.judging.llm.judge import LLMJudge, Session, votes
 from serm.judging.llm.ledger import Ledger
@@ -25,6 +26,8 @@ from serm.judging.llm.plan import Checks, Plan, examples, pair_id, spread
 from serm.judging.llm.vote import Vote
 from serm.settings import JudgingSettings
 from serm.settings.judging import CriterionSettings
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,14 @@ async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, 
     graded = [(pair_id(plan.pairs, start + n), o.grade) for n, o in enumerate(_mined(raw)[0]) if o.grade != ABSTAINED]
     await shared.ledger.remember(judge.name, shared.batch, graded)
     of = _calibrated(raw, judge.criteria, checks, batch)
+    if judge.criteria and of is raw:
+        _LOG.warning(
+            "serm: judge %s: the answers to its narrow questions do not count, for too few known pairs show how they"
+            " should: %d of each grade are needed beside the gold pairs; import judgments, grade pairs in serm review,"
+            " or raise judging.trust.gold_pairs.",
+            judge.name,
+            FEWEST,
+        )
     of.figures.update(
         {
             "gold": trust.ratings(
