@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from serm.cli.options import Json, Params
+from serm.cli.options import Json, Params, show
 from serm.cli.standing import reads
 from serm.errors import UserError
 from serm.escaping import visible
@@ -36,6 +36,16 @@ Gate = Annotated[Path, typer.Option(help="The deploy step's output, which says w
 Why = Annotated[str, typer.Option(help="The reason; it stays in the record.")]
 MapFile = Annotated[Path, typer.Argument(help="The file that HAProxy's configuration names.")]
 _CODES = {"promote": 0, "advance": 0, "roll_back": 1, "error": 1, "hold": 3, "inconclusive": 3}
+
+
+@app.command()
+@reads
+def plan(log: Log, params: Params = PARAMS, json: Json = False) -> None:
+    """Say how long a rollout would take and what it could find, from the traffic that the log shows."""
+    from serm.rollout.plan import plan, told
+
+    settings, _ = _settings(params, None)
+    show("rollout plan", told(plan(log, settings.rollout, settings.engine)), json)
 
 
 @app.command()
