@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from serm.errors import UserError
-from serm.rollout import look
-from serm.rollout.decision import Action, Decision, Look, decide
+from serm.rollout import look, prometheus
+from serm.rollout.decision import Action, Decision, Health, Look, decide
 from serm.rollout.record import OUTCOMES, Decided, Pending, Record, Stage, load, now_or, one_writer, path_of, save
+from serm.rollout.split import Variant
 from serm.rollout.traffic import State, Traffic
 from serm.settings import EngineSettings, RolloutSettings
 
@@ -139,7 +140,14 @@ def _alone(records: Path) -> None:
 def _look(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: datetime) -> Look:
     stages = [stage.since for stage in record.stages]
     users, crossed, estimates = look.read(log, stages, now, record.settings, on)
-    return Look(now, record.percent, stages[0], stages[-1], users, crossed, estimates, traffic.health())
+    health: Mapping[Variant, Health] | None = None
+    unread: tuple[str, ...] = ()
+    try:
+        asked = record.settings.prometheus
+        health = prometheus.health(asked, stages[-1], now) if asked is not None else traffic.health()
+    except UserError as error:  # what users say may still take the challenger back
+        unread = (str(error),)
+    return Look(now, record.percent, stages[0], stages[-1], users, crossed, estimates, health, unread)
 
 
 def _do(path: Path, record: Record, found: Look, decision: Decision, traffic: Traffic, seen: State) -> Record:

@@ -45,7 +45,9 @@ class Look:
     """Users seen in both groups; they are counted in neither."""
     estimates: Mapping[str, Estimate]
     health: Mapping[Variant, Health] | None = None
-    """None: nobody measures it."""
+    """None: nobody measures it, or it could not be read."""
+    unread: tuple[str, ...] = ()
+    """What could not be read, and why: it holds."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -86,7 +88,7 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     if back := [*_unhealthy(look, settings), *(tests.harmful() if tests else [])]:
         return Decision("roll_back", 0, tuple(back), findings)
     late = look.at - look.started >= timedelta(days=settings.max_days)
-    waits = _waits(look, settings)
+    waits = [*look.unread, *_waits(look, settings)]
     if tests is not None:
         waits += tests.unclear()
     last = look.percent >= settings.steps[-1]

@@ -26,6 +26,20 @@ Percent = Annotated[int, Field(ge=1, le=50)]
 Margin = Annotated[float, Field(gt=0, le=1)]
 
 
+class PrometheusSettings(Section):
+    """Where the servers' health is asked for. In each query ``{variant}`` becomes champion or challenger, and
+    ``{window}`` the time since the step in force began, such as ``86400s``; each gives one number."""
+
+    url: Annotated[str, Field(pattern=r"^https?://")]
+    requests: str
+    """PromQL: the requests that the variant's server took."""
+    errors: str
+    """PromQL: those that failed; no number is none."""
+    p95_seconds: str
+    """PromQL: the 95th percentile of its latency."""
+    timeout_seconds: Positive = 10.0
+
+
 class RolloutSettings(Section):
     """The ramp of a challenger that passed the gate, and what its users decide."""
 
@@ -71,6 +85,8 @@ class RolloutSettings(Section):
     """How much greater the challenger's share of failed requests may be; confidently more rolls back."""
     max_latency_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0
     """The challenger's 95th percentile over the champion's, above which it rolls back."""
+    prometheus: PrometheusSettings | None = None
+    """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it."""
     traffic: RegisteredName = "haproxy"
     """What splits the traffic: haproxy, kserve, httproute, or a name that a package registers in ``serm.traffic``."""
     traffic_options: dict[str, Any] = Field(default_factory=dict)

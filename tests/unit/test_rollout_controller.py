@@ -201,6 +201,21 @@ def test_a_backend_that_is_down_leaves_the_decision_for_the_next_step(
     assert traffic.read().percent == 0
 
 
+def test_health_that_cannot_be_read_holds_and_does_not_hide_what_users_say(
+    users: Users, traffic: FileTraffic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> Any:
+        raise UserError("Prometheus does not answer")
+
+    begin(tmp_path, traffic)
+    monkeypatch.setattr(traffic, "health", away)
+    held = step(tmp_path, traffic, 1).decision
+    assert held is not None
+    assert (held.action, held.reasons) == ("hold", ("Prometheus does not answer",))
+    users.lifts = {"satisfied_clicks": -0.05}
+    assert step(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
+
+
 def test_another_hand_that_takes_the_challenger_back_is_obeyed_and_one_that_gives_it_more_is_told(
     users: Users, traffic: FileTraffic, tmp_path: Path
 ) -> None:

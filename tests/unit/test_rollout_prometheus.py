@@ -1,0 +1,98 @@
+"""The servers' health, asked of Prometheus' API on a real socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import yaml
+
+from serm.errors import UserError
+from serm.rollout.prometheus import health
+from serm.settings.rollout import PrometheusSettings
+
+NOW = datetime(2026, 3, 3, tzinfo=UTC)
+PAGE = Path(__file__).parents[2] / "docs" / "rollout.md"
+ASKED = {"requests": "requests{{variant}}[{window}]", "errors": "errors{{variant}}", "p95_seconds": "p95{{variant}}"}
+
+
+@contextmanager
+def answering(answers: dict[str, Any], status: int = 200) -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            asked.append(body["query"][0])
+            found = next((value for name, value in answers.items() if name in asked[-1]), None)
+            series = found if isinstance(found, list) else [] if found is None else [{"value": [0, str(found)]}]
+            said = answers.get("whole") or {"status": "success", "data": {"resultType": "vector", "result": series}}
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def read(url: str) -> Any:
+    return health(PrometheusSettings(url=url, **ASKED), NOW - timedelta(hours=2), NOW)
+
+
+def test_both_servers_are_asked_for_what_they_did_since_the_step_began() -> None:
+    answers = {
+        "requests{challenger}": 120.4,
+        "errors{challenger}": 3,
+        "p95{challenger}": 0.25,
+        "requests{champion}": 900,
+    }
+    with answering(answers) as (url, asked):
+        found = read(url)
+    challenger, champion = found["challenger"], found["champion"]
+    assert (challenger.requests, challenger.errors, challenger.p95_ms) == (120, 3, 250.0)
+    assert (champion.requests, champion.errors, champion.p95_ms) == (900, 0, None)
+    assert "requests{challenger}[7200s]" in asked
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ({"whole": {"status": "error", "error": "bad query"}}, "refuses 'requests{champion}.*': bad query"),
+        ({"requests": [{"value": [0, "1"]}] * 2}, "gives 2 numbers, where one is wanted"),
+        ({"whole": {"status": "success", "data": None}}, "answers as no Prometheus does"),
+        ({"whole": ["?"]}, "answers as no Prometheus does"),
+    ],
+)
+def test_what_is_no_number_is_told(answers: dict[str, Any], told: str) -> None:
+    with answering(answers) as (url, _), pytest.raises(UserError, match=told):
+        read(url)
+
+
+def test_a_prometheus_that_is_away_is_told() -> None:
+    with answering({}) as (url, _):
+        pass
+    with pytest.raises(UserError, match="Prometheus does not answer"):
+        read(url)
+
+
+def test_the_queries_of_the_page_are_settings() -> None:
+    found = re.search(r"```yaml\n(rollout:\n  prometheus:.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    settings = PrometheusSettings.model_validate(yaml.safe_load(found[1])["rollout"]["prometheus"])
+    for query in (settings.requests, settings.errors, settings.p95_seconds):
+        assert "{variant}" in query
+        assert "[{window}]" in query
