@@ -19,7 +19,7 @@ between equals. Both groups only grow as the percentage does: nobody is moved be
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from serm.rollout.split import Variant, place
 
@@ -78,3 +78,20 @@ def serves(group: Group) -> Variant:
 def shares(percent: float) -> tuple[float, float]:
     """Return the shares (0 to 1) of challenger and control among the experiment's users, for the sample ratio."""
     return percent / 100, min(percent, 100 - percent) / 100
+
+
+def exposure(user_id: str, experiment: Experiment, percent: float) -> dict[str, Any]:
+    """Return what to log when a user is served: an evaluation in the words of OpenFeature's specification.
+
+    ``variant`` is the user's group, as the joined log's column of that name wants it; ``value`` the model that serves.
+    ``targetingKey`` is the user's id as it was given: hash it as the log's ids are before it is kept.
+    """
+    group = assign(user_id, experiment, percent)
+    return {
+        "flagKey": experiment.name,
+        "targetingKey": user_id,
+        "variant": group,
+        "value": serves(group),
+        "reason": "TARGETING_MATCH" if group == "outside" else "SPLIT",
+        "flagMetadata": {"percent": percent, "layer": experiment.layer},
+    }

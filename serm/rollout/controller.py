@@ -182,14 +182,13 @@ def _finish(path: Path, record: Record, traffic: Traffic) -> Record:
     if pending is None:
         return record
     seen = traffic.read()
-    ours = seen.experiment == record.experiment
-    if not ours and record.stages:
-        raise UserError(
-            f"the traffic is split for {seen.experiment!r}, not for {record.experiment!r}; look who did it."
-        )
-    # Less is asked for whatever is in force; more only where the share is the one that was looked at.
-    if ours and pending.percent > record.percent and seen.percent not in (record.percent, pending.percent):
-        pending = Pending(action="roll_back", percent=0, since=pending.since)
+    # Less is asked for whatever our share is; more only where it is the one that was looked at.
+    done = (seen.experiment, seen.percent) == (record.experiment, pending.percent)
+    less = seen.experiment == record.experiment and pending.percent < record.percent
+    if record.stages and not (done or less) and (gone := _taken_back(record, seen, pending.since)):
+        record = _ended(record, gone)
+        save(path, record)
+        return record
     traffic.set(record.experiment, pending.percent, seen)
     stages = (*record.stages, Stage(percent=pending.percent, since=pending.since))
     outcome = "running" if pending.action == "start" else OUTCOMES.get(pending.action, "running")

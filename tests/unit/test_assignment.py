@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, chi2_contingency
 
-from serm.rollout.assignment import Experiment, assign, serves, shares
+from serm.rollout.assignment import Experiment, assign, exposure, serves, shares
 from serm.rollout.split import place, variant
 
 USERS = [f"user-{number}" for number in range(20_000)]
@@ -69,3 +69,17 @@ def test_a_range_that_cannot_be_is_refused(low: float, high: float, layer: str) 
 @given(st.text(), st.text())
 def test_a_place_is_below_100(user: str, key: str) -> None:
     assert 0 <= place(user, key) < 100
+
+
+def test_an_exposure_says_in_openfeatures_words_who_was_served_what() -> None:
+    told = exposure("user-1", Experiment("cycle-0004"), 20)
+    assert told == {
+        "flagKey": "cycle-0004",
+        "targetingKey": "user-1",
+        "variant": "challenger",
+        "value": "challenger",
+        "reason": "SPLIT",
+        "flagMetadata": {"percent": 20, "layer": ""},
+    }
+    outside = exposure("user-1", Experiment("cycle-0004", layer="ranking", low=50, high=100), 20)
+    assert (outside["variant"], outside["value"], outside["reason"]) == ("outside", "champion", "TARGETING_MATCH")

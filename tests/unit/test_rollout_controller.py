@@ -228,6 +228,19 @@ def test_another_hand_that_takes_the_challenger_back_is_obeyed_and_one_that_give
     assert "by somebody else" in saved(tmp_path).decisions[-1].reasons[0]
 
 
+def test_a_hand_between_a_killed_step_and_the_next_is_seen(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
+    begin(tmp_path, traffic)
+    cut_short = saved(tmp_path).with_(pending=record.Pending(action="advance", percent=10, since=START))
+    record.save(tmp_path / "rollout" / f"{NAME}.json", cut_short)
+    traffic.write(NAME, 30)
+    with pytest.raises(UserError, match="the challenger has 30 %"):
+        step(tmp_path, traffic, 1)
+    assert traffic.read().percent == 30
+    traffic.write(NAME, 0)
+    assert step(tmp_path, traffic, 1).record.outcome == "rolled_back"
+    assert traffic.read().percent == 0
+
+
 def test_a_second_writer_a_second_rollout_and_a_challenger_with_traffic_are_refused(
     users: Users, traffic: FileTraffic, tmp_path: Path
 ) -> None:
