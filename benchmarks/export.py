@@ -33,6 +33,7 @@ WAYS = {
     "onnx fp32": ("onnx", "fp32"),
     "openvino fp32": ("openvino", "fp32"),
     "openvino int8": ("openvino", "int8"),
+    "openvino int8-pairs": ("openvino", "int8-pairs"),
     "openvino int8-weights": ("openvino", "int8-weights"),
 }
 

@@ -148,7 +148,7 @@ def engine(
             model.known = None
             measure(f"{way} {precision}", score)
         model.known = None
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "int8", "int8-pairs"):
         copy = _export(model, folder / precision, precision, calibrating)
         measure(f"new openvino {precision}", partial(_read, copy))
         found[f"new openvino {precision}"] |= _beside(model, copy, pages)

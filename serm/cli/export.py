@@ -26,8 +26,10 @@ Model = Annotated[
 ]
 Runtime = Annotated[Literal["onnx", "openvino"], typer.Option(help="What runs the exported model.")]
 Precision = Annotated[
-    Literal["fp32", "int8", "int8-weights"],
-    typer.Option(help="int8 is calibrated on the mined pairs; int8-weights leaves activations as they are."),
+    Literal["fp32", "int8", "int8-pairs", "int8-weights"],
+    typer.Option(
+        help="int8 and int8-pairs are calibrated on the mined pairs; int8-weights leaves activations as they are."
+    ),
 ]
 Documents = Annotated[
     Path | None,

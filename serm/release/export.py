@@ -18,7 +18,7 @@ from serm.evaluation import pools
 from serm.evaluation.measures import ndcg
 from serm.pairs.documents import join
 from serm.relevance import RelevanceModel, Scorer, document_text, load
-from serm.relevance.export import Precision, Runtime, opened, write
+from serm.relevance.export import CALIBRATED, Precision, Runtime, opened, write
 from serm.relevance.saved import finish, golden
 from serm.settings import EngineSettings
 from serm.step import Figures, step
@@ -42,12 +42,13 @@ def export(
 ) -> Figures:
     """Export a trained cross-encoder and check the result against it on the test sets.
 
-    ``int8`` is nncf's post-training quantisation of weights and activations, calibrated on mined pairs;
+    ``int8`` is nncf's post-training quantisation of weights and activations, calibrated on mined pairs; ``int8-pairs``
+    quantises only the layers that read query and document together, which are all that a known document costs;
     ``int8-weights`` keeps activations in floating point and needs no calibration. Only OpenVINO has them here.
 
     Args:
         model: the trained model: a directory, or what ``serm.relevance.location`` knows.
-        mined: the mine step's output; ``mined/pairs`` calibrate ``int8``, and are not read otherwise.
+        mined: the mine step's output; ``mined/pairs`` calibrate ``int8`` and ``int8-pairs``, else they are not read.
         tests: the test sets, as ``serm.pairs.test_sets`` says; no model trains on them.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
         out: becomes the exported model's directory, which ``serm.relevance.load`` reads.
@@ -67,7 +68,7 @@ def export(
     _installed(runtime, precision)
     # What can be wrong with the inputs is found in seconds here, and not after minutes of calibration.
     pool = _pool(tests, validated)
-    calibrating = _mined_texts(mined, validated) if precision == "int8" else ([], [])
+    calibrating = _mined_texts(mined, validated) if precision in CALIBRATED else ([], [])
     trained = load(model)
     if not isinstance(trained, RelevanceModel):
         raise UserError(f"{model}: a {type(trained).__name__}; only a cross-encoder can be exported.")

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 os.environ["NNCF_CI"] = "1"  # nncf sends nothing home
 
 Runtime = Literal["onnx", "openvino"]
-Precision = Literal["fp32", "int8", "int8-weights"]
+Precision = Literal["fp32", "int8", "int8-pairs", "int8-weights"]
 Texts = tuple[list[str], list[str]]
 """Queries and documents, pair by pair."""
 
+#: Precision -> the graphs whose weights and activations are int8.
+CALIBRATED: dict[Precision, tuple[str, ...]] = {"int8": exported.GRAPHS, "int8-pairs": ("pairs",)}
 CALIBRATION_BATCH = 10
 """Pairs in one calibration batch, about a page of results."""
 SMOOTH_QUANT_ALPHA = 0.8
@@ -39,11 +41,12 @@ def write(
 ) -> dict[str, Any]:
     """Write the files of an export into ``folder`` and return its config, without the hashes.
 
-    ``calibrating`` are the pairs that ``int8`` is calibrated on, in their order; the others do not read them.
+    ``calibrating`` are the pairs that ``int8`` and ``int8-pairs`` are calibrated on, in their order; the others do not
+    read them.
     """
     config = _write(model, folder, runtime)
-    if precision == "int8":
-        _quantise(folder, config, *calibrating)
+    if precision in CALIBRATED:
+        _quantise(folder, config, CALIBRATED[precision], *calibrating)
     elif precision == "int8-weights":
         _compress(folder)
     return config
@@ -79,8 +82,10 @@ def opened(folder: Path, config: dict[str, Any]) -> exported.Exported:
     return exported.Exported(folder, config, "unsaved", *exported.runs(folder, config["runtime"]))
 
 
-def _quantise(folder: Path, config: dict[str, Any], queries: list[str], documents: list[str]) -> None:
-    """Replace an OpenVINO export by its int8 version, calibrated on pairs in their order, a page at a time."""
+def _quantise(
+    folder: Path, config: dict[str, Any], graphs: tuple[str, ...], queries: list[str], documents: list[str]
+) -> None:
+    """Replace ``graphs`` of an OpenVINO export by int8 ones, calibrated on pairs in their order, a page at a time."""
     import nncf
     import openvino
 
@@ -100,11 +105,11 @@ def _quantise(folder: Path, config: dict[str, Any], queries: list[str], document
         whole.score(queries[page], documents[page])
     del whole, runs
     alphas = nncf.AdvancedSmoothQuantParameters(matmul=SMOOTH_QUANT_ALPHA)
-    for name, batches in given.items():
+    for name in graphs:
         small = nncf.quantize(
             openvino.Core().read_model(_ir(folder, name)),
-            nncf.Dataset(batches),
-            subset_size=len(batches),
+            nncf.Dataset(given[name]),
+            subset_size=len(given[name]),
             model_type=nncf.ModelType.TRANSFORMER,
             advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
         )

@@ -23,12 +23,13 @@ from serm import contracts, relevance
 from serm.errors import UserError
 from serm.pairs import test_sets
 from serm.release import export as exporting
+from serm.relevance import export as quantising
 from serm.relevance.export import Precision, Runtime
 from serm.relevance.exported import GRAPHS
 from serm.relevance.known import KnownTexts
 from serm.serving.server import running
 
-pytest.importorskip("openvino", reason="pip install 'serm[export]'")
+openvino = pytest.importorskip("openvino", reason="pip install 'serm[export]'")
 NOUNS = ["cat", "dog", "heart", "face", "red", "grinning", "cat face", "red heart", "grinning dog face"]
 QUERIES, DOCUMENTS = (list(column) for column in zip(*product(NOUNS, NOUNS), strict=True))
 
@@ -86,6 +87,21 @@ def test_int8_quantises_weights_and_activations_and_int8_weights_only_weights(ex
     for graph in graphs.values():
         assert graph.count('element_type="i8"') >= 2 * 6  # two layers; the joint one's are the upper one's, untrained
     assert "nncf_smooth_quant" in graphs["openvino"]
+
+
+def test_int8_pairs_quantises_only_what_reads_query_and_document_together(
+    exports: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(exports["onnx"], tmp_path / "pairs")
+    for name in GRAPHS:
+        openvino.save_model(openvino.Core().read_model(folder / f"{name}.onnx"), folder / f"{name}.xml")
+    config = {**json.loads((folder / "config.json").read_text()), "runtime": "openvino"}
+    quantising._quantise(folder, config, quantising.CALIBRATED["int8-pairs"], QUERIES, DOCUMENTS)
+    graphs = {name: (folder / f"{name}.xml").read_text() for name in GRAPHS}
+    assert 'type="FakeQuantize"' in graphs["pairs"]
+    assert 'type="FakeQuantize"' not in graphs["texts"]
+    before = relevance.load_scorer(exports["onnx"]).score(QUERIES, DOCUMENTS).expected
+    np.testing.assert_allclose(quantising.opened(folder, config).score(QUERIES, DOCUMENTS).expected, before, atol=0.5)
 
 
 @pytest.mark.parametrize(("runtime", "near"), [("onnx", 0.02), ("openvino", 0.5), ("weights", 0.05)])
