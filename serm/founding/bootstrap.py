@@ -84,8 +84,11 @@ def bootstrap(
                 raise UserError(f"{wanted.log}: no query in it shows three documents or more; give a longer log.")
             encoder = relevance.load_encoder(settings.relevance.base, settings.relevance)
             pairs, texts = pooling.pool(engine, drawn, rows, documents, encoder)
-        if not pairs.num_rows:
-            raise UserError(f"{wanted.documents}: it has no document that the log shows; are the ids the same?")
+        if not pc.any(pairs["served"]).as_py():
+            raise UserError(
+                f"{wanted.documents}: it has no document that the log shows for the drawn queries; give the catalogue"
+                " that the log is of, or with --id the field that the log's ids are of."
+            )
         contracts.write(texts, out / VALIDATED / "documents", contracts.DOCUMENTS)
     knowledge = contracts.KNOWLEDGE.empty_table()
     if wanted.knowledge:

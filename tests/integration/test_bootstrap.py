@@ -133,6 +133,16 @@ def test_without_judges_all_is_for_people_and_nothing_founds_before_they_graded(
         bootstrap.bootstrap(layout.LOG if layout.LOG.exists() else files["log"].parent, _wanted(files), _settings())
 
 
+def test_a_catalogue_that_the_log_is_not_of_is_told(files: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(json.dumps({"id": f"x{n}", "title": f"red lamp {n}"}) for n in range(3)))
+    settings = _settings()
+    tiny = settings.relevance.model_copy(update={"base": str(files["encoder"])})
+    wanted = bootstrap.Wanted(files["log"], other)
+    with pytest.raises(UserError, match="no document that the log shows for the drawn queries"):
+        bootstrap.bootstrap(tmp_path / "cold", wanted, settings.model_copy(update={"relevance": tiny}))
+
+
 def _wanted(files: dict[str, Path]) -> bootstrap.Wanted:
     return bootstrap.Wanted(files["log"], files["documents"])
 
