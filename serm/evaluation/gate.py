@@ -252,11 +252,11 @@ def _serving(answers: Answers | None, settings: EvaluationSettings) -> Rule:
         return Rule("serving", "inconclusive", "The served scores are not finite numbers.", limit=limit)
     told = (
         f"A server answered {answers.requests} requests of {answers.pairs} pairs with the challenger; its scores "
-        f"differ from those computed here by {answers.difference:.3f} grades at most, max_serving_difference is "
+        f"differ from those computed here by {answers.difference:.4f} grades at most, max_serving_difference is "
         f"{limit:g}."
     )
     result: Result = "passed" if answers.difference <= limit else "failed"
-    return Rule("serving", result, told, round(answers.difference, 3), limit)
+    return Rule("serving", result, told, round(answers.difference, 4), limit)
 
 
 def _lack(comparison: Comparison, settings: EvaluationSettings) -> str:

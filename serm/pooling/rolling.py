@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from serm import contracts, relevance
 from serm import engine as engines
-from serm.atomic import replace_directory, write_json
+from serm.atomic import recover, replace_directory, write_json
 from serm.judging.cold import grade_cold
 from serm.layout import CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOCK, LOG, REFERENCE, TEST_REVIEWED, TESTS
 from serm.pairs.test_sets import DRAWN, MADE, POOL, SERVED, datasets, held_out
@@ -52,6 +52,7 @@ def renew(root: Path, settings: Settings) -> Figures:
     tests, number = root / TESTS, settings.cycle.number
     if not settings.tests.draw:
         return {}
+    recover(tests)  # a renewal that was killed between its two renames
     if (tests / RENEWED).exists():
         told: Figures = json.loads((tests / RENEWED).read_text(encoding="utf-8"))
         if told["cycle"] == number:

@@ -18,7 +18,7 @@ RULES = {
     "calibration_loss": ("calibration loss, at worst", "{:.4f}"),
     "panel_trust": ("trust in the panel", "{:.0f} bars missed"),
     "model_size": ("size of the model", "{:,.1f} MB"),
-    "serving": ("served as computed", "{:.3f} grades"),
+    "serving": ("served as computed", "{:.4f} grades"),
 }
 #: Source of a test judgment -> who made it.
 JUDGED_BY = {"human": "people", "panel": "a panel"}

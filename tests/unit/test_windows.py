@@ -15,6 +15,7 @@ from serm.errors import UserError
 from serm.evolve import evolve
 from serm.founding.windows import windows as founding_windows
 from serm.layout import LOG, PARAMS
+from serm.step import Figures
 from serm.stream.span import Span, span
 from serm.workspace import windows
 from serm.workspace.progress import Progress
@@ -145,3 +146,30 @@ def test_evolve_runs_the_windows_asked_for_and_leaves_params_at_the_last_one(
     evolve(tmp_path, lambda tag, _: shown.append(tag), through=through)
     assert shown == [f"cycle-{number:04d}" for number in ran]
     assert settings.load(tmp_path / PARAMS).cycle.number == ran[-1]
+
+
+def test_the_rolling_test_set_is_renewed_before_its_cycle_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC))
+    params = tmp_path / PARAMS
+    params.write_text(params.read_text() + "tests: {draw: 7}\n")
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".serm").mkdir()
+    order: list[str] = []
+    shown: list[dict[str, Figures]] = []
+
+    def renew(root: Path, of: settings.Settings) -> Figures:
+        order.append(f"renew {of.cycle.number}")
+        return {"drawn": of.tests.draw}
+
+    monkeypatch.setattr("serm.evolve.renew", renew)
+    monkeypatch.setattr("serm.evolve.is_done", lambda *_: False)
+
+    def run_cycle(*_: object) -> dict[str, Figures]:
+        order.append("run")
+        return {}
+
+    monkeypatch.setattr("serm.evolve.run_cycle", run_cycle)
+    monkeypatch.setattr("serm.evolve.advance", lambda root, of: Progress(of.cycle.name).write(root))
+    evolve(tmp_path, lambda _, costs: shown.append(costs))
+    assert order == ["renew 2", "run"]
+    assert shown == [{"tests": {"drawn": 7}}]
