@@ -139,7 +139,7 @@ def _alone(records: Path) -> None:
 
 def _look(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: datetime) -> Look:
     stages = [stage.since for stage in record.stages]
-    users, crossed, estimates = look.read(log, stages, now, record.settings, on)
+    seen = look.read(log, stages, now, record.settings, on)
     health: Mapping[Variant, Health] | None = None
     unread: tuple[str, ...] = ()
     try:
@@ -147,7 +147,18 @@ def _look(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: 
         health = prometheus.health(asked, stages[-1], now) if asked is not None else traffic.health()
     except UserError as error:  # what users say may still take the challenger back
         unread = (str(error),)
-    return Look(now, record.percent, stages[0], stages[-1], users, crossed, estimates, health, unread)
+    return Look(
+        now,
+        record.percent,
+        stages[0],
+        stages[-1],
+        seen.users,
+        seen.crossed,
+        seen.estimates,
+        health,
+        unread,
+        seen.segments,
+    )
 
 
 def _do(path: Path, record: Record, found: Look, decision: Decision, traffic: Traffic, seen: State) -> Record:

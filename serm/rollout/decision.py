@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from serm.rollout.estimates import Estimate
 from serm.rollout.metrics import METRICS
-from serm.rollout.sequence import always_valid_p, holm, prior_variance, sample_ratio_p
+from serm.rollout.sequence import always_valid_p, benjamini_hochberg, holm, prior_variance, sample_ratio_p
 from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
@@ -48,6 +48,8 @@ class Look:
     """None: nobody measures it, or it could not be read."""
     unread: tuple[str, ...] = ()
     """What could not be read, and why: it holds."""
+    segments: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    """Locale -> its estimates."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -72,10 +74,10 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
 
     Groups that are not as large as asked for, or users in both, are an error: no metric is read, and the challenger
     goes back to 0. It goes back as well where it is confidently worse on a primary metric, by more than its margin on a
-    guardrail, or its server fails or is slow. A signal that is confidently worse holds. A step that has lasted
-    ``bake_hours`` and brought ``min_users`` users to each group gives way to the next; at the last one a primary metric
-    that is confidently better promotes, if every guardrail's loss is confidently within its margin. Past ``max_days``
-    the champion stays. What cannot be read never promotes.
+    guardrail, or its server fails or is slow. A signal that is confidently worse holds, and so does a locale in which a
+    primary metric is. A step that has lasted ``bake_hours`` and brought ``min_users`` users to each group gives way to
+    the next; at the last one a primary metric that is confidently better promotes, if every guardrail's loss is
+    confidently within its margin. Past ``max_days`` the champion stays. What cannot be read never promotes.
     """
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
@@ -90,7 +92,7 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     late = look.at - look.started >= timedelta(days=settings.max_days)
     waits = [*look.unread, *_waits(look, settings)]
     if tests is not None:
-        waits += tests.unclear()
+        waits += [*tests.unclear(), *_worse_segments(look, settings, findings)]
     last = look.percent >= settings.steps[-1]
     if not waits and not last:
         to = next(step for step in settings.steps if step > look.percent)
@@ -160,6 +162,22 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
     if here < settings.min_users:
         found.append(f"this step has brought {here} of {settings.min_users} users to the smaller group")
     return found
+
+
+def _worse_segments(look: Look, settings: RolloutSettings, findings: dict[str, Any]) -> list[str]:
+    """Return the locales in which a primary metric is confidently worse, and note all of them in ``findings``."""
+    p: dict[str, float] = {}
+    for locale, estimates in look.segments.items():
+        for name in (one for one in settings.primary if one in estimates):
+            p[f"{name} in {locale}"] = estimates[name].p(0.0, -METRICS[name].better, settings.planned_users)
+    adjusted = benjamini_hochberg(p)
+    if adjusted:
+        findings["p_worse_by_locale"] = adjusted
+    return [
+        f"{what} is confidently worse (p {value:.2g} among {len(p)} segments): for a person to look"
+        for what, value in adjusted.items()
+        if value <= settings.alpha
+    ]
 
 
 def _step_is_done(look: Look) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,22 @@ from serm.rollout.estimates import Estimate, estimate
 from serm.settings import EngineSettings, RolloutSettings
 
 
-def read(
-    log: Path, stages: Sequence[datetime], until: datetime, settings: RolloutSettings, on: EngineSettings
-) -> tuple[list[tuple[int, int]], int, dict[str, Estimate]]:
-    """Return users by stage (challenger, control), users seen in both groups, and the estimates that can be made.
+@dataclass(frozen=True)
+class Seen:
+    """What the log says of the users."""
+
+    users: list[tuple[int, int]]
+    """Of challenger and control, by stage."""
+    crossed: int
+    """Users seen in both groups."""
+    estimates: dict[str, Estimate]
+    """Metric -> its estimate, where one can be made."""
+    segments: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    """Locale -> the same, of locales that have ``min_users`` in each group; none where there is one locale only."""
+
+
+def read(log: Path, stages: Sequence[datetime], until: datetime, settings: RolloutSettings, on: EngineSettings) -> Seen:
+    """Return what the log says of the users of both groups.
 
     Args:
         log: the joined log, a dataset of IMPRESSIONS whose ``variant`` is challenger, control or champion, as
@@ -36,7 +49,37 @@ def read(
         users = of_log(impressions, stages, until, settings)
         rows = metrics.moments(users, settings.metrics).to_pyarrow().to_pylist()
     kept = [row for row in rows if not row["crossed"]]
-    return counts(kept, len(stages)), sum(row["n"] for row in rows if row["crossed"]), estimates(kept, settings)
+    locales = sorted({str(row["locale"]) for row in kept})
+    return Seen(
+        counts(kept, len(stages)),
+        sum(row["n"] for row in rows if row["crossed"]),
+        estimates(summed(kept), settings),
+        segments(kept, locales, settings) if len(locales) > 1 else {},
+    )
+
+
+def segments(
+    rows: Sequence[dict[str, Any]], locales: Sequence[str], settings: RolloutSettings
+) -> dict[str, dict[str, Estimate]]:
+    """Return the estimates of each locale that has ``min_users`` users in each group."""
+    found = {locale: [row for row in rows if row["locale"] == locale] for locale in locales}
+    return {
+        locale: estimates(its, settings)
+        for locale, its in found.items()
+        if min(sum(row["n"] for row in its if bool(row["challenger"]) is side) for side in (True, False))
+        >= settings.min_users
+    }
+
+
+def summed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of ``metrics.moments`` summed over locales."""
+    total: dict[tuple[int, bool], dict[str, Any]] = {}
+    for row in rows:
+        one = total.setdefault((row["stage"], bool(row["challenger"])), {})
+        for name, value in row.items():
+            if name not in ("stage", "challenger", "crossed", "locale"):
+                one[name] = one.get(name, 0) + value
+    return [{"stage": stage, "challenger": side, **sums} for (stage, side), sums in total.items()]
 
 
 def of_log(
@@ -53,7 +96,7 @@ def of_log(
 
 def counts(rows: Sequence[dict[str, Any]], stages: int) -> list[tuple[int, int]]:
     """Return the users of challenger and control by stage, of the rows of ``metrics.moments``."""
-    of = {(row["stage"], bool(row["challenger"])): int(row["n"]) for row in rows}
+    of = {(row["stage"], row["challenger"]): int(row["n"]) for row in summed(rows)}
     return [(of.get((stage, True), 0), of.get((stage, False), 0)) for stage in range(stages)]
 
 

@@ -55,6 +55,7 @@ def by_search(log: ibis.Table, change_query_seconds: float) -> ibis.Table:
     searches = log.group_by("query_id").agg(
         user_id=log.user_id.min(),
         session_id=log.session_id.min(),
+        locale=log.locale.min(),
         query=log["query"].min(),
         variant=log.variant.min(),
         event_time=log.event_time.min(),
@@ -79,10 +80,11 @@ def by_user(
 ) -> ibis.Table:
     """Return a row for each user of challenger or control who searched from ``stages[0]`` to before ``until``.
 
-    Columns: ``user_id``; ``challenger`` (bool); ``crossed``, seen in both groups; ``stage``, the step of the ramp in
-    force when the user was first seen, an index of ``stages``; the columns that METRICS names; and the same of searches
-    with ``before_``, of the ``before_days`` days before the first stage. A user with more searches than the quantile
-    ``winsorise`` weighs as much as one at it: numerators and denominators are scaled alike, the user's rate stays.
+    Columns: ``user_id``; ``challenger`` (bool); ``crossed``, seen in both groups; ``locale``, the user's first
+    by name; ``stage``, the step of the ramp in force when the user was first seen, an index of ``stages``; the columns
+    that METRICS names; and the same of searches with ``before_``, of the ``before_days`` days before the first stage. A
+    user with more searches than the quantile ``winsorise`` weighs as much as one at it: numerators and denominators are
+    scaled alike, the user's rate stays.
 
     Args:
         searches: of ``by_search``; ``variant`` is challenger, control or champion.
@@ -101,6 +103,7 @@ def by_user(
     users = during.group_by("user_id").agg(
         challenger=(during.variant == "challenger").max(),
         crossed=during.variant.nunique() > 1,
+        locale=during.locale.min(),
         first_time=during.event_time.min(),
         first=seconds.min(),
         last=seconds.max(),
@@ -152,7 +155,7 @@ def covariate(metric: str) -> tuple[str, str] | None:
 
 
 def moments(users: ibis.Table, metrics: Sequence[str]) -> ibis.Table:
-    """Return by stage, group (``challenger``) and ``crossed`` the count of users, and the sums that covariances need.
+    """Return by stage, group (``challenger``), ``crossed`` and locale the count of users, and sums for covariances.
 
     Columns: ``n``, ``A`` for the sum of column A, ``A*B`` (A <= B) for that of the products, of the pairs that the
     metrics need.
@@ -163,7 +166,7 @@ def moments(users: ibis.Table, metrics: Sequence[str]) -> ibis.Table:
         names = sorted({METRICS[metric].numerator, METRICS[metric].denominator, *(covariate(metric) or ())})
         single |= dict.fromkeys(names)
         wanted |= dict.fromkeys((a, b) for a in names for b in names if a <= b)
-    return users.group_by(["stage", "challenger", "crossed"]).agg(
+    return users.group_by(["stage", "challenger", "crossed", "locale"]).agg(
         n=users.count(),
         **{name: users[name].sum() for name in single},
         **{f"{a}*{b}": (users[a] * users[b]).sum() for a, b in wanted},

@@ -62,7 +62,7 @@ def plan(log: Path, settings: RolloutSettings, on: EngineSettings, lifts: Sequen
         users = look.of_log(everyone, [first], until, settings.model_copy(update={"before_days": 0.0}))
         rows = metrics.moments(users, settings.metrics).to_pyarrow().to_pylist()
     # The same users in both groups: the variance of a difference between two groups like them.
-    mirrored = [{**row, "challenger": side} for row in rows for side in (True, False)]
+    mirrored = [{**row, "challenger": side} for row in look.summed(rows) for side in (True, False)]
     known = look.estimates(mirrored, settings)
     if not known:
         raise UserError(f"{log}: fewer than two users, so nothing to plan with.")

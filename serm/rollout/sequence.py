@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.stats import chi2, false_discovery_control
 
 Floats = NDArray[np.float64]
 
@@ -66,6 +66,14 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
         worst = max(worst, min(1.0, p[name] * (len(p) - rank)))
         adjusted[name] = worst
     return {name: adjusted[name] for name in p}
+
+
+def benjamini_hochberg(p: Mapping[str, float]) -> dict[str, float]:
+    """Return the p of many tests, adjusted so that of those at or below alpha a share of alpha is false (1995)."""
+    if not p:
+        return {}
+    adjusted = false_discovery_control(list(p.values()))
+    return {name: float(one) for name, one in zip(p, adjusted, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_where_the_challengers_server_dies_no_request_is_lost_and_its_rollout_go
     servers: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = RolloutSettings(steps=(50,), min_requests=30, planned_users=100)
-    monkeypatch.setattr(look, "read", lambda *_: ([(0, 0)], 0, {}))
+    monkeypatch.setattr(look, "read", lambda *_: look.Seen([(0, 0)], 0, {}))
     dying = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
     assert dying.stdout is not None
     proxy = Proxy(tmp_path, servers[0], int(dying.stdout.readline()))

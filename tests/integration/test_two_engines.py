@@ -351,6 +351,7 @@ def test_a_rollouts_look_sees_the_same_users_and_numbers(
         primary=("change_query", "retention_7"),
         guardrails={},
         signals=(),
+        min_users=2,
         winsorise=0.9,
         change_query_seconds=1e6,
     )
@@ -358,10 +359,11 @@ def test_a_rollouts_look_sees_the_same_users_and_numbers(
         look.read(tmp_path / "log", stages, END - timedelta(hours=1), settings, EngineSettings(kind=kind, memory_gb=1))
         for kind in ("duckdb", "spark")
     )
-    assert one[:2] == two[:2]
-    assert sum(map(sum, one[0])) > 25
-    assert set(one[2]) == set(two[2]) == set(settings.metrics)
-    for name, found in one[2].items():
-        other = two[2][name]
+    assert (one.users, one.crossed) == (two.users, two.crossed)
+    assert sum(map(sum, one.users)) > 25
+    assert set(one.estimates) == set(two.estimates) == set(settings.metrics)
+    assert set(one.segments) == set(two.segments) != set()
+    for name, found in one.estimates.items():
+        other = two.estimates[name]
         values = (found.challenger, found.control, found.variance, found.explained)
         assert values == pytest.approx((other.challenger, other.control, other.variance, other.explained), abs=1e-9)

@@ -41,7 +41,7 @@ class Users:
             name: Estimate(name, (n, n), 0.4 * (1 + METRICS[name].better * self.lifts.get(name, 0)), 0.4, 25e-8, 0)
             for name in settings.metrics
         }
-        return [(self.a_step, self.a_step)] * len(stages), 0, values
+        return look.Seen([(self.a_step, self.a_step)] * len(stages), 0, values)
 
 
 @pytest.fixture

@@ -74,6 +74,16 @@ def test_a_worse_signal_holds_the_ramp_for_a_person() -> None:
     assert "click_through is confidently worse" in held.reasons[0]
 
 
+def test_a_locale_that_fares_worse_holds_the_ramp_for_a_person() -> None:
+    fine, worse = measured("satisfied_clicks", 0.01), measured("satisfied_clicks", -0.05)
+    held = decide(
+        replace(look(10), segments={"de": {"satisfied_clicks": worse}, "fr": {"satisfied_clicks": fine}}), SETTINGS
+    )
+    assert held.action == "hold"
+    assert held.reasons[0].startswith("satisfied_clicks in de is confidently worse")
+    assert held.findings["p_worse_by_locale"]["satisfied_clicks in fr"] > 0.5
+
+
 def test_groups_of_unequal_size_are_an_error_and_no_metric_is_read() -> None:
     lost = decide(replace(look(50, satisfied_clicks=0.1), users=[(10_000, 10_600)]), SETTINGS)
     assert (lost.action, lost.percent) == ("error", 0)

@@ -97,14 +97,14 @@ def test_users_count_in_the_step_at_which_they_were_first_seen_and_in_no_group_w
         "late": (1, True, False),
         "both": (0, True, True),
     }
-    by_stage, crossed, _ = look.read(
+    seen = look.read(
         tmp_path / "log",
         [START, START + timedelta(minutes=100)],
         START + timedelta(days=1),
         ALL,
         EngineSettings(threads=1, memory_gb=1),
     )
-    assert (by_stage, crossed) == ([(0, 1), (1, 0)], 1)
+    assert (seen.users, seen.crossed) == ([(0, 1), (1, 0)], 1)
 
 
 def test_a_user_of_many_searches_weighs_as_much_as_one_at_the_quantile(tmp_path: Path) -> None:
@@ -194,3 +194,22 @@ def test_a_metric_that_no_user_can_have_yet_is_not_estimated() -> None:
     rows = [{**row, **products, "challenger": side} for side in (True, False)]
     assert estimate(rows, "retention_7") is None
     assert estimate([], "click_through") is None
+
+
+def test_a_locale_with_enough_users_is_a_segment_of_its_own_and_all_of_them_make_the_whole(tmp_path: Path) -> None:
+    rows = []
+    for n in range(40):
+        variant, locale = ("challenger", "control")[n % 2], ("de", "de", "de", "fr")[n % 4]
+        clicks = (40.0,) if locale == "de" and n % 3 else ()
+        rows += [{**row, "locale": locale} for row in search(f"u{n}", n, "lamp", clicks, variant)]
+    contracts.write(pa.Table.from_pylist(rows, contracts.IMPRESSIONS), tmp_path / "log", contracts.IMPRESSIONS)
+    settings = RolloutSettings(winsorise=1, min_users=10)
+    seen = look.read(
+        tmp_path / "log", [START], START + timedelta(days=1), settings, EngineSettings(threads=1, memory_gb=1)
+    )
+    assert seen.users == [(20, 20)]
+    assert list(seen.segments) == ["de"]
+    assert seen.segments["de"]["satisfied_clicks"].users == (20, 10)
+    whole, part = seen.estimates["satisfied_clicks"], seen.segments["de"]["satisfied_clicks"]
+    assert whole.challenger * 20 == pytest.approx(part.challenger * 20)
+    assert whole.control * 20 == pytest.approx(part.control * 10)
