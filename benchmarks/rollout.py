@@ -60,6 +60,7 @@ class Scenario:
 
 
 SCENARIOS = {
+    "half a point of NDCG more": Scenario(0.005),
     "2 points of NDCG more": Scenario(0.02),
     "5 points more": Scenario(0.05),
     "2 points less": Scenario(-0.02),
