@@ -57,7 +57,7 @@ class TrainingSettings(Section):
     anchors: Annotated[int, Field(ge=0, le=1_000_000_000)] = 8000
     """Pairs beside the judged ones that hold the model outside what users are shown: documents that nobody judged for a
     query, half of them near ones, on which it learns the champion's own distribution, and to rank the query's judged
-    documents among them. 0 for none."""
+    documents among them. At most four a judged pair; 0 for none."""
     anchor_weight: Amount = 1.0
     """Sample weight of an anchor; 0 leaves them out."""
     controls: tuple[Literal["replay", "self-training"], ...] = ("replay", "self-training")

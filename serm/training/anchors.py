@@ -22,6 +22,8 @@ from serm.relevance import Model, document_text
 from serm.settings import TrainingSettings
 from serm.training.examples import Examples, unlabelled
 
+MOST_A_PAIR = 4
+"""Anchors a judged pair, at most: where few are judged, more would drown what they say."""
 DOCUMENTS_AN_ANCHOR = 2
 """Documents that the near ones are looked for among, for each anchor; the encoder embeds each of them."""
 
@@ -47,7 +49,7 @@ def draw_anchors(
         documents: the DOCUMENTS dataset.
         settings: ``anchors``, ``anchor_weight`` and ``seed`` are read.
     """
-    count = settings.anchors if settings.anchor_weight else 0
+    count = min(settings.anchors, MOST_A_PAIR * len(examples)) if settings.anchor_weight else 0
     queries = sorted(set(zip(examples.locales, examples.queries, strict=True)))
     if not count or not queries:
         return examples[:0]
@@ -55,7 +57,7 @@ def draw_anchors(
     turns = [queries[number] for number in np.resize(generator.permutation(len(queries)), count)]
     near, other = Counter(turns[: count // 2]), Counter(turns[count // 2 :])
     asked = sorted(set(turns))
-    catalogue = _sample(engine, documents, sorted({locale for locale, _ in asked}), settings)
+    catalogue = _sample(engine, documents, sorted({locale for locale, _ in asked}), count, settings.seed)
     vectors = champion.encoder.embed([query for _, query in asked], "query")
     of_documents = champion.encoder.embed([text for texts in catalogue.values() for text in texts], "passage")
     first = dict(zip(catalogue, itertools.accumulate(map(len, catalogue.values()), initial=0), strict=False))
@@ -77,16 +79,14 @@ def draw_anchors(
     return replace(anchors, weights=anchors.weights * settings.anchor_weight)
 
 
-def _sample(
-    engine: BaseBackend, documents: Path, locales: list[str], settings: TrainingSettings
-) -> dict[str, list[str]]:
+def _sample(engine: BaseBackend, documents: Path, locales: list[str], count: int, seed: int) -> dict[str, list[str]]:
     """Return distinct texts of documents of each of the ``locales``, as many of each where it has them."""
     catalogue = contracts.scan(engine, documents, contracts.DOCUMENTS)
     catalogue = catalogue.filter([catalogue[name].notnull() for name in ("doc_id", "title", "body")])
-    drawn = (f"{settings.seed}\x1f" + catalogue.doc_id).hexdigest("md5")
+    drawn = (f"{seed}\x1f" + catalogue.doc_id).hexdigest("md5")
     catalogue = catalogue.filter(catalogue.locale.isin(locales)).mutate(drawn=drawn)
     turn = ibis.row_number().over(group_by="locale", order_by=["drawn", "doc_id"])
-    most = math.ceil(DOCUMENTS_AN_ANCHOR * settings.anchors / len(locales))
+    most = math.ceil(DOCUMENTS_AN_ANCHOR * count / len(locales))
     sampled = catalogue.mutate(turn=turn).filter(lambda rows: rows.turn < most).order_by("locale", "turn")
     rows = engine.to_pyarrow(sampled.select("locale", "title", "body")).to_pylist()
     texts: dict[str, dict[str, None]] = {locale: {} for locale in locales}
