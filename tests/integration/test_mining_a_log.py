@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import tiny_models
 from sklearn.feature_extraction.text import HashingVectorizer
 
 import serm
@@ -22,7 +23,7 @@ from serm import engine as engines
 from serm.errors import UserError
 from serm.mining.mine import Inputs, mine_pairs
 from serm.pairs import test_sets
-from serm.settings import RelevanceSettings, Settings
+from serm.settings import Settings
 
 QUERIES, DOCUMENTS_A_QUERY, SESSIONS = 60, 12, 40
 EXAMINATION = 1 / np.arange(1, DOCUMENTS_A_QUERY + 1) ** 0.8
@@ -284,9 +285,7 @@ def test_the_step_gives_the_same_bytes_twice_with_a_real_model(world: dict[str, 
     contracts.write(world["judgments"], tmp_path / "judgments", contracts.JUDGMENTS)
     for dataset in test_sets.datasets(tmp_path / "tests").values():
         contracts.write(world["tests"], dataset, contracts.JUDGMENTS)
-    model = RelevanceSettings(layers=1)
-    encoder = relevance.load_encoder(model.base, model)
-    relevance.RelevanceModel.from_encoder(encoder, model.layers).save(tmp_path / "champion")
+    tiny_models.save(tmp_path / "champion", tmp_path / "base", seed=1)
     outs = [tmp_path / "mine", tmp_path / "again"]
     for out in outs:
         figures = mining.mine(

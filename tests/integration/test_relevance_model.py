@@ -60,8 +60,8 @@ class RandomEngine:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seed judgments of 400 queries, a panel's of 8 Dutch, Polish and Swedish ones, and the catalogue of 2018."""
-    path, world = tmp_path_factory.mktemp("data"), EmojiWorld(seed_queries=400, test_queries=8)
+    """Seed judgments of 240 queries, a panel's of 8 Dutch, Polish and Swedish ones, and the catalogue of 2018."""
+    path, world = tmp_path_factory.mktemp("data"), EmojiWorld(seed_queries=240, test_queries=8)
     contracts.write(world.documents(1), path / "validated" / "documents", contracts.DOCUMENTS)
     contracts.write(pools.seed(world, pools.LETTERS), path / "seed", contracts.JUDGMENTS)
     panel = pools.rolling(world, 1, pools.LETTERS)["pool"]
@@ -188,7 +188,7 @@ training.train(data / "champion", data / "seed", data / "annotated", data / "val
 
 
 def test_two_training_runs_give_the_same_bytes(data: Path, champion: Path, settings: Settings, tmp_path: Path) -> None:
-    short = settings.training.model_copy(update={"max_pairs": 300, "epochs": 1, "held_out_share": 0.05})
+    short = settings.training.model_copy(update={"max_pairs": 200, "epochs": 1, "held_out_share": 0.05})
     few = settings.model_copy(update={"training": short})
     figures = training.train(champion, data / "seed", data / "annotated", data / "validated", tmp_path / "one", few)
     params = tmp_path / "params.yaml"
@@ -202,7 +202,7 @@ def test_two_training_runs_give_the_same_bytes(data: Path, champion: Path, setti
     summary = json.loads((tmp_path / "one" / "train.json").read_text())
     challenger = relevance.load(tmp_path / "one" / "model")
     assert summary["challenger"] == challenger.version != summary["champion"] == relevance.load(champion).version
-    assert summary["pairs"]["used"] == sum(summary["pairs"]["by_source"].values()) == 300
+    assert summary["pairs"]["used"] == sum(summary["pairs"]["by_source"].values()) == 200
     assert summary["pairs"]["by_source"]["panel"] == summary["pairs"]["new"]
     assert set(summary["held_out_seed"]["challenger"]) == {"loss", "ndcg_10"}
     assert figures["held_out_loss"] == summary["held_out_seed"]["challenger"]["loss"]

@@ -19,7 +19,7 @@ from serm.serving import storage
 from serm.serving.manifests import RUNTIME, as_yaml, inference_service
 from serm.serving.transformer import __main__ as transformer
 from serm.settings import CycleSettings, ServingSettings, Settings, TrainingSettings
-from serm.training.trainjob import train_job
+from serm.trainjob import train_job
 
 SCHEMAS = Path(__file__).parents[1] / "data/schemas"
 ROOT = Path(__file__).parents[2]
