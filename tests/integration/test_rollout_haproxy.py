@@ -173,13 +173,15 @@ def test_failed_requests_of_either_server_are_counted_and_a_wrong_socket_is_told
 
 
 def test_where_the_challengers_server_dies_no_request_is_lost_and_its_rollout_goes_back(
-    servers: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    servers: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     settings = RolloutSettings(steps=(50,), min_requests=30, planned_users=100)
     monkeypatch.setattr(look, "read", lambda *_: look.Seen([(0, 0)], 0, {}))
     dying = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
+    request.addfinalizer(dying.kill)
     assert dying.stdout is not None
     proxy = Proxy(tmp_path, servers[0], int(dying.stdout.readline()))
+    request.addfinalizer(proxy.kill)
     proxy.map.write_text(lines("cycle-0003", 0))
     proxy.start()
     begun = datetime(2026, 3, 2, tzinfo=UTC)
@@ -197,4 +199,3 @@ def test_where_the_challengers_server_dies_no_request_is_lost_and_its_rollout_go
         ).record
         assert (found.outcome, backend.read().percent) == ("rolled_back", 0)
         assert "of the challenger's requests fail" in found.decisions[-1].reasons[0]
-    proxy.kill()

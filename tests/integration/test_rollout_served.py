@@ -69,10 +69,15 @@ def truth(ports: dict[str, int]) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("better", [True, False], ids=["a better challenger", "a worse one"])
 def test_users_promote_what_serves_them_better_and_take_back_what_does_not(
-    better: bool, ports: dict[str, int], truth: dict[str, np.ndarray], tmp_path: Path
+    better: bool,
+    ports: dict[str, int],
+    truth: dict[str, np.ndarray],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     champion, challenger = ("wrong", "right") if better else ("right", "wrong")
     proxy = Proxy(tmp_path, ports[champion], ports[challenger])
+    request.addfinalizer(proxy.kill)
     proxy.map.write_text(lines(NAME, 0))
     proxy.start()
     random, rows, log = np.random.default_rng(4), [], tmp_path / "log"
@@ -92,7 +97,6 @@ def test_users_promote_what_serves_them_better_and_take_back_what_does_not(
                 break
         assert found.outcome == ("promoted" if better else "rolled_back"), found.decisions[-1]
         assert backend.read().percent == (100 if better else 0)
-    proxy.kill()
 
 
 def search(
