@@ -15,7 +15,7 @@ from ibis.backends import BaseBackend
 
 from serm import engine as engines
 from serm.errors import UserError
-from serm.lines import LINES, file_lines
+from serm.lines import LINES, read_lines
 from serm.settings import Settings
 from serm.stream import plausibility, privacy
 from serm.stream.masking import KINDS
@@ -96,9 +96,9 @@ def look(log: Path, settings: Settings) -> Seen:
 def _sample(files: Sequence[Path], rows: int) -> tuple[pa.ChunkedArray, bool]:
     """Return the readable ones of the first lines of each file, and whether there are more."""
     texts, more = [], False
-    for number, file in enumerate(files):
+    for file in files:
         left = rows
-        for batch in file_lines(number, file):
+        for batch in read_lines([file]):
             if not left:
                 more = True
                 break

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny_models
-from conftest import END, START
 
 from serm import contracts, drift, parquet, stream, validation
 from serm import engine as engines
@@ -338,15 +337,16 @@ def test_both_engines_slice_the_test_queries_alike(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_spark")
 def test_a_rollouts_look_sees_the_same_users_and_numbers(
-    make_impressions: Callable[..., pa.Table], tmp_path: Path
+    make_impressions: Callable[..., pa.Table], make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
+    window = make_settings().cycle
     log = make_impressions(searches=200)
     user = log["user_id"].to_pandas().str[1:].astype(int)
     variant = pa.array(np.array(["challenger", "control", "champion"])[user % 3])
     log = log.set_column(log.schema.get_field_index("variant"), "variant", variant)
     contracts.write(log, tmp_path / "log", contracts.IMPRESSIONS)
-    span = END - START
-    stages = [START + span / 4, START + span / 2]
+    span = window.end - window.start
+    stages = [window.start + span / 4, window.start + span / 2]
     settings = RolloutSettings(
         primary=("change_query", "retention_7"),
         guardrails={},
@@ -356,7 +356,9 @@ def test_a_rollouts_look_sees_the_same_users_and_numbers(
         change_query_seconds=1e6,
     )
     one, two = (
-        look.read(tmp_path / "log", stages, END - timedelta(hours=1), settings, EngineSettings(kind=kind, memory_gb=1))
+        look.read(
+            tmp_path / "log", stages, window.end - timedelta(hours=1), settings, EngineSettings(kind=kind, memory_gb=1)
+        )
         for kind in ("duckdb", "spark")
     )
     assert (one.users, one.crossed) == (two.users, two.crossed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from examples import examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
@@ -109,8 +109,9 @@ RECORD = st.fixed_dictionaries(
 LINE = RECORD.map(lambda record: json.dumps(record).encode()) | st.binary(max_size=40)
 
 
-@hypothesis(max_examples=examples(20))
+@hypothesis(max_examples=examples(8))
 @given(lines=st.lists(LINE, max_size=8))
+@example(lines=[b"\x1f\x8b"])  # a gzip stream that breaks off at once
 def test_whatever_a_log_holds_a_look_tells_of_it_or_says_why_not(
     lines: list[bytes], make_settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
