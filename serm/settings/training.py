@@ -62,8 +62,9 @@ class TrainingSettings(Section):
     """Sample weight of an anchor; 0 leaves them out."""
     controls: tuple[Literal["replay", "self-training"], ...] = ("replay", "self-training")
     """Models trained beside the challenger, from the same champion with as many steps: ``replay`` on seed and earlier
-    judgments alone, ``self-training`` on the challenger's pairs with the champion's own distributions in the place of
-    this cycle's labels. What the challenger has over them, its labels brought. Each takes the challenger's time."""
+    judgments and the anchors, ``self-training`` on the challenger's pairs with the champion's own distributions in the
+    place of this cycle's labels. What the challenger has over them, its labels brought. Each takes the challenger's
+    time."""
     max_pairs: Count = 9000
     """Judged pairs in one training run: all new ones, then shown and earlier ones, half and half, as whole queries
     drawn at random."""

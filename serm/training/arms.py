@@ -31,21 +31,23 @@ def arms(
 ) -> tuple[dict[str, Arm], Arm]:
     """Return the challenger and each of the ``controls``, and what all are calibrated on; each text is encoded once.
 
-    Anchors get the champion's own distributions, and of the control ``self-training`` this cycle's judgments too. The
-    control ``replay`` is left out where there is nothing to replay.
+    Anchors get the champion's own distributions, and of the control ``self-training`` this cycle's judgments too. All
+    learn the anchors, so that the controls lack this cycle's labels and nothing else. The control ``replay`` is left
+    out where there is nothing to replay.
 
     Args:
         champion: the model that all go on from.
         examples: what the challenger learns.
-        earlier: seed and earlier judgments; of those with weight, ``replay`` learns at most ``max_pairs``.
+        earlier: seed and earlier judgments; ``replay`` learns at most ``max_pairs`` of those with weight.
         calibrating: held-out judgments.
         settings: ``controls``, ``max_pairs`` and ``seed`` are read.
     """
-    replay = earlier[:0]
-    if "replay" in settings.controls:
-        replay = draw(earlier[earlier.weights > 0], settings.max_pairs, np.random.default_rng(settings.seed))
-    all_pairs, replay_pairs, held_pairs = _encoded(champion, [examples, replay, calibrating])
     is_anchor = examples.origins == "anchor"
+    replay = earlier[:0]
+    if "replay" in settings.controls and (earlier.weights > 0).any():
+        drawn = draw(earlier[earlier.weights > 0], settings.max_pairs, np.random.default_rng(settings.seed))
+        replay = drawn + examples[is_anchor]
+    all_pairs, replay_pairs, held_pairs = _encoded(champion, [examples, replay, calibrating])
     is_labelled = np.isin(examples.origins.astype(str), ("new", "shown"))
     asked = is_anchor | is_labelled if "self-training" in settings.controls else is_anchor
     own = np.zeros_like(examples.distributions)
@@ -56,7 +58,7 @@ def arms(
         if name == "self-training":
             found[name] = Arm(examples.taught(is_labelled, own[is_labelled]), all_pairs)
         elif len(replay):
-            found[name] = Arm(replay, replay_pairs)
+            found[name] = Arm(replay.taught(replay.origins == "anchor", own[is_anchor]), replay_pairs)
     return found, Arm(calibrating, held_pairs)
 
 

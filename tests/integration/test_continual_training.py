@@ -185,7 +185,7 @@ def test_controls_take_the_challengers_steps_without_its_labels(
     assert set(origins) == {"seed", "new", "shown", "anchor"}
     controls = summary["controls"]
     assert {one["steps"]["taken"] for one in controls.values()} == {summary["steps"]["taken"]}
-    assert controls["replay"]["pairs"] == origins["seed"] < summary["pairs"]["used"]
+    assert controls["replay"]["pairs"] == origins["seed"] + origins["anchor"] < summary["pairs"]["used"]
     assert controls["self-training"]["pairs"] == summary["pairs"]["used"]
     paths = {name: tmp_path / "out" / "controls" / name for name in controls}
     models = {name: weights(path) for name, path in paths.items()}
