@@ -3,7 +3,8 @@
     python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--cycles 3] [--ablations]
     python benchmarks/evolution.py DIRECTORY  # the summary alone
 
-Each seed is a world of its own: other seed judgments, test queries, simulated users and traffic. Its seed judgments are
+Each seed is a world of its own: other seed judgments, simulated users and traffic; its rolling test queries are all that
+are new in a window, so they are the same in every world. Its seed judgments are
 either pools, as a team makes them before it has a log (``--judgments pool``: what is gained holds the step from offline
 judgments to traffic), or whole lists that the first stage serves (``served``: drift alone).
 

@@ -61,12 +61,14 @@ def differences(measured: Measured) -> dict[str, str]:
 def pooled(told: Iterable[str]) -> dict[str, Any]:
     """Pool one comparison (``n mean deviation`` a world), each query weighing alike.
 
-    The interval (95 %) and p (two-sided) are of the normal approximation over queries, worlds fixed: they say how sure
-    the gain is on such queries in these worlds. ``seeds`` and ``deviation_of_seeds`` show how much worlds differ.
+    The interval (95 %) and p (two-sided) are of the normal approximation over queries, worlds fixed. Worlds share test
+    queries (a window has fewer new ones than are asked for, so all of them are drawn), and users of one query alike:
+    so worlds are taken to err all together, which bounds the error whatever their dependence. ``seeds`` and
+    ``deviation_of_seeds`` show how much worlds differ.
     """
     n, mean, spread = np.array([one.split() for one in told], float).T
     difference = float((n * mean).sum() / n.sum())
-    error = float(np.sqrt((n * spread**2).sum()) / n.sum())
+    error = float((np.sqrt(n) * spread).sum() / n.sum())
     z = difference / error if error else 0.0
     return {
         "difference": round(difference, 4),
@@ -118,7 +120,7 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
             for measure in ("NDCG@1", "NDCG@10"):
                 one = cycles[cycle][of][measure].get(name, {}).get(f"{arm} over {against}")
                 if one:
-                    interval = f"{one['low']:+.3f} to {one['high']:+.3f}, p {one['p']:.2g}, {one['queries']} queries"
+                    interval = f"{one['low']:+.3f} to {one['high']:+.3f}, p {one['p']:.2g}, {one['queries']} queries of all worlds"
                     where = f"{shape}, {cycle}, {of}" + ("" if name == "all" else f", {name}")
                     told[f"{where}: {arm} over {against}, {measure}"] = f"{one['difference']:+.4f} ({interval})"
     return told
