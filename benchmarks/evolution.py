@@ -3,9 +3,9 @@
     python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--cycles 3] [--ablations]
     python benchmarks/evolution.py DIRECTORY  # the summary alone
 
-Each seed is a world of its own: other seed judgments, simulated users and traffic; its rolling test queries are all that
-are new in a window, so they are the same in every world. Its seed judgments are
-either pools, as a team makes them before it has a log (``--judgments pool``: what is gained holds the step from offline
+Each seed is a world of its own: other seed judgments, simulated users and traffic; its rolling test queries are all
+that are new in a window, so they are the same in every world. Its seed judgments are either pools, as a team makes them
+before it has a log (``--judgments pool``: what is gained holds the step from offline
 judgments to traffic), or whole lists that the first stage serves (``served``: drift alone).
 
 First SERM evolves: in each window its champion serves; ingest, validate, mine, annotate, train and evaluate run as
@@ -36,12 +36,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, believed, shipped, texts
+from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped, texts
 from evolution_pooled import CHALLENGER, ITS_CHAMPION, Measured, differences, headline, summary
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
 from serm import settings as params
 from serm.atomic import replace_file, write_json
+from serm.evaluation.compare import numbered
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
 from serm.relevance.saved import read_config
@@ -202,21 +203,6 @@ class Evolved:
         return found
 
 
-def self_labelled(champion: Path, documents: Path) -> Labels:
-    """Return labels as SERM's own, with what ``champion`` believes in their place."""
-
-    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
-        model, known = relevance.load(champion), texts(documents)
-        return believed(window.kept(), model, known), believed(window.shown(), model, known)
-
-    return labels
-
-
-def nothing(window: Window) -> tuple[pa.Table, pa.Table]:
-    """Return no labels."""
-    return contracts.JUDGMENTS.empty_table(), contracts.JUDGMENTS.empty_table()
-
-
 def arms() -> dict[str, Arm]:
     """Return all arms but SERM and its controls."""
     return ARMS | ABLATIONS
@@ -341,15 +327,14 @@ def _with_two_grades(numbers: np.ndarray, grades: np.ndarray, rows: np.ndarray) 
 
 def _rankable(table: pa.Table, limit: int | None) -> pa.Table:
     """Return the rows of queries with two grades, numbered; at most ``limit`` queries, drawn at random."""
-    keys = np.array([f"{a}\t{b}" for a, b in zip(table["locale"].to_pylist(), table["query"].to_pylist(), strict=True)])
-    numbers = np.unique(keys, return_inverse=True)[1]
-    kept = _with_two_grades(numbers, table["grade"].to_numpy().astype(np.int64), np.ones(len(numbers), bool))
-    there = np.unique(numbers[kept])
-    if limit is not None and len(there) > limit:
-        there = there[np.sort(np.random.default_rng(5).permutation(len(there))[:limit])]
-    kept &= np.isin(numbers, there)
-    table = table.filter(pa.array(kept)).append_column("number", pa.array(np.searchsorted(there, numbers[kept])))
-    return table.sort_by([("number", "ascending"), ("doc_id", "ascending")])
+    rows = numbered(table).rows
+    there = np.unique(rows["number"].to_numpy())
+    if limit is None or len(there) <= limit:
+        return rows
+    drawn = np.sort(np.random.default_rng(5).permutation(len(there))[:limit])
+    rows = rows.filter(pa.array(np.isin(rows["number"].to_numpy(), drawn)))
+    number = pa.array(np.searchsorted(drawn, rows["number"].to_numpy()))
+    return rows.set_column(rows.column_names.index("number"), "number", number)
 
 
 def _told(world: World, window: Window, names: list[str], number: int, passed: bool) -> dict[str, Any]:

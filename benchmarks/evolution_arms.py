@@ -62,6 +62,21 @@ def shipped(window: Window) -> tuple[pa.Table, pa.Table]:
     return window.kept(), window.shown()
 
 
+def self_labelled(champion: Path, documents: Path) -> Labels:
+    """Return labels as SERM's own, with what ``champion`` believes in their place."""
+
+    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
+        model, known = relevance.load(champion), texts(documents)
+        return believed(window.kept(), model, known), believed(window.shown(), model, known)
+
+    return labels
+
+
+def nothing(window: Window) -> tuple[pa.Table, pa.Table]:
+    """Return no labels."""
+    return contracts.JUDGMENTS.empty_table(), contracts.JUDGMENTS.empty_table()
+
+
 def oracle(window: Window) -> tuple[pa.Table, pa.Table]:
     """The hidden truth of SERM's own pairs: what a perfect panel would bring."""
     return window.true(window.kept()), window.true(window.shown())

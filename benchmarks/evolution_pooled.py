@@ -120,7 +120,8 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
             for measure in ("NDCG@1", "NDCG@10"):
                 one = cycles[cycle][of][measure].get(name, {}).get(f"{arm} over {against}")
                 if one:
-                    interval = f"{one['low']:+.3f} to {one['high']:+.3f}, p {one['p']:.2g}, {one['queries']} queries of all worlds"
+                    interval = f"{one['low']:+.3f} to {one['high']:+.3f}, p {one['p']:.2g}"
+                    interval += f", {one['queries']} queries of all worlds"
                     where = f"{shape}, {cycle}, {of}" + ("" if name == "all" else f", {name}")
                     told[f"{where}: {arm} over {against}, {measure}"] = f"{one['difference']:+.4f} ({interval})"
     return told
