@@ -13,10 +13,12 @@ Pickled weights are never downloaded from the hub.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from serm.atomic import replace_directory
 from serm.errors import UserError
@@ -132,19 +134,36 @@ def _from_dvc(location: str, tag: str, path: str) -> Path:
             if not files.isdir(inside):
                 raise UserError(f"{location}: the tag {tag} has no directory {path}; `git ls-tree -r {tag}` shows all.")
             with replace_directory(target) as beside:
-                for file in files.find(inside):
-                    name = PurePosixPath(file).relative_to(inside).as_posix()
-                    if not is_inside(name):
-                        raise UserError(f"{location}: holds a file {name!r}, which is not in its directory.")
-                    copy = beside / name
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    files.get_file(file, str(copy))
+                copy_directory(files, inside, beside, location)
     except (DvcException, DataIndexError, SCMError, OSError) as error:
         raise UserError(
             f"{location}: cannot be had through DVC ({error}); run this inside the workspace whose tag it is, with its"
             " DVC remote in reach."
         ) from error
     return target
+
+
+def copy_directory(files: Any, inside: str, target: Path, location: str) -> None:
+    """Copy the files at ``inside`` of ``files``, a DVCFileSystem, into ``target``; ``location`` says where in errors.
+
+    Raises:
+        UserError: a file's name leads out of the directory, or its bytes are not those that the tag pins.
+    """
+    for file in files.find(inside):
+        name = PurePosixPath(file).relative_to(inside).as_posix()
+        if not is_inside(name):
+            raise UserError(f"{location}: holds a file {name!r}, which is not in its directory.")
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(file, str(copy))
+        pinned = (files.info(file).get("dvc_info") or {}).get("md5")
+        if pinned is not None and _md5(copy) != pinned:
+            raise UserError(f"{location}: {name} has not the hash that the tag pins; push it to the DVC remote again.")
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _from_package(location: str, name: str) -> Path:

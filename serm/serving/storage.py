@@ -9,19 +9,17 @@ that ``SERM_REPOSITORY`` names. Credentials come from the environment, as git's 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from serm.errors import UserError, os_fault
-from serm.relevance.location import parts
-from serm.relevance.repository import is_inside
+from serm.relevance.location import copy_directory, parts
 
 REPOSITORY = "SERM_REPOSITORY"
 TRANSPORTS = ("https", "http", "s3", "gs", "azure")
@@ -106,16 +104,7 @@ def _copy(uri: str, clone: Path, path: str, target: Path) -> None:
         _refuse_other_transports(uri, files.repo.config.get("remote", {}))
         if not files.isdir(path):
             raise UserError(f"{uri}: the tag has no directory {path}; `git ls-tree -r TAG` shows all.")
-        for file in files.find(path):
-            name = PurePosixPath(file).relative_to(path).as_posix()
-            if not is_inside(name):
-                raise UserError(f"{uri}: holds a file {name!r}, which is not in its directory.")
-            copy = target / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            files.get_file(file, str(copy))
-            pinned = (files.info(file).get("dvc_info") or {}).get("md5")
-            if pinned is not None and _md5(copy) != pinned:
-                raise UserError(f"{uri}: {name} has not the hash that the tag pins; push it to the DVC remote again.")
+        copy_directory(files, path, target, uri)
     except (DvcException, DataIndexError, OSError) as error:
         why = " ".join(str(error).split())[:300]
         raise UserError(
@@ -132,11 +121,6 @@ def _refuse_other_transports(uri: str, remotes: Mapping[str, Mapping[str, Any]])
                 f"{uri}: its DVC remote {name!r} is reached by {scheme or 'a path'!r}; a pod follows"
                 f" {', '.join(TRANSPORTS)} only."
             )
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _move(files: Path, directory: Path) -> None:
