@@ -23,6 +23,7 @@ from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
 from serm.training.anchors import draw_anchors
+from serm.training.arms import arms
 from serm.training.examples import read_known
 from serm.training.held_out import chosen
 from serm.training.run import Run
@@ -254,7 +255,9 @@ def test_anchors_are_pairs_that_nobody_judged_near_ones_and_others(
         english = known[known.locales == "en"]
         drawn = draw_anchors(engine, model, english[:60], known, files[1], options.training)
         again = draw_anchors(engine, model, english[:60], known, files[1], options.training)
+        few = draw_anchors(engine, model, english[:5], known, files[1], options.training)
         none = draw_anchors(engine, model, english, known, files[1], settings(anchors=0).training)
+    assert len(few) == 20  # four a judged pair
     assert len(drawn) == 60
     assert len(none) == 0
     assert drawn.texts() == again.texts()
@@ -271,6 +274,14 @@ def test_anchors_are_pairs_that_nobody_judged_near_ones_and_others(
         cosine = dict(zip(free, alike.tolist(), strict=True))
         found = sorted((cosine[text] for text in drawn.documents[drawn.queries == query]), reverse=True)
         np.testing.assert_allclose(found[:3], np.sort(alike)[::-1][:3], atol=1e-4)
+    # The challenger and the control that replays learn of them what the champion says, and both learn all of them.
+    both = options.training.model_copy(update={"controls": ("replay",)})
+    learned, _ = arms(model, english[:60] + drawn, english[:60], english[60:70], both)
+    said = model.score(*drawn.texts()).distribution
+    for arm in (learned["challenger"].examples, learned["replay"].examples):
+        anchored = arm[arm.origins == "anchor"]
+        assert anchored.texts() == drawn.texts()
+        np.testing.assert_allclose(anchored.distributions, said, atol=1e-3)
 
 
 def test_anchors_hold_the_model_where_nothing_was_judged(
