@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test quick lint compile constraints install
+.PHONY: demo demo-full test quick lint docs compile constraints install
 
 install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
@@ -50,6 +50,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documentation as a site, in build/site; a broken link fails.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 compile: install
 	$(BIN)/python -m pipelines.generate

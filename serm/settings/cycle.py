@@ -14,8 +14,11 @@ class CycleSettings(Section):
     """Which cycle this is, and the window of the stream that it learns from: start <= event_time < end."""
 
     number: Annotated[int, Field(ge=1, le=9999)] = 1
+    """The cycle's number; its tag is cycle-0001 for 1. ``serm evolve`` counts it on."""
     start: datetime
+    """The window's first moment, a quoted ISO time with its zone."""
     end: datetime
+    """The first moment after the window."""
     every: Positive = 14
     """Days that each later window lasts: `serm evolve` takes it as soon as the log covers it."""
 

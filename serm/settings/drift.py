@@ -45,3 +45,4 @@ class DriftSettings(Section):
     text_threshold: Annotated[float, Field(ge=0.5, le=1)] = 0.55
     """Evidently marks the text from this ROC AUC of its domain classifier on; it decides nothing."""
     seed: Seed = 11
+    """Of permutations and samples."""

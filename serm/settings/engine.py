@@ -17,5 +17,6 @@ class EngineSettings(Section):
     remote: str | None = None
     """Of Spark: a Spark Connect server (``sc://host:15002``) that runs the plan, on the same paths as here."""
     threads: Threads = 2
+    """Of DuckDB, or of a Spark that runs in this process."""
     memory_gb: Annotated[float, Field(ge=0.1, le=65536)] = 2.0
     """What the engine may hold in memory; the rest spills to the temporary directory."""

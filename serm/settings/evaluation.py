@@ -62,8 +62,10 @@ class EvaluationSettings(Section):
     permutations: Annotated[int, Field(ge=100, le=1_000_000)] = 10000
     """Sign vectors of the randomisation test, and resamples of the bootstrap."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """The level of tests, and 1 less the confidence of intervals."""
     gate: GateSettings = GateSettings()
     seed: Seed = 23
+    """Of the bootstrap, the tests and the shuffle of equal scores."""
 
     @model_validator(mode="after")
     def _gated(self) -> EvaluationSettings:

@@ -22,6 +22,7 @@ class CriterionSettings(Section):
     """A narrow question about a pair, beside the one grade."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,29}$")]
+    """What the ledger and the report call it."""
     question: Annotated[str, Field(min_length=1, max_length=500)]
     """For example: Does the document's title name what the query asks for?"""
     scale: Literal["grade", "yes-no"] = "grade"
@@ -32,9 +33,11 @@ class LLMSettings(Section):
     """One LLM judge behind an OpenAI-compatible endpoint. Prices are in whatever currency ``budget.money`` is in."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w .:/-]{0,39}$")]
+    """What the report calls the judge."""
     base_url: Address
     """The endpoint up to and including its version, for example ``http://vllm:8000/v1``."""
     model: str
+    """The model's name at the endpoint."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] | None = None
     """The environment variable that holds the key; null where the endpoint asks for none."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.7
@@ -57,9 +60,13 @@ class LLMSettings(Section):
     of the answers and the grade. One call a pair costs little more than the grade alone, but answers given together
     lean on each other; judges of one endpoint with a criterion each are more independent, at a call each."""
     price_per_million_input: Price = 0.0
+    """Of a million tokens that are sent; prompts that the endpoint cached cost the same here."""
     price_per_million_output: Price = 0.0
+    """Of a million tokens that come back."""
     requests_per_minute: Count = 600
+    """Calls are paced to stay below it."""
     tokens_per_minute: Count = 1_000_000
+    """The same, of tokens sent and reserved."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     """Requests in flight at once."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
@@ -90,14 +97,18 @@ class SearchSettings(Section):
     count: Count = 3
     """Results that are shown to a judge."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 4
+    """Requests in flight at once."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """Of one request."""
 
 
 class BudgetSettings(Section):
     """What the LLM judges of a cycle may cost, over all runs of its annotate step; null: no cap."""
 
     money: Annotated[float, Field(ge=0, le=1e9)] | None = 10.0
+    """In the currency of the judges' prices."""
     calls: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = 100_000
+    """Calls that went out, of all judges."""
     seconds: Positive | None = None
     """Wall time of one run's calls."""
 
@@ -124,6 +135,7 @@ class TrustSettings(Section):
     max_over_rated: Share = 0.5
     """Share of kept gold labels above the true grade."""
     max_under_rated: Share = 0.5
+    """The same, below it."""
     min_canaries_withstood: Share = 0.9
     """Of each LLM judge."""
     max_padding_shift: Annotated[float, Field(ge=0, le=3)] = 0.4
@@ -157,11 +169,13 @@ class JudgingSettings(Section):
     held_out_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     """Seed queries kept out of calibration, on which the panel's accuracy is reported."""
     seed: Seed = 17
+    """Of what is drawn for calibration, gold, canaries and repeats."""
     offline: bool = True
     """Whether SERM's offline judges sit on a panel that has other ones (``judges``, ``llms``)."""
     judges: RegisteredNames = ()
     """Judges of other packages (entry points of ``serm.judges``) that sit on the panel beside the others."""
     llms: tuple[LLMSettings, ...] = ()
+    """LLM judges, an entry each."""
     rubric: Annotated[str, Field(min_length=1, max_length=8000)] | None = None
     """What the grades 3 to 0 mean, in the user's own words, for LLM judges; null: SERM's criteria."""
     explained_examples: Annotated[int, Field(ge=0, le=40)] = 4
@@ -174,6 +188,7 @@ class JudgingSettings(Section):
     evidence_texts: Annotated[int, Field(ge=0, le=1_000_000_000)] = 5
     """Texts of the outside knowledge that an LLM judge is shown with a pair."""
     search: SearchSettings | None = None
+    """Null: LLM judges are shown no search results."""
     budget: BudgetSettings = BudgetSettings()
     trust: TrustSettings = TrustSettings()
     ledger: Path = Path(".serm/judging.sqlite")

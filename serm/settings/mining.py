@@ -13,7 +13,9 @@ class Threshold(Section):
     """One tau: a quantile over the window's pairs, or an absolute value where one is set; never both."""
 
     quantile: Share | None = None
+    """The threshold is this quantile of what the window holds."""
     value: Annotated[float, Field(ge=-1_000_000_000, le=1_000_000_000)] | None = None
+    """The threshold itself."""
 
     @model_validator(mode="after")
     def _one(self) -> Threshold:
@@ -73,3 +75,4 @@ class MiningSettings(Section):
     """Documents that they are searched among, drawn from the catalogue in the queries' locales; the encoder embeds
     each of them, in every cycle."""
     seed: Seed = 13
+    """Of samples and of Monte Carlo drop-out."""

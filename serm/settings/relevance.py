@@ -24,9 +24,11 @@ class GenerativeSettings(Section):
     rationale_tokens: Count = 48
     """A rationale is cut after this many."""
     lora_rank: Annotated[int, Field(ge=1, le=512)] = 8
+    """Of the adapters' matrices."""
     lora_alpha: Count = 16
     """Adapters are scaled by ``lora_alpha / lora_rank``."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Of the adapters' inputs in training."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """Of the adapters."""
     batch_pairs: Count = 8

@@ -31,6 +31,7 @@ class PrometheusSettings(Section):
     ``{window}`` the time since the step in force began, such as ``86400s``; each gives one number."""
 
     url: Annotated[str, Field(pattern=r"^https?://")]
+    """Of the server, without ``/api``."""
     requests: str
     """PromQL: the requests that the variant's server took."""
     errors: str
@@ -38,6 +39,7 @@ class PrometheusSettings(Section):
     p95_seconds: str
     """PromQL: the 95th percentile of its latency."""
     timeout_seconds: Positive = 10.0
+    """Of one query."""
 
 
 class RolloutSettings(Section):

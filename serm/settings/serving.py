@@ -66,8 +66,11 @@ class ServingSettings(Section):
     name: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,40}[a-z0-9])?$")] = "relevance"
     """The InferenceService, a DNS label."""
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] = "search"
+    """Kubernetes' namespace of the InferenceService."""
     canary_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    """Traffic that the manifest asks for a challenger that passed the gate."""
     mode: Literal["knative", "standard"] = "standard"
+    """KServe's deployment mode."""
     storage_uri: str = "dvc://{tag}/cycle/train/model"
     """Where KServe finds a cycle's challenger; ``{tag}`` is the cycle's git tag."""
     champion_uri: str = "dvc://{tag}/state/champion"

@@ -44,6 +44,7 @@ class StreamSettings(Section):
     """UBI action names that say that a user went for a document: UBI's own names but ``impression``, and
     ``item_click``. Where ``view`` only says that a document came into sight, it belongs to ``shown``."""
     disliked: tuple[str, ...] = ("dismiss", "thumbs_down")
+    """UBI actions by which a user says that a result is bad: negative feedback."""
     first_ordinal: Annotated[int, Field(ge=0, le=1)] = 0
     """The ``ordinal`` of a page's first document in UBI events; position 1 in impressions."""
     max_position: Annotated[int, Field(ge=1, le=10_000)] = 1000

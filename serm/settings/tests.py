@@ -23,3 +23,4 @@ class TestSettings(Section):
     sample: Annotated[int, Field(ge=0, le=100_000)] = 20
     """Pairs a cycle that LLM judges graded and people are asked too."""
     seed: Seed = 29
+    """Of the draw of queries."""

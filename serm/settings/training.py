@@ -13,11 +13,13 @@ class TrainJobSettings(Section):
     """What a Kubeflow TrainJob of the train step asks the cluster for."""
 
     nodes: Count = 1
+    """Pods that train together."""
     processes_per_node: Count = 1
     """Processes that torchrun starts on a node; one a GPU where there are GPUs."""
     cpu: Annotated[str, Field(pattern=r"^[0-9]+m?$")] = "4"
     """Of a node, as Kubernetes counts: cores, or thousandths with ``m``."""
     memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]i$")] = "16Gi"
+    """Of a pod, as Kubernetes writes it."""
     gpus: Annotated[int, Field(ge=0, le=1024)] = 0
     """NVIDIA GPUs of a node."""
 
@@ -33,15 +35,19 @@ class TrainingSettings(Section):
     """Passes of the first champion over the seed. With too few, a challenger wins by the seed's further passes alone,
     whatever the new labels are worth (benchmarks/evolution.py has that control)."""
     batch_pairs: Count = 40
+    """Pairs of a step, over all processes."""
     listwise: Literal["listnet", "lambda"] = "listnet"
     """The listwise loss: ListNet's top-one cross-entropy, or LambdaLoss with NDCG-Loss2++."""
     listwise_weight: Amount = 1.0
     """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    """AdamW's, at its highest, after the warm-up."""
     head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Of what starts from nothing: the residual's head, alpha and the thresholds."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """AdamW's."""
     warmup_share: Share = 0.1
+    """Of all steps, in which the learning rate rises from 0."""
     panel_weight: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Sample weight of a panel judgment beside a seed judgment; without a distribution, which says more, times its
     agreement."""
@@ -86,7 +92,9 @@ class TrainingSettings(Section):
     gradient_checkpointing: bool = False
     """Whether layers are computed again in the backward pass instead of kept: less memory, more time, same bits."""
     precision: Literal["bf16", "fp32"] = "bf16"
+    """What is computed in; weights are kept in fp32."""
     threads: Threads = 2
     """CPU threads; another number gives other bits."""
     seed: Seed = 19
+    """Of shuffles, drop-out and what is drawn for replay."""
     job: TrainJobSettings = TrainJobSettings()
