@@ -7,7 +7,7 @@ mine step does, and selects with all agents, each alone, all but each, and at ra
 is wrong when the champion's expected grade is off by a grade or more. With ``--learn BUDGET`` (about two minutes a
 selection) a challenger is then trained on the true grades of each agent's own selection, of all and of random ones, and
 ``ndcg_per_1000`` is what NDCG@10 on the test sets gains for 1,000 labels; ``replay``, which has no new label, says how
-much of a gain is not the labels'. Writes benchmarks/results/mine.json.
+much of a gain is not the labels'. Writes benchmarks/results/mining.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
 from serm.worlds.emoji_stream import EmojiStream
 
-RESULTS = Path(__file__).parent / "results" / "mine.json"
+RESULTS = Path(__file__).parent / "results" / "mining.json"
 KEY = ("query", "locale", "doc_id")
 
 

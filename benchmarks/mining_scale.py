@@ -4,7 +4,7 @@
 
 DuckDB writes a synthetic log of two windows (a reference of a tenth of the rows, and the window) with the catalogue;
 then the mine step's own ``mine_pairs`` runs on it, with 2 threads and 2 GB for the engine. The champion is a stand-in
-that answers at once, because its speed is measured elsewhere (benchmarks/results/mine.json says what it scores).
+that answers at once, because its speed is measured elsewhere (benchmarks/results/mining.json says what it scores).
 Each size is a process of its own. Writes benchmarks/results/mining_scale.json.
 """
 
