@@ -1,12 +1,12 @@
 """Does the loop improve a model on what users are served, and is it the labels that do it? Worlds of simulated users.
 
-    python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--cycles 3] [--ablations]
+    python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--split 1] [--cycles 3] [--ablations]
     python benchmarks/evolution.py DIRECTORY  # the summary alone
 
 Each seed is a world of its own: other seed judgments, simulated users and traffic; its rolling test queries are all
-that are new in a window, so they are the same in every world. Its seed judgments are either pools, as a team makes them
-before it has a log (``--judgments pool``: what is gained holds the step from offline
-judgments to traffic), or whole lists that the first stage serves (``served``: drift alone).
+that are new in a window, so they are the same in every world of one ``--split``. Its seed judgments are either pools,
+as a team makes them before it has a log (``--judgments pool``: what is gained holds the step from offline judgments to
+traffic), or whole lists that the first stage serves (``served``: drift alone).
 
 First SERM evolves: in each window its champion serves; ingest, validate, mine, annotate, train and evaluate run as
 they ship, and it moves on where its gate passes. Then each other arm trains its own chain of models on the same
@@ -68,13 +68,17 @@ class World:
     path: Path
     emoji: EmojiWorld
     shape: str
+    training: Mapping[str, Any]
+    """What differs from the demo's ``training``."""
 
     def settings(self, number: int) -> Settings:
         """Return the demo's settings for cycle ``number``."""
         settings = params.load(TEMPLATE)
         start, end = WINDOWS[number]
         cycle = settings.cycle.model_copy(update={"number": number, "start": start, "end": end})
-        without = settings.training.model_copy(update={"controls": ()})  # the arms are the controls here
+        without = settings.training.model_copy(
+            update={"controls": (), **self.training}
+        )  # the arms are the controls here
         kept = settings.relevance.model_copy(update={"cache": self.path / "encodings"})
         return settings.model_copy(update={"cycle": cycle, "training": without, "relevance": kept})
 
@@ -232,7 +236,7 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
     every = ["SERM", *CONTROLS, *names]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         champions = dict(zip(every, pool.map(evolved.champions, every), strict=True))
-    found: dict[str, Any] = {"judgments": world.shape, "cycles": {}, "differences": {}, "means": {}}
+    found: dict[str, Any] = {"cycles": {}, "differences": {}, "means": {}}
     for number, window in enumerate(evolved.windows, 1):
         models = {name: of_arm[number - 1] for name, of_arm in champions.items()}
         models |= {"static": world.path / "arms" / "static" / "model"}
@@ -369,20 +373,27 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seed", type=int, action="append", default=[])
     parser.add_argument("--judgments", choices=("pool", "served"), default="pool")
+    parser.add_argument("--split", type=int, default=1, help="draw of the test queries, which worlds of one draw share")
+    parser.add_argument("--training", type=json.loads, default={}, help="what differs from the demo's, as JSON")
     parser.add_argument("--cycles", type=int, default=3, choices=(1, 2, 3))
     parser.add_argument("--ablations", action="store_true", help="their arms, too")
     parser.add_argument("--workers", type=int, default=1, help="arms at a time")
     parser.add_argument("--small", action="store_true", help="a tiny world, to see that it runs; nothing is kept")
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else {}
+    fresh = ["fresh queries"] if arguments.split != 1 else []
+    changed = [f"{field} {value}" for field, value in sorted(arguments.training.items())]
+    parts = ([f"split {arguments.split}"] if fresh else []) + changed + (["small"] if arguments.small else [])
     for seed in arguments.seed:
-        name = f"seed-{seed}-{arguments.judgments}" + ("-small" if arguments.small else "")
+        name = "-".join(f"seed {seed} {' '.join([arguments.judgments, *parts])}".split())
         began = time.monotonic()
-        world = World(arguments.directory.absolute() / name, EmojiWorld(seed=seed, **sizes), arguments.judgments)
+        emoji = EmojiWorld(seed=seed, split=arguments.split, **sizes)
+        world = World(arguments.directory.absolute() / name, emoji, arguments.judgments, arguments.training)
         found = run(world, arguments.cycles, [*(arms() if arguments.ablations else ARMS)], arguments.workers)
         found |= {"date": date.today().isoformat(), "minutes": round((time.monotonic() - began) / 60, 1)}
+        found |= {"judgments": ", ".join([arguments.judgments, *fresh, *changed]), "split": arguments.split}
         found |= {"seed": seed, "users": "simulated", "processor": platform.processor() or platform.machine()}
-        found |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"}
+        found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         if not arguments.small:
             write_json(HERE / "evolution" / f"{name}.json", found)
     worlds = {file.stem: json.loads(file.read_text()) for file in sorted((HERE / "evolution").glob("*.json"))}

@@ -171,18 +171,29 @@ class FakeLLM:
             text = json.dumps(self._completion(request, fault))
             await _send(send, 200, text, pause=self.slowness if fault == "slow" else 0.0)
 
+    def _compared(self, query: str, user: str) -> dict[str, Any]:
+        """Answer a comparison: by the grade, and the first where it is the same; nothing where none is asked for."""
+        if "<document_a>" not in user:
+            return {}
+        one, two = (self.grade(query, html.unescape(_between(user, tag))) for tag in ("document_a", "document_b"))
+        return {"rationale": "by the grade", "better": "A" if one >= two else "B"}
+
     def _completion(self, request: dict[str, Any], fault: str | None) -> dict[str, Any]:
         users = [m["content"] for m in request["messages"] if m["role"] == "user"]
-        query, document = (html.unescape(_between(users[0], tag)) for tag in ("query", "document"))
-        label = self.grade(query, document)
-        answer = {"rationale": f"{document[:40]} for {query[:40]}", "evidence_used": [1], "label": label}
-        form = request.get("response_format", {}).get("json_schema", {}).get("schema", {}).get("properties", {})
-        if "criteria" in form:
-            asked = form["criteria"]["properties"]
-            answer["criteria"] = {
-                name: self.narrow(name, query, document, max(of["enum"])) for name, of in asked.items()
-            }
-        content = json.dumps(answer | {"confidence": 0.9}, ensure_ascii=False)
+        query = html.unescape(_between(users[0], "query"))
+        label, answer = 0, self._compared(query, users[0])
+        if not answer:
+            document = html.unescape(_between(users[0], "document"))
+            label = self.grade(query, document)
+            answer = {"rationale": f"{document[:40]} for {query[:40]}", "evidence_used": [1], "label": label}
+            form = request.get("response_format", {}).get("json_schema", {}).get("schema", {}).get("properties", {})
+            if "criteria" in form:
+                asked = form["criteria"]["properties"]
+                answer["criteria"] = {
+                    name: self.narrow(name, query, document, max(of["enum"])) for name, of in asked.items()
+                }
+            answer["confidence"] = 0.9
+        content = json.dumps(answer, ensure_ascii=False)
         if fault == "truncated":
             content = content[: len(content) // 2]
         elif fault == "wrong label":

@@ -13,7 +13,7 @@ _SHOWN = {"rubric", "explained_examples"}
 #: What of ``judging`` makes no other panel: how it is asked, what it may cost, and how it is checked.
 _BESIDES = {"offline", "llms", "budget", "trust", "ledger", "search", "max_document_chars"}
 _BESIDES |= {"evidence_documents", "evidence_texts"} | _SHOWN
-_LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs", "criteria"}
+_LLM = {"name", "model", "temperature", "paths", "max_tokens", "logprobs", "criteria", "comparisons"}
 
 
 _PAIR = ["query", "locale", "doc_id"]

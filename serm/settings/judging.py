@@ -59,6 +59,9 @@ class LLMSettings(Section):
     """Questions that it answers before its grade, in the same call; its vote is what a regression on known pairs makes
     of the answers and the grade. One call a pair costs little more than the grade alone, but answers given together
     lean on each other; judges of one endpoint with a criterion each are more independent, at a call each."""
+    comparisons: Annotated[int, Field(ge=0, le=20)] = 0
+    """Other documents of its query that each pair's is compared with, in both orders, two calls each; the share that it
+    wins counts as the answer to a narrow question does. Made after all grades, with what money is left."""
     price_per_million_input: Price = 0.0
     """Of a million tokens that are sent; prompts that the endpoint cached cost the same here."""
     price_per_million_output: Price = 0.0

@@ -70,13 +70,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATA = Path(__file__).parent / "emoji_data"
 
 
-def split_of(query: str) -> Split:
+def split_of(query: str, draw: int = 1) -> Split:
     """Return the split of a query: train 70 %, frozen 15 %, rolling 15 %, by a hash of its casefolded NFC text.
 
-    The locale takes no part, so a text that two locales share falls on one side.
+    The locale takes no part, so a text that two locales share falls on one side. Another ``draw`` is another split.
     """
     text = unicodedata.normalize("NFC", query).casefold()
-    share = int.from_bytes(hashlib.sha256(f"serm-emoji-1:{text}".encode()).digest()[:8], "big") / 2**64
+    share = int.from_bytes(hashlib.sha256(f"serm-emoji-{draw}:{text}".encode()).digest()[:8], "big") / 2**64
     if share < 0.70:
         return "train"
     return "frozen" if share < 0.85 else "rolling"
@@ -147,6 +147,8 @@ class EmojiWorld:
     """Added interest of queries that a window makes new, in standard deviations."""
     dirt: float = 0.008
     """Share of a log's rows that are spoilt, so that validation has work."""
+    split: int = 1
+    """The draw that splits the queries (``split_of``): worlds of one draw, whatever their seeds, share test queries."""
     data: Path = _DATA
 
     def generator(self, *purpose: int | str) -> np.random.Generator:
@@ -195,7 +197,7 @@ class EmojiWorld:
         return Truth(
             queries=np.asarray(known["query"]),
             locales=np.asarray(known["locale"]),
-            splits=np.array([split_of(query) for query in known["query"].to_pylist()]),
+            splits=np.array([split_of(query, self.split) for query in known["query"].to_pylist()]),
             hexcodes=np.asarray(siblings["hexcode"]),
             years=np.asarray(pc.year(english["published_at"])),
             grades=np.maximum(grades, sibling.astype(np.int8)),

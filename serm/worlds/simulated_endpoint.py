@@ -74,37 +74,57 @@ class SimulatedEndpoint:
             system, user = (message["content"] for message in asked["messages"][:2])
             found = _LOCALE.search(system)
             locale = html.unescape(found[1]) if found else ""
-            query, document = (html.unescape(_between(user, tag)) for tag in ("query", "document"))
+            query = html.unescape(_between(user, "query"))
+            tags = ("document_a", "document_b") if "<document_a>" in user else ("document",)
+            documents = [html.unescape(_between(user, tag)) for tag in tags]
         except (ValueError, KeyError, TypeError, IndexError):
             return self._refused("unknown", 400, "not a prompt of SERM's judges")
-        grade = self._judge.opinion(query, locale, document)
-        if grade is None:
+        said = (
+            self._preferred(query, locale, *documents)
+            if documents[1:]
+            else self._graded(asked, query, locale, *documents)
+        )
+        if said is None:
             return self._refused("unknown", 422, "the simulated judge does not know this query or document")
-        opinions = {name: self._judge.opinion(query, locale, document, name) or 0 for name in _criteria(asked)}
         self.counts["answered"] += 1
-        return JSONResponse(self._completion(asked, grade, opinions))
+        return JSONResponse(self._completion(asked, *said))
 
     def _refused(self, what: str, status: int, message: str) -> Response:
         self.counts[what] += 1
         return JSONResponse({"error": {"message": message}}, status)
 
-    def _completion(self, asked: Json, grade: int, opinions: dict[str, int]) -> Json:
+    def _graded(self, asked: Json, query: str, locale: str, document: str) -> tuple[str, list[Json]] | None:
+        """Return the answer to a grade's question, and its tokens."""
+        grade = self._judge.opinion(query, locale, document)
+        if grade is None:
+            return None
         before = '{"rationale": "Simulated judge.", "evidence_used": [], '
-        if opinions:
-            of = _criteria(asked)
+        if of := _criteria(asked):
+            opinions = {name: self._judge.opinion(query, locale, document, name) or 0 for name in of}
             answers = {name: said if of[name] > 1 else int(said >= Grade.GOOD) for name, said in opinions.items()}
             before += f'"criteria": {json.dumps(answers)}, '
         before += '"label": '
         after = f', "confidence": {self._settings.confidence}}}'
+        return f"{before}{grade}{after}", self._tokens(before, grade, after)
+
+    def _preferred(self, query: str, locale: str, first: str, second: str) -> tuple[str, list[Json]] | None:
+        """Return the answer to a comparison, and its tokens."""
+        better = self._judge.preference(query, locale, first, second)
+        if better is None:
+            return None
+        said = json.dumps({"rationale": "Simulated judge.", "better": better})
+        return said, [_certain(said)]
+
+    def _completion(self, asked: Json, content: str, tokens: list[Json]) -> Json:
         prompt = self._settings.input_tokens or math.ceil(
             sum(len(m["content"].encode()) for m in asked["messages"]) / 3
         )
-        output = self._settings.output_tokens or math.ceil(len(before + after) / 3)
+        output = self._settings.output_tokens or math.ceil(len(content) / 3)
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": f"{before}{grade}{after}"},
+            "message": {"role": "assistant", "content": content},
             "finish_reason": "stop",
-            "logprobs": {"content": self._tokens(before, grade, after)} if asked.get("logprobs") else None,
+            "logprobs": {"content": tokens} if asked.get("logprobs") else None,
         }
         return {
             "id": "chatcmpl-simulated",

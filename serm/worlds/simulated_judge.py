@@ -46,6 +46,8 @@ class SimulatedJudgeSettings(Section):
     like_champion: Share = 0.0
     """Share of the champion's pairs on which it errs as the champion does: first where the champion's score is farthest
     from the truth, until ``accuracy`` is met, and with the champion's grade where that is wrong."""
+    likes_first: Share = 0.0
+    """Share of comparisons of two documents in which it prefers the one shown first, whatever they are."""
     confidence: Annotated[float, Field(ge=1 / len(Grade), lt=1)] = 0.95
     """The probability that it gives its own grade, right or wrong, in words and in log-probabilities."""
     latency: Annotated[float, Field(ge=0, le=600)] = 0.0
@@ -150,6 +152,19 @@ class SimulatedJudge:
             return _said(chances, truth, chance)
         shared = of.like_champion <= source < of.like_champion + of.shared
         return _said(chances, truth, drawn(of.shared_salt if shared else of.salt, question or "grade", *pair))
+
+    def preference(self, query: str, locale: str, first: str, second: str) -> str | None:
+        """Return which document it prefers, ``A`` the first, ``B`` the second or ``neither``; None as ``opinion``.
+
+        It has an opinion of each document beside the other, as right as its grades, whichever comes first.
+        """
+        beside = "\t".join(sorted((first, second)))
+        one, two = (self.opinion(query, locale, text, f"beside {beside}") for text in (first, second))
+        if one is None or two is None:
+            return None
+        if drawn("first", self.settings.salt, query, locale, beside) < self.settings.likes_first:
+            return "A"
+        return "neither" if one == two else "A" if one > two else "B"
 
     def _of_champion(self) -> Mapping[tuple[str, str, str], tuple[float, int]]:
         if self._path is None or not self._path.exists():

@@ -135,6 +135,14 @@ def test_splits_have_their_published_sizes_and_ignore_the_locale(truth):
     assert [split_of(text) for text in ("Eis", "cat", "Hund")] == ["train", "frozen", "rolling"]  # for ever
 
 
+def test_another_draw_holds_out_other_queries():
+    texts = [f"query {n}" for n in range(2000)]
+    held = [{text for text in texts if split_of(text, draw) == "rolling"} for draw in (1, 2)]
+    assert len(held[0] & held[1]) / 2000 == pytest.approx(0.15**2, abs=0.01)  # as independent draws share
+    drawn = EmojiWorld(split=2).truth
+    assert {split_of(text, 2) for text in drawn.queries[drawn.splits == "rolling"].tolist()} == {"rolling"}
+
+
 def test_every_locale_launches_once_and_has_one_family():
     launched = sorted(locale for locales in LAUNCHES for locale in locales)
     assert launched == sorted(locale for locales in FAMILIES.values() for locale in locales)

@@ -91,8 +91,10 @@ def test_it_is_as_right_as_it_is_set_through_the_client_and_annotate(judged) -> 
     assert summary["llms"]["random"]["this_run"]["failed"] > 0
 
 
-def test_narrow_questions_over_http_make_a_poor_judge_a_better_one(world: EmojiWorld, workspace: Path) -> None:
-    poor = SimulatedJudge(world, SimulatedJudgeSettings(accuracy=0.6, salt="poor"))
+def test_narrow_questions_and_comparisons_over_http_make_a_poor_judge_a_better_one(
+    world: EmojiWorld, workspace: Path
+) -> None:
+    poor = SimulatedJudge(world, SimulatedJudgeSettings(accuracy=0.6, salt="poor", likes_first=0.3))
     names = ("title", "topic", "intent", "detail")
     questions = [{"name": name, "question": f"Does its {name} fit?", "scale": "grade"} for name in names]
     questions.append({"name": "wanted", "question": "Is it wanted?", "scale": "yes-no"})
@@ -102,16 +104,24 @@ def test_narrow_questions_over_http_make_a_poor_judge_a_better_one(world: EmojiW
     contracts.write(pools.seed(EmojiWorld(seed_queries=240), pools.LETTERS), known, contracts.JUDGMENTS)
     with SimulatedEndpoint(poor) as at:
         trust = {"gold_pairs": 120, "canaries": 0, "padded": 0, "repeats": 0, "min_kappa": -1.0}
-        judges = (llm(at.url, "plain", concurrency=16), llm(at.url, "asked more", criteria=questions, concurrency=16))
+        judges = (
+            llm(at.url, "plain", concurrency=16),
+            llm(at.url, "asked more", criteria=questions, concurrency=16),
+            llm(at.url, "compares", comparisons=6, concurrency=16),
+        )
         section = of_llms(workspace, *judges, trust=trust, agreement="unanimous", evidence_documents=0)
         annotate(mined, validated, known, knowledge, workspace / "narrow", settings_of(1, **section))
     votes = contracts.read(workspace / "narrow" / "votes", contracts.VOTES)
     truth = world.truth.lookup(*(votes[name].combine_chunks() for name in KEY))
     right = {
         name: (votes["grade"].to_numpy() == truth)[votes["judge"].to_numpy() == name]
-        for name in ("plain", "asked more")
+        for name in ("plain", "asked more", "compares")
     }
-    assert len(right["plain"]) == len(right["asked more"]) == 128
+    assert {len(of) for of in right.values()} == {128}
+    assert right["compares"].mean() > right["plain"].mean() + 0.03
+    compared = json.loads((workspace / "narrow" / "annotate.json").read_text())["llms"]["compares"]["comparisons"]
+    assert compared["answered"] == compared["asked"] > 500
+    assert compared["first"] > 0.6 > compared["consistent"] > 0.4  # it likes the first document, as it is set
     assert right["asked more"].mean() > right["plain"].mean() + 0.1
     said = votes.filter(pa.compute.equal(votes["judge"], "asked more"))["rationale"].to_pylist()
     assert all(all(f"{name} " in one for name in names) for one in said)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,7 @@ from serm.judging.judge import GRADES
 from serm.judging.text import plain
 from serm.settings.judging import CriterionSettings
 
+Object = TypeVar("Object", bound=BaseModel)
 MOST_STARTS = 200
 """Braces, counted from the end, at which an answer's object is looked for."""
 MOST_TEXT = 2000
@@ -42,6 +43,28 @@ class Answer(BaseModel):
     """Answers to narrow questions, by name; ``parse`` leaves those that were asked for."""
     label: Annotated[Literal[0, 1, 2, 3], BeforeValidator(_grade)]
     confidence: float = Field(ge=0, le=1)
+
+
+class Better(BaseModel):
+    """The JSON object of one comparison of two documents."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rationale: str
+    better: Literal["A", "B", "neither"]
+
+    @property
+    def score(self) -> float:
+        """1 where the document shown first is better, 0 where the other is, 0.5 where neither is."""
+        return {"A": 1.0, "B": 0.0, "neither": 0.5}[self.better]
+
+
+def better_format() -> dict[str, Any]:
+    """Return what constrains the decoding of a comparison."""
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "better", "strict": True, "schema": Better.model_json_schema()},
+    }
 
 
 def response_format(criteria: Sequence[CriterionSettings] = ()) -> dict[str, Any]:
@@ -80,17 +103,30 @@ def parse(content: str, criteria: Sequence[CriterionSettings] = ()) -> Answer:
     Raises:
         Malformed: there is no such object, or a field is missing or out of its bounds.
     """
+    answer = _read(content, Answer)
+    return answer.model_copy(update={"criteria": {one.name: _answered(answer.criteria, one) for one in criteria}})
+
+
+def parse_better(content: str) -> Better:
+    """Read the answer to a comparison, as ``parse`` reads a grade.
+
+    Raises:
+        Malformed: there is no such object, or a field is missing or out of its bounds.
+    """
+    return _read(content, Better)
+
+
+def _read(content: str, form: type[Object]) -> Object:
     found = _last_object(content)
     if found is None:
         raise Malformed("no whole JSON object")
     try:
         texts = {name: plain(value, MOST_TEXT) if isinstance(value, str) else value for name, value in found.items()}
-        answer = Answer.model_validate(texts)
+        return form.model_validate(texts)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise Malformed(plain(f"{where}: {first['msg']}" if where else str(first["msg"]), 200)) from error
-    return answer.model_copy(update={"criteria": {one.name: _answered(answer.criteria, one) for one in criteria}})
 
 
 def _answered(given: Mapping[str, Any], criterion: CriterionSettings) -> int:

@@ -18,12 +18,13 @@ from serm.judging.judge import ABSTAINED, GRADES, Floats, Integers, Votes
 from serm.judging.llm import prompt
 from serm.judging.llm.budget import NANO, Budget
 from serm.judging.llm.calibrate import FEWEST, calibrate, calibration_error
+from serm.judging.llm.comparisons import WON
 from serm.judging.llm.endpoint import Endpoint
-from serm.judging.llm.judge import LLMJudge, Session, votes
+from serm.judging.llm.judge import LLMJudge, Session
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.limits import Breaker
-from serm.judging.llm.plan import Checks, Plan, examples, pair_id, spread
-from serm.judging.llm.vote import Vote
+from serm.judging.llm.plan import FRESH, Checks, Plan, examples, pair_id, spread
+from serm.judging.llm.vote import Vote, votes
 from serm.settings import JudgingSettings
 from serm.settings.judging import CriterionSettings
 
@@ -146,22 +147,33 @@ async def _ask(batch: Batch, ledger: Ledger, settings: JudgingSettings) -> Asked
 
 async def _hear(judge: LLMJudge, batch: Batch, checks: Checks, shared: Session, settings: JudgingSettings) -> _Heard:
     plan = Plan.of(batch, checks, shared.ledger.earlier_grades(judge.name, shared.batch), settings.trust)
-    ballots, evidence = await judge.ballots(plan.pairs, plan.first_path)
+    figures: dict[str, Any] = {}
+    try:
+        ballots, evidence = await judge.ballots(plan.pairs, plan.first_path)
+        criteria = judge.criteria
+        if judge.comparisons:
+            couples = plan.couples(batch, judge.comparisons)
+            outcomes = await judge.compare(couples, FRESH * batch.cycle)
+            ballots, criteria = outcomes.answered(ballots), (*criteria, WON)
+            figures["comparisons"] = outcomes.figures()
+    finally:
+        await judge.close()
     raw = _Heard(plan, ballots, evidence, {})
     start = plan.parts["mined"].start
     graded = [(pair_id(plan.pairs, start + n), o.grade) for n, o in enumerate(_mined(raw)[0]) if o.grade != ABSTAINED]
     await shared.ledger.remember(judge.name, shared.batch, graded)
-    of = _calibrated(raw, judge.criteria, checks, batch)
-    if judge.criteria and of is raw:
+    of = _calibrated(raw, criteria, checks, batch)
+    if criteria and of is raw:
         _LOG.warning(
-            "serm: judge %s: the answers to its narrow questions do not count, for too few known pairs show how they"
+            "serm: judge %s: its narrow questions and comparisons do not count, for too few known pairs show how they"
             " should: %d of each grade are needed beside the gold pairs; import judgments, grade pairs in serm review,"
             " or raise judging.trust.gold_pairs.",
             judge.name,
             FEWEST,
         )
     of.figures.update(
-        {
+        figures
+        | {
             "gold": trust.ratings(
                 of.grades("gold"),
                 batch.grades[checks.gold],

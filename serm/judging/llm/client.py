@@ -14,7 +14,6 @@ import httpx
 
 from serm.errors import UserError
 from serm.judging import wire
-from serm.judging.llm.answer import response_format
 from serm.judging.llm.reply import Garbage, Reply, decoded, error_status, read_reply, words
 from serm.judging.llm.spelling import Body
 from serm.judging.text import plain, storable
@@ -61,8 +60,10 @@ class Refused(Exception):
         """Whether key, address or model are wrong for every request."""
 
 
-def body(llm: LLMSettings, messages: list[dict[str, str]], path: int) -> Body:
+def body(llm: LLMSettings, messages: list[dict[str, str]], path: int, form: Body) -> Body:
     """Return the request; ``path`` is its seed, so that each sampled path is a request of its own.
+
+    ``form`` is the response format (``serm.judging.llm.answer``).
 
     An answer is kept under it, however ``Spelling`` sends it.
     """
@@ -72,7 +73,7 @@ def body(llm: LLMSettings, messages: list[dict[str, str]], path: int) -> Body:
         "temperature": llm.temperature,
         "max_tokens": llm.max_tokens,
         "seed": path,
-        "response_format": response_format(llm.criteria),
+        "response_format": form,
     }
     return wanted | ({"logprobs": True, "top_logprobs": 10} if llm.logprobs else {})
 

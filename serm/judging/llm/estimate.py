@@ -7,12 +7,15 @@ from pathlib import Path
 
 from serm.judging.batch import Batch
 from serm.judging.llm import prompt
+from serm.judging.llm.answer import better_format, response_format
 from serm.judging.llm.ask import session
 from serm.judging.llm.budget import NANO, likely_input_tokens, price
 from serm.judging.llm.client import body
 from serm.judging.llm.judge import Session, request_key
 from serm.judging.llm.ledger import Ledger
-from serm.judging.llm.plan import Checks, Plan
+from serm.judging.llm.plan import FRESH, Checks, Plan
+from serm.judging.llm.prompt import Message
+from serm.judging.llm.spelling import Body
 from serm.settings import Settings
 from serm.settings.judging import LLMSettings, TrustSettings
 
@@ -36,7 +39,7 @@ def estimate(mined: Path, validated: Path, judgments: Path, knowledge: Path, set
         settings: ``judging`` and ``cycle.number`` are used.
 
     Returns:
-        By judge: ``questions`` (pairs, gold, canaries and repeats), ``cached`` calls, and ``calls``,
+        By judge: ``questions`` (pairs, gold, canaries and repeats), ``comparisons``, ``cached`` calls, and ``calls``,
         ``input_tokens``, ``output_tokens`` and ``cost``, each as ``_fewest`` and ``_most``.
 
     Raises:
@@ -64,18 +67,28 @@ async def _one(llm: LLMSettings, batch: Batch, checks: Checks, shared: Session, 
     calls = {"fewest": 0, "most": 0}
     tokens = {"fewest": 0, "most": 0}
     cached = 0
+    form = response_format(llm.criteria)
+
+    def known(messages: list[Message], path: int, form: Body) -> bool:
+        return shared.ledger.answer(request_key(llm.name, version, body(llm, messages, path, form))) is not None
+
     for row, first in enumerate(plan.first_path):
         messages = shared.prompter.messages(await shared.question(plan.pairs, row), llm.criteria)
-        missing = [
-            path
-            for path in range(llm.paths)
-            if shared.ledger.answer(request_key(llm.name, version, body(llm, messages, first + path))) is None
-        ]
+        missing = [path for path in range(llm.paths) if not known(messages, first + path, form)]
         cached += llm.paths - len(missing)
         for which, count in (("fewest", sum(path < fewest for path in missing)), ("most", len(missing))):
             calls[which] += count
             tokens[which] += count * likely_input_tokens(messages)
-    told: Estimate = {"questions": len(plan.pairs), "cached": cached}
+    couples = plan.couples(batch, llm.comparisons)
+    for couple in couples.rows:
+        for row, other in (couple, couple[::-1]):
+            messages = shared.prompter.comparison(couples.pairs, row, other)
+            there = known(messages, FRESH * batch.cycle, better_format())
+            cached += there
+            for which in calls:
+                calls[which] += not there
+                tokens[which] += (not there) * likely_input_tokens(messages)
+    told: Estimate = {"questions": len(plan.pairs), "comparisons": 2 * len(couples.rows), "cached": cached}
     for which in calls:
         output = round(calls[which] * llm.max_tokens * LIKELY_OUTPUT)
         told[f"calls_{which}"] = calls[which]

@@ -8,8 +8,9 @@ import json
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
@@ -17,18 +18,27 @@ from tenacity.wait import wait_random_exponential
 
 from serm.errors import UserError
 from serm.judging.evidence.retrieval import Piece, Retrieval
-from serm.judging.judge import ABSTAINED, GRADES, Pairs, Votes
+from serm.judging.judge import ABSTAINED, Pairs, Votes
 from serm.judging.llm import prompt
-from serm.judging.llm.answer import MOST_TEXT, Malformed, distribution, parse
+from serm.judging.llm.answer import (
+    MOST_TEXT,
+    Malformed,
+    better_format,
+    distribution,
+    parse,
+    parse_better,
+    response_format,
+)
 from serm.judging.llm.budget import Budget, Exhausted, likely_input_tokens, most_input_tokens, price
 from serm.judging.llm.client import Client, Failed, Refused, body
+from serm.judging.llm.comparisons import Couples, Outcomes
 from serm.judging.llm.endpoint import Endpoint
 from serm.judging.llm.ledger import Ledger
 from serm.judging.llm.limits import Dead, Limits
 from serm.judging.llm.prompt import Message, Prompter, Question
 from serm.judging.llm.reply import Reply
 from serm.judging.llm.spelling import Body, Spelling
-from serm.judging.llm.vote import Tally, Vote, unjudged
+from serm.judging.llm.vote import Tally, Vote, unjudged, votes
 from serm.judging.text import plain
 from serm.settings.judging import LLMSettings
 
@@ -36,6 +46,16 @@ LONGEST_BACKOFF = 60.0
 REFUSALS = 5
 """Refusals that stand for a refusal of all, where the endpoint has answered nothing yet."""
 _LOG = logging.getLogger(__name__)
+Answered = TypeVar("Answered")
+
+
+class Silent(Exception):
+    """A call brought no answer that can be used; the text says why."""
+
+    def __init__(self, how: str, why: str) -> None:
+        super().__init__(plain(why, MOST_TEXT))
+        self.how = how
+        """As it is counted: malformed or unanswered."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +82,13 @@ class LLMJudge:
 
     def __init__(self, llm: LLMSettings, session: Session, endpoint: Endpoint | None = None) -> None:
         """Judges of one endpoint share what is known of it."""
-        self.name, self.criteria = llm.name, llm.criteria
+        self.name, self.criteria, self.comparisons = llm.name, llm.criteria, llm.comparisons
         self.counts: Counter[str] = Counter()
-        """Calls = answered + refused + failed + cut. Of them and the cached answers came paths that are graded or
-        abstained (repaired; malformed, unanswered), and calls that came before another of the same path: asked_again
-        (malformed), respelled; or that stopped the judge: cached + answered + refused = graded + abstained +
-        asked_again + respelled + stopped. Also: retries, saved (paths not drawn), input_tokens, output_tokens, cost.
+        """Calls = answered + refused + failed + cut. Of them and the cached answers came paths that are graded,
+        compared or abstained (repaired; malformed, unanswered), and calls that came before another of the same path:
+        asked_again (malformed), respelled; or that stopped the judge: cached + answered + refused = graded + compared +
+        abstained + asked_again + respelled + stopped. Also: retries, saved (paths not drawn), uncompared (cut by a cap
+        or the endpoint's failure), input_tokens, output_tokens, cost.
         """
         self._llm, self._session, self._endpoint = llm, session, endpoint or Endpoint.of(llm)
         self._answered = self._known = False
@@ -83,12 +104,23 @@ class LLMJudge:
         """Vote on each pair, in the order of ``pairs``."""
         # Connections, locks and places belong to one event loop.
         sitting = LLMJudge(self._llm, self._session)
-        ballots, _ = asyncio.run(sitting.ballots(pairs, [0] * len(pairs)))
+
+        async def sit() -> list[Vote]:
+            try:
+                return (await sitting.ballots(pairs, [0] * len(pairs)))[0]
+            finally:
+                await sitting.close()
+
+        ballots = asyncio.run(sit())
         self.counts.update(sitting.counts)
         return votes(ballots, self._llm.paths)
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
     async def ballots(self, pairs: Pairs, first_path: Sequence[int]) -> tuple[list[Vote], list[list[Piece]]]:
-        """Judge the pairs, those in front first; return a vote and the evidence for each. Once a judge.
+        """Judge the pairs, those in front first; return a vote and the evidence for each.
 
         Args:
             pairs: n pairs.
@@ -96,24 +128,45 @@ class LLMJudge:
         """
         ballots: list[Vote | None] = [None] * len(pairs)
         evidence: list[list[Piece]] = [[]] * len(pairs)
-        rows = iter(range(len(pairs)))
 
-        async def work() -> None:
-            for row in rows:
-                question = await self._session.question(pairs, row)
-                evidence[row] = list(question.evidence)
-                ballots[row] = await self._vote(question, first_path[row])
+        async def judge(row: int) -> None:
+            question = await self._session.question(pairs, row)
+            evidence[row] = list(question.evidence)
+            ballots[row] = await self._vote(question, first_path[row])
+
+        await self._each(len(pairs), judge)
+        return [vote for vote in ballots if vote is not None], evidence
+
+    async def compare(self, couples: Couples, path: int) -> Outcomes:
+        """Ask of each couple which document is better, in both orders; ``path`` numbers the calls."""
+        scores: list[tuple[float, float] | None] = [None] * len(couples.rows)
+
+        async def compare(number: int) -> None:
+            row, other = couples.rows[number]
+            first = await self._better(couples.pairs, row, other, path)
+            second = await self._better(couples.pairs, other, row, path)
+            if first is not None and second is not None:
+                scores[number] = first, 1 - second
+
+        await self._each(len(scores), compare)
+        return Outcomes(couples, scores)
+
+    async def _each(self, count: int, work: Callable[[int], Awaitable[None]]) -> None:
+        """Do the work of each number, the lowest first."""
+        numbers = iter(range(count))
+
+        async def works() -> None:
+            for number in numbers:
+                await work(number)
 
         # Twice as many workers as places: while some wait for an answer, others write prompts and commit.
-        workers = [asyncio.create_task(work()) for _ in range(min(2 * self._llm.concurrency, len(pairs)))]
+        workers = [asyncio.create_task(works()) for _ in range(min(2 * self._llm.concurrency, count))]
         try:
             await asyncio.gather(*workers)
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            await self._client.close()
-        return [vote for vote in ballots if vote is not None], evidence
 
     async def _vote(self, question: Question, first_path: int) -> Vote:
         tally = Tally(self._llm.paths)
@@ -137,22 +190,12 @@ class LLMJudge:
 
     async def _path(self, messages: list[Message], path: int) -> tuple[int, list[float], str, list[int]]:
         """One sampled path: its grade, distribution, rationale and answers. What stays malformed abstains."""
+        form = response_format(self._llm.criteria)
         try:
-            reply = await self._ask(messages, path)
-            try:
-                answer = parse(reply.content, self._llm.criteria)
-            except Malformed as problem:
-                if reply.problem:
-                    return self._abstained("unanswered", reply.problem)
-                self.counts["asked_again"] += 1
-                again = self._session.prompter.repair(messages, reply.content, str(problem))
-                reply = await self._ask(again, path)
-                answer = parse(reply.content, self._llm.criteria)
-                self.counts["repaired"] += 1
-        except Malformed as problem:
-            return self._abstained("malformed", f"malformed twice: {reply.problem or f'{problem}.'}")
-        except Refused as refusal:
-            return self._abstained("unanswered", f"the endpoint refused: {refusal}.")
+            answer, reply = await self._answer(messages, path, form, lambda said: parse(said, self._llm.criteria))
+        except Silent as silent:
+            self.counts.update(["abstained", silent.how])
+            return ABSTAINED, [], str(silent), []
         self.counts["graded"] += 1
         grades = distribution(answer, reply.of_tokens)
         grade = answer.label if reply.of_tokens is None else int(np.argmax(grades))
@@ -163,12 +206,49 @@ class LLMJudge:
             said += " [" + ", ".join(f"{of.name} {n}" for of, n in zip(self._llm.criteria, answers, strict=True)) + "]"
         return grade, grades, said, answers
 
-    def _abstained(self, how: str, why: str) -> tuple[int, list[float], str, list[int]]:
-        self.counts.update(["abstained", how])
-        return ABSTAINED, [], plain(why, MOST_TEXT), []
+    async def _better(self, pairs: Pairs, row: int, other: int, path: int) -> float | None:
+        """Ask whether one pair's document, shown first, is better than another's: 1, 0, or 0.5; None: unanswered."""
+        messages = self._session.prompter.comparison(pairs, row, other)
+        try:
+            async with asyncio.timeout(_finite(self._session.budget.seconds_left())):
+                answer, _ = await self._answer(messages, path, better_format(), parse_better)
+        except Silent as silent:
+            self.counts.update(["abstained", silent.how])
+            return None
+        except (Exhausted, TimeoutError, Dead, Failed):
+            self.counts["uncompared"] += 1
+            return None
+        self.counts["compared"] += 1
+        return answer.score
 
-    async def _ask(self, messages: list[Message], path: int) -> Reply:
-        request = body(self._llm, messages, path)
+    async def _answer(
+        self, messages: list[Message], path: int, form: Body, read: Callable[[str], Answered]
+    ) -> tuple[Answered, Reply]:
+        """Ask, once more where the answer is malformed, and return what ``read`` makes of it.
+
+        Raises:
+            Silent: no answer that can be read came.
+        """
+        try:
+            reply = await self._ask(messages, path, form)
+            try:
+                return read(reply.content), reply
+            except Malformed as problem:
+                if reply.problem:
+                    raise Silent("unanswered", reply.problem) from problem
+                self.counts["asked_again"] += 1
+                again = self._session.prompter.repair(messages, reply.content, str(problem))
+                reply = await self._ask(again, path, form)
+                answer = read(reply.content)
+                self.counts["repaired"] += 1
+                return answer, reply
+        except Malformed as problem:
+            raise Silent("malformed", f"malformed twice: {reply.problem or f'{problem}.'}") from problem
+        except Refused as refusal:
+            raise Silent("unanswered", f"the endpoint refused: {refusal}.") from refusal
+
+    async def _ask(self, messages: list[Message], path: int, form: Body) -> Reply:
+        request = body(self._llm, messages, path, form)
         key = request_key(self.name, self._version, request)
         if (known := self._session.ledger.answer(key)) is not None:
             self.counts["cached"] += 1
@@ -289,21 +369,6 @@ class LLMJudge:
 def request_key(judge: str, version: str, request: Body) -> str:
     """Address an answer by all that it depends on: judge, prompt version, model, rubric, evidence, text and path."""
     return hashlib.sha256(json.dumps([judge, version, request], sort_keys=True).encode()).hexdigest()
-
-
-def votes(ballots: Sequence[Vote], paths: int) -> Votes:
-    """Return one judge's ballots on n pairs as votes."""
-    drawn = np.full((paths, len(ballots)), ABSTAINED)
-    for row, vote in enumerate(ballots):
-        drawn[: len(vote.paths), row] = vote.paths
-    return Votes(
-        grades=np.array([o.grade for o in ballots], np.int64),
-        distribution=np.array([o.distribution for o in ballots], np.float64).reshape(-1, GRADES),
-        within_agreement=np.array([o.within_agreement for o in ballots], np.float64),
-        rationales=[o.rationale for o in ballots],
-        paths=drawn,
-        silent=np.zeros(len(ballots), bool),
-    )
 
 
 def _pause(first: float) -> Callable[[RetryCallState], float]:

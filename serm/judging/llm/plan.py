@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serm.judging import trust
 from serm.judging.batch import Batch
 from serm.judging.judge import Integers, Pairs
+from serm.judging.llm.comparisons import Couples
 from serm.judging.llm.prompt import Example
 from serm.settings.judging import TrustSettings
 
@@ -102,6 +103,10 @@ class Plan:
         fresh = slices["reviewed"].start  # what comes after may be answered out of the cache
         first = [FRESH * batch.cycle] * fresh + [0] * (len(checks.reviewed) + len(batch.pairs))
         return Plan(Pairs.joined(list(parts.values())), first, slices, order, repeated)
+
+    def couples(self, batch: Batch, most: int) -> Couples:
+        """Return the comparisons of each pair with up to ``most`` mined or known pairs of its query."""
+        return Couples.of(self.pairs, Pairs.joined([batch.pairs, batch.known]), most)
 
 
 def pair_id(pairs: Pairs, row: int) -> str:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from serm.judging.evidence.retrieval import Piece
+from serm.judging.judge import Pairs
 from serm.judging.text import plain, storable
 from serm.settings.judging import CriterionSettings
 
@@ -91,6 +92,14 @@ class Prompter:
             evidence=[Piece(piece.source, self._cut(piece.text)) for piece in question.evidence],
         )
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+    def comparison(self, pairs: Pairs, row: int, other: int) -> list[Message]:
+        """Return the messages that ask which of two pairs of one query has the better document, that of ``row`` first."""
+        locale = plain(pairs.locales[row], self.max_chars)
+        system = _render("compare_system.jinja", locale=locale, rubric=_own(self.rubric))
+        cut = {"query": self._cut(pairs.queries[row])}
+        cut |= {"text": self._cut(pairs.texts[row]), "other": self._cut(pairs.texts[other])}
+        return [{"role": "system", "content": system}, {"role": "user", "content": _render("compare.jinja", **cut)}]
 
     def repair(self, messages: list[Message], answer: str, problem: str) -> list[Message]:
         """Return the same conversation, with a malformed ``answer`` and the wish for another."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from serm.judging.judge import ABSTAINED, GRADES
+from serm.judging.judge import ABSTAINED, GRADES, Votes
 
 
 @dataclass
@@ -77,3 +77,18 @@ class Vote:
 def unjudged(reason: str, rationale: str) -> Vote:
     """Return the vote on a pair that was not judged to the end."""
     return Vote(ABSTAINED, [1 / GRADES] * GRADES, 0.0, rationale, [], reason)
+
+
+def votes(ballots: Sequence[Vote], paths: int) -> Votes:
+    """Return one judge's ballots on n pairs as votes."""
+    drawn = np.full((paths, len(ballots)), ABSTAINED)
+    for row, vote in enumerate(ballots):
+        drawn[: len(vote.paths), row] = vote.paths
+    return Votes(
+        grades=np.array([o.grade for o in ballots], np.int64),
+        distribution=np.array([o.distribution for o in ballots], np.float64).reshape(-1, GRADES),
+        within_agreement=np.array([o.within_agreement for o in ballots], np.float64),
+        rationales=[o.rationale for o in ballots],
+        paths=drawn,
+        silent=np.zeros(len(ballots), bool),
+    )
