@@ -94,7 +94,7 @@ class Prompter:
         return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
     def comparison(self, pairs: Pairs, row: int, other: int) -> list[Message]:
-        """Return the messages that ask which of two pairs of one query has the better document, that of ``row`` first."""
+        """Return the messages that ask which of two pairs of one query has the better document, ``row`` shown first."""
         locale = plain(pairs.locales[row], self.max_chars)
         system = _render("compare_system.jinja", locale=locale, rubric=_own(self.rubric))
         cut = {"query": self._cut(pairs.queries[row])}
