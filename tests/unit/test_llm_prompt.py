@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serm.judging.evidence.retrieval import Piece
-from serm.judging.judge import ABSTAINED, GRADES
+from serm.judging.judge import ABSTAINED, GRADES, Pairs
 from serm.judging.llm.answer import Malformed, distribution, label_probabilities, parse, response_format
 from serm.judging.llm.prompt import Example, Prompter, Question
 from serm.judging.llm.vote import Tally
@@ -32,6 +32,16 @@ def fence(text: str, tag: str) -> list[str]:
     opened = text.split(f"<{tag}")[1:]
     assert text.count(f"</{tag}>") == len(opened)
     return [part.split(">", 1)[1].split(f"</{tag}>")[0] for part in opened]
+
+
+@given(any_text, any_text, any_text, st.sampled_from(LOCALES))
+def test_no_document_that_is_compared_leaves_its_fence(query: str, first: str, second: str, locale: str) -> None:
+    pairs = Pairs([query] * 2, [locale] * 2, ["a", "b"], ["", ""], [first, second], [None, None])
+    system, user = (message["content"] for message in PROMPTER.comparison(pairs, 0, 1))
+    for tag, text in (("query", query), ("document_a", first), ("document_b", second)):
+        assert [html.unescape(part) for part in fence(user, tag)] == [plain(text, LIMIT)]
+    assert user.count("<") == 6
+    assert system.count("<") == 3  # the three that the rules name
 
 
 @given(any_text, any_text, st.lists(any_text, max_size=3), st.sampled_from(LOCALES))

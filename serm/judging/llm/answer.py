@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -84,14 +83,8 @@ def highest(criterion: CriterionSettings) -> int:
     return 1 if criterion.scale == "yes-no" else GRADES - 1
 
 
-@dataclass(frozen=True)
 class Malformed(Exception):
-    """An answer is not the object that was asked for."""
-
-    problem: str
-
-    def __str__(self) -> str:
-        return self.problem
+    """An answer is not the object that was asked for; the text says what is wrong."""
 
 
 def parse(content: str, criteria: Sequence[CriterionSettings] = ()) -> Answer:
