@@ -90,8 +90,8 @@ class RolloutSettings(Section):
     prometheus: PrometheusSettings | None = None
     """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it."""
     traffic: RegisteredName = "haproxy"
-    """What splits the traffic: haproxy, transformer, kserve, httproute, or a name that a package registers in
-    ``serm.traffic``."""
+    """What splits the traffic: haproxy, transformer, configmap, kserve, httproute, or a name that a package registers
+    in ``serm.traffic``."""
     traffic_options: dict[str, Any] = Field(default_factory=dict)
     """That backend's own settings, as docs/rollout.md lists them."""
 

@@ -118,7 +118,7 @@ def test_the_runtime_exists_and_is_valid() -> None:
 
 
 def test_the_storage_container_that_fetches_dvc_is_valid() -> None:
-    container = yaml.safe_load((ROOT / "manifests" / "base" / "clusterstoragecontainer.yaml").read_text())
+    container = yaml.safe_load((ROOT / "manifests/cluster/clusterstoragecontainer.yaml").read_text())
     assert [one["prefix"] for one in container["spec"]["supportedUriFormats"]] == ["dvc://"]
     assert find_spec(container["spec"]["container"]["command"][2]) is not None
     assert storage.REPOSITORY in [one["name"] for one in container["spec"]["container"]["env"]]
@@ -127,7 +127,7 @@ def test_the_storage_container_that_fetches_dvc_is_valid() -> None:
 
 def test_an_inference_service_with_the_transformer_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     service = inference_service(_settings("standard"), 10)
-    service["spec"] |= yaml.safe_load((ROOT / "manifests" / "base" / "transformer.yaml").read_text())["spec"]
+    service["spec"] |= yaml.safe_load((ROOT / "manifests/components/transformer/transformer.yaml").read_text())["spec"]
     _check(service)
     (container,) = service["spec"]["transformer"]["containers"]
     assert find_spec(f"{container['command'][2]}.__main__") is not None
@@ -139,35 +139,6 @@ def test_an_inference_service_with_the_transformer_is_valid(monkeypatch: pytest.
         transformer.main()
 
 
-#: The fields of the CRDs trainjobs and trainingruntimes (kubeflow/trainer v2.0.0 to v2.3.0-rc.3) that the manifests
-#: use, closed: the manifests were valid against the whole CRDs of these versions on 2026-11-24.
-STRING, WHOLE = {"type": "string"}, {"type": "integer", "format": "int32"}
-
-
-def _object(required: list[str], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
-
-
-_AMOUNTS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
-TRAIN_JOB = _object(
-    ["apiVersion", "kind", "metadata", "spec"],
-    apiVersion={"const": "trainer.kubeflow.org/v1alpha1"},
-    kind={"const": "TrainJob"},
-    metadata={"type": "object"},
-    spec=_object(
-        ["runtimeRef"],
-        runtimeRef=_object(["name"], apiGroup=STRING, kind=STRING, name=STRING),
-        trainer=_object(
-            [],
-            command={"type": "array", "items": STRING},
-            numNodes=WHOLE,
-            numProcPerNode=WHOLE,
-            resourcesPerNode=_object([], requests=_AMOUNTS, limits=_AMOUNTS),
-        ),
-    ),
-)
-
-
 def _train_job(**job: Any) -> dict[str, Any]:
     return train_job(
         _settings("standard").model_copy(update={"training": TrainingSettings.model_validate({"job": job})})
@@ -176,7 +147,7 @@ def _train_job(**job: Any) -> dict[str, Any]:
 
 def test_the_train_job_is_valid_and_runs_the_train_step_under_torchrun() -> None:
     manifest = yaml.safe_load(as_yaml(_train_job(nodes=2, processes_per_node=4, gpus=4)))
-    jsonschema.Draft202012Validator(TRAIN_JOB).validate(manifest)
+    _check(manifest)
     trainer = manifest["spec"]["trainer"]
     assert trainer["command"] == ["torchrun", "--no-python", "serm", "train"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
@@ -185,7 +156,7 @@ def test_the_train_job_is_valid_and_runs_the_train_step_under_torchrun() -> None
     assert manifest["metadata"]["name"] == "serm-train-cycle-0003"
     manifest["spec"]["trainer"]["nodes"] = 2
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.Draft202012Validator(TRAIN_JOB).validate(manifest)
+        _check(manifest)
 
 
 def test_the_training_runtime_is_the_one_that_the_job_names() -> None:

@@ -73,7 +73,8 @@ def connect(name: str, options: Mapping[str, Any], namespace: str, service: str)
     context.
 
     Args:
-        name: haproxy, transformer, kserve, httproute, or one that an installed package registers in ``serm.traffic``.
+        name: haproxy, transformer, configmap, kserve, httproute, or one that an installed package
+            registers in ``serm.traffic``.
         options: ``rollout.traffic_options``.
         namespace: of the InferenceService.
         service: its name.
@@ -81,12 +82,13 @@ def connect(name: str, options: Mapping[str, Any], namespace: str, service: str)
     Raises:
         UserError: nobody registers the name, or its options are wrong.
     """
-    from serm.rollout.traffic import haproxy, httproute, kserve, transformer
+    from serm.rollout.traffic import configmap, haproxy, httproute, kserve, transformer
 
     own: dict[str, Callable[[Mapping[str, Any], str, str], AbstractContextManager[Traffic]]] = {
         "haproxy": haproxy.connect,
         "kserve": kserve.connect,
         "httproute": httproute.connect,
+        "configmap": configmap.connect,
         "transformer": transformer.connect,
     }
     if name in own:

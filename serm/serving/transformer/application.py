@@ -46,6 +46,9 @@ _SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 
+LOOK_SECONDS = 5.0
+"""Between two looks whether the experiment's file has changed."""
+
 
 class Transformer(Answering):
     """Ranks by the variant of the user, and logs what it served."""
@@ -88,14 +91,20 @@ class Transformer(Answering):
         )
         super().__init__(routes, settings.max_body_mb, settings.access_log)
 
+    def begin(self) -> None:
+        """Begin to look after the experiment's file: a ConfigMap's volume changes without a signal."""
+        if self._ramp_file is not None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch(self._ramp_file))
+
+    async def _watch(self, file: Path) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            if _mark(file) != self._ramp_mark:
+                self._take_ramp()
+
     async def reload(self) -> None:
         """Read the experiment and the document store again; what is no good leaves the old; the log says why."""
-        try:
-            self._ramp = self._read_ramp()
-        except UserError as error:
-            _LOG.error("The experiment stays as it was: %s", error)
-        else:
-            _LOG.info("Experiment: %s", self._ramp)
+        self._take_ramp()
         if self._documents is not None and self._store is not None:
             try:
                 before, self._store = self._store, DocumentStore(self._documents)
@@ -104,9 +113,18 @@ class Transformer(Answering):
             else:
                 self._looking.submit(before.close)
 
+    def _take_ramp(self) -> None:
+        try:
+            self._ramp = self._read_ramp()
+        except UserError as error:
+            _LOG.error("The experiment stays as it was: %s", error)
+        else:
+            _LOG.info("Experiment: %s", self._ramp)
+
     def _read_ramp(self) -> Ramp | None:
         if self._ramp_file is None:
             return None
+        self._ramp_mark = _mark(self._ramp_file)
         ramp = experiment.read(self._ramp_file)
         if ramp.percent and "challenger" not in self._predictors:
             raise UserError(f"{self._ramp_file}: its challenger has {ramp.percent:g} %, and --challenger names none.")
@@ -206,6 +224,15 @@ class Transformer(Answering):
         # What the challenger is given leaves the champion as much, should it fail.
         seconds = left / 2 if variant == "challenger" else left
         return await self._predictors[variant].score(query, documents, seconds, headers)
+
+
+def _mark(file: Path) -> tuple[int, ...]:
+    """Return what differs once a file is another, also where a link of its path leads to another."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _variant(group: Group | None) -> str:

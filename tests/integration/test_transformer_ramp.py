@@ -1,0 +1,64 @@
+"""The transformer takes up an experiment that a ConfigMap's volume brings, as the kubelet does: by changing a link."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serm.serving.transformer import application
+from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.predictors import Predictor
+from serm.serving.transformer.querylog import QueryLog
+from serm.settings.serving import TransformerSettings
+
+SERVED = ("champion", "challenger")
+
+
+def mount(volume: Path, version: str, text: str) -> None:
+    """Write the volume as the kubelet does: a directory a version, and one link that leads to the newest."""
+    (volume / version).mkdir(parents=True)
+    (volume / version / "experiment.yaml").write_text(text, encoding="utf-8")
+    (volume / "new").symlink_to(version)
+    (volume / "new").rename(volume / "..data")
+    if not (volume / "experiment.yaml").is_symlink():
+        (volume / "experiment.yaml").symlink_to("..data/experiment.yaml")
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+def test_a_share_that_the_rollout_sets_reaches_the_transformer_without_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(application, "LOOK_SECONDS", 0.01)
+    mount(tmp_path / "volume", "1", "{name: none, percent: 0}")
+    settings = TransformerSettings()
+    log = QueryLog(tmp_path / "log", settings)
+
+    async def run() -> None:
+        predictors = {name: Predictor("http://127.0.0.1:9/v1/models/m", httpx.AsyncClient()) for name in SERVED}
+        made = Transformer(predictors, log, b"k" * 16, settings, ramp=tmp_path / "volume/experiment.yaml")
+        made.begin()
+        assert made._ramp is not None
+        assert made._ramp.percent == 0
+        mount(tmp_path / "volume", "2", "{name: cycle-0003, percent: 25}")
+        await until(lambda: made._ramp is not None and made._ramp.percent == 25)
+        assert made._ramp.name == "cycle-0003"
+        mount(tmp_path / "volume", "3", "{name: cycle-0003, percent: 250}")
+        await until(lambda: "stays as it was" in caplog.text)
+        assert made._ramp.percent == 25
+        mount(tmp_path / "volume", "4", "{name: cycle-0003, percent: 0}")
+        await until(lambda: made._ramp is not None and made._ramp.percent == 0)
+        assert caplog.text.count("stays as it was") == 1
+
+    try:
+        asyncio.run(run())
+    finally:
+        log.close()
