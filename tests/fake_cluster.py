@@ -26,6 +26,10 @@ class FakeCluster:
         self.objects: dict[str, dict[str, Any]] = {}
         self.faults: list[Any] = []
         self.requests: list[tuple[str, str, Any]] = []
+        self.forbidden: set[str] = set()
+        """Beginnings of the paths that the token may not read."""
+        self.denied: set[str] = set()
+        """Resources that a SelfSubjectAccessReview says no to."""
         self.lock = threading.Lock()
 
     def put(self, path: str, value: dict[str, Any]) -> None:
@@ -51,6 +55,10 @@ class FakeCluster:
     def _do(self, method: str, path: str, body: Any, headers: Any) -> tuple[int, Any]:
         if headers.get("Authorization") != f"Bearer {TOKEN}":
             return 401, {"kind": "Status", "message": "Unauthorized"}
+        if path.endswith("/selfsubjectaccessreviews") and method == "POST":
+            return 201, {"status": {"allowed": body["spec"]["resourceAttributes"]["resource"] not in self.denied}}
+        if any(path.startswith(one) for one in self.forbidden):
+            return 403, {"kind": "Status", "message": "forbidden"}
         if path not in self.objects:
             return 404, {"kind": "Status", "message": "not found"}
         found = self.objects[path]
@@ -100,7 +108,7 @@ def running() -> Iterator[FakeCluster]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_PATCH = do_GET
+        do_PATCH = do_POST = do_GET
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -7,11 +7,15 @@ import json as jsonlib
 import os
 import shutil
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from serm.cli.extras import requirements
-from serm.cli.options import Json
+from serm.cli.options import Json, Params
+from serm.escaping import visible
+from serm.layout import PARAMS
 
 _OPTIONAL = ("export", "generative", "spark", "tables")
 #: For who works on SERM, for a judge in this process, and the name for all others.
@@ -19,15 +23,35 @@ _NOT_ASKED_FOR = {"dev", "local-llm", "all"}
 _PROGRAMS = {"git": "apt-get install git", "java": "apt-get install openjdk-17-jre-headless (for Spark only)"}
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Look at the Kubernetes cluster of your kubeconfig; change nothing.")
+    ] = False,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Of --cluster, in the place of kubectl's own.")] = None,
+    context: Annotated[str | None, typer.Option(help="Of the kubeconfig, in the place of its current one.")] = None,
+    params: Params = PARAMS,
+    json: Json = False,
+) -> None:
     """Say what is installed, what is missing, and how to install it; exit code 1 if a needed part is missing."""
-    checks = [*_packages(), *_programs(), *_machine()]
+    checks = _cluster(params, kubeconfig, context) if cluster else [*_packages(), *_programs(), *_machine()]
     if json:
         print(jsonlib.dumps(checks))
     else:
         _show(checks)
     if any(check["state"] == "missing" for check in checks):
         raise typer.Exit(1)
+
+
+def _cluster(params: Path, kubeconfig: Path | None, context: str | None) -> list[dict[str, str]]:
+    from serm import settings
+    from serm.cluster import connect, examine
+    from serm.settings import ServingSettings
+    from serm.steps import TABLE
+
+    serving = settings.load(params).serving if params.is_file() else ServingSettings()
+    memory = max((step.memory for step in TABLE), key=lambda text: int(text.removesuffix("Gi")))
+    api = connect(kubeconfig, context)
+    return [check.row() for check in examine(api, serving.namespace, serving.mode, memory)]
 
 
 def _packages() -> list[dict[str, str]]:
@@ -80,10 +104,12 @@ def _machine() -> list[dict[str, str]]:
 def _show(checks: list[dict[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    colour = {"ok": "green", "missing": "red", "optional": "yellow"}
-    table = Table("part", "for", "found", "state", "to install")
+    colour = {"ok": "green", "missing": "red", "optional": "yellow", "unknown": "yellow"}
+    table = Table("part", "for", "found", "state", "what to do")
     for check in checks:
         state = check["state"]
-        table.add_row(check["part"], check["for"], check["found"], f"[{colour[state]}]{state}[/]", check["fix"])
+        words = [Text(visible(check[name])) for name in ("part", "for", "found", "fix")]
+        table.add_row(*words[:3], f"[{colour[state]}]{state}[/]", words[3])
     Console().print(table)
