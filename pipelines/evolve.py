@@ -5,9 +5,13 @@ from importlib import import_module
 from typing import Any
 
 from kfp import dsl
+from kfp.dsl.constants import WORKSPACE_MOUNT_PATH
 
 from serm import steps
 from serm.steps import Data, Step
+
+#: KFP mounts the run's volume for each task that is given a path on it.
+KEPT = f"{WORKSPACE_MOUNT_PATH}/kept"
 
 
 def _given(one: Data, uri: str) -> Any:
@@ -24,7 +28,11 @@ def _run(step: Step, data: dict[Data, Any], parameters: Mapping[str, Any]) -> ds
     return task.set_cpu_request(step.cpu).set_memory_request(step.memory)
 
 
-@dsl.pipeline(name="serm-evolve", description="One cycle of SERM: watch, mine, judge, train, prove, publish.")
+@dsl.pipeline(
+    name="serm-evolve",
+    description="One cycle of SERM: watch, mine, judge, train, prove, publish.",
+    pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="20Gi")),
+)
 def evolve(
     settings: str,
     log: str,
@@ -38,6 +46,7 @@ def evolve(
     windows: str,
     repository: str,
     force: bool = False,
+    kept: str = KEPT,
 ):
     """Run one cycle; of a window in which nothing drifted, keep what was found.
 
@@ -54,6 +63,8 @@ def evolve(
         windows: URI of the samples of earlier windows.
         repository: path of the git and DVC workspace that the cycle is published to.
         force: run the cycle though nothing drifted.
+        kept: directory in which mine and train keep what a killed try of theirs goes on from; on the run's volume,
+            which all of its tries see.
     """
     uris = {
         "log": log,
@@ -67,7 +78,7 @@ def evolve(
         "windows": windows,
     }
     data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
-    parameters = {"settings": settings, "repository": repository, "force": force}
+    parameters = {"settings": settings, "repository": repository, "force": force, "kept": kept}
 
     for step in steps.WATCHING:
         decided = _run(step, data, parameters)

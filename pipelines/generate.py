@@ -33,7 +33,7 @@ def {name}(
 _OVER_PATHS = """figures.metadata.update(
         {name}(
             {paths},
-            parse(settings),
+            parse(settings),{kept}
         )
     )"""
 
@@ -70,9 +70,11 @@ def component(step: Step) -> str:
     module, function = step.function.split(":")
     if step.writes:
         given = [*reads, "settings: str", *(["force: bool"] if step.decides else [])]
+        given += ["kept: str"] if step.resumes else []
         made = [f"{step.writes.name}: dsl.Output[dsl.{step.writes.kind}]"]
         paths = [f"Path({one.name}.path)" for one in (*step.reads, step.writes)]
-        call = _OVER_PATHS.format(name=function, paths=",\n            ".join(paths))
+        kept = "\n            Path(kept) if kept else None," if step.resumes else ""
+        call = _OVER_PATHS.format(name=function, paths=",\n            ".join(paths), kept=kept)
     else:
         given, made = ["repository: str", *reads, "settings: str"], []
         outputs = [f'"{one.path.name}": Path({one.name}.path)' for one in step.reads]

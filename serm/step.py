@@ -23,6 +23,14 @@ P = ParamSpec("P")
 _LOG = logging.getLogger(__name__)
 
 
+def unfinished(out: Path, kind: str, kept: Path | None) -> Path:
+    """Return where a step keeps what a killed run of it goes on from: beside ``out``, or in ``kept``.
+
+    On a cluster each try of a step has a disk of its own, and ``kept`` is a directory of a volume that they share.
+    """
+    return (kept or out.parent) / f"{out.name}.{kind}"
+
+
 POWERCAP = Path("/sys/class/powercap")
 
 

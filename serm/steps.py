@@ -56,6 +56,8 @@ class Step:
     cpu: str
     memory: str
     """What its container asks of a cluster, as Kubernetes spells it; it may use more."""
+    resumes: bool = False
+    """Whether its function takes, last, the directory for what a killed run goes on from; None: beside its output."""
     decides: bool = False
     """Whether its figure ``decision`` says if the steps after it run: ``evolve``, or ``quiet``."""
 
@@ -154,6 +156,7 @@ STAGES = (
         image="train",
         cpu="2",
         memory="4Gi",
+        resumes=True,
     ),
     Step(
         name="annotate",
@@ -176,6 +179,7 @@ STAGES = (
         image="train",
         cpu="2",
         memory="4Gi",
+        resumes=True,
     ),
     Step(
         name="evaluate",

@@ -15,6 +15,7 @@ def mine(
     judgments: dsl.Input[dsl.Dataset],
     tests: dsl.Input[dsl.Dataset],
     settings: str,
+    kept: str,
     mined: dsl.Output[dsl.Dataset],
     figures: dsl.Output[dsl.Metrics],
 ):
@@ -33,6 +34,7 @@ def mine(
             Path(tests.path),
             Path(mined.path),
             parse(settings),
+            Path(kept) if kept else None,
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -14,6 +14,7 @@ def train(
     annotated: dsl.Input[dsl.Dataset],
     validated: dsl.Input[dsl.Dataset],
     settings: str,
+    kept: str,
     trained: dsl.Output[dsl.Model],
     figures: dsl.Output[dsl.Metrics],
 ):
@@ -31,6 +32,7 @@ def train(
             Path(validated.path),
             Path(trained.path),
             parse(settings),
+            Path(kept) if kept else None,
         )
     )
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

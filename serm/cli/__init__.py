@@ -27,6 +27,7 @@ from serm.cli import (
     report,
     review,
     rollout,
+    submit,
     trainjob,
 )
 from serm.cli.extras import extra_of
@@ -56,6 +57,7 @@ app.command(rich_help_panel=LOOP)(writes(distill.distill))
 app.command(rich_help_panel=LOOP)(reads(metrics.metrics))
 app.command(rich_help_panel=LOOP)(writes(evidently.evidently))
 app.command(rich_help_panel=LOOP)(reads(trainjob.trainjob))
+app.command(rich_help_panel=LOOP)(reads(submit.submit))
 app.add_typer(documents.app, name="documents", rich_help_panel=LOOP)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.add_typer(rollout.app, name="rollout", rich_help_panel=LOOP)

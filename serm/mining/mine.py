@@ -28,7 +28,7 @@ from serm.mining.selection import Selection, select
 from serm.pairs import test_sets
 from serm.pairs.documents import with_documents
 from serm.settings import MiningSettings, Settings, Threshold
-from serm.step import Figures, step
+from serm.step import Figures, step, unfinished
 
 if TYPE_CHECKING:
     from serm.relevance import Model
@@ -53,14 +53,22 @@ class Inputs:
 
 @step
 def mine(
-    validated: Path, reference: Path, champion: Path, judgments: Path, tests: Path, out: Path, settings: Settings
+    validated: Path,
+    reference: Path,
+    champion: Path,
+    judgments: Path,
+    tests: Path,
+    out: Path,
+    settings: Settings,
+    kept: Path | None = None,
 ) -> Figures:
     """Mine the window.
 
     Writes ``out`` with pairs/ (MINED_PAIRS), click_estimates/ (CLICK_ESTIMATES: what users did with every pair of the
     window, for the judges too) and mine.json (the cascade's counts).
 
-    Killed while it scores, it goes on from the last finished part when it is run again with the same ``out``.
+    Killed while it scores, it goes on from the last finished part when it is run again with the same ``out``, or the
+    same ``kept``.
 
     Args:
         validated: the validate step's output; its impressions and documents are read.
@@ -71,13 +79,14 @@ def mine(
             and in whichever locale, or models would learn what they are tested on.
         out: the output directory.
         settings: the sections cycle, engine, clicks and mining are read.
+        kept: the directory for finished parts; None: ``<out>.scored`` beside ``out``.
 
     Raises:
         UserError: an input is missing, or no pair was shown ``mining.min_impressions`` times.
     """
     from serm import relevance  # torch: not for those who only want the agents
 
-    finished = out.with_name(f"{out.name}.scored")
+    finished = unfinished(out, "scored", kept)
     with engines.connect(settings.engine) as engine, replace_directory(out) as beside:
         inputs = Inputs(
             contracts.scan(engine, validated / "impressions", contracts.IMPRESSIONS),

@@ -15,6 +15,7 @@ from serm.settings.drift import DriftSettings
 from serm.settings.engine import EngineSettings
 from serm.settings.evaluation import EvaluationSettings
 from serm.settings.judging import JudgingSettings
+from serm.settings.kubeflow import KubeflowSettings
 from serm.settings.mining import MiningSettings, Threshold
 from serm.settings.relevance import RelevanceSettings
 from serm.settings.rollout import RolloutSettings
@@ -32,6 +33,7 @@ __all__ = [
     "EngineSettings",
     "EvaluationSettings",
     "JudgingSettings",
+    "KubeflowSettings",
     "MiningSettings",
     "RelevanceSettings",
     "RolloutSettings",
@@ -64,6 +66,7 @@ class Settings(Section):
     tests: TestSettings = TestSettings()
     serving: ServingSettings = ServingSettings()
     rollout: RolloutSettings = RolloutSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
 
 
 def load(path: Path) -> Settings:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from serm.atomic import replace_file
 from serm.settings import Settings
+from serm.step import unfinished
 from serm.training.examples import Examples
 from serm.training.processes import processes
 
@@ -53,11 +54,13 @@ class Checkpoints:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def checkpoints_of(out: Path, settings: Settings, depends: list[str | Examples]) -> Checkpoints:
-    """Return where a run's state is kept: in ``<out>.checkpoint``, under a hash of all that the run depends on."""
+def checkpoints_of(
+    out: Path, settings: Settings, depends: list[str | Examples], kept: Path | None = None
+) -> Checkpoints:
+    """Return where a run's state is kept: as ``step.unfinished`` says, under a hash of all that the run depends on."""
     digest = hashlib.sha256(f"torch {torch.__version__}, {processes().num_processes} processes".encode())
     digest.update(f"{settings.relevance!r} {settings.training!r}".encode())
     for one in depends:
         digest.update(repr(one if isinstance(one, str) else [c.tolist() for c in one.columns()]).encode())
     every = settings.training.checkpoint_steps
-    return Checkpoints(out.with_name(f"{out.name}.checkpoint"), digest.hexdigest()[:32], every)
+    return Checkpoints(unfinished(out, "checkpoint", kept), digest.hexdigest()[:32], every)

@@ -33,7 +33,15 @@ FOUNDING = "first champion"
 
 
 @step
-def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out: Path, settings: Settings) -> Figures:
+def train(
+    champion: Path,
+    judgments: Path,
+    annotated: Path,
+    validated: Path,
+    out: Path,
+    settings: Settings,
+    kept: Path | None = None,
+) -> Figures:
     """Fine-tune a challenger on this cycle's judgments, earlier ones and the seed; and its controls.
 
     It continues from the champion, with earlier and seed judgments replayed beside the new ones (arXiv 2601.09515
@@ -56,6 +64,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
             control. While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from which the same call
             goes on when it was killed, at the model it was at.
         settings: uses the sections ``relevance``, ``training`` and ``engine``.
+        kept: a directory for that state in the place of the one beside ``out``.
 
     Raises:
         UserError: a dataset or the champion is missing, or no judged document is in the catalogue.
@@ -74,7 +83,7 @@ def train(champion: Path, judgments: Path, annotated: Path, validated: Path, out
         anchors = draw_anchors(engine, before, chosen, earlier + new + shown, documents, options)
     learned, calibrating = arms(before, chosen + anchors, earlier, held_out.calibrating, options)
     checkpoints = {
-        name: checkpoints_of(out, settings, [before.version, name, arm.examples, calibrating.examples])
+        name: checkpoints_of(out, settings, [before.version, name, arm.examples, calibrating.examples], kept)
         for name, arm in learned.items()
     }
     with reproducible(options):

@@ -104,7 +104,7 @@ def _run_pipeline(root: Path, tasks: Path, force: bool) -> None:
     settings = (root / PARAMS).read_text(encoding="utf-8")
     with StepLog(tasks / "log.txt", RUN) as log, contextlib.redirect_stdout(log), _logging_to(log):
         try:
-            pipeline(settings=settings, repository=str(root), force=force, **uris)
+            pipeline(settings=settings, repository=str(root), force=force, kept=str(tasks / "kept"), **uris)
         except RuntimeError as error:
             raise UserError(f"{log.error or error} The steps' own words are in {log.path}.") from error
 
