@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test quick lint docs compile constraints install
+.PHONY: demo demo-full test quick lint docs bench compile constraints install
 
 install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
@@ -54,6 +54,10 @@ lint: install
 # The documentation as a site, in build/site; a broken link fails.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# A benchmark with all that it needs, its peer's environment included; without NAME, what there is.
+bench: install
+	$(BIN)/python benchmarks/run.py $(NAME)
 
 compile: install
 	$(BIN)/python -m pipelines.generate

@@ -132,6 +132,8 @@ def main() -> None:
     if args.child:
         child(args.child)
         return
+    if args.temp:
+        args.temp.mkdir(parents=True, exist_ok=True)
     results = []
     for rows in args.rows:
         with tempfile.TemporaryDirectory(dir=args.temp) as folder:

@@ -8,8 +8,7 @@
   are random), and that cross-encoder's graph in OpenVINO int8 (nncf, calibrated on the same pairs, 32 pairs a batch
   by length: what sentence-transformers' own OpenVINO backend does, which cannot be installed beside transformers 5);
   best of ``--repeats``. Exports also tell how their scores rank beside the trained model's. The peer is not one of
-  SERM's packages: ``pip install --no-deps --target PEER sentence-transformers``, then ``PYTHONPATH=PEER``; without
-  it, both are left out.
+  SERM's packages: ``make bench NAME=serving`` sets it up; without it, both are left out.
 - http, grpc: requests/s, pairs/s and p50, p95, p99 in milliseconds at 1, 8 and 64 clients with 1, 20 and 100
   documents a request, of one server with batches across requests and of one that scores a request at a time; the
   clients run on the same cores, and no document is known. A request is ``/rerank``'s, over gRPC ``ModelInfer``'s (20

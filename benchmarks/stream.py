@@ -333,6 +333,8 @@ def main() -> None:
     if args.child:
         child(args.child[0], *map(Path, args.child[1:]))
         return
+    if args.temp:
+        args.temp.mkdir(parents=True, exist_ok=True)
     results = []
     for rows in args.rows:
         names = ["serm", "sql"]

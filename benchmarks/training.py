@@ -7,7 +7,8 @@
 Hugging Face directory), the same emoji judgments, epochs, batch size, precision and number of threads, one after the
 other, each in a process of its own. The peer trains twice: all its layers, as it does by default, and only the upper
 ones that SERM trains. Pairs a second count all from the texts to the trained weights, SERM's frozen part included;
-loading is left out. The peer's python needs sentence-transformers and datasets. A quiet machine, please.
+loading is left out. The peer's python needs sentence-transformers and datasets beside SERM's packages: ``make bench
+NAME=training`` sets it up. A quiet machine, please.
 
 ``quality``: see training_quality.py. Both write benchmarks/results/training.json after each part, and leave out parts
 that it has.
