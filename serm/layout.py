@@ -39,6 +39,8 @@ TASKS = Path(".kfp")
 EVIDENTLY = Path("evidently")
 """The Evidently workspace to which cycles add their snapshots; git does not see it."""
 REPORT = Path("report")
+RUNNING = Path(".serm/running.json")
+"""The steps that the cycle which runs, or ran last, has begun, and when."""
 LOCK = Path(".serm/lock")
 """Held by whatever writes in the workspace. ``.serm`` has SERM's own caches and the judges' ledger too; git does not
 see it."""

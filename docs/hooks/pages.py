@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import benchmarks_page
 import commands_page
 import contracts_page
 import house_page
@@ -24,6 +25,7 @@ ELSEWHERE = {
 """Pages of the site, and the files of the repository that they are."""
 FROM_CODE = {
     "architecture.md": house_page.page,
+    "benchmarks.md": benchmarks_page.page,
     "reference/params.md": settings_page.page,
     "reference/commands.md": commands_page.page,
     "reference/contracts.md": contracts_page.page,

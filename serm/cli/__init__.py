@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 
@@ -40,7 +41,6 @@ from serm.steps import TABLE
 app = typer.Typer(
     help="Keep a search engine's relevance model true to what people search for now.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 LOOP, STEPS = "The loop", "The steps of a cycle, in order"
@@ -63,6 +63,23 @@ app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.add_typer(rollout.app, name="rollout", rich_help_panel=LOOP)
 for one in TABLE:
     app.command(rich_help_panel=STEPS)(writes(annotate.annotate if one.name == "annotate" else verb(one)))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"serm {version('serm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from serm.atomic import write_text
 from serm.escaping import asset, policy, templates
-from serm.report import comparison, controls, formats, linked, loop, proof
+from serm.report import answers, comparison, controls, formats, linked, loop, proof
 from serm.report.charts import curve
 from serm.workspace import history
 
@@ -21,9 +21,24 @@ _ROOM = "serm.report"
 def build(workspace: Path, out: Path) -> Path:
     """Write the report over all cycles of ``workspace/history`` to ``out/index.html`` and return its path.
 
+    Raises:
+        UserError: as ``render`` does.
+    """
+    write_text(out / "index.html", render(workspace, out))
+    return out / "index.html"
+
+
+def render(workspace: Path, out: Path, served: bool = False) -> str:
+    """Return the report over all cycles of ``workspace/history``, and put the pages that it links to below ``out``.
+
     The page holds its own style and charts and asks nothing of the network. Beside it, ``out/<tag>/drift`` and
     ``out/<tag>/validate`` hold the pages that it links to; those that are there are not fetched again. The same
     history gives the same bytes.
+
+    Args:
+        workspace: the workspace's root.
+        out: where the linked pages go.
+        served: whether ``serm report --serve`` shows it, which also tells what runs now.
 
     Raises:
         UserError: the workspace has no history, or a summary in it is not JSON.
@@ -34,7 +49,7 @@ def build(workspace: Path, out: Path) -> Path:
     environment.filters.update(formats.FILTERS)
     views = comparison.views(recent)
     style = "\n".join([asset(_ROOM, "report.css"), *_choices(views)])
-    html = environment.get_template("report.html.jinja").render(
+    return environment.get_template("report.html.jinja").render(
         name=workspace.resolve().name,
         policy=policy(styles=[style]),
         style=Markup(style),
@@ -49,10 +64,10 @@ def build(workspace: Path, out: Path) -> Path:
         control=controls,
         curve=curve,
         loop_of=loop,
+        answers=answers.answers(cycles[-1]),
+        served=served,
         interval_name=_interval_name(recent),
     )
-    write_text(out / "index.html", html)
-    return out / "index.html"
 
 
 def _choices(views: list[comparison.View]) -> list[str]:

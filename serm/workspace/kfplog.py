@@ -6,7 +6,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -21,8 +21,10 @@ _FIGURES = re.compile(r"\[KFP Executor [^\]]*\]: serm: (.*)")
 class StepLog(io.TextIOBase):
     """A text stream: writes all it gets to ``path`` and shows the steps' starts and their own lines."""
 
-    def __init__(self, path: Path, steps: Sequence[str]) -> None:
+    def __init__(self, path: Path, steps: Sequence[str], begun: Callable[[str, bool], None]) -> None:
+        """Write to ``path``; ``begun`` is told of each of ``steps`` that begins, and whether the cache had it."""
         self.path = path
+        self._begun = begun
         self.error: str | None = None
         """The last error that a step printed."""
         self._steps = steps
@@ -56,6 +58,7 @@ class StepLog(io.TextIOBase):
         if start := _START.search(line):
             name = start[1] or start[2]
             if name in self._steps:
+                self._begun(name, not start[1])
                 self._show(f"{name}{'' if start[1] else ' (done before, taken from the cache)'}")
         elif figures := _FIGURES.search(line):
             self._show(f"  {figures[1]}")

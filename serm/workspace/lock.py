@@ -41,9 +41,9 @@ def writing(root: Path, verb: str) -> Iterator[None]:
         write_text(path.parent / ".gitignore", "*\n")
     with path.open("a+", encoding="utf-8") as file:
         if not _locked(file):
-            holder = _holder(file)
-            if not _is_ours(holder):
-                raise UserError(_busy(root, holder))
+            other = _holder(file)
+            if not _is_ours(other):
+                raise UserError(_busy(root, other))
             yield
             return
         file.truncate(0)
@@ -53,6 +53,22 @@ def writing(root: Path, verb: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def holder(root: Path) -> dict[str, Any]:
+    """Return ``verb``, ``pid``, ``host`` and ``since`` of what writes in the workspace ``root``; empty if nothing does.
+
+    It only reads what the holder wrote, since a lock taken to look would turn away a writer that comes just then.
+    """
+    try:
+        with (root / LOCK).open(encoding="utf-8") as file:
+            found = _holder(file)
+        if found.get("host") != socket.gethostname():
+            return found
+        began = psutil.Process(found["pid"]).create_time()
+        return found if began <= datetime.fromisoformat(found["since"]).timestamp() + 1 else {}
+    except (OSError, psutil.Error, KeyError, ValueError, TypeError):
+        return {}
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from serm.workspace.advance import advance
 from serm.workspace.kfplog import StepLog
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
+from serm.workspace.running import Journal
 from serm.workspace.store import Workspace, place
 
 PIPELINE = Path(str(files("serm.workspace") / "compiled" / "evolve.yaml"))
@@ -55,7 +56,9 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
         repository.track(*INPUTS, *STATE)
         tasks = root / TASKS / fingerprint(root, PIPELINE)
         with contextlib.chdir(root):  # the steps' relative paths, the ledger's among them, are the workspace's
-            _run_pipeline(root, tasks, force)
+            journal = Journal(root, tag)
+            _run_pipeline(root, tasks, force, journal)
+            journal.end()
         costs = {step: figures for step in RUN if (figures := _figures(tasks, step))}
         if "publish" in costs:
             place(_newest(tasks, "deploy") / DEPLOYED.name, root / DEPLOYED.path)
@@ -95,14 +98,14 @@ def _require_open(repository: Workspace, tag: str) -> None:
         )
 
 
-def _run_pipeline(root: Path, tasks: Path, force: bool) -> None:
+def _run_pipeline(root: Path, tasks: Path, force: bool, journal: Journal) -> None:
     from kfp import components, local
 
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), enable_caching=True)
     pipeline = components.load_component_from_file(str(PIPELINE))
     uris = {one.name: str(root / one.path) for one in GIVEN}
     settings = (root / PARAMS).read_text(encoding="utf-8")
-    with StepLog(tasks / "log.txt", RUN) as log, contextlib.redirect_stdout(log), _logging_to(log):
+    with StepLog(tasks / "log.txt", RUN, journal.begin) as log, contextlib.redirect_stdout(log), _logging_to(log):
         try:
             pipeline(settings=settings, repository=str(root), force=force, kept=str(tasks / "kept"), **uris)
         except RuntimeError as error:

@@ -17,7 +17,8 @@ Task train cache hit (key=abc); skipping
 
 
 def test_people_see_the_steps_and_not_the_machinery(capsys, tmp_path):
-    with StepLog(tmp_path / "run" / "log.txt", ("mine", "train")) as log:
+    begun = []
+    with StepLog(tmp_path / "run" / "log.txt", ("mine", "train"), lambda *of: begun.append(of)) as log:
         for start in range(0, len(RUN), 7):  # lines come in pieces
             log.write(RUN[start : start + 7])
     lines = [line.partition("] ")[2] for line in capsys.readouterr().out.splitlines()]
@@ -28,6 +29,7 @@ def test_people_see_the_steps_and_not_the_machinery(capsys, tmp_path):
         "  train: step 50 of 100, loss 1.0",
     ]
     assert (tmp_path / "run" / "log.txt").read_text() == RUN
+    assert begun == [("mine", False), ("train", True)]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,6 @@ def test_people_see_the_steps_and_not_the_machinery(capsys, tmp_path):
     ],
 )
 def test_the_error_that_stopped_a_step_is_kept(tmp_path, line, said):
-    with StepLog(tmp_path / "log.txt", ("mine",)) as log:
+    with StepLog(tmp_path / "log.txt", ("mine",), lambda *of: None) as log:
         log.write(line + "\n")
     assert log.error == said
