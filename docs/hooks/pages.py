@@ -60,5 +60,6 @@ def _moved(text: str) -> str:
     """Return the text of a file of the repository with its links as they are on the site."""
     for page, source in ELSEWHERE.items():
         text = re.sub(rf"\]\((?:data/emoji/)?{re.escape(Path(source).name)}(#[^)]*)?\)", rf"]({page}\1)", text)
-    text = text.replace("](docs/relevance-from-clicks.ipynb)", "](relevance-from-clicks.md)").replace("](docs/", "](")
+    text = text.replace("](docs/relevance-from-clicks.ipynb)", "](relevance-from-clicks.md)")
+    text = text.replace("](docs/hooks/", "](").replace("](docs/", "](")
     return re.sub(r"```mermaid\n.*?```", "[The house, drawn from the code](architecture.md).", text, flags=re.DOTALL)
