@@ -19,13 +19,16 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built of a copy, which has what a build needs and nothing of earlier builds."""
+    """Built of a source distribution, and that of a copy which has what a build needs and nothing of earlier builds."""
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(ROOT / "serm", source / "serm", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     built = tmp_path_factory.mktemp("built")
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", built, source, cwd=built)
+    pack = f"from setuptools import build_meta; build_meta.build_sdist({str(built)!r})"
+    run(sys.executable, "-c", pack, cwd=source)
+    (sdist,) = built.glob("serm-*.tar.gz")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", built, sdist, cwd=built)
     (found,) = built.glob("serm-*.whl")
     return found
 

@@ -38,7 +38,7 @@ def test_a_gain_on_one_set_is_no_yes_where_the_gate_did_not_pass() -> None:
 
 
 def test_a_gain_that_a_control_has_too_is_not_the_labels() -> None:
-    summaries = report_history.summaries(1)
+    summaries = report_history.summaries(2)
     for one in summaries["evaluate"]["controls"].values():
         one["rolling"]["served"][MEASURE] |= {"difference": 0.002, "low": -0.001, "high": 0.005}
     said = told(evaluate=summaries["evaluate"])["Did it get better?"].details[1]
