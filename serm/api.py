@@ -42,7 +42,7 @@ def score(model: Path | str, pairs: Table) -> Table:
     Raises:
         UserError: there is no such model, or a column is missing.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> pairs = pd.DataFrame({"query": ["cat", "cat"], "title": ["grinning cat", "red car"]})
         >>> scored = score(champion, pairs)  # a directory, such as runs/demo/state/champion
@@ -86,7 +86,7 @@ def compare(judged: Table, cutoffs: Sequence[int] = (1, 10), permutations: int =
     Raises:
         UserError: a column is missing, or no query has documents of different grades.
 
-    Example:
+    Examples:
         >>> import pyarrow as pa
         >>> rows = [(f"q{n}", grade, -grade, grade) for n in range(40) for grade in range(4)]
         >>> judged = pa.table(dict(zip(["query", "grade", "champion", "challenger"], zip(*rows))))
@@ -146,7 +146,7 @@ def fit_clicks(log: Table, model: str = "auto") -> Table:
     Raises:
         UserError: a column is missing, there are no rows, or a position is below 1.
 
-    Example:
+    Examples:
         >>> import pandas as pd
         >>> pages = [(f"p{n}", "cat", doc, place, n % 4 == 0 and doc == "a")
         ...          for n in range(200) for place, doc in enumerate(("a", "b"), 1)]
@@ -207,7 +207,7 @@ class Workspace:
     ``deploy`` and ``record`` (``serm.steps``). They take no arguments: they read and write where the workspace has it,
     with the settings of its params.yaml, and return their figures. While one runs, no other command may write there.
 
-    Example:
+    Examples:
         >>> shop = Workspace(directory)  # holds .dvc, params.yaml and the inputs, as docs/workspace.md says
         >>> shop.ingest()["rows_kept"] > 0
         True

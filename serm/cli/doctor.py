@@ -62,7 +62,7 @@ def _packages() -> list[dict[str, str]]:
             try:
                 found, fix, state = importlib.metadata.version(package), "", "ok"
             except importlib.metadata.PackageNotFoundError:
-                found, fix = "", "pip install serm" + (f"[{extra}]" if extra else "")
+                found, fix = "", f"pip install 'serm[{extra}]'" if extra else "pip install serm"
                 state = "optional" if extra in _OPTIONAL else "missing"
             checks.append({"part": package, "for": extra or "core", "found": found, "state": state, "fix": fix})
     return checks

@@ -51,4 +51,4 @@ def show_costs(costs: dict[str, Figures]) -> None:
             f"{name} {value}" for name, value in figures.items() if name not in ("seconds", "peak_memory_mb")
         )
         table.add_row(step, str(figures["seconds"]), str(figures["peak_memory_mb"]), told)
-    Console().print(table)
+    Console(markup=False).print(table)

@@ -121,7 +121,7 @@ def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: b
         for name, value in values.items():
             if isinstance(value, int | float):
                 table.add_row(f"{part}: {name.replace('_', ' ')}", f"{value:,}")
-    Console().print(table)
+    Console(markup=False).print(table)
     for note in notes:
         print(f"- {note}")
 

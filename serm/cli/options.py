@@ -34,4 +34,4 @@ def show(title: str, figures: Figures, json: bool) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in figures.items():
         table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int | float) else str(value))
-    Console(file=sys.stdout).print(table)
+    Console(file=sys.stdout, markup=False).print(table)

@@ -274,13 +274,15 @@ def test_doctor_says_what_is_installed_to_machines(tmp_path):
     assert all(check["fix"] for check in checks if check["state"] != "ok")
 
 
-def test_doctor_says_how_to_install_what_is_missing(monkeypatch):
+def test_doctor_says_how_to_install_what_is_missing(monkeypatch, capsys):
     from serm.cli import doctor
 
     monkeypatch.setattr(doctor, "requirements", lambda: {"train": ["no-such-package"]})
     (check,) = doctor._packages()
     assert check["state"] == "missing"
-    assert check["fix"] == "pip install serm[train]"
+    assert check["fix"] == "pip install 'serm[train]'"
+    doctor._show([check])
+    assert "'serm[train]'" in " ".join(capsys.readouterr().out.split())
 
 
 def test_settings_keep_what_params_yaml_says():
@@ -351,3 +353,20 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
         for verb in ("publish", "ingest", "train", "evidently"):
             assert "`serm evolve` has been writing" in one_sentence(serm(verb, cwd=shop))
         assert "no cycle to report on" in one_sentence(serm("report", cwd=shop))
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    from importlib.metadata import version
+
+    done = started("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"serm {version('serm')}\n")
+
+
+def test_a_shell_can_complete_verbs(tmp_path):
+    from typer.testing import CliRunner
+
+    from serm.cli import app
+
+    asked = {"_SERM_COMPLETE": "complete_bash", "COMP_WORDS": "serm ev", "COMP_CWORD": "1"}
+    told = CliRunner().invoke(app, [], prog_name="serm", env=asked).stdout.split()
+    assert {"evolve", "evaluate", "evidently"} <= set(told)
