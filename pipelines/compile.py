@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 COMPILED = Path(__file__).parent / "compiled"
-PIPELINES = ("evolve",)
+PIPELINES = ("evolve", "backfill", "watch", "bootstrap", "rollout")
 
 
 def compile_all(directory: Path = COMPILED) -> list[Path]:
@@ -66,8 +66,14 @@ def _dangling_in_dag(name: str, component: dict[str, Any], components: dict[str,
             wanted = target.get("inputDefinitions", {}).get(kind, {})
             for key in passed.keys() - wanted.keys():
                 yield f"{where} passes {key}, which its component does not take"
+            looped = task.get("parameterIterator", {}).get("itemInput")
             for key, definition in wanted.items():
-                if key not in passed and not definition.get("isOptional") and "defaultValue" not in definition:
+                if (
+                    key != looped
+                    and key not in passed
+                    and not definition.get("isOptional")
+                    and "defaultValue" not in definition
+                ):
                     yield f"{where} does not pass {key}, which its component needs"
             for key, source in passed.items():
                 if problem := _dangling_source(source, kind, tasks, given, components):
@@ -80,6 +86,8 @@ def _dangling_source(
     outer = source.get("componentInputArtifact") or source.get("componentInputParameter")
     if outer:
         return None if outer in given.get(kind, {}) else f"the input {outer}, which is not there"
+    if ended := source.get("taskFinalStatus"):
+        return None if ended["producerTask"] in tasks else f"the end of {ended['producerTask']}, which is not there"
     made = source.get("taskOutputArtifact") or source.get("taskOutputParameter")
     if not made:
         return None if "runtimeValue" in source else f"{sorted(source)}, which this check does not know"

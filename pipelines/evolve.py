@@ -1,37 +1,22 @@
 """The evolution cycle: from one window of the stream to a tagged challenger in a canary, as the table of steps says."""
 
-from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from kfp import dsl
-from kfp.dsl.constants import WORKSPACE_MOUNT_PATH
 
+from pipelines.cycle import KEPT, VOLUME, add, add_rest, add_watch
 from serm import steps
-from serm.steps import Data, Step
-
-#: KFP mounts the run's volume for each task that is given a path on it.
-KEPT = f"{WORKSPACE_MOUNT_PATH}/kept"
+from serm.steps import Data
 
 
 def _given(one: Data, uri: str) -> Any:
     return dsl.importer(artifact_uri=uri, artifact_class=getattr(dsl, one.kind)).set_display_name(one.name).output
 
 
-def _run(step: Step, data: dict[Data, Any], parameters: Mapping[str, Any]) -> dsl.PipelineTask:
-    """Add the task of ``step``: it takes what other tasks have put into ``data``, and puts there what it writes."""
-    component = getattr(import_module(f"components.{step.name}.component"), step.name)
-    taken = {name: given for name, given in parameters.items() if name in component.component_spec.inputs}
-    task = component(**taken, **{one.name: data[one] for one in step.reads})
-    if step.writes:
-        data[step.writes] = task.outputs[step.writes.name]
-    return task.set_cpu_request(step.cpu).set_memory_request(step.memory)
-
-
 @dsl.pipeline(
     name="serm-evolve",
     description="One cycle of SERM: watch, mine, judge, train, prove, publish.",
-    pipeline_config=dsl.PipelineConfig(workspace=dsl.WorkspaceConfig(size="20Gi")),
+    pipeline_config=VOLUME,
 )
 def evolve(
     settings: str,
@@ -80,13 +65,8 @@ def evolve(
     data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
     parameters = {"settings": settings, "repository": repository, "force": force, "kept": kept}
 
-    for step in steps.WATCHING:
-        decided = _run(step, data, parameters)
-    # kfp.local can only branch on a component's plain return value, which KFP calls Output.
-    with dsl.If(decided.outputs["Output"] == "evolve", name="drifted"):
-        for step in steps.STAGES[len(steps.WATCHING) :]:
-            _run(step, data, parameters)
-        published = _run(steps.PUBLISH, data, parameters).set_caching_options(False)
-        _run(steps.DEPLOY, data, parameters).after(published).set_caching_options(False)
+    decided = add_watch(data, parameters)
+    with dsl.If(decided == "evolve", name="drifted"):
+        add_rest(data, parameters)
     with dsl.Else(name="quiet"):
-        _run(steps.RECORD, data, parameters).set_caching_options(False)
+        add(steps.RECORD, data, parameters).set_caching_options(False)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from serm import report
+from serm.atomic import write_text
 from serm.errors import UserError
+from serm.escaping import policy, visible
+from serm.kubeflow.repository import opened
 from serm.layout import DVC, HISTORY, REPORT
 from serm.workspace.lock import writing
 from serm.workspace.store import Workspace
@@ -31,3 +36,31 @@ def fetch_report(root: Path) -> Path | None:
         if not any((workspace.path / HISTORY).glob("cycle-*")):
             return None
         return report.build(workspace.path, workspace.path / REPORT)
+
+
+def leave_report(repository: str, volume: Path, out: Path, state: str, error: str) -> None:
+    """Write to ``out`` the page of a run that has ended: the workspace's report, or why there is none.
+
+    It is called however the run ended, so nothing that is wrong with the repository stops it.
+
+    Args:
+        repository: as in ``repository.opened``.
+        volume: as in ``repository.opened``.
+        out: the file.
+        state: how the run ended, as KFP calls it: SUCCEEDED, FAILED, ...
+        error: what KFP says of a failure.
+    """
+    said = f"This run has ended: {state.lower()}." + (f" {error}" if error else "")
+    try:
+        with TemporaryDirectory(prefix="serm-") as scratch:
+            workspace = opened(repository, volume, ())
+            page = report.build(workspace.path, Path(scratch)).read_text(encoding="utf-8")
+    except UserError as fault:
+        page, said = _EMPTY.format(policy=html.escape(policy())), f"{said} There is no report: {fault}"
+    told = f"<p role=status>{html.escape(visible(said))}</p>"
+    write_text(out, page.replace("<body>", f"<body>{told}", 1))
+
+
+_EMPTY = """<!doctype html><html lang=en><head><meta charset=utf-8><title>SERM</title>
+<meta http-equiv=Content-Security-Policy content="{policy}"></head><body></body></html>
+"""

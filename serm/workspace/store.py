@@ -180,6 +180,27 @@ class Workspace:
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def cloned_at(url: str, path: Path) -> Workspace:
+    """Return the workspace that is the clone of ``url`` at ``path``: made, or brought to its branch's newest commit.
+
+    Raises:
+        UserError: it cannot be cloned, or is no workspace.
+    """
+    if (path / ".git").is_dir():
+        workspace = Workspace(path)
+        workspace.git("fetch", "--quiet", "--tags", "origin")
+        workspace.git("reset", "--quiet", "--hard", "@{upstream}")
+        return workspace
+    with replace_directory(path) as beside:
+        safe = ("-c", "core.hooksPath=/dev/null", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
+        _run(["git", *safe, "clone", "--quiet", "--", url, str(beside)], path.parent)
+    workspace = Workspace(path)
+    if not _run(["git", "config", "--default", "", "user.email"], path):
+        workspace.git("config", "user.name", "SERM")
+        workspace.git("config", "user.email", "serm@localhost")
+    return workspace
+
+
 _DVC = (sys.executable, "-m", "dvc")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -1,0 +1,190 @@
+"""What a run does to the repository beside its cycle: it begins from a clone, and moves the state past the cycle.
+
+A repository that is a path is worked on where it is; of a git URL the clone lies on the run's volume, which all steps
+of a run share and nobody else does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from serm import contracts
+from serm import settings as params
+from serm.atomic import write_text
+from serm.errors import UserError
+from serm.layout import INPUTS, LOG, PARAMS, PROFILES, ROLLOUTS, STATE, TESTS, WINDOWS
+from serm.pooling.rolling import renew
+from serm.settings import Settings
+from serm.steps import GIVEN
+from serm.stream.span import span
+from serm.workspace.advance import advance
+from serm.workspace.lock import writing
+from serm.workspace.progress import Progress
+from serm.workspace.store import Workspace, cloned_at, place
+from serm.workspace.windows import go_on, next_cycle, with_cycle
+
+if TYPE_CHECKING:
+    from serm.founding import Given
+    from serm.step import Figures
+
+_URL = re.compile(r"(https?|ssh|file)://\S+|[\w.-]+@[\w.-]+:\S+")
+#: What the first cycle of a workspace finds empty.
+_REMEMBERED = {
+    PROFILES: contracts.PROFILES,
+    WINDOWS / "impressions": contracts.SAMPLES,
+    WINDOWS / "catalogue": contracts.CATALOGUES,
+}
+EARLIEST = timedelta(days=1)
+"""The shortest window that ``early`` looks at."""
+
+
+def opened(repository: str, volume: Path, paths: Sequence[Path] = (*INPUTS, *STATE)) -> Workspace:
+    """Return the workspace: a path's, or of a git URL the clone on ``volume``, at the branch's newest commit.
+
+    Args:
+        repository: the path or URL.
+        volume: a directory that is the run's own.
+        paths: what DVC is to bring into a clone.
+
+    Raises:
+        UserError: it cannot be cloned, it is no workspace, or DVC's remote lacks its bytes.
+    """
+    if not is_url(repository):
+        return Workspace(Path(repository))
+    workspace = cloned_at(repository, volume / "repository")
+    tracked = [str(path) for path in workspace.pointers(*paths) if path.suffix == ".dvc"]
+    if tracked:
+        workspace.dvc("pull", "--quiet", "--force", *tracked)
+    return workspace
+
+
+def checkout(repository: str, volume: Path, out: Mapping[str, Path], early: bool) -> str | None:
+    """Hand out what the next cycle reads, and return the text of its params.yaml; None: the log does not cover it yet.
+
+    A cycle that was published, and its state not moved past it, is ended first.
+
+    Args:
+        repository: as in ``opened``.
+        volume: as in ``opened``.
+        out: where each of ``steps.GIVEN`` goes, by its name; always written, as KFP asks.
+        early: take the window as it is so far, where it is a day long at least.
+
+    Raises:
+        UserError: as ``opened``, ``windows.go_on``, ``rolling.renew`` and ``advance`` say.
+    """
+    workspace = opened(repository, volume)
+    root = workspace.path
+    with writing(root, "serm submit"):
+        settings = params.load(root / PARAMS)
+        if workspace.has_tag(settings.cycle.name) and not Progress.read(root).is_past(settings.cycle.name):
+            advance(root, settings)
+            _push(workspace, repository)
+        reaches_to = partial(_reaches_to, root, settings)
+        following = _so_far(root, settings, reaches_to()) if early else go_on(root, settings, reaches_to)
+        if following is None:
+            for one in out.values():
+                one.mkdir(parents=True, exist_ok=True)
+            return None
+        if renew(root, following):
+            workspace.track(TESTS)
+            workspace.commit(f"Test queries of {following.cycle.name}", (PARAMS, *workspace.pointers(TESTS)))
+            _push(workspace, repository)
+        for name, schema in _REMEMBERED.items():
+            if not (root / name).exists():
+                contracts.write(schema.empty_table(), root / name, schema)
+        for given in GIVEN:
+            place(root / given.path, out[given.name])
+        return (root / PARAMS).read_text(encoding="utf-8")
+
+
+def go_past(repository: str, volume: Path, settings: str) -> Figures:
+    """Move the state past a published cycle, and push it; ``settings`` is the text of its params.yaml."""
+    workspace = opened(repository, volume)
+    figures = advance(workspace.path, params.parse(settings))
+    _push(workspace, repository)
+    return figures
+
+
+def found(repository: str, volume: Path, given: Given) -> Figures:
+    """Make a workspace with its first champion on ``volume``, and push it to an empty repository.
+
+    Raises:
+        UserError: as ``founding.init`` says, the repository is a path or is not empty, or it cannot be pushed to.
+    """
+    from serm.founding import init
+
+    if not is_url(repository):
+        raise UserError(f"repository {repository!r}: expected the git URL of an empty repository.")
+    founded = init(volume / "repository", given, lambda line: print(line, flush=True))
+    workspace = Workspace(volume / "repository")
+    workspace.dvc("push", "--quiet")
+    workspace.git("push", "--quiet", "--atomic", repository, "HEAD:refs/heads/main")
+    figures = {f"{part}_{name}": value for part, values in founded.figures.items() for name, value in values.items()}
+    return {name: value for name, value in figures.items() if isinstance(value, int | float | str)}
+
+
+def ramp(repository: str, volume: Path, log: Path) -> Figures:
+    """Take a step of the rollout of the workspace's cycle, and push its record; where none runs, do nothing.
+
+    Returns:
+        ``outcome`` (``none`` where there is no rollout) and ``percent``.
+    """
+    from serm.rollout import controller
+    from serm.rollout.traffic import connect
+
+    workspace = opened(repository, volume, ())
+    settings = params.load(workspace.path / PARAMS)
+    name = settings.cycle.name
+    record = ROLLOUTS / f"{name}.json"
+    if not (workspace.path / record).exists():
+        return {"outcome": "none", "percent": 0}
+    rollout, serving = settings.rollout, settings.serving
+    with (
+        writing(workspace.path, "serm submit"),
+        connect(rollout.traffic, rollout.traffic_options, serving.namespace, serving.name) as traffic,
+    ):
+        done = controller.step(workspace.path / ROLLOUTS, name, log, settings.engine, traffic)
+        workspace.commit(f"Rollout of {name}: {done.record.outcome}, {done.record.percent} %", (record,))
+        _push(workspace, repository)
+    return {"outcome": done.record.outcome, "percent": done.record.percent}
+
+
+def is_url(repository: str) -> bool:
+    """Tell a git URL from a path.
+
+    Raises:
+        UserError: it holds a password, which every page of the run would show.
+    """
+    if not _URL.fullmatch(repository):
+        return False
+    if re.match(r"\w+://[^/@]*:[^/@]*@", repository):
+        shown = re.sub(r"//[^@/]*@", "//...@", repository)
+        raise UserError(f"repository {shown!r} holds a password; leave it to git's credential helper (GIT_ASKPASS).")
+    return True
+
+
+def _push(workspace: Workspace, repository: str) -> None:
+    if is_url(repository):
+        workspace.dvc("push", "--quiet")
+        workspace.git("push", "--quiet", "--atomic", "origin", "HEAD")
+
+
+def _so_far(root: Path, settings: Settings, reaches_to: datetime) -> Settings | None:
+    """Set params.yaml to the next window as far as the log reaches, and return its settings; None: too short."""
+    cycle = next_cycle(settings.cycle) if Progress.read(root).is_past(settings.cycle.name) else settings.cycle
+    until = min(cycle.end, reaches_to.replace(minute=0, second=0, microsecond=0))
+    if until - cycle.start < EARLIEST:
+        return None
+    text = (root / PARAMS).read_text(encoding="utf-8")
+    text = with_cycle(text, cycle.model_copy(update={"end": until}), str(root / PARAMS))
+    write_text(root / PARAMS, text)
+    return params.parse(text)
+
+
+def _reaches_to(root: Path, settings: Settings) -> datetime:
+    return span(root / LOG, settings).last

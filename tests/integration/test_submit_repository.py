@@ -1,0 +1,103 @@
+"""A run on a cluster begins from a clone of the repository, and pushes the state that is past its cycle."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from workspace_world import impressions, outputs, params, run_steps, tree
+from worlds import template, workspace
+
+from serm import contracts, settings
+from serm.errors import UserError
+from serm.kubeflow.report import leave_report
+from serm.kubeflow.repository import checkout, go_past, is_url
+from serm.steps import GIVEN
+from serm.workspace.publish import publish
+from serm.workspace.store import Workspace
+
+__all__ = ["template", "workspace"]
+
+WINDOW = 'number: 1\n  start: "2017-01-01T00:00:00Z"\n  end: "2017-04-01T00:00:00Z"\n  every: 60\n'
+
+
+@pytest.fixture
+def shop(workspace):
+    """A workspace whose log ends on 2017-05-01, pushed to a bare repository, DVC's bytes to its remote."""
+    root = workspace.path
+    shutil.rmtree(root / "log")
+    contracts.write(impressions("fox"), root / "log", contracts.IMPRESSIONS)
+    text = (root / "params.yaml").read_text()
+    (root / "params.yaml").write_text(re.sub(r"(?s)number: .*?(?=\n\w)", WINDOW.rstrip(), text, count=1))
+    workspace.track("log")
+    workspace.commit("A log that ends in May", ["log.dvc", "params.yaml"])
+    workspace.dvc("push", "--quiet")
+    origin = root.parent / "origin.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", root, origin], check=True)
+    workspace.git("remote", "add", "origin", f"file://{origin}")
+    return workspace
+
+
+@pytest.fixture
+def url(shop):
+    return f"file://{shop.path.parent / 'origin.git'}"
+
+
+def handed_out(directory):
+    return {one.name: directory / one.name for one in GIVEN}
+
+
+def publish_and_push(shop):
+    run_steps(shop.path)
+    publish(shop.path, outputs(shop), params(shop))
+    shop.dvc("push", "--quiet")
+    shop.git("push", "--quiet", "origin", "HEAD", "--tags")
+
+
+def test_a_cycle_from_a_url_reads_what_the_repository_pins_and_moves_its_state(shop, url, tmp_path):
+    volume = tmp_path / "volume"
+    text = checkout(url, volume, handed_out(tmp_path / "one"), early=False)
+    assert text is not None
+    assert settings.parse(text).cycle.name == "cycle-0001"
+    for name, path in (("log", "log"), ("documents", "documents"), ("champion", "state/champion")):
+        assert tree(tmp_path / "one" / name) == tree(shop.path / path), name
+    publish_and_push(shop)
+    assert go_past(url, volume, text)["champion"] == "promoted"
+    subprocess.run(["git", "clone", "--quiet", url, tmp_path / "after"], check=True)
+    after = Workspace(tmp_path / "after")
+    after.dvc("pull", "--quiet", "state/champion.dvc")
+    assert (after.path / "state/champion/model.safetensors").read_bytes() == b"challenger"
+    # A month of the next window's sixty days is there.
+    assert checkout(url, volume, handed_out(tmp_path / "two"), early=False) is None
+    early = checkout(url, volume, handed_out(tmp_path / "three"), early=True)
+    assert early is not None
+    cycle = settings.parse(early).cycle
+    assert (cycle.number, f"{cycle.start:%m-%d} {cycle.end:%m-%d}") == (2, "04-01 05-01")
+    assert tree(tmp_path / "three/champion") == tree(after.path / "state/champion")
+
+
+def test_a_run_that_ended_before_its_advance_is_ended_by_the_next_one(shop, url, tmp_path):
+    publish_and_push(shop)
+    assert checkout(url, tmp_path / "volume", handed_out(tmp_path / "out"), early=False) is None
+    shop.git("pull", "--quiet", "--ff-only", "origin", "main")
+    assert '"after": "cycle-0001"' in (shop.path / "state.json").read_text()
+
+
+def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path):
+    leave_report(url, tmp_path / "volume", tmp_path / "page.html", "FAILED", "mine: <script>alert(1)</script>")
+    page = (tmp_path / "page.html").read_text()
+    assert "This run has ended: failed. mine: &lt;script&gt;" in page
+    assert "no cycle to report on" in page
+    assert "<script>" not in page
+    leave_report("file:///nowhere.git", tmp_path / "other", tmp_path / "none.html", "FAILED", "")
+    assert "There is no report" in (tmp_path / "none.html").read_text()
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown():
+    with pytest.raises(UserError) as error:
+        is_url("https://bot:hunter2@git.example.org/search.git")
+    assert "hunter2" not in str(error.value)
+    assert is_url("git@git.example.org:search.git")
+    assert not is_url("/workspace/search")
