@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from serm.kubeflow.follow import Standing
     from serm.kubeflow.submit import Plan
 
-Pipeline = Annotated[str, typer.Argument(help="The pipeline: evolve, or another that SERM brings.")]
+Pipeline = Annotated[
+    str,
+    typer.Argument(
+        help="backfill: the next cycles of a repository; watch: one as soon as something drifts; bootstrap: a "
+        "workspace of raw files; rollout: a look at a rollout; evolve: one cycle on given URIs."
+    ),
+]
 Host = Annotated[str | None, typer.Option(help="The URL of KFP's API, in the place of kubeflow.host.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter; several times.")]
 Cron = Annotated[
@@ -39,7 +45,7 @@ Follow = Annotated[str | None, typer.Option(metavar="RUN_ID", help="Submit nothi
 
 
 def submit(
-    pipeline: Pipeline = "evolve",
+    pipeline: Pipeline = "backfill",
     params: Params = PARAMS,
     host: Host = None,
     set_: Set = None,

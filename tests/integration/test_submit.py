@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import socket
+import threading
+from pathlib import Path
 
 import fake_kfp
 import pytest
@@ -23,6 +27,13 @@ kubeflow:
 """
 URIS = ("knowledge", "tests", "champion", "judgments", "reference", "profiles", "windows")
 SET = [argument for name in URIS for argument in ("--set", f"{name}=s3://search/{name}")]
+PAGE = (Path(__file__).parents[2] / "docs/run-on-kubeflow.md").read_text(encoding="utf-8")
+DOCUMENTED = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ serm submit")
+]
 EVOLVE = ("submit", "evolve", *SET, "--every", "0.01")
 
 
@@ -38,6 +49,13 @@ def kfp(monkeypatch):
 def search(kfp, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS.format(url=kfp.url))
     return tmp_path
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_a_documented_command_runs(serm, kfp, search, line):
+    kfp.looks = [look("SUCCEEDED", ingest="SUCCEEDED")]
+    done = serm(*shlex.split(line)[1:], cwd=search)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_is_uploaded_started_and_followed_to_its_end(serm, kfp, search):
@@ -207,8 +225,6 @@ def test_a_mistake_is_one_sentence_and_nothing_is_sent(serm, kfp, search, argume
 
 def test_a_login_page_in_the_place_of_the_api_is_one_sentence(serm, kfp, search, monkeypatch):
     page = b"HTTP/1.1 302 Found\r\nLocation: /dex/auth\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    import threading
-
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:

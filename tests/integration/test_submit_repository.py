@@ -8,7 +8,6 @@ import subprocess
 
 import pytest
 from workspace_world import impressions, outputs, params, run_steps, tree
-from worlds import template, workspace
 
 from serm import contracts, settings
 from serm.errors import UserError
@@ -17,8 +16,6 @@ from serm.kubeflow.repository import checkout, go_past, is_url
 from serm.steps import GIVEN
 from serm.workspace.publish import publish
 from serm.workspace.store import Workspace
-
-__all__ = ["template", "workspace"]
 
 WINDOW = 'number: 1\n  start: "2017-01-01T00:00:00Z"\n  end: "2017-04-01T00:00:00Z"\n  every: 60\n'
 
