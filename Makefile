@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test quick lint docs bench compile constraints install
+.PHONY: demo demo-full test quick lint docs bench compile constraints install images audit sbom licences
 
 install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
@@ -66,3 +66,28 @@ compile: install
 # All that .venv holds, as exact pins (the local build tag of torch left out).
 constraints: install
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//' > constraints.txt
+
+# The images, by docker or what BUILDER names (podman, buildah); all four, or IMAGE.
+images:
+	PYTHON=$(PYTHON) components/images/build.sh $(IMAGE)
+
+# What the images stand on, by tools of their own environment: known weaknesses, and a bill of materials (CycloneDX).
+IMAGE ?= data train judge serve
+TOOLS := build/tools/bin
+$(TOOLS)/pip-audit:
+	$(PYTHON) -m venv build/tools
+	$(TOOLS)/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+
+# torch's build without CUDA has the weaknesses of its version.
+audit: $(TOOLS)/pip-audit
+	for one in $(IMAGE); do sed 's/+cpu//' components/images/$$one/requirements.txt > build/$$one.txt \
+		&& $(TOOLS)/pip-audit --progress-spinner off --disable-pip --require-hashes -r build/$$one.txt || exit 1; done
+
+sbom: $(TOOLS)/pip-audit
+	mkdir -p build/sbom
+	for one in $(IMAGE); do $(TOOLS)/cyclonedx-py requirements components/images/$$one/requirements.txt \
+		--output-reproducible --of JSON -o build/sbom/$$one.cdx.json || exit 1; done
+
+# docs/licences.md, of what .venv holds.
+licences: install
+	$(BIN)/python docs/hooks/licences.py > docs/licences.md
