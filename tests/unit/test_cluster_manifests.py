@@ -20,6 +20,7 @@ from pipelines.compile import COMPILED
 from serm.cli import app
 from serm.rollout.traffic.configmap import ConfigMapOptions
 from serm.serving.transformer import experiment
+from serm.settings import Settings
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -133,6 +134,22 @@ def test_the_install_page_makes_every_secret_that_is_named() -> None:
     made = re.search(r"create secret generic serm((?:[^\n]*\\\n)+[^\n]*)", page)
     assert made
     assert {("serm", key) for key in re.findall(r"--from-\w+=([\w-]+)=", made[1])} == named
+
+
+def test_the_install_page_s_settings_are_settings_and_name_what_the_manifests_give() -> None:
+    page = (ROOT / "docs/install-on-a-cluster.md").read_text(encoding="utf-8")
+    found: Object = {}
+    for block in re.findall(r"```yaml\n(.*?)```", page, re.S):
+        found |= yaml.safe_load(block)
+    window = {"number": 1, "start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
+    settings = Settings.model_validate({"cycle": window, **found})
+    assert settings.rollout.traffic == "configmap"
+    (claim,) = settings.kubeflow.task.claims
+    assert the("standard", "PersistentVolumeClaim", claim.claim)
+    assert f"--workspace={settings.kubeflow.parameters['repository']}" in str(
+        the("standard", "CronJob", "serm-rollout")
+    )
+    assert settings.kubeflow.namespace == settings.serving.namespace
 
 
 def test_what_the_pipelines_ask_for_is_what_the_manifests_give() -> None:
