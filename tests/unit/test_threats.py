@@ -64,16 +64,16 @@ def _log(robot: bool) -> pa.Table:
     return pa.table(fields, schema=contracts.IMPRESSIONS)
 
 
-def _seen(tmp_path: Path, robot: bool, settings: RolloutSettings) -> look.Seen:
-    contracts.write(_log(robot), tmp_path / "log", contracts.IMPRESSIONS)
+def _seen(log: Path, settings: RolloutSettings) -> look.Seen:
     until = START + timedelta(days=DAYS)
-    return look.read(tmp_path / "log", [START], until, settings, EngineSettings(threads=1, memory_gb=1))
+    return look.read(log, [START], until, settings, EngineSettings(threads=1, memory_gb=1))
 
 
 def test_a_bot_of_100_000_clicks_moves_no_rollout(tmp_path: Path) -> None:
     lifts = {}
     for robot in (False, True):
-        seen = _seen(tmp_path, robot, SETTINGS)
+        contracts.write(_log(robot), tmp_path / "log", contracts.IMPRESSIONS)
+        seen = _seen(tmp_path / "log", SETTINGS)
         at = START + timedelta(days=DAYS)
         decided = decide(
             Look(at, 50, START, START, users=seen.users, crossed=seen.crossed, estimates=seen.estimates), SETTINGS
@@ -82,5 +82,5 @@ def test_a_bot_of_100_000_clicks_moves_no_rollout(tmp_path: Path) -> None:
         satisfied = seen.estimates["satisfied_clicks"]
         lifts[robot] = satisfied.challenger - satisfied.control
     assert abs(lifts[True] - lifts[False]) < 0.001
-    counted = _seen(tmp_path, True, SETTINGS.model_copy(update={"winsorise": 1.0})).estimates["satisfied_clicks"]
+    counted = _seen(tmp_path / "log", SETTINGS.model_copy(update={"winsorise": 1.0})).estimates["satisfied_clicks"]
     assert counted.challenger - counted.control > 0.5  # what a count of clicks would have believed
