@@ -17,7 +17,7 @@ from serm import contracts
 from serm import settings as params
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.layout import INPUTS, LOG, PARAMS, PROFILES, ROLLOUTS, STATE, TESTS, WINDOWS
+from serm.layout import CYCLE, INPUTS, LOG, PARAMS, PROFILES, ROLLOUTS, STATE, TESTS, WINDOWS
 from serm.pooling.rolling import renew
 from serm.settings import Settings
 from serm.steps import GIVEN
@@ -98,7 +98,7 @@ def checkout(repository: str, volume: Path, out: Mapping[str, Path], early: bool
             if not (root / name).exists():
                 contracts.write(schema.empty_table(), root / name, schema)
         for given in GIVEN:
-            place(root / given.path, out[given.name])
+            place(root / _pinned(given.path), out[given.name])
         return (root / PARAMS).read_text(encoding="utf-8")
 
 
@@ -166,6 +166,11 @@ def is_url(repository: str) -> bool:
         shown = re.sub(r"//[^@/]*@", "//...@", repository)
         raise UserError(f"repository {shown!r} holds a password; leave it to git's credential helper (GIT_ASKPASS).")
     return True
+
+
+def _pinned(path: Path) -> Path:
+    """Return where git's pointers have what a cycle is given: not in ``cycle/``, which is no cycle's yet in a clone."""
+    return path.relative_to(CYCLE) if path.is_relative_to(CYCLE) else path
 
 
 def _push(workspace: Workspace, repository: str) -> None:

@@ -43,7 +43,7 @@ def test_a_step_reads_what_the_workspace_or_an_earlier_step_gives() -> None:
 @EACH
 def test_the_function_takes_what_the_table_says_in_its_order(step: Step) -> None:
     if step.writes:
-        expected = [*(one.name for one in step.reads), "out", "settings"]
+        expected = [*(one.name for one in step.reads), "out", "settings", *(["kept"] if step.resumes else [])]
         assert step.writes.path == layout.CYCLE / step.name
     else:
         expected = ["repository", "outputs", "settings"]
@@ -105,7 +105,7 @@ def test_dvc_has_the_reproducible_steps_with_all_that_they_read() -> None:
 def test_the_pipeline_takes_the_uris_of_what_a_cycle_is_given() -> None:
     inputs = load_ir(COMPILED / "evolve.yaml")["root"]["inputDefinitions"]
     assert inputs.keys() == {"parameters"}
-    assert inputs["parameters"].keys() == {*(one.name for one in GIVEN), "settings", "repository", "force"}
+    assert inputs["parameters"].keys() == {*(one.name for one in GIVEN), "settings", "repository", "force", "kept"}
 
 
 def test_the_pipeline_wires_each_step_to_what_it_reads_and_to_nothing_else() -> None:
