@@ -41,6 +41,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for path, text in written.items():
         files.append(File.generated(config, path, content=text))
+    placed = json.dumps(config.nav)
+    more = [file.src_uri for file in files.documentation_pages() if f'"{file.src_uri}"' not in placed]
+    if more:  # a page that nobody has given a place in mkdocs.yml yet is found all the same
+        config.nav = [*(config.nav or ()), {"More": more}]
     return files
 
 
