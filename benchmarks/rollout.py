@@ -5,9 +5,10 @@
 Users are simulated (``serm.worlds.simulator``): they read pages that a model with noisy scores ranks, and their clicks
 become a log, which ``serm.rollout.metrics`` reads by user. Each run draws its users from that log with replacement, day
 by day, along the whole ramp of params.yaml's defaults, and ``serm.rollout.decision.decide`` looks at them once a day,
-as ``serm rollout step`` would. The better and the worse challengers score with less and with more noise than the
-champion. Beside it, on the same users, a fixed-horizon z test that is looked at daily. Writes
-benchmarks/results/rollout.json after each scenario; those that it holds are not run again with the same --runs.
+as ``serm rollout tick`` would. The better and the worse challengers score with less and with more noise than the
+champion. Beside it, on the same users, a fixed-horizon z test that is looked at daily. Each run is kept in
+runs/benchmarks/rollout/ as it ends, so that what was cut short goes on; benchmarks/results/rollout.json is written
+after each scenario, and those that it holds are not run again with the same --runs.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from serm.settings import EngineSettings, RolloutSettings
 from serm.worlds.simulator import Ranking, Users, simulate
 
 RESULT = Path(__file__).parent / "results" / "rollout.json"
+RUNS = Path("runs/benchmarks/rollout")
 SETTINGS = RolloutSettings(before_days=0, winsorise=1, signals=())
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL_SESSIONS, QUERIES, DEPTH, POSITIONS = 60_000, 400, 30, 10
@@ -47,6 +49,8 @@ class Scenario:
 
     ndcg: float = 0.0
     """How much its NDCG@10 is above the champion's."""
+    lift: float = 0.0
+    """Instead of ``ndcg``: the relative difference in satisfied clicks that its users show."""
     lost_users: float = 0.0
     """Share of the challenger's users that the log loses."""
     lost_clicks: bool = False
@@ -55,11 +59,15 @@ class Scenario:
     errors: float = 0.0
     new_users: int = 20_000
     """A day, of the whole site; the challenger gets its percentage of them."""
-    share_of_runs: float = 0.01
+    share_of_runs: float = 0.1
     """Of --runs."""
 
 
 SCENARIOS = {
+    "A/A": Scenario(share_of_runs=1.0),
+    "1 % more satisfied clicks": Scenario(lift=0.01),
+    "2 % more satisfied clicks": Scenario(lift=0.02),
+    "5 % more satisfied clicks": Scenario(lift=0.05),
     "half a point of NDCG more": Scenario(0.005),
     "2 points of NDCG more": Scenario(0.02),
     "5 points more": Scenario(0.05),
@@ -71,7 +79,6 @@ SCENARIOS = {
     "1 % of its users lost": Scenario(lost_users=0.01),
     "1 % of its users lost, 100,000 new users a day": Scenario(lost_users=0.01, new_users=100_000),
     "5 % of its users lost": Scenario(lost_users=0.05),
-    "A/A": Scenario(share_of_runs=1.0),
 }
 
 
@@ -101,9 +108,40 @@ def noise_for(difference: float) -> float:
     return float(grid[np.argmin([abs(ndcg(noise) - ndcg(NOISE) - difference) for noise in grid])])
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Simulated users of a model. Many are alike: each kind stands there once, with its share."""
+
+    kinds: Any
+    """float [kinds, columns of COLUMNS and their products]"""
+    shares: Any
+    """float [kinds], sums to 1"""
+
+    def drawn(self, count: int, generator: np.random.Generator) -> Any:
+        """Return the sums over ``count`` users, drawn with replacement."""
+        return generator.multinomial(max(count, 0), self.shares) @ self.kinds
+
+    def value(self, metric: str) -> float:
+        """Return a metric over all of them."""
+        one = metrics.METRICS[metric]
+        sums = self.shares @ self.kinds
+        return float(sums[COLUMNS.index(one.numerator)] / sums[COLUMNS.index(one.denominator)])
+
+
 @cache
-def pool(difference: float, seed: int) -> Any:
-    """Return simulated users of a model: float [users, columns of COLUMNS and their products]."""
+def ndcg_for(lift: float) -> float:
+    """Return the difference in NDCG@10 at which the simulated users have this lift in satisfied clicks."""
+    low, high = 0.0, 0.12
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        found = pool(middle, 1).value("satisfied_clicks") / pool(0.0, 1).value("satisfied_clicks") - 1
+        low, high = (middle, high) if found < lift else (low, middle)
+    return high
+
+
+@cache
+def pool(difference: float, seed: int) -> Pool:
+    """Return the simulated users of a model whose NDCG@10 differs from the champion's by ``difference``."""
     grades, draw, shares = world()
     names = np.array([f"q{n}" for n in range(QUERIES)])
     ids = np.array([[f"d{q}-{d}" for d in range(DEPTH)] for q in range(QUERIES)])
@@ -134,20 +172,15 @@ def pool(difference: float, seed: int) -> Any:
         users = connection.to_pyarrow(look.of_log(ibis.memtable(log), [START], START + timedelta(days=8), SETTINGS))
     values = np.stack([users[name].to_numpy() for name in COLUMNS], axis=1)
     pairs = [(a, b) for a in range(len(COLUMNS)) for b in range(a, len(COLUMNS))]
-    return np.concatenate([values, np.stack([values[:, a] * values[:, b] for a, b in pairs], axis=1)], axis=1)
+    kinds, counts = np.unique(values, axis=0, return_counts=True)
+    products = np.stack([kinds[:, a] * kinds[:, b] for a, b in pairs], axis=1)
+    return Pool(np.concatenate([kinds, products], axis=1), counts / counts.sum())
 
 
 NAMES = [*COLUMNS, *(f"{a}*{b}" for i, a in enumerate(COLUMNS) for b in COLUMNS[i:])]
 
 
-def drawn(users: Any, count: int, generator: np.random.Generator) -> Any:
-    """Return the sums over ``count`` users, drawn with replacement."""
-    if count <= 0:
-        return np.zeros(users.shape[1])
-    return np.bincount(generator.integers(0, len(users), count), minlength=len(users)) @ users
-
-
-def run(scenario: Scenario, champion: Any, challenger: Any, seed: int) -> dict[str, Any]:
+def run(scenario: Scenario, champion: Pool, challenger: Pool, seed: int) -> dict[str, Any]:
     """Go along the ramp once, a look a day."""
     generator = np.random.default_rng([seed, 5])
     sums, counts = [np.zeros((2, len(NAMES)))], [np.zeros(2, int)]
@@ -157,7 +190,7 @@ def run(scenario: Scenario, champion: Any, challenger: Any, seed: int) -> dict[s
         at += timedelta(days=1)
         sizes = generator.binomial(scenario.new_users, percent / 100, 2)
         sizes[0] = generator.binomial(sizes[0], 1 - scenario.lost_users)
-        sums[-1] += [drawn(challenger, sizes[0], generator), drawn(champion, sizes[1], generator)]
+        sums[-1] += [challenger.drawn(sizes[0], generator), champion.drawn(sizes[1], generator)]
         counts[-1] += sizes
         rows = [
             # Nobody's habits are known: all that is of before the start is 0.
@@ -187,43 +220,56 @@ def run(scenario: Scenario, champion: Any, challenger: Any, seed: int) -> dict[s
             return {"end": decision.action, "days": days, "challenged": int(total[0]), "peeked": peeked}
 
 
+def ended(name: str, runs: int, champion: Pool, challenger: Pool) -> list[dict[str, Any]]:
+    """Return how each of ``runs`` rollouts ended; those that were run before are read."""
+    kept = RUNS / f"{name.replace('/', '')}.jsonl"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    lines = kept.read_text().splitlines(keepends=True) if kept.exists() else []
+    known = [json.loads(line) for line in lines if line.endswith("\n")][:runs]
+    with kept.open("w") as file:
+        file.writelines(json.dumps(one) + "\n" for one in known)
+        for seed in range(len(known), runs):
+            began = time.perf_counter()
+            known.append(run(SCENARIOS[name], champion, challenger, seed))
+            known[-1]["seconds"] = round(time.perf_counter() - began, 4)
+            file.write(json.dumps(known[-1]) + "\n")
+            file.flush()
+    return known
+
+
 def measure(name: str, runs: int) -> dict[str, Any]:
     """Run a scenario ``runs`` times."""
     scenario = SCENARIOS[name]
-    champion, challenger = pool(0.0, 1), pool(scenario.ndcg, 1)
+    difference = ndcg_for(scenario.lift) if scenario.lift else scenario.ndcg
+    champion, challenger = pool(0.0, 1), pool(difference, 1)
     if scenario.lost_clicks:
-        lost = [i for i, n in enumerate(NAMES) if n.split("*")[0] in CLICKS or n.split("*")[-1] in CLICKS]
-        challenger = challenger.copy()
-        challenger[:, lost] = 0
-        for other in ("abandoned*abandoned", "abandoned*searches"):
-            challenger[:, NAMES.index(other)] = challenger[:, NAMES.index("searches*searches")]
-        challenger[:, NAMES.index("abandoned")] = challenger[:, NAMES.index("searches")]
-    began = time.perf_counter()
-    ended = [run(scenario, champion, challenger, seed) for seed in range(runs)]
-    ends = [one["end"] for one in ended]
-    rates = {m: ratio(champion, challenger, m) for m in SETTINGS.metrics}
+        challenger = without_clicks(challenger)
+    found = ended(name, runs, champion, challenger)
+    ends = [one["end"] for one in found]
     return {
         "runs": runs,
         "ends": {end: ends.count(end) / runs for end in sorted(set(ends))},
-        "days": quantiles([one["days"] for one in ended]),
-        "users_who_saw_it": quantiles([one["challenged"] for one in ended]),
-        "fixed_horizon_peeking": float(np.mean([one["peeked"] for one in ended])),
-        "relative_differences": rates,
-        "ndcg": scenario.ndcg,
+        "days": quantiles([one["days"] for one in found]),
+        "users_who_saw_it": quantiles([one["challenged"] for one in found]),
+        "fixed_horizon_peeking": float(np.mean([one["peeked"] for one in found])),
+        "relative_differences": {m: round(challenger.value(m) / champion.value(m) - 1, 5) for m in SETTINGS.metrics},
+        "ndcg": round(difference, 5),
         "new_users_a_day": scenario.new_users,
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(sum(one["seconds"] for one in found), 1),
     }
 
 
 CLICKS = {"with_click", "with_satisfied", "first_click"}
 
 
-def ratio(champion: Any, challenger: Any, metric: str) -> float:
-    """Return the metric's relative difference in the pools."""
-    one = metrics.METRICS[metric]
-    a, b = COLUMNS.index(one.numerator), COLUMNS.index(one.denominator)
-    values = [users[:, a].sum() / users[:, b].sum() for users in (challenger, champion)]
-    return round(float(values[0] / values[1] - 1), 5)
+def without_clicks(challenger: Pool) -> Pool:
+    """Return its users as a log has them that lost all clicks: every search is abandoned."""
+    kinds = challenger.kinds.copy()
+    kinds[:, [i for i, n in enumerate(NAMES) if n.split("*")[0] in CLICKS or n.split("*")[-1] in CLICKS]] = 0
+    for other in ("abandoned*abandoned", "abandoned*searches"):
+        kinds[:, NAMES.index(other)] = kinds[:, NAMES.index("searches*searches")]
+    kinds[:, NAMES.index("abandoned")] = kinds[:, NAMES.index("searches")]
+    return Pool(kinds, challenger.shares)
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -231,22 +277,51 @@ def quantiles(values: list[float]) -> dict[str, float]:
     return {"median": float(np.median(values)), "p99": float(np.quantile(values, 0.99)), "most": float(max(values))}
 
 
+def summary(scenarios: dict[str, Any]) -> dict[str, str]:
+    """Return each scenario's figures as a sentence, by a name that people read."""
+    words = {
+        "promote": "promoted",
+        "roll_back": "rolled back",
+        "inconclusive": "inconclusive",
+        "error": "found broken (sample ratio)",
+    }
+    told = {}
+    for name, one in scenarios.items():
+        ends = ", ".join(f"{words[end]} {share:.1%}" for end, share in sorted(one["ends"].items(), key=lambda e: -e[1]))
+        days, users = one["days"], one["users_who_saw_it"]
+        told["the champion itself (A/A)" if name == "A/A" else name] = (
+            f"{ends} of {one['runs']:,} rollouts; {days['median']:g} days at the median, {days['p99']:g} in 99 of 100; "
+            f"{users['median']:,.0f} users saw it at the median, {users['p99']:,.0f} in 99 of 100"
+        )
+    if (same := scenarios.get("A/A")) is not None:
+        told["the champion itself, by a z test at p < .05 that is looked at daily"] = (
+            f"called different in {same['fixed_horizon_peeking']:.1%}"
+        )
+    return told
+
+
 def main() -> None:
     """Run what is missing, and print it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--only")
+    parser.add_argument("--only", choices=SCENARIOS)
     chosen = parser.parse_args()
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {"scenarios": {}}
     for name, scenario in SCENARIOS.items():
         runs = max(100, round(chosen.runs * scenario.share_of_runs))
         if chosen.only not in (None, name) or result["scenarios"].get(name, {}).get("runs") == runs:
             continue
-        result["scenarios"][name] = measure(name, runs)
-        result |= {"date": f"{date.today()}", "users": "simulated"}
-        result["settings"] = SETTINGS.model_dump(mode="json")
+        measured = measure(name, runs)
+        known = {**result["scenarios"], name: measured}
+        result = {
+            "summary": summary({one: known[one] for one in SCENARIOS if one in known}),
+            "users": "simulated",
+            "date": f"{date.today()}",
+            "settings": SETTINGS.model_dump(mode="json"),
+            "scenarios": {one: known[one] for one in SCENARIOS if one in known},
+        }
         RESULT.write_text(json.dumps(result, indent=2) + "\n")
-        print(name, json.dumps(result["scenarios"][name]))
+        print(name, json.dumps(measured), flush=True)
 
 
 if __name__ == "__main__":
