@@ -17,9 +17,11 @@ def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
     """Return the InferenceService (serving.kserve.io/v1beta1) that gives the challenger ``percent`` % of the traffic.
 
     Standard mode names both models: the champion is the predictor and the challenger a canary beside it
-    (``spec.canary``, KServe 0.20 or later; ``canaryTrafficPercent`` is silently ignored there). Knative mode names
-    the challenger only: it becomes the new revision with ``canaryTrafficPercent``, and the revision rolled out
-    before, the champion's, keeps the rest.
+    (``spec.canary``, KServe 0.20 or later, which splits traffic from 0.21 on; ``canaryTrafficPercent`` is silently
+    ignored there). The canary has its cycle's name, since a promotion gives that name to the predictor for good, and
+    one replica even at 0 %, so that it is up and can be tried before a user sees it. Knative mode names the challenger
+    only: it becomes the new revision with ``canaryTrafficPercent``, and the revision rolled out before, the champion's,
+    keeps the rest.
 
     Raises:
         ValueError: ``percent`` is not in 0 to 100, which no schema checks in Knative mode.
@@ -35,8 +37,9 @@ def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
         spec = {"predictor": {**challenger, "canaryTrafficPercent": percent}}
     else:
         spec = {
-            "predictor": _predictor(serving.champion_uri.replace("{tag}", tag), arguments),
-            "canary": [{"predictor": {**challenger, "name": "challenger"}, "trafficPercent": percent}],
+            # A canary may not ask for more replicas than the predictor beside it.
+            "predictor": {**_predictor(serving.champion_uri.replace("{tag}", tag), arguments), "minReplicas": 1},
+            "canary": [{"predictor": {**challenger, "name": tag, "minReplicas": 1}, "trafficPercent": percent}],
         }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",

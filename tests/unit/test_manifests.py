@@ -55,11 +55,12 @@ def test_standard_mode_names_both_models() -> None:
     spec = inference_service(_settings("standard"), 10)["spec"]
     (canary,) = spec["canary"]
     assert canary["trafficPercent"] == 10
-    assert canary["predictor"]["name"] == "challenger"
+    assert canary["predictor"]["name"] == "cycle-0003"  # a promotion gives it to the predictor, so none is used twice
+    assert canary["predictor"]["minReplicas"] == spec["predictor"]["minReplicas"] == 1  # up at 0 % too
     assert canary["predictor"]["model"]["name"]  # the API server wants one
     assert canary["predictor"]["model"]["storageUri"] == "dvc://cycle-0003/cycle/train/model"
     assert spec["predictor"]["model"]["storageUri"] == "dvc://cycle-0003/state/champion"
-    assert not {"minReplicas", "maxReplicas", "autoScaling", "scaleTarget", "scaleMetric"} & canary["predictor"].keys()
+    assert not {"maxReplicas", "autoScaling", "scaleTarget", "scaleMetric"} & canary["predictor"].keys()
     assert "canaryTrafficPercent" not in spec["predictor"]  # silently ignored in this mode
 
 

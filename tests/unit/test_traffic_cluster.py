@@ -147,7 +147,11 @@ def test_a_patch_is_shown_without_being_sent(backend: Any, cluster: fake_cluster
         ({"metadata": {"annotations": {"serving.kserve.io/deploymentMode": "ModelMesh"}}}, "neither Knative nor"),
         ({"spec": {"predictor": {"canaryTrafficPercent": 10}}}, "canaryTrafficPercent is ignored in Standard mode"),
         ({"spec": {"canary": []}}, "must hold the challenger alone"),
-        ({"spec": {"canary": [{"trafficPercent": "ten"}]}}, "'ten' is no percentage"),
+        ({"spec": {"canary": [{"predictor": {"name": "x"}, "trafficPercent": "ten"}]}}, "'ten' is no percentage"),
+        ({"spec": {"canary": [{"predictor": {}, "trafficPercent": 1}]}}, "the canary needs a name of its own"),
+        ({"spec": {"predictor": {"name": "cycle-0003"}}}, "the canary needs a name of its own"),
+        ({"metadata": {"annotations": {"serving.kserve.io/deploymentMode": "Knative"}}}, "ignored in Knative mode"),
+        ({"status": {"deploymentMode": "Serverless"}}, "says 'Standard' and KServe runs it as 'Serverless'"),
         ({"metadata": {"annotations": {"serm/rollout": "{"}}}, "is none of SERM's"),
     ],
 )
@@ -159,6 +163,20 @@ def test_a_service_whose_canary_the_cluster_would_ignore_is_an_error(
     cluster.put(SERVICE, found)
     with traffic.connect("kserve", options, "search", "relevance") as made, pytest.raises(UserError, match=told):
         made.read()
+
+
+def test_a_canary_that_is_not_ready_holds_the_ramp_for_the_cluster_sends_it_nothing(
+    cluster: fake_cluster.FakeCluster, options: dict[str, Any]
+) -> None:
+    found = service("standard", 10)
+    with traffic.connect("kserve", options, "search", "relevance") as made:
+        for ready in (True, False):
+            cluster.put(SERVICE, {**found, "status": {"canaryStatuses": [{"name": "cycle-0003", "ready": ready}]}})
+            if ready:
+                assert made.health() is None
+            else:
+                with pytest.raises(UserError, match="the canary 'cycle-0003' is not ready"):
+                    made.health()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from serm.errors import UserError
+from serm.rollout.decision import Health
+from serm.rollout.split import Variant
 from serm.rollout.traffic.kubernetes import ClusterOptions, client
 from serm.rollout.traffic.object import ObjectTraffic
 from serm.rollout.traffic.options import parse
@@ -29,8 +31,11 @@ class InferenceServiceTraffic(ObjectTraffic):
     def percent(self, found: Mapping[str, Any]) -> int:
         """Return what the mode's own field says: nothing there gives the challenger nothing."""
         knative = self._knative(found)
-        predictor = _mapping(found.get("spec"), self._path).get("predictor") or {}
+        spec = _mapping(found.get("spec"), self._path)
+        predictor = spec.get("predictor") or {}
         if knative:
+            if "canary" in spec:
+                raise UserError(f"{self._path}: spec.canary is ignored in Knative mode; take it away.")
             value = predictor.get("canaryTrafficPercent", 100)  # without it the newest revision has all
         else:
             if "canaryTrafficPercent" in predictor:
@@ -46,9 +51,28 @@ class InferenceServiceTraffic(ObjectTraffic):
             return {"predictor": {"canaryTrafficPercent": percent}}
         return {"canary": [{**self._canary(found), "trafficPercent": percent}]}
 
+    def health(self) -> Mapping[Variant, Health] | None:
+        """Return None: the API server knows nothing of requests.
+
+        Raises:
+            UserError: the canary is not ready, so that the cluster gives it no traffic whatever its share.
+        """
+        found = self._cluster.read(self._path)
+        if not self._knative(found):
+            name = (self._canary(found).get("predictor") or {}).get("name")
+            told = [one for one in (found.get("status") or {}).get("canaryStatuses") or [] if one.get("name") == name]
+            if told and not told[0].get("ready"):
+                raise UserError(f"{self._path}: the canary {name!r} is not ready, so the cluster sends it no request.")
+        return None
+
     def _knative(self, found: Mapping[str, Any]) -> bool:
-        status = found.get("status") or {}
-        mode = (found["metadata"].get("annotations") or {}).get(_MODE) or status.get("deploymentMode")
+        status = (found.get("status") or {}).get("deploymentMode")
+        mode = (found["metadata"].get("annotations") or {}).get(_MODE) or status
+        if mode and status and (mode in _KNATIVE) != (status in _KNATIVE):
+            raise UserError(
+                f"{self._path}: its annotation says {mode!r} and KServe runs it as {status!r}, so a canary may be "
+                "ignored; a service's mode does not change: delete it and apply it again."
+            )
         if mode in _KNATIVE:
             return True
         if mode in _STANDARD:
@@ -62,7 +86,14 @@ class InferenceServiceTraffic(ObjectTraffic):
         canaries = found["spec"].get("canary")
         if not isinstance(canaries, list) or len(canaries) != 1 or not isinstance(canaries[0], dict):
             raise UserError(
-                f"{self._path}: spec.canary must hold the challenger alone; apply the deploy step's manifest."
+                f"{self._path}: spec.canary must hold the challenger alone; apply the deploy step's manifest, to a "
+                "KServe that knows spec.canary (0.21)."
+            )
+        predictor = canaries[0].get("predictor") or {}
+        if predictor.get("name") in (None, (found["spec"].get("predictor") or {}).get("name")):
+            raise UserError(
+                f"{self._path}: the canary needs a name of its own, its cycle's, and not the predictor's; apply the "
+                "deploy step's manifest."
             )
         return canaries[0]
 
