@@ -51,6 +51,7 @@ DOCUMENTS = pa.schema(
 
 #: One row for each document shown to a user. ``position`` counts from 1, ``user_id`` is a keyed hash,
 #: ``score`` is the expected grade (0 to 3) that the serving model gave, ``dwell_seconds`` is null without a click.
+#: ``click_seconds`` run from the page to the document's first click; null without one, or where nobody says.
 IMPRESSIONS = pa.schema(
     [
         _field("event_time", _TIME),
@@ -63,6 +64,7 @@ IMPRESSIONS = pa.schema(
         _field("position", pa.int32()),
         _field("clicked", pa.bool_()),
         _field("dwell_seconds", pa.float64(), optional=True),
+        _field("click_seconds", pa.float64(), optional=True),
         _field("negative_feedback", pa.bool_()),
         _field("score", pa.float64(), optional=True),
         _field("model_version", pa.string(), optional=True),
@@ -264,7 +266,7 @@ BAD_LINES = pa.schema([_field("file", pa.string()), _field("line", pa.int64()), 
 
 
 #: Optional columns that a contract got when datasets of it were there already: null in those.
-_ADDED = {"distribution"}
+_ADDED = {"click_seconds", "distribution"}
 
 
 def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
@@ -282,7 +284,7 @@ def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
 
 def conform(table: pa.Table, path: Path, schema: pa.Schema) -> pa.Table:
     """Return ``table`` with exactly the columns and types of ``schema``; ``path`` names it in errors."""
-    for name in _added(schema) - set(table.column_names):
+    for name in added(schema) - set(table.column_names):
         table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
@@ -292,7 +294,8 @@ def conform(table: pa.Table, path: Path, schema: pa.Schema) -> pa.Table:
     return pa.table({field.name: _conform(table[field.name], path, field) for field in schema}, schema=schema)
 
 
-def _added(schema: pa.Schema) -> set[str]:
+def added(schema: pa.Schema) -> set[str]:
+    """Return the columns of a contract that a dataset may lack, because it may be older than they are."""
     return {field.name for field in schema if field.nullable and field.name in _ADDED}
 
 
@@ -314,7 +317,7 @@ def read(path: Path, schema: pa.Schema) -> pa.Table:
         UserError: there is no such dataset, a file is damaged, or it does not have the columns of ``schema``.
     """
     files = parquet.dataset(path, schema)
-    parquet.require_columns(files, schema, parquet.optional_columns(files, schema) | _added(schema))
+    parquet.require_columns(files, schema, parquet.optional_columns(files, schema) | added(schema))
     return pa.concat_tables([conform(parquet.read(file, schema), file.path, schema) for file in files])
 
 
@@ -327,7 +330,7 @@ def scan(engine: BaseBackend, path: Path, schema: pa.Schema) -> ibis.Table:
         UserError: there is no such dataset, a file is damaged, or a column of ``schema`` is missing or of another kind.
     """
     files = parquet.dataset(path, schema)
-    return parquet.scan(engine, files, schema, parquet.optional_columns(files, schema) | _added(schema))
+    return parquet.scan(engine, files, schema, parquet.optional_columns(files, schema) | added(schema))
 
 
 def other_types(path: Path, schema: pa.Schema) -> dict[str, tuple[str, str]]:

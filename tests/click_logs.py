@@ -98,7 +98,7 @@ def impressions(rows: list[tuple[str, str, str, str, int, bool]]) -> ibis.Table:
         "query_id": query_id,
         **{name: ["x"] * size for name in ("session_id", "user_id")},
         **{"query": query, "locale": locale, "doc_id": doc_id, "position": position, "clicked": clicked},
-        "dwell_seconds": [None] * size,
+        **{name: [None] * size for name in ("dwell_seconds", "click_seconds")},
         "negative_feedback": [False] * size,
         **{name: [None] * size for name in ("score", "model_version", "variant")},
     }

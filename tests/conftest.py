@@ -130,6 +130,7 @@ def make_impressions() -> Callable[..., pa.Table]:
             "position": position,
             "clicked": clicked,
             "dwell_seconds": pa.array(rng.exponential(20, size), mask=~clicked),
+            "click_seconds": pa.array(np.full(size, 2.5), mask=~clicked),
             "negative_feedback": np.zeros(size, dtype=bool),
             "score": np.clip(3 - position / 2 + rng.normal(0, 0.3, size), 0, 3),
             "model_version": ["abc"] * size,

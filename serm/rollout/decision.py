@@ -49,7 +49,7 @@ class Look:
     unread: tuple[str, ...] = ()
     """What could not be read, and why: it holds."""
     segments: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
-    """Locale -> its estimates."""
+    """Locale, or kind of query -> its estimates."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -73,11 +73,12 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     """Return the decision of a look; the worst that anything says counts.
 
     Groups that are not as large as asked for, or users in both, are an error: no metric is read, and the challenger
-    goes back to 0. It goes back as well where it is confidently worse on a primary metric, by more than its margin on a
-    guardrail, or its server fails or is slow. A signal that is confidently worse holds, and so does a locale in which a
-    primary metric is. A step that has lasted ``bake_hours`` and brought ``min_users`` users to each group gives way to
-    the next; at the last one a primary metric that is confidently better promotes, if every guardrail's loss is
-    confidently within its margin. Past ``max_days`` the champion stays. What cannot be read never promotes.
+    goes back to 0. It goes back as well where it is confidently worse on a primary metric, by more than its margin
+    on a guardrail, or its server fails or is slow. A signal that is confidently worse holds, and so does a locale
+    or a kind of query (head, torso, tail, new) in which a primary metric is. A step that has lasted ``bake_hours``
+    and brought ``min_users`` users to each group gives way to the next; at the last one a primary metric that is
+    confidently better promotes, if every guardrail's loss is confidently within its margin. Past ``max_days`` the
+    champion stays. What cannot be read never promotes.
     """
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
@@ -161,18 +162,21 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
     here = min(look.users[-1]) if look.users else 0
     if here < settings.min_users:
         found.append(f"this step has brought {here} of {settings.min_users} users to the smaller group")
+    asked = min(one.requests for one in look.health.values()) if look.health is not None else settings.min_requests
+    if asked < settings.min_requests:
+        found.append(f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health")
     return found
 
 
 def _worse_segments(look: Look, settings: RolloutSettings, findings: dict[str, Any]) -> list[str]:
-    """Return the locales in which a primary metric is confidently worse, and note all of them in ``findings``."""
+    """Return the segments in which a primary metric is confidently worse, and note all of them in ``findings``."""
     p: dict[str, float] = {}
-    for locale, estimates in look.segments.items():
+    for segment, estimates in look.segments.items():
         for name in (one for one in settings.primary if one in estimates):
-            p[f"{name} in {locale}"] = estimates[name].p(0.0, -METRICS[name].better, settings.planned_users)
+            p[f"{name} in {segment}"] = estimates[name].p(0.0, -METRICS[name].better, settings.planned_users)
     adjusted = benjamini_hochberg(p)
     if adjusted:
-        findings["p_worse_by_locale"] = adjusted
+        findings["p_worse_by_segment"] = adjusted
     return [
         f"{what} is confidently worse (p {value:.2g} among {len(p)} segments): for a person to look"
         for what, value in adjusted.items()
@@ -266,6 +270,7 @@ class _Tests:
         }
         bounded = one.variance > 0
         return {
+            "better": METRICS[name].better,
             "challenger": one.challenger,
             "control": one.control,
             "difference": one.difference,

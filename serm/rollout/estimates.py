@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def estimate(rows: Sequence[Row], metric: str) -> Estimate | None:
         return None
     total = sum(group.n for pair in strata for group in pair)
     weights = [sum(group.n for group in pair) / total for pair in strata]
-    means = [np.average([pair[side].mean for pair in strata], axis=0, weights=weights) for side in (0, 1)]
+    means = [np.asarray(weights) @ np.array([pair[side].mean for pair in strata]) for side in (0, 1)]
     if min(mean[1] for mean in means) <= 0:
         return None
     values = [float(mean[0] / mean[1]) for mean in means]
@@ -117,9 +118,15 @@ def _strata(rows: Sequence[Row], names: Sequence[str]) -> list[tuple[_Group, _Gr
 
 def _group(row: Row, names: Sequence[str]) -> _Group:
     n = int(row["n"])
-    mean = np.array([row[name] / n for name in names])
-    products = np.array([[row["*".join(sorted((a, b)))] / n for a in names] for b in names])
-    return _Group(n, mean, (products - np.outer(mean, mean)) * n / (n - 1))
+    mean = np.array([row[name] for name in names]) / n
+    products = np.array([row[pair] for pair in _products(tuple(names))]).reshape(len(names), -1) / n
+    return _Group(n, mean, (products - mean[:, None] * mean) * n / (n - 1))
+
+
+@cache
+def _products(names: tuple[str, ...]) -> list[str]:
+    """Return the columns of ``metrics.moments`` that hold the products of all pairs of names."""
+    return ["*".join(sorted((a, b))) for b in names for a in names]
 
 
 def _variance(

@@ -27,7 +27,8 @@ class Seen:
     estimates: dict[str, Estimate]
     """Metric -> its estimate, where one can be made."""
     segments: dict[str, dict[str, Estimate]] = field(default_factory=dict)
-    """Locale -> the same, of locales that have ``min_users`` in each group; none where there is one locale only."""
+    """The same of each locale and each kind of query, such as ``locale en`` or ``tail queries``, that has
+    ``min_users`` in each group; none where there is one locale, or one kind of query, only."""
 
 
 def read(log: Path, stages: Sequence[datetime], until: datetime, settings: RolloutSettings, on: EngineSettings) -> Seen:
@@ -46,38 +47,60 @@ def read(log: Path, stages: Sequence[datetime], until: datetime, settings: Rollo
     """
     with engine.connect(on) as connection:
         impressions = contracts.scan(connection, log, contracts.IMPRESSIONS)
-        users = of_log(impressions, stages, until, settings)
-        rows = metrics.moments(users, settings.metrics).to_pyarrow().to_pylist()
+        searches = searches_of(impressions, stages, until, settings)
+        rows = _moments(searches, stages, until, settings, "locale")
+        by_query = _by_traffic(searches, stages, until, settings)
     kept = [row for row in rows if not row["crossed"]]
-    locales = sorted({str(row["locale"]) for row in kept})
     return Seen(
         counts(kept, len(stages)),
         sum(row["n"] for row in rows if row["crossed"]),
         estimates(summed(kept), settings),
-        segments(kept, locales, settings) if len(locales) > 1 else {},
+        segments(kept, "locale", "locale {}", settings) | segments(by_query, "traffic", "{} queries", settings),
     )
 
 
 def segments(
-    rows: Sequence[dict[str, Any]], locales: Sequence[str], settings: RolloutSettings
+    rows: Sequence[dict[str, Any]], column: str, called: str, settings: RolloutSettings
 ) -> dict[str, dict[str, Estimate]]:
-    """Return the estimates of each locale that has ``min_users`` users in each group."""
-    found = {locale: [row for row in rows if row["locale"] == locale] for locale in locales}
+    """Return the estimates of each value of ``column`` that has ``min_users`` users in each group, if there are two."""
+    values = sorted({str(row[column]) for row in rows})
+    found = {value: [row for row in rows if row[column] == value] for value in values}
     return {
-        locale: estimates(its, settings)
-        for locale, its in found.items()
-        if min(sum(row["n"] for row in its if bool(row["challenger"]) is side) for side in (True, False))
+        called.format(value): estimates(its, settings)
+        for value, its in found.items()
+        if len(values) > 1
+        and min(sum(row["n"] for row in its if bool(row["challenger"]) is side) for side in (True, False))
         >= settings.min_users
     }
 
 
+def _by_traffic(
+    searches: ibis.Table, stages: Sequence[datetime], until: datetime, settings: RolloutSettings
+) -> list[dict[str, Any]]:
+    """Return the sums by kind of query; none where nothing is read of the days before, which tell the kinds."""
+    if not settings.before_days:
+        return []
+    kinds = metrics.with_traffic(searches, stages[0], settings.before_days)
+    rows = _moments(kinds, stages, until, settings, "traffic")
+    return [row for row in rows if not row["crossed"]]
+
+
+def _moments(
+    searches: ibis.Table, stages: Sequence[datetime], until: datetime, settings: RolloutSettings, segment: str
+) -> list[dict[str, Any]]:
+    part = () if segment == "locale" else (segment,)  # a user has one locale
+    users = metrics.by_user(searches, stages, until, settings.winsorise, settings.before_days, part)
+    found: list[dict[str, Any]] = metrics.moments(users, settings.metrics, segment).to_pyarrow().to_pylist()
+    return found
+
+
 def summed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of ``metrics.moments`` summed over locales."""
+    """Return the rows of ``metrics.moments`` summed over segments."""
     total: dict[tuple[int, bool], dict[str, Any]] = {}
     for row in rows:
         one = total.setdefault((row["stage"], bool(row["challenger"])), {})
         for name, value in row.items():
-            if name not in ("stage", "challenger", "crossed", "locale"):
+            if name not in ("stage", "challenger", "crossed", "locale", "traffic"):
                 one[name] = one.get(name, 0) + value
     return [{"stage": stage, "challenger": side, **sums} for (stage, side), sums in total.items()]
 
@@ -86,12 +109,19 @@ def of_log(
     impressions: ibis.Table, stages: Sequence[datetime], until: datetime, settings: RolloutSettings
 ) -> ibis.Table:
     """Return ``metrics.by_user`` of the log's part that counts."""
+    searches = searches_of(impressions, stages, until, settings)
+    return metrics.by_user(searches, stages, until, settings.winsorise, settings.before_days)
+
+
+def searches_of(
+    impressions: ibis.Table, stages: Sequence[datetime], until: datetime, settings: RolloutSettings
+) -> ibis.Table:
+    """Return ``metrics.by_search`` of the log's part that counts."""
     early = stages[0] - timedelta(days=settings.before_days)
     impressions = impressions.filter(
         (impressions.event_time >= ibis.literal(early)) & (impressions.event_time < ibis.literal(until))
     )
-    searches = metrics.by_search(impressions, settings.change_query_seconds)
-    return metrics.by_user(searches, stages, until, settings.winsorise, settings.before_days)
+    return metrics.by_search(impressions, settings.change_query_seconds)
 
 
 def counts(rows: Sequence[dict[str, Any]], stages: int) -> list[tuple[int, int]]:

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 import ibis
 
 SATISFIED_SECONDS = 30
+LONGEST_SECONDS = 300.0
+"""A longer wait for a first click counts as one of these seconds."""
 _RETENTION = (1, 7, 14)
 
 
@@ -33,15 +35,27 @@ METRICS: dict[str, Ratio] = {
     "change_query": Ratio("changed", "searches", -1),
     "negative_feedback": Ratio("with_negative", "searches", -1),
     "first_click": Ratio("first_click", "searches", 1),
+    "time_to_click": Ratio("click_seconds", "timed", -1),
     "sessions": Ratio("sessions", "users", 1),
     **{f"retention_{days}": Ratio(f"returned_{days}", f"observed_{days}", 1) for days in _RETENTION},
 }
 """Shares of searches: with a click; with one of 30 seconds or more; without any; followed by another query of the
 session; with negative feedback. ``first_click``: the mean of 1 / position of a search's first click, 0 without one.
+``time_to_click``: seconds to a search's first click, at most ``LONGEST_SECONDS``, of searches of which the log says it.
 ``sessions``: by user. ``retention_N``: the share of users, of those first seen N days and more before the end, who
 searched N days after that or later."""
 
-_OF_SEARCHES = ("searches", "with_click", "with_satisfied", "abandoned", "changed", "with_negative", "first_click")
+_OF_SEARCHES = (
+    "searches",
+    "with_click",
+    "with_satisfied",
+    "abandoned",
+    "changed",
+    "with_negative",
+    "first_click",
+    "click_seconds",
+    "timed",
+)
 
 
 def by_search(log: ibis.Table, change_query_seconds: float) -> ibis.Table:
@@ -63,7 +77,13 @@ def by_search(log: ibis.Table, change_query_seconds: float) -> ibis.Table:
         with_satisfied=satisfied.fill_null(False).cast("int64").max(),
         with_negative=log.negative_feedback.cast("int64").max(),
         first_click=(1.0 / first.cast("float64")).fill_null(0.0),
+        waited=log.click_seconds.min(),
     )
+    searches = searches.mutate(
+        # The least of null and a number is the number.
+        click_seconds=searches.waited.notnull().ifelse(ibis.least(searches.waited, LONGEST_SECONDS), 0.0),
+        timed=searches.waited.notnull().cast("int64"),
+    ).drop("waited")
     window = ibis.window(group_by="session_id", order_by=["event_time", "query_id"])
     searches = searches.mutate(
         next_query=searches["query"].lead().over(window), next_time=searches.event_time.lead().over(window)
@@ -75,8 +95,37 @@ def by_search(log: ibis.Table, change_query_seconds: float) -> ibis.Table:
     )
 
 
+def with_traffic(searches: ibis.Table, start: datetime, before_days: float) -> ibis.Table:
+    """Return the ``searches`` with ``traffic``, what the ``before_days`` days before ``start`` say of their query.
+
+    ``head`` are the queries with the first third of those days' searches, then ``torso``, then ``tail``; ``new`` is
+    what nobody searched for then.
+    """
+    query = ["locale", "query"]
+    counts = _early(searches, start, before_days).group_by(query).agg(times=ibis._.count())
+    up_to = ibis.window(order_by=[ibis.desc("times"), *query], preceding=None, following=0)
+    ranked = counts.cross_join(counts.aggregate(all_times=counts.times.sum()))
+    ranked = ranked.mutate(share=(ibis._.times.sum().over(up_to) - ibis._.times) / ibis._.all_times)
+    joined = searches.left_join(ranked, query, rname="{name}_before")
+    share = joined.share
+    traffic = ibis.cases((share.isnull(), "new"), (share < 1 / 3, "head"), (share < 2 / 3, "torso"), else_="tail")
+    return joined.mutate(traffic=traffic).select(*searches.columns, "traffic")
+
+
+def _early(searches: ibis.Table, start: datetime, before_days: float) -> ibis.Table:
+    return searches.filter(
+        (searches.event_time >= ibis.literal(start - timedelta(days=before_days)))
+        & (searches.event_time < ibis.literal(start))
+    )
+
+
 def by_user(
-    searches: ibis.Table, stages: Sequence[datetime], until: datetime, winsorise: float, before_days: float
+    searches: ibis.Table,
+    stages: Sequence[datetime],
+    until: datetime,
+    winsorise: float,
+    before_days: float,
+    part: Sequence[str] = (),
 ) -> ibis.Table:
     """Return a row for each user of challenger or control who searched from ``stages[0]`` to before ``until``.
 
@@ -92,6 +141,7 @@ def by_user(
         until: the end, UTC.
         winsorise: a quantile, above 0.5 to 1.
         before_days: of the covariates; 0: all of them are 0.
+        part: columns of ``searches``, such as traffic: a user has a row for each value of theirs, and those columns.
     """
     start = stages[0]
     during = searches.filter(
@@ -100,7 +150,7 @@ def by_user(
     )
     day = 86_400
     seconds = during.event_time.truncate("s").epoch_seconds().cast("int64")
-    users = during.group_by("user_id").agg(
+    users = during.group_by(["user_id", *part]).agg(
         challenger=(during.variant == "challenger").max(),
         crossed=during.variant.nunique() > 1,
         locale=during.locale.min(),
@@ -134,10 +184,7 @@ def by_user(
 
 
 def _with_habits(users: ibis.Table, searches: ibis.Table, start: datetime, before_days: float) -> ibis.Table:
-    early = searches.filter(
-        (searches.event_time >= ibis.literal(start - timedelta(days=before_days)))
-        & (searches.event_time < ibis.literal(start))
-    )
+    early = _early(searches, start, before_days)
     habits = early.group_by("user_id").agg(
         before_searches=early.count().cast("float64"),
         **{f"before_{name}": early[name].sum().cast("float64") for name in _OF_SEARCHES[1:]},
@@ -149,13 +196,13 @@ def _with_habits(users: ibis.Table, searches: ibis.Table, start: datetime, befor
 def covariate(metric: str) -> tuple[str, str] | None:
     """Return the columns whose ratio before the start explains a metric's, or None: of sessions and of retention."""
     ratio = METRICS[metric]
-    if ratio.denominator != "searches":
+    if ratio.denominator not in _OF_SEARCHES:
         return None
     return f"before_{ratio.numerator}", f"before_{ratio.denominator}"
 
 
-def moments(users: ibis.Table, metrics: Sequence[str]) -> ibis.Table:
-    """Return by stage, group (``challenger``), ``crossed`` and locale the count of users, and sums for covariances.
+def moments(users: ibis.Table, metrics: Sequence[str], segment: str = "locale") -> ibis.Table:
+    """Return by stage, group (``challenger``), ``crossed`` and segment the count of users, and sums for covariances.
 
     Columns: ``n``, ``A`` for the sum of column A, ``A*B`` (A <= B) for that of the products, of the pairs that the
     metrics need.
@@ -166,7 +213,7 @@ def moments(users: ibis.Table, metrics: Sequence[str]) -> ibis.Table:
         names = sorted({METRICS[metric].numerator, METRICS[metric].denominator, *(covariate(metric) or ())})
         single |= dict.fromkeys(names)
         wanted |= dict.fromkeys((a, b) for a in names for b in names if a <= b)
-    return users.group_by(["stage", "challenger", "crossed", "locale"]).agg(
+    return users.group_by(["stage", "challenger", "crossed", segment]).agg(
         n=users.count(),
         **{name: users[name].sum() for name in single},
         **{f"{a}*{b}": (users[a] * users[b]).sum() for a, b in wanted},

@@ -11,13 +11,13 @@ import httpx
 from serm.errors import UserError
 from serm.rollout.decision import Health
 from serm.rollout.split import Variant
-from serm.settings.rollout import PrometheusSettings
+from serm.settings.rollout import ByVariant, PrometheusSettings
 
 _VARIANTS: tuple[Variant, ...] = ("champion", "challenger")
 _LONGEST_ANSWER = 1_000_000
 
 
-def health(settings: PrometheusSettings, since: datetime, now: datetime) -> dict[Variant, Health]:
+def health(settings: PrometheusSettings, since: datetime, now: datetime, experiment: str = "") -> dict[Variant, Health]:
     """Return how both servers fared from ``since`` to ``now``.
 
     Raises:
@@ -26,8 +26,10 @@ def health(settings: PrometheusSettings, since: datetime, now: datetime) -> dict
     seconds = max(60, math.ceil((now - since).total_seconds()))
     with httpx.Client(timeout=settings.timeout_seconds, trust_env=False) as client:
 
-        def ask(query: str, variant: Variant) -> float | None:
-            text = query.replace("{variant}", variant).replace("{window}", f"{seconds}s")
+        def ask(query: str | ByVariant, variant: Variant) -> float | None:
+            text = query if isinstance(query, str) else str(getattr(query, variant))
+            for name, value in (("variant", variant), ("window", f"{seconds}s"), ("experiment", experiment)):
+                text = text.replace("{" + name + "}", value)
             return _number(client, settings.url, text, now)
 
         def of(variant: Variant) -> Health:

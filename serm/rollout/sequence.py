@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2, false_discovery_control
+from scipy.special import chdtrc
+from scipy.stats import false_discovery_control
 
 Floats = NDArray[np.float64]
 
@@ -111,4 +112,4 @@ def sample_ratio_p(counts: tuple[int, int], shares: tuple[float, float]) -> floa
     statistic = sum(
         (n - total * share / of) ** 2 / (total * share / of) for n, share in zip(counts, shares, strict=True)
     )
-    return float(chi2.sf(statistic, len(counts) - 1))
+    return float(chdtrc(len(counts) - 1, statistic))

@@ -15,6 +15,7 @@ Metric = Literal[
     "change_query",
     "negative_feedback",
     "first_click",
+    "time_to_click",
     "sessions",
     "retention_1",
     "retention_7",
@@ -26,17 +27,27 @@ Percent = Annotated[int, Field(ge=1, le=50)]
 Margin = Annotated[float, Field(gt=0, le=1)]
 
 
+class ByVariant(Section):
+    """A query for each model, where no text in the place of ``{variant}`` makes both of one."""
+
+    champion: str
+    """That of the champion's server."""
+    challenger: str
+    """That of the challenger's."""
+
+
 class PrometheusSettings(Section):
-    """Where the servers' health is asked for. In each query ``{variant}`` becomes champion or challenger, and
-    ``{window}`` the time since the step in force began, such as ``86400s``; each gives one number."""
+    """Where the servers' health is asked for. In each query ``{variant}`` becomes champion or challenger,
+    ``{experiment}`` the rollout's name, and ``{window}`` the time since the step in force began, such as ``86400s``;
+    each gives one number."""
 
     url: Annotated[str, Field(pattern=r"^https?://")]
     """Of the server, without ``/api``."""
-    requests: str
+    requests: str | ByVariant
     """PromQL: the requests that the variant's server took."""
-    errors: str
+    errors: str | ByVariant
     """PromQL: those that failed; no number is none."""
-    p95_seconds: str
+    p95_seconds: str | ByVariant
     """PromQL: the 95th percentile of its latency."""
     timeout_seconds: Positive = 10.0
     """Of one query."""

@@ -14,7 +14,7 @@ from ibis.backends import BaseBackend
 
 from serm import engine as engines
 from serm import parquet
-from serm.contracts import IMPRESSIONS
+from serm.contracts import IMPRESSIONS, added
 from serm.errors import UserError
 from serm.files import data_files
 from serm.parquet import DataFile
@@ -80,7 +80,7 @@ def text_files(log: Path) -> Sequence[Path]:
 
 def _deliveries(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[DataFile]]:
     files = parquet.dataset(log, IMPRESSIONS)
-    later = parquet.optional_columns(files, IMPRESSIONS)
+    later = parquet.optional_columns(files, IMPRESSIONS) | added(IMPRESSIONS)
     if settings.stream.allowed_lateness_hours is None:
         return parquet.scan(engine, files, IMPRESSIONS, later).mutate(delivery=0), files
     scanned = (parquet.scan(engine, [file], IMPRESSIONS, later) for file in files)
@@ -93,4 +93,6 @@ def _table(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Tab
             f"{log}: a table does not tell in which order its rows came; leave stream.allowed_lateness_hours out."
         )
     table = tables.snapshot(log)
-    return parquet.scan(engine, table.files, IMPRESSIONS, table.columns).mutate(delivery=0), table.files
+    return parquet.scan(engine, table.files, IMPRESSIONS, table.columns | added(IMPRESSIONS)).mutate(
+        delivery=0
+    ), table.files

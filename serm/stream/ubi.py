@@ -114,7 +114,8 @@ def impressions(records: ibis.Table, session_gap_minutes: float) -> ibis.Table:
 
     A document that was clicked or disliked was shown. What shows it tells its position, or where nothing does, the
     others. ``dwell_seconds`` runs from a click to the session's next
-    event on anything else; it is null where none follows within ``session_gap_minutes``.
+    event on anything else; it is null where none follows within ``session_gap_minutes``. ``click_seconds`` runs from
+    the first that is told of the query's documents to a document's first click; null where nothing was told before.
     """
     events = with_sessions(records, session_gap_minutes)
     events = events.mutate(thing=ibis.coalesce(events.query_id, "") + " " + ibis.coalesce(events.doc_id, ""))
@@ -126,14 +127,17 @@ def impressions(records: ibis.Table, session_gap_minutes: float) -> ibis.Table:
     events = events.mutate(dwell=((events.role == "clicked") & (stay <= session_gap_minutes * 60)).ifelse(stay, None))
     on_documents = events.filter(events.role != "other")
     where_shown = on_documents.position.min(where=on_documents.role == "shown")
-    return on_documents.group_by("query_id", "doc_id").aggregate(
+    found = on_documents.group_by("query_id", "doc_id").aggregate(
         **{name: on_documents[name].min() for name in _FIRST},
         position=ibis.coalesce(where_shown, on_documents.position.min()),
         clicked=(on_documents.role == "clicked").any(),
         dwell_seconds=on_documents.dwell.max(),
+        clicked_at=on_documents.event_time.min(where=on_documents.role == "clicked"),
         negative_feedback=(on_documents.role == "disliked").any(),
         **{name: on_documents[name].max() for name in ("score", "model_version", "variant")},
     )
+    waited = seconds(found.clicked_at) - seconds(found.event_time.min().over(group_by="query_id"))
+    return found.mutate(click_seconds=(waited > 0).ifelse(waited, None)).drop("clicked_at")
 
 
 _FIRST = ("event_time", "session_id", "user_id", "locale", "query", "delivery")

@@ -100,6 +100,10 @@ def flag_impressions(
         | table.dwell_seconds.isnan()
         | table.dwell_seconds.isinf(),
         "dwell_seconds without a click": table.dwell_seconds.notnull() & ~table.clicked,
+        "click_seconds is negative or not finite": (table.click_seconds < 0)
+        | table.click_seconds.isnan()
+        | table.click_seconds.isinf(),
+        "click_seconds without a click": table.click_seconds.notnull() & ~table.clicked,
         "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
         "query_id, doc_id and position are repeated": table.repeated,
     }

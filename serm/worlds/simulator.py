@@ -38,6 +38,8 @@ class Users:
     """The chance that an examined document is clicked whatever it is."""
     dwell_median: tuple[float, ...] = (5.0, 12.0, 30.0, 60.0)
     """Seconds; dwell times are log-normal."""
+    reading: float = 1.5
+    """Seconds to look at a result on the page."""
     dwell_spread: float = 0.8
     """Standard deviation of the logarithm of a dwell time."""
     dislikes: tuple[float, ...] = (0.03, 0.01, 0.002, 0.0)
@@ -81,6 +83,8 @@ class Behaviour:
     """bool [N, R]"""
     dwell: Array
     """seconds [N, R], NaN without a click"""
+    click: Array
+    """seconds [N, R] from the page to the click, NaN without one"""
     satisfied: Array
     """bool [N]"""
 
@@ -121,8 +125,15 @@ def browse(grades: Array, users: Users, generator: np.random.Generator) -> Behav
         clicked=clicked,
         disliked=examined & (chance[3] < np.array(users.dislikes)[grade]),
         dwell=np.where(clicked, dwell, np.nan),
+        click=np.where(clicked, _until(np.where(clicked, dwell, 0.0), users.reading), np.nan),
         satisfied=satisfied,
     )
+
+
+def _until(dwell: Array, reading: float) -> Array:
+    """Return when a user comes to the end of each result: ``reading`` seconds each, and the dwell of clicks before."""
+    ends: Array = np.round(reading * np.arange(1, dwell.shape[1] + 1) + np.cumsum(dwell, axis=1) - dwell, 1)
+    return ends
 
 
 def simulate(
@@ -255,6 +266,7 @@ def _rows(ranking: Ranking, pages: _Pages, visitors: pa.Array, name: str, turn: 
             "position": pa.array(position + 1, pa.int32()),
             "clicked": pa.array(behaviour.clicked[page, position]),
             "dwell_seconds": pa.array(behaviour.dwell[page, position], from_pandas=True),
+            "click_seconds": pa.array(behaviour.click[page, position], from_pandas=True),
             "negative_feedback": pa.array(behaviour.disliked[page, position]),
             "score": pa.array(ranking.scores[query, document].astype(float)),
             "model_version": pa.repeat(ranking.version, count),

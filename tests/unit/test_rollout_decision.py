@@ -77,11 +77,14 @@ def test_a_worse_signal_holds_the_ramp_for_a_person() -> None:
 def test_a_locale_that_fares_worse_holds_the_ramp_for_a_person() -> None:
     fine, worse = measured("satisfied_clicks", 0.01), measured("satisfied_clicks", -0.05)
     held = decide(
-        replace(look(10), segments={"de": {"satisfied_clicks": worse}, "fr": {"satisfied_clicks": fine}}), SETTINGS
+        replace(
+            look(10), segments={"locale de": {"satisfied_clicks": worse}, "tail queries": {"satisfied_clicks": fine}}
+        ),
+        SETTINGS,
     )
     assert held.action == "hold"
-    assert held.reasons[0].startswith("satisfied_clicks in de is confidently worse")
-    assert held.findings["p_worse_by_locale"]["satisfied_clicks in fr"] > 0.5
+    assert held.reasons[0].startswith("satisfied_clicks in locale de is confidently worse")
+    assert held.findings["p_worse_by_segment"]["satisfied_clicks in tail queries"] > 0.5
 
 
 def test_groups_of_unequal_size_are_an_error_and_no_metric_is_read() -> None:
@@ -135,9 +138,15 @@ def test_a_server_that_fails_or_is_slow_is_taken_back_even_before_any_metric_can
     assert told in back.reasons[0]
 
 
-def test_a_few_failures_or_requests_are_no_reason() -> None:
-    for fine in (Health(2000, 4, 60.0), Health(100, 50, 900.0), Health(2000, 0, None)):
+def test_a_few_failures_are_no_reason_and_a_few_requests_tell_nothing_yet() -> None:
+    for fine in (Health(2000, 4, 60.0), Health(2000, 0, None)):
         assert decide(replace(look(10), health={"challenger": fine, "champion": FAST}), SETTINGS).action == "advance"
+    silent = replace(look(50, satisfied_clicks=0.05), health={"challenger": Health(100, 50, 900.0), "champion": FAST})
+    held = decide(silent, SETTINGS)
+    assert (held.action, held.reasons) == (
+        "hold",
+        ("a model's server has taken 100 of the 200 requests that tell its health",),
+    )
 
 
 LIFT = st.floats(-0.3, 0.3)

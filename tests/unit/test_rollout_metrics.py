@@ -42,6 +42,7 @@ def search(
             "position": position,
             "clicked": seconds >= 0,
             "dwell_seconds": seconds if seconds >= 0 else None,
+            "click_seconds": 4.0 * position if seconds >= 0 else None,
             "negative_feedback": False,
             "score": None,
             "model_version": None,
@@ -68,12 +69,14 @@ def test_each_metric_counts_what_its_name_says(tmp_path: Path) -> None:
         *search("a", 30, "sofa", (5,)),  # clicked, not satisfied
         *search("a", 90, "table"),  # abandoned: the next query is too late to be a change
         *search("a", 100, "table", negative_feedback=True),  # the same query again is no change
-        *search("a", 60 * 24 * 7, "chair", (31,)),
+        *search("a", 60 * 24 * 7, "chair", (31,), click_seconds=3600.0),
     ]
+    rows[-1]["click_seconds"] = None
     user = users_of(tmp_path, rows, [START], 9)["a"]
     counted = ("searches", "with_click", "with_satisfied", "changed", "abandoned", "with_negative", "sessions")
     assert [user[name] for name in counted] == [6, 3, 2, 1, 2, 1, 2]
     assert user["first_click"] == pytest.approx(0.5 + 1 + 1)
+    assert (user["click_seconds"], user["timed"]) == (8 + 4 + 300, 3)  # a wait of an hour counts as five minutes
     assert (user["observed_1"], user["returned_1"]) == (1, 1)
     assert (user["observed_7"], user["returned_7"]) == (1, 1)
     assert (user["observed_14"], user["returned_14"]) == (0, 0)
@@ -208,8 +211,35 @@ def test_a_locale_with_enough_users_is_a_segment_of_its_own_and_all_of_them_make
         tmp_path / "log", [START], START + timedelta(days=1), settings, EngineSettings(threads=1, memory_gb=1)
     )
     assert seen.users == [(20, 20)]
-    assert list(seen.segments) == ["de"]
-    assert seen.segments["de"]["satisfied_clicks"].users == (20, 10)
-    whole, part = seen.estimates["satisfied_clicks"], seen.segments["de"]["satisfied_clicks"]
+    assert list(seen.segments) == ["locale de"]
+    assert seen.segments["locale de"]["satisfied_clicks"].users == (20, 10)
+    whole, part = seen.estimates["satisfied_clicks"], seen.segments["locale de"]["satisfied_clicks"]
     assert whole.challenger * 20 == pytest.approx(part.challenger * 20)
     assert whole.control * 20 == pytest.approx(part.control * 10)
+
+
+def test_queries_are_head_torso_tail_or_new_by_what_was_searched_for_before_the_start(tmp_path: Path) -> None:
+    asked = {"lamp": 4, "sofa": 4, "desk": 2, "rug": 1, "vase": 1}  # 12 searches: a third is 4
+    rows = [
+        row
+        for query, times in asked.items()
+        for n in range(times)
+        for row in search(f"{query}{n}", -60 - n, query, variant="champion")
+    ]
+    for n, query in enumerate([*asked, "bolt"] * 2):
+        variant = ("challenger", "control")[n // 6]
+        clicks = (40.0,) if variant == "challenger" or query != "desk" else ()
+        rows += search(f"u{n}", n, query, clicks, variant)
+    contracts.write(pa.Table.from_pylist(rows, contracts.IMPRESSIONS), tmp_path / "log", contracts.IMPRESSIONS)
+    seen = look.read(
+        tmp_path / "log",
+        [START],
+        START + timedelta(days=1),
+        RolloutSettings(winsorise=1, min_users=1),
+        EngineSettings(threads=1, memory_gb=1),
+    )
+    counted = {name: one["click_through"].users for name, one in seen.segments.items() if "click_through" in one}
+    assert seen.users == [(6, 6)]
+    assert counted == {"tail queries": (3, 3)}
+    assert sorted(seen.segments) == ["head queries", "new queries", "tail queries", "torso queries"]
+    assert seen.segments["tail queries"]["click_through"].difference == pytest.approx(1 / 3)

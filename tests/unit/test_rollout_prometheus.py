@@ -18,7 +18,7 @@ import yaml
 
 from serm.errors import UserError
 from serm.rollout.prometheus import health
-from serm.settings.rollout import PrometheusSettings
+from serm.settings.rollout import ByVariant, PrometheusSettings
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
 PAGE = Path(__file__).parents[2] / "docs" / "rollout.md"
@@ -94,5 +94,16 @@ def test_the_queries_of_the_page_are_settings() -> None:
     assert found
     settings = PrometheusSettings.model_validate(yaml.safe_load(found[1])["rollout"]["prometheus"])
     for query in (settings.requests, settings.errors, settings.p95_seconds):
-        assert "{variant}" in query
-        assert "[{window}]" in query
+        assert isinstance(query, ByVariant)
+        for one in (query.champion, query.challenger):
+            assert "relevance-{experiment}-predictor" in one  # the canary's pods, which the champion's are not
+            assert "[{window}]" in one
+        assert 'pod!~"relevance-{experiment}-predictor' in query.champion
+
+
+def test_a_canary_is_found_by_its_rollouts_name_and_the_champion_by_not_having_it() -> None:
+    both = {"champion": 'p95{pod!~"r-{experiment}"}', "challenger": 'p95{pod=~"r-{experiment}"}'}
+    with answering({'p95{pod!~"r-cycle-0003"}': 0.5, 'p95{pod=~"r-cycle-0003"}': 0.25}) as (url, _):
+        settings = PrometheusSettings.model_validate({"url": url, **ASKED, "p95_seconds": both})
+        found = health(settings, NOW - timedelta(hours=2), NOW, "cycle-0003")
+    assert (found["champion"].p95_ms, found["challenger"].p95_ms) == (500.0, 250.0)

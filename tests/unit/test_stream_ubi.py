@@ -107,6 +107,22 @@ def test_dwell_runs_from_the_click_to_the_next_event_on_anything_else(
     assert impressions(tmp_path)["d1"]["dwell_seconds"] is None
 
 
+def test_a_click_is_so_many_seconds_after_what_the_page_showed_first(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(tmp_path, lines([*GOOD, event("click", "d2", 1, 9), event("click", "d4", 3, 7.5)]), make_settings())
+    found = {doc_id: row["click_seconds"] for doc_id, row in impressions(tmp_path).items()}
+    assert found == {"d1": None, "d2": pytest.approx(4), "d4": pytest.approx(6.5)}
+
+
+def test_a_click_before_which_nothing_was_told_of_its_page_has_no_time(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    run(tmp_path, lines([search(), event("click", "d9", 4)]), make_settings())
+    assert impressions(tmp_path)["d9"]["clicked"]
+    assert impressions(tmp_path)["d9"]["click_seconds"] is None
+
+
 def test_a_click_that_ends_a_session_has_no_dwell(make_settings: MakeSettings, tmp_path: Path) -> None:
     late = event("impression", "d3", 2, 5 + 31 * 60)
     run(tmp_path, lines([*GOOD, late]), make_settings())
