@@ -19,7 +19,19 @@ Small = Annotated[
 ]
 
 
-def demo(workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 2, small: Small = False) -> None:
+Rollout = Annotated[
+    bool,
+    typer.Option(
+        "--rollout",
+        help="Let simulated users decide on each challenger that passes the gate: real model servers behind a real "
+        "HAProxy, about a minute a cycle.",
+    ),
+]
+
+
+def demo(
+    workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 2, small: Small = False, rollout: Rollout = False
+) -> None:
     """Run evolution cycles on the emoji world with simulated users; run it again to resume what was interrupted."""
     from serm import report
     from serm.workspace.runner import run_loop
@@ -27,6 +39,6 @@ def demo(workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 2, small
     from serm.worlds.small import small_stream
 
     began = time.monotonic()
-    run_loop(small_stream(workspace) if small else EmojiStream(workspace), cycles, show_costs)
+    run_loop(small_stream(workspace) if small else EmojiStream(workspace), cycles, show_costs, rollout=rollout)
     page = report.build(workspace, workspace / REPORT)
     typer.echo(f"{cycles} cycles, {(time.monotonic() - began) / 60:.1f} minutes. The report: {page.resolve()}")

@@ -74,7 +74,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
         done.write(root)
         after = [HISTORY / tag / f"{name}.json" for name in ("deploy", "costs", "audit")]
         pointers = workspace.pointers(*STATE, *present)
-        told = (AFTER, CYCLE / "deploy", ROLLOUTS / f"{tag}.json", *after, *pointers)
+        rollouts = [path.relative_to(root) for path in sorted((root / ROLLOUTS).glob("*.json"))]
+        told = (AFTER, CYCLE / "deploy", *rollouts, *after, *pointers)
         commit = workspace.commit(f"After {tag}: champion {done.champion}", told)
         rows = contracts.read(root / JUDGMENTS, contracts.JUDGMENTS).num_rows
         return {"champion": str(done.champion), "judgments": rows, "commit": commit}

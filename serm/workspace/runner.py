@@ -137,14 +137,18 @@ class Stream(Protocol):
     def audit(self) -> dict[str, Any]:
         """Hold the cycle against what only the world knows."""
 
+    def roll_out(self, number: int) -> None:
+        """Let the world's users decide on the challenger of window ``number``, where the gate passed it."""
 
-def run_loop(stream: Stream, cycles: int, show: Callable[[dict[str, Figures]], None]) -> None:
+
+def run_loop(stream: Stream, cycles: int, show: Callable[[dict[str, Figures]], None], *, rollout: bool = False) -> None:
     """Run the first ``cycles`` cycles of a world; what is done already is not done again.
 
     Args:
         stream: the world.
         cycles: how many.
         show: is given what each step of a cycle took.
+        rollout: let the world's users decide on each challenger that passes the gate, before ``advance``.
 
     Raises:
         UserError: as ``run_cycle`` and ``advance`` do.
@@ -157,10 +161,10 @@ def run_loop(stream: Stream, cycles: int, show: Callable[[dict[str, Figures]], N
             if stream.is_past(number):
                 print(f"cycle {number}: done before")
             else:
-                _next(stream, number, show)
+                _next(stream, number, show, rollout)
 
 
-def _next(stream: Stream, number: int, show: Callable[[dict[str, Figures]], None]) -> None:
+def _next(stream: Stream, number: int, show: Callable[[dict[str, Figures]], None], rollout: bool) -> None:
     simulated = stream.open_window(number)
     settings = stream.settings()
     tag = settings.cycle.name
@@ -176,6 +180,8 @@ def _next(stream: Stream, number: int, show: Callable[[dict[str, Figures]], None
         write_json(history / "audit.json", stream.audit())
     write_json(history / "costs.json", costs)
     show(costs)
+    if rollout and not Progress.read(stream.path).advancing:
+        stream.roll_out(number)
     advance(stream.path, settings)
 
 

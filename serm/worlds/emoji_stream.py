@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from serm import settings as params
 from serm.atomic import write_text
-from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, PARAMS, REFERENCE, SETUP, TESTS
+from serm.layout import AFTER, CHAMPION, DOCUMENTS, HISTORY, JUDGMENTS, KNOWLEDGE, PARAMS, REFERENCE, SETUP, TESTS
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.workspace.progress import Progress
@@ -78,6 +79,20 @@ class EmojiStream:
         pools.prepare(self.path, number, self.world, self._first_stage)
         champion = relevance.load(self.path / "state" / "champion", self.settings().relevance)
         return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
+
+    def roll_out(self, number: int) -> None:
+        """Let simulated users decide on the challenger of window ``number``, where the gate passed it."""
+        from serm.worlds.ramp import roll_out
+
+        settings = self.settings()
+        evaluated = self.path / HISTORY / settings.cycle.name / "evaluate.json"
+        if not evaluated.exists() or json.loads(evaluated.read_text(encoding="utf-8"))["gate"]["result"] != "passed":
+            return
+        for record in roll_out(self.path, self.world, self._first_stage, number, settings.cycle.name, settings.engine):
+            reasons = "; ".join(record.decisions[-1].reasons[:1])
+            print(
+                f"rollout {record.experiment}: {record.outcome.replace('_', ' ')}, {reasons}. {record.note}", flush=True
+            )
 
     def audit(self) -> dict[str, Any]:
         """Hold the open window's cycle against the hidden truth, as ``worlds.audit`` says."""

@@ -82,29 +82,37 @@ def rank_queries(
     window: int,
 ) -> Ranking:
     """Return what the champion would show for each query: ``depth`` documents (DOCUMENTS) of its locale, ranked."""
-    from serm.relevance import document_text
-
-    place = np.zeros((len(queries), depth), np.int64)
-    texts = np.array(list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist())), object)
+    place, texts = candidates(stage, queries, locales, documents, depth, window)
     published = np.asarray(documents["published_at"]).astype("datetime64[us]")
-    fresh = is_fresh(published, window)
-    doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
-    for locale in np.unique(of):
-        asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
-        served = stage.with_fresh([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
-        place[asked] = here[served]
     pairs = model.score([query for query in queries for _ in range(depth)], texts[place.ravel()].tolist())
     scores = pairs.expected.reshape(place.shape)
     best = np.argsort(-scores, axis=1, kind="stable")
     place = np.take_along_axis(place, best, axis=1)
     return Ranking(
         queries=np.asarray(queries),
-        locales=of,
+        locales=np.asarray(locales),
         doc_ids=np.asarray(documents["doc_id"])[place],
         published=published[place],
         scores=np.take_along_axis(scores, best, axis=1),
         version=model.version,
     )
+
+
+def candidates(
+    stage: FirstStage, queries: Sequence[str], locales: Sequence[str], documents: pa.Table, depth: int, window: int
+) -> tuple[Array, Array]:
+    """Return the first stage's ``depth`` documents of each query, rows of ``documents`` [Q, depth], and all texts."""
+    from serm.relevance import document_text
+
+    place = np.zeros((len(queries), depth), np.int64)
+    texts = np.array(list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist())), object)
+    fresh = is_fresh(np.asarray(documents["published_at"]).astype("datetime64[us]"), window)
+    doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
+    for locale in np.unique(of):
+        asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
+        served = stage.with_fresh([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
+        place[asked] = here[served]
+    return place, texts
 
 
 def popularity(world: EmojiWorld, window: int) -> tuple[Array, Array]:
