@@ -12,7 +12,7 @@ from pipelines.cycle import VOLUME, light
     pipeline_config=VOLUME,
 )
 def rollout(repository: str, log: str):
-    """Take a step of the rollout that runs, as `serm rollout step` does; where none runs, do nothing.
+    """Tick the rollout that runs, as `serm rollout tick` does; where none runs, do nothing.
 
     Args:
         repository: git URL of the workspace, or a path that is mounted in each step.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json as jsonlib
+from contextlib import suppress
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +20,10 @@ from serm.layout import CYCLE, PARAMS, ROLLOUTS
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from serm.rollout.controller import Tick
     from serm.rollout.record import Record
     from serm.rollout.traffic import Traffic
+    from serm.rollout.verdict import Verdict
     from serm.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Ramp a challenger up by what its users do, and take it back.")
@@ -34,8 +39,14 @@ Log = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide and show what would be sent; change nothing.")]
 Gate = Annotated[Path, typer.Option(help="The deploy step's output, which says whether the gate passed.")]
 Why = Annotated[str, typer.Option(help="The reason; it stays in the record.")]
+Every = Annotated[float, typer.Option(min=0.1, help="Seconds between two ticks.")]
+Fresh = Annotated[float, typer.Option(min=0, help="Seconds for which a verdict is kept.")]
+Html = Annotated[Path | None, typer.Option(help="Write the ramp as this page instead.")]
+Host = Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 in a pod.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
 MapFile = Annotated[Path, typer.Argument(help="The file that HAProxy's configuration names.")]
 _CODES = {"promote": 0, "advance": 0, "roll_back": 1, "error": 1, "hold": 3, "inconclusive": 3}
+_ENDED = {"promoted": 0, "rolled_back": 1, "error": 1, "inconclusive": 3}
 
 
 @app.command()
@@ -68,7 +79,7 @@ def start(
 
 @app.command()
 @reads
-def step(
+def tick(
     log: Log,
     params: Params = PARAMS,
     experiment: Experiment = None,
@@ -81,7 +92,7 @@ def step(
 
     settings, name = _settings(params, experiment)
     with _traffic(settings) as traffic:
-        done = controller.step(records, name, log, settings.engine, traffic, dry_run=dry_run)
+        done = controller.tick(records, name, log, settings.engine, traffic, dry_run=dry_run)
     if not dry_run:
         _show(done.record, json)
         return
@@ -92,14 +103,53 @@ def step(
 
 @app.command()
 @reads
-def status(
-    params: Params = PARAMS, experiment: Experiment = None, records: Records = ROLLOUTS, json: Json = False
+def watch(
+    log: Log,
+    params: Params = PARAMS,
+    experiment: Experiment = None,
+    records: Records = ROLLOUTS,
+    every: Every = 3600.0,
+    json: Json = False,
 ) -> None:
-    """Show where a rollout stands, and why."""
+    """Tick until it is decided: exit code 0 promoted, 1 rolled back or broken, 3 inconclusive or told to end.
+
+    SIGTERM and Ctrl+C end it after the tick under way; another watch goes on where it stopped.
+    """
+    from serm.rollout import controller
+    from serm.rollout.watch import until_told
+    from serm.rollout.watch import watch as ticks
+
+    settings, name = _settings(params, experiment)
+
+    def once() -> Tick:
+        with _traffic(settings) as traffic:
+            return controller.tick(records, name, log, settings.engine, traffic)
+
+    with until_told() as stop:
+        ended = ticks(once, every, stop, partial(_tell, json=json))
+    raise typer.Exit(3 if ended is None else _ENDED[ended.outcome])
+
+
+@app.command()
+@reads
+def status(
+    params: Params = PARAMS,
+    experiment: Experiment = None,
+    records: Records = ROLLOUTS,
+    html: Html = None,
+    json: Json = False,
+) -> None:
+    """Show where a rollout stands, and why; with --html as a page with its whole ramp."""
     from serm.rollout.record import load, path_of
 
     _, name = _settings(params, experiment)
-    _show(load(path_of(records, name)), json)
+    record = load(path_of(records, name))
+    if html is not None:
+        from serm.report import ramp
+
+        print(ramp.page(path_of(records, name), html))
+        return
+    _show(record, json)
 
 
 @app.command()
@@ -107,22 +157,35 @@ def status(
 def verdict(
     log: Log, params: Params = PARAMS, experiment: Experiment = None, records: Records = ROLLOUTS, json: Json = False
 ) -> None:
-    """Say what a step would decide, and set nothing: exit code 0 go on or promote, 1 roll back or error, 3 wait.
-
-    It is what a job of Argo Rollouts' AnalysisTemplate or a webhook of Flagger asks.
-    """
-    from serm.rollout import controller
-
-    settings, name = _settings(params, experiment)
-    with _traffic(settings) as traffic:
-        decided = controller.step(records, name, log, settings.engine, traffic, dry_run=True).decision
-    if decided is None:
-        raise UserError(f"{records}: the rollout {name!r} is not at rest at a step; see `serm rollout status`.")
+    """Say what a tick would decide, and set nothing: exit code 0 go on or promote, 1 roll back or error, 3 wait."""
+    found = _verdict(log, params, experiment, records)
     if json:
-        print(jsonlib.dumps({"action": decided.action, "percent": decided.percent, "reasons": decided.reasons}))
+        print(jsonlib.dumps(asdict(found)))
     else:
-        print(visible(f"{decided.action}: {'; '.join(decided.reasons)}"))
-    raise typer.Exit(_CODES[decided.action])
+        print(visible(f"{found.action}: {'; '.join(found.reasons)}"))
+    raise typer.Exit(_CODES[found.action])
+
+
+@app.command("serve-verdict")
+@reads
+def serve_verdict(
+    log: Log,
+    params: Params = PARAMS,
+    experiment: Experiment = None,
+    records: Records = ROLLOUTS,
+    host: Host = "127.0.0.1",
+    port: Port = 8011,
+    every: Fresh = 60.0,
+) -> None:
+    """Answer with the verdict over HTTP, for Argo Rollouts' AnalysisTemplate or Flagger's webhooks; set nothing."""
+    from serm.rollout.verdict import Asked, server
+
+    _settings(params, experiment)
+    answering = server(Asked(partial(_verdict, log, params, experiment, records), every), host, port)
+    with answering:
+        print(f"http://{host}:{answering.server_port}/verdict (Ctrl+C ends)", flush=True)
+        with suppress(KeyboardInterrupt):
+            answering.serve_forever()
 
 
 @app.command()
@@ -166,6 +229,29 @@ def _traffic(settings: Settings) -> AbstractContextManager[Traffic]:
 
     rollout, serving = settings.rollout, settings.serving
     return connect(rollout.traffic, rollout.traffic_options, serving.namespace, serving.name)
+
+
+def _verdict(log: Path, params: Path, experiment: str | None, records: Path) -> Verdict:
+    from serm.rollout import controller
+    from serm.rollout.verdict import verdict as of
+
+    settings, name = _settings(params, experiment)
+    with _traffic(settings) as traffic:
+        return of(controller.tick(records, name, log, settings.engine, traffic, dry_run=True))
+
+
+def _tell(found: Record | UserError, *, json: bool) -> None:
+    """Print a line of a watch: the last look, or why a tick failed."""
+    if isinstance(found, UserError):
+        typer.echo(f"Error: {visible(str(found))}", err=True)
+        return
+    last = found.decisions[-1] if found.decisions else None
+    if json:
+        told = last.model_dump(mode="json") if last else {}
+        print(jsonlib.dumps({"outcome": found.outcome, "percent": found.percent, "last": told}), flush=True)
+        return
+    what = f"{last.at:%Y-%m-%d %H:%M} UTC: {last.action.replace('_', ' ')}, {'; '.join(last.reasons)}" if last else ""
+    print(visible(f"{found.percent} % {what}"), flush=True)
 
 
 def _passed(path: Path) -> None:

@@ -129,7 +129,7 @@ def found(repository: str, volume: Path, given: Given) -> Figures:
 
 
 def ramp(repository: str, volume: Path, log: Path) -> Figures:
-    """Take a step of the rollout of the workspace's cycle, and push its record; where none runs, do nothing.
+    """Tick the rollout of the workspace's cycle, and push its record; where none runs, do nothing.
 
     Returns:
         ``outcome`` (``none`` where there is no rollout) and ``percent``.
@@ -148,7 +148,7 @@ def ramp(repository: str, volume: Path, log: Path) -> Figures:
         writing(workspace.path, "serm submit"),
         connect(rollout.traffic, rollout.traffic_options, serving.namespace, serving.name) as traffic,
     ):
-        done = controller.step(workspace.path / ROLLOUTS, name, log, settings.engine, traffic)
+        done = controller.tick(workspace.path / ROLLOUTS, name, log, settings.engine, traffic)
         workspace.commit(f"Rollout of {name}: {done.record.outcome}, {done.record.percent} %", (record,))
         _push(workspace, repository)
     return {"outcome": done.record.outcome, "percent": done.record.percent}

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from serm.atomic import write_text
 from serm.escaping import asset, policy, templates
-from serm.report import answers, comparison, controls, formats, linked, loop, proof
+from serm.report import answers, comparison, controls, formats, linked, loop, proof, ramp
 from serm.report.charts import curve
 from serm.workspace import history
 
@@ -59,6 +59,8 @@ def render(workspace: Path, out: Path, served: bool = False) -> str:
         simulated=any(cycle.get("audit") is not None for cycle in cycles),
         pages={cycle.tag: linked.fetch(workspace, cycle.tag, out) for cycle in detailed},
         views=views,
+        rollouts=ramp.pictures(workspace, DETAILED),
+        ramp=ramp.SIZES,
         comparison=comparison,
         proof=proof,
         control=controls,

@@ -1,6 +1,6 @@
 """The controller: reads what users did, decides, and sets the traffic; a crash at any line does no harm.
 
-More traffic is written down before it is asked for, so that a step which was cut short is ended by the next one. Less
+More traffic is written down before it is asked for, so that a tick which was cut short is ended by the next one. Less
 traffic is asked for first and written down after: nothing may keep a challenger up that should go.
 """
 
@@ -22,8 +22,8 @@ from serm.settings import EngineSettings, RolloutSettings
 
 
 @dataclass(frozen=True)
-class Step:
-    """What a step did, or in a dry run would do."""
+class Tick:
+    """What a tick did, or in a dry run would do."""
 
     record: Record
     decision: Decision | None
@@ -33,7 +33,13 @@ class Step:
 
 
 def start(
-    records: Path, experiment: str, settings: RolloutSettings, traffic: Traffic, at: datetime | None = None
+    records: Path,
+    experiment: str,
+    settings: RolloutSettings,
+    traffic: Traffic,
+    at: datetime | None = None,
+    *,
+    note: str = "",
 ) -> Record:
     """Begin a rollout: give the challenger the first step's share.
 
@@ -45,6 +51,7 @@ def start(
         settings: kept in the record until the end.
         traffic: the backend.
         at: the present.
+        note: for whoever reads the record.
 
     Raises:
         UserError: it was begun before, another one is running, the challenger has traffic already, or the backend
@@ -65,12 +72,12 @@ def start(
                     "before a rollout starts."
                 )
             pending = Pending(action="start", percent=settings.steps[0], since=now_or(at))
-            record = Record(experiment=experiment, settings=settings, pending=pending)
+            record = Record(experiment=experiment, note=note, settings=settings, pending=pending)
             save(path, record)
         return _finish(path, record, traffic)
 
 
-def step(
+def tick(
     records: Path,
     experiment: str,
     log: Path,
@@ -79,7 +86,7 @@ def step(
     at: datetime | None = None,
     *,
     dry_run: bool = False,
-) -> Step:
+) -> Tick:
     """Look at the users, decide, and set the traffic; call it as often as you like.
 
     Args:
@@ -93,7 +100,7 @@ def step(
 
     Raises:
         UserError: there is no such rollout, the log cannot be read, somebody else gave the challenger traffic, or the
-            backend fails. The traffic is then as it was, or as decided; the next step goes on.
+            backend fails. The traffic is then as it was, or as decided; the next tick goes on.
     """
     path, now = path_of(records, experiment), now_or(at)
     if dry_run:
@@ -103,15 +110,15 @@ def step(
         if record.pending is not None:
             record = _finish(path, record, traffic)
         if record.outcome != "running":
-            return Step(record, None)
+            return Tick(record, None)
         seen = traffic.read()
         if gone := _taken_back(record, seen, now):
             record = _ended(record, gone)
             save(path, record)
-            return Step(record, None)
+            return Tick(record, None)
         found = _look(record, log, on, traffic, now)
         decision = decide(found, record.settings)
-        return Step(_do(path, record, found, decision, traffic, seen), decision)
+        return Tick(_do(path, record, found, decision, traffic, seen), decision)
 
 
 def abort(records: Path, experiment: str, reason: str, traffic: Traffic, at: datetime | None = None) -> Record:
@@ -144,7 +151,7 @@ def _look(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: 
     unread: tuple[str, ...] = ()
     try:
         asked = record.settings.prometheus
-        health = prometheus.health(asked, stages[-1], now) if asked is not None else traffic.health()
+        health = prometheus.health(asked, stages[-1], now, record.experiment) if asked is not None else traffic.health()
     except UserError as error:  # what users say may still take the challenger back
         unread = (str(error),)
     return Look(
@@ -183,7 +190,7 @@ def _do(path: Path, record: Record, found: Look, decision: Decision, traffic: Tr
     try:
         traffic.set(record.experiment, decision.percent, seen)
     finally:
-        save(path, record)  # where that failed, the next step tries again
+        save(path, record)  # where that failed, the next tick tries again
     return _finish(path, record, traffic)
 
 
@@ -213,7 +220,7 @@ def _taken_back(record: Record, seen: State, now: datetime) -> Decided | None:
     if seen.experiment == record.experiment and seen.percent == record.percent:
         return None
     if seen.percent == 0:
-        told = "the traffic was set to 0 by somebody else, or by a step that was cut short"
+        told = "the traffic was set to 0 by somebody else, or by a tick that was cut short"
         return Decided(at=now, action="roll_back", percent=0, reasons=(told,))
     raise UserError(
         f"the challenger has {seen.percent} % of {seen.experiment!r}, where the record says {record.percent} % of "
@@ -228,12 +235,12 @@ def _ended(record: Record, decided: Decided) -> Record:
     return record.with_(stages=stages, pending=None, outcome=OUTCOMES[action], decisions=decisions)
 
 
-def _tried(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: datetime) -> Step:
+def _tried(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: datetime) -> Tick:
     seen = traffic.read()
     if record.pending is not None:
-        return Step(record, None, traffic.patch(record.experiment, record.pending.percent, seen))
+        return Tick(record, None, traffic.patch(record.experiment, record.pending.percent, seen))
     if record.outcome != "running" or _taken_back(record, seen, now):
-        return Step(record, None)
+        return Tick(record, None)
     decision = decide(_look(record, log, on, traffic, now), record.settings)
     sent = traffic.patch(record.experiment, decision.percent, seen) if decision.percent != seen.percent else None
-    return Step(record, decision, sent)
+    return Tick(record, decision, sent)

@@ -1,4 +1,4 @@
-"""A rollout's record: one JSON file for people and for the next step, which says what was decided and what was done."""
+"""A rollout's record: one JSON file for people and for the next tick, which says what was decided and what was done."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Stage(_Part):
 
 
 class Pending(_Part):
-    """A change of the traffic that was begun; the next step ends it if this one did not."""
+    """A change of the traffic that was begun; the next tick ends it if this one did not."""
 
     action: Action | Literal["start"]
     percent: int = Field(ge=0, le=100)
@@ -62,6 +62,8 @@ class Record(_Part):
     """All that is known of a rollout."""
 
     experiment: str
+    note: str = ""
+    """What whoever reads it should know, such as that its users are simulated."""
     outcome: Outcome = "running"
     settings: RolloutSettings
     """As they were at the start: what is looked at, and how closely, may not change on the way."""

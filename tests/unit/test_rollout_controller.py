@@ -60,9 +60,9 @@ def begin(tmp_path: Path, traffic: FileTraffic) -> record.Record:
     return controller.start(tmp_path / "rollout", NAME, SETTINGS, traffic, START)
 
 
-def step(tmp_path: Path, traffic: FileTraffic, day: float, **more: Any) -> controller.Step:
+def tick(tmp_path: Path, traffic: FileTraffic, day: float, **more: Any) -> controller.Tick:
     at = START + timedelta(days=day)
-    return controller.step(tmp_path / "rollout", NAME, tmp_path / "log", ENGINE, traffic, at, **more)
+    return controller.tick(tmp_path / "rollout", NAME, tmp_path / "log", ENGINE, traffic, at, **more)
 
 
 def saved(tmp_path: Path) -> record.Record:
@@ -74,7 +74,7 @@ def test_a_better_challenger_goes_up_step_by_step_to_all_users(
 ) -> None:
     users.lifts = {"satisfied_clicks": 0.03}
     begin(tmp_path, traffic)
-    done = [step(tmp_path, traffic, day) for day in (0.5, 1, 1.5, 2, 3, 4)]
+    done = [tick(tmp_path, traffic, day) for day in (0.5, 1, 1.5, 2, 3, 4)]
     actions = [one.decision.action if one.decision else None for one in done]
     assert actions == ["hold", "advance", "hold", "advance", "promote", None]
     assert traffic.seen == [0, 1, 10, 50, 100]
@@ -84,11 +84,11 @@ def test_a_better_challenger_goes_up_step_by_step_to_all_users(
 
 def test_a_worse_one_comes_back_and_stays_back(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
     begin(tmp_path, traffic)
-    step(tmp_path, traffic, 1)
+    tick(tmp_path, traffic, 1)
     users.lifts = {"satisfied_clicks": -0.05}
-    assert step(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
+    assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
     users.lifts = {}
-    assert step(tmp_path, traffic, 5).decision is None
+    assert tick(tmp_path, traffic, 5).decision is None
     assert traffic.seen == [0, 1, 10, 0]
     told = saved(tmp_path).decisions[-1]
     assert "satisfied_clicks is confidently worse: 0.3800 against 0.4000" in told.reasons[0]
@@ -100,7 +100,7 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
 ) -> None:
     begin(tmp_path, traffic)
     before = (tmp_path / "rollout" / f"{NAME}.json").read_bytes()
-    tried = step(tmp_path, traffic, 1, dry_run=True)
+    tried = tick(tmp_path, traffic, 1, dry_run=True)
     assert isinstance(tried.decision, Decision)
     assert (tried.decision.action, tried.patch) == ("advance", {"percent": 10})
     assert traffic.read().percent == 1
@@ -157,10 +157,10 @@ def test_a_kill_before_any_line_is_made_good_by_the_next_call(
         begin(where, made)
         users.lifts = {}
         if end == "promote":
-            step(where, made, 1)
-            step(where, made, 2)
+            tick(where, made, 1)
+            tick(where, made, 2)
         users.lifts = {"satisfied_clicks": {"advance": 0.0, "promote": 0.03, "roll_back": -0.05}[end]}
-        return made, lambda: step(where, made, 3)
+        return made, lambda: tick(where, made, 3)
 
     expected = {"start": (1, "running"), "advance": (10, "running"), "promote": (100, "promoted")}
     percent, outcome = expected.get(end, (0, "rolled_back"))
@@ -174,7 +174,7 @@ def test_a_kill_before_any_line_is_made_good_by_the_next_call(
         between = made.read().percent
         assert between in ({"start": 0, "advance": 1, "promote": 50, "roll_back": 1}[end], percent)
         if (where / "rollout" / f"{NAME}.json").exists() and saved(where).outcome == "running" and end != "start":
-            done = step(where, made, 3)
+            done = tick(where, made, 3)
             assert done.record.outcome == outcome
         elif end == "start" and not ((where / "rollout" / f"{NAME}.json").exists() and saved(where).stages):
             work()
@@ -182,7 +182,7 @@ def test_a_kill_before_any_line_is_made_good_by_the_next_call(
         assert (made.read().percent, found.percent, found.outcome, found.pending) == (percent, percent, outcome, None)
 
 
-def test_a_backend_that_is_down_leaves_the_decision_for_the_next_step(
+def test_a_backend_that_is_down_leaves_the_decision_for_the_next_tick(
     users: Users, traffic: FileTraffic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(tmp_path, traffic)
@@ -194,10 +194,10 @@ def test_a_backend_that_is_down_leaves_the_decision_for_the_next_step(
     with monkeypatch.context() as down:
         down.setattr(traffic, "set", refuse)
         with pytest.raises(UserError, match="does not answer"):
-            step(tmp_path, traffic, 1)
+            tick(tmp_path, traffic, 1)
     assert traffic.read().percent == 1
     users.lifts = {}
-    assert step(tmp_path, traffic, 1.1).record.outcome == "rolled_back"  # decided is decided
+    assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"  # decided is decided
     assert traffic.read().percent == 0
 
 
@@ -209,11 +209,11 @@ def test_health_that_cannot_be_read_holds_and_does_not_hide_what_users_say(
 
     begin(tmp_path, traffic)
     monkeypatch.setattr(traffic, "health", away)
-    held = step(tmp_path, traffic, 1).decision
+    held = tick(tmp_path, traffic, 1).decision
     assert held is not None
     assert (held.action, held.reasons) == ("hold", ("Prometheus does not answer",))
     users.lifts = {"satisfied_clicks": -0.05}
-    assert step(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
+    assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
 
 
 def test_another_hand_that_takes_the_challenger_back_is_obeyed_and_one_that_gives_it_more_is_told(
@@ -222,22 +222,22 @@ def test_another_hand_that_takes_the_challenger_back_is_obeyed_and_one_that_give
     begin(tmp_path, traffic)
     traffic.write(NAME, 30)
     with pytest.raises(UserError, match="the challenger has 30 % of 'cycle-0003', where the record says 1 %"):
-        step(tmp_path, traffic, 1)
+        tick(tmp_path, traffic, 1)
     traffic.write(NAME, 0)
-    assert step(tmp_path, traffic, 1).record.outcome == "rolled_back"
+    assert tick(tmp_path, traffic, 1).record.outcome == "rolled_back"
     assert "by somebody else" in saved(tmp_path).decisions[-1].reasons[0]
 
 
-def test_a_hand_between_a_killed_step_and_the_next_is_seen(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
+def test_a_hand_between_a_killed_tick_and_the_next_is_seen(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
     begin(tmp_path, traffic)
     cut_short = saved(tmp_path).with_(pending=record.Pending(action="advance", percent=10, since=START))
     record.save(tmp_path / "rollout" / f"{NAME}.json", cut_short)
     traffic.write(NAME, 30)
     with pytest.raises(UserError, match="the challenger has 30 %"):
-        step(tmp_path, traffic, 1)
+        tick(tmp_path, traffic, 1)
     assert traffic.read().percent == 30
     traffic.write(NAME, 0)
-    assert step(tmp_path, traffic, 1).record.outcome == "rolled_back"
+    assert tick(tmp_path, traffic, 1).record.outcome == "rolled_back"
     assert traffic.read().percent == 0
 
 
@@ -257,7 +257,7 @@ def test_a_second_writer_a_second_rollout_and_a_challenger_with_traffic_are_refu
         record.one_writer(tmp_path / "rollout"),
         pytest.raises(UserError, match="another `serm rollout` is at work here"),
     ):
-        step(tmp_path, traffic, 1)
+        tick(tmp_path, traffic, 1)
 
 
 def test_settings_that_change_on_the_way_change_nothing(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
@@ -269,10 +269,10 @@ def test_a_damaged_record_and_a_name_that_leads_elsewhere_are_told(
     users: Users, traffic: FileTraffic, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="no such rollout; begin it"):
-        step(tmp_path, traffic, 1)
+        tick(tmp_path, traffic, 1)
     (tmp_path / "rollout" / f"{NAME}.json").write_text('{"experiment": "x"')
     with pytest.raises(UserError, match="no rollout's record"):
-        step(tmp_path, traffic, 1)
+        tick(tmp_path, traffic, 1)
     with pytest.raises(UserError, match="give a name of letters"):
         controller.start(tmp_path, "../x", SETTINGS, traffic, START)
 
