@@ -30,6 +30,15 @@ def visible(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
+def is_storable(text: str) -> bool:
+    """Say whether UTF-8 can hold ``text``: it has no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def markdown(text: str) -> str:
     """Return ``text`` on one line of Markdown that every renderer shows as it is: no HTML, emphasis, link or table."""
     one_line = " ".join(visible(text).split())

@@ -14,6 +14,7 @@ import pytest
 from browser import tab  # noqa: F401  (a fixture)
 from command_line import serm  # noqa: F401  (a fixture)
 from examples import Share
+from forked_dvc import forked_dvc  # noqa: F401  (a fixture)
 from kinds import kinds
 from wheel import installed, wheel  # noqa: F401  (fixtures)
 from worlds import annotated, template, workspace  # noqa: F401  (fixtures)
@@ -23,6 +24,7 @@ from serm.settings import Settings
 
 #: No deadline: a test's first example loads libraries. Where CI is set, the same examples each time.
 hypothesis.settings.register_profile("serm", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.register_profile("quick", hypothesis.settings.get_profile("serm"), max_examples=20)
 hypothesis.settings.load_profile("serm")
 
 #: A JVM of the tests lives for a minute: Java's optimising compiler would work longer than what it compiles runs.
@@ -39,6 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     Share.quick = bool(config.getoption("quick"))
+    if Share.quick:
+        hypothesis.settings.load_profile("quick")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

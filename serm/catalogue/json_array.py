@@ -10,6 +10,7 @@ from pathlib import Path
 
 from serm.catalogue.table import Record
 from serm.errors import UserError
+from serm.escaping import is_storable
 from serm.lines import MAX_LINE_BYTES, chunks
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -28,7 +29,7 @@ def elements(path: Path) -> Iterator[Record]:
         text.take("[")
         while not (number == 0 and text.next() == "]"):
             element, number = text.element(), number + 1
-            yield (number, element, None) if _is_utf8(element) else (number, None, "not UTF-8")
+            yield (number, element, None) if is_storable(element) else (number, None, "not UTF-8")
             if text.next() != ",":
                 break
             text.take(",")
@@ -89,11 +90,3 @@ class _Text:
             size += len(part)
         self._held, self._at = "".join(parts), 0
         return size > 0
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

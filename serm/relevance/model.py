@@ -9,7 +9,7 @@ their mean state, and zero before training.
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ from serm.relevance.device import CPU, device, fast_matmul
 from serm.relevance.encoder import Encoder, assign, read_encoder, tensors
 from serm.relevance.encodings import Encoded
 from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
-from serm.relevance.known import KnownText, KnownTexts, key_of
+from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
 from serm.relevance.saved import finish, golden, prove, verify
+from serm.relevance.texts import ReadText, TextPair, read
 from serm.settings import RelevanceSettings
 
 FAMILY = "cross-encoder"
@@ -113,37 +114,6 @@ class EncodedPairs:
         return self.cosines[chosen].to(device), hidden.to(device), texts.view(-1, width).to(device)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ReadText:
-    """A text that was tokenised, or need not be, for it is known."""
-
-    key: Hashable
-    """The encoder, the layer up to which a text stands alone, and a hash of its content: no text is kept."""
-    tokens: int
-    cut: bool
-    ids: list[int]
-    """Empty where it is known."""
-    known: KnownText | None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class TextPair:
-    """A query and a document, read."""
-
-    query: ReadText
-    document: ReadText
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of both."""
-        return self.query.tokens + self.document.tokens
-
-    @property
-    def cut(self) -> bool:
-        """Whether the document is longer than what the model reads."""
-        return self.document.cut
-
-
 class RelevanceModel:
     """A cross-encoder over query-document pairs with four ordinal grades."""
 
@@ -217,18 +187,7 @@ class RelevanceModel:
         return Scores(expected_grade(distribution).numpy(), distribution.numpy())
 
     def _read(self, texts: Sequence[str], kind: Kind) -> list[ReadText]:
-        distinct, rows = unique(texts)
-        keys = [(self.encoder.number, self.join, key_of(kind, text)) for text in distinct]
-        known = [None if self.known is None else self.known.get(key) for key in keys]
-        new = iter(self.encoder.read([text for text, one in zip(distinct, known, strict=True) if one is None], kind))
-        read = []
-        for key, one in zip(keys, known, strict=True):
-            if one is not None:
-                read.append(ReadText(key, len(one.states), one.cut, [], one))
-            else:
-                text = next(new)
-                read.append(ReadText(key, len(text.ids), text.cut, text.ids, None))
-        return [read[row] for row in rows]
+        return read(texts, kind, (self.encoder.number, self.join), self.known, self.encoder.read)
 
     def _encoded(self, texts: Sequence[ReadText]) -> tuple[Encoded, Indices]:
         """Return what the frozen part makes of the distinct ones of ``texts``, and each text's row there."""

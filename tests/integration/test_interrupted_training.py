@@ -76,7 +76,7 @@ if scenario == "killed":
              "listwise": "lambda"}
     told["alone"] = finish(start("alone", **short))
     rng = random.Random(11)
-    told["kills"] = [killed_after(start("killed", **short), "killed", rng.randint(2, 5), rng) for _ in range(3)]
+    told["kills"] = [killed_after(start("killed", **short), "killed", rng.randint(2, 4), rng) for _ in range(3)]
     told["left"] = [file.name for file in (data / "killed.checkpoint").glob("*.safetensors")]
     told["last"] = finish(start("killed", **short))
     told["same"] = weights("alone") == weights("killed")
@@ -113,7 +113,7 @@ def run(*arguments: object) -> tuple[dict[str, Any], str]:
 def test_a_killed_run_goes_on_to_the_same_weights(
     family: Callable[[Path, float], dict[str, Any]], tmp_path: Path
 ) -> None:
-    data = training_data.write(tmp_path / "data")
+    data = training_data.write(tmp_path / "data", queries=30)
     told, said = run(data, json.dumps(family(tmp_path, 0.1)), "killed")
     assert told["alone"] == told["last"] == 0, said
     assert told["kills"] == [-9, -9, -9]
@@ -124,7 +124,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 
 
 def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path) -> None:
-    data = training_data.write(tmp_path / "data", queries=800)
+    data = training_data.write(tmp_path / "data", queries=500)
     told, said = run(data, json.dumps(cross_encoder(tmp_path, 0.0)), "memory", 1200)
     assert told["roomy"] == told["narrow"] == 0, said
     assert "out of memory; from step 1 on a batch goes through in 2 parts of about 1500 pairs" in said

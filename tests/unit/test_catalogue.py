@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -279,7 +280,7 @@ VALUE = st.recursive(
 RECORD = st.dictionaries(st.sampled_from(["id", "title", "body", "published_at", "_source", "a~/b", ""]), VALUE)
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     records=st.lists(RECORD | VALUE, max_size=6),
     noise=st.binary(max_size=20) | st.just(b'{"index": {"_id": "1"}}\n'),

@@ -6,6 +6,7 @@ import ibis
 import numpy as np
 import pytest
 from click_logs import WEAK_PRIOR, impressions, logs, pages_from, pages_of, pbm_clicks, rankings
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,7 +138,7 @@ def test_the_settings_prior_is_whole_and_comes_first() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @given(pages=logs(), clicks=st.floats(1e-3, 5), skips=st.floats(1e-3, 5))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_no_iteration_lowers_the_posterior(name: str, pages: Pages, clicks: float, skips: float) -> None:
     chosen = ClickSettings(iterations=30, tolerance=1e-12, prior_clicks=clicks, prior_skips=skips)
     model = MODELS[name].fit(pages, chosen)

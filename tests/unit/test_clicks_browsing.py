@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click_logs import WEAK_PRIOR, dbn_clicks, logs, pages_from, pages_of, rankings, ubm_clicks
+from examples import examples
 from hypothesis import given, settings
 
 from serm.clicks import MODELS
@@ -148,7 +149,7 @@ def brute_force(model: DBN, pages: Pages, page: int) -> float:
 
 
 @given(pages=logs())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_dbn_gives_a_page_the_likelihood_of_all_that_users_may_have_done(pages: Pages) -> None:
     model = DBN.fit(pages, ClickSettings(iterations=5))
     assert isinstance(model, DBN)
@@ -160,7 +161,7 @@ def test_dbn_gives_a_page_the_likelihood_of_all_that_users_may_have_done(pages: 
 
 
 @given(pages=logs())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
     """EM reads chains from below, the foretelling reads pages from above: they agree."""
     chosen = ClickSettings(iterations=7)
@@ -173,7 +174,7 @@ def test_dbn_climbs_the_posterior_that_it_says(pages: Pages) -> None:
 
 
 @given(pages=logs())
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_dbn_ends_where_the_posterior_is_flat(pages: Pages) -> None:
     """A numerical check of EM's update and of the errors: no small step of a parameter gains."""
     chosen = ClickSettings(iterations=4000, tolerance=1e-15)

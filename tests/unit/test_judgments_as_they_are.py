@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -220,7 +221,7 @@ FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
     rows=st.dictionaries(st.tuples(FIELD, st.text('ab"#,;\t1', min_size=1, max_size=5)), st.integers(0, 3), min_size=1),
     separator=st.sampled_from([",", "\t", ";"]),
 )
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_what_is_quoted_comes_back_whatever_it_holds(
     rows: dict[tuple[str, str], int], separator: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -234,7 +235,7 @@ def test_what_is_quoted_comes_back_whatever_it_holds(
 
 
 @given(content=st.binary(max_size=80) | st.text('ab01 \t,;"#/\n\r{}[]:', max_size=80).map(str.encode))
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_no_file_gives_a_traceback_and_every_row_is_accounted_for(
     content: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

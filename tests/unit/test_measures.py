@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import ir_measures
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import settings as runs
 from ir_measures import AP, RR, P, nDCG
@@ -34,7 +35,7 @@ def test_ndcg_by_hand() -> None:
     )
 
 
-@runs(max_examples=20)
+@runs(max_examples=examples(20))
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_measures_are_those_of_ir_measures(seed: int, relevant: int) -> None:
     rng = np.random.default_rng(seed)
@@ -51,7 +52,7 @@ def test_measures_are_those_of_ir_measures(seed: int, relevant: int) -> None:
         assert found[int(metric.query_id), peers.index(metric.measure)] == pytest.approx(metric.value)
 
 
-@runs(max_examples=50)
+@runs(max_examples=examples(50))
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=25), st.integers(0, 99))
 def test_pairwise_accuracy_counts_pairs(rows: list[tuple[int, int]], seed: int) -> None:
     distinct = sorted({query for query, _ in rows})

@@ -10,6 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from mining_thresholds import TAU
 
@@ -126,7 +127,7 @@ def opinions(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(opinions(), st.integers(1, 60), st.integers(0, 3))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_no_agent_starves_and_no_place_is_wasted(
     named: tuple[np.ndarray, np.ndarray, np.ndarray], budget: int, seed: int
 ) -> None:

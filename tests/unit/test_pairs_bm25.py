@@ -5,6 +5,7 @@ from __future__ import annotations
 import bm25s
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +26,7 @@ def test_tokens_are_words_and_the_letters_inside_their_borders() -> None:
     assert tokens("Ab C") == ["w:ab", "w:c", *letters("ab c")]
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(TEXTS)
 def test_spellings_of_one_text_have_the_same_tokens(text: str) -> None:
     assert tokens(text) == tokens(fold(text)) == tokens(f" {text.upper().lower()}\u200b")
@@ -46,7 +47,7 @@ def test_a_catalogue_without_words_finds_nothing(texts: list[str]) -> None:
     assert index.nearest("red", 3) == []
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(TEXTS, min_size=1, max_size=6), TEXTS)
 def test_scores_are_those_of_the_library(texts: list[str], query: str) -> None:
     found = BM25(texts).scores(query)

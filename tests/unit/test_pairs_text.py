@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pyarrow as pa
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ INVISIBLE = ["\u200b", "\u200c", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u200e
 SPACES = [" ", "\t", "\n", "\u00a0", "\u2003", "\u3000", "\u2028"]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(TEXTS)
 def test_folding_twice_changes_nothing_more(text: str) -> None:
     once = fold(text)
@@ -26,14 +27,14 @@ def test_folding_twice_changes_nothing_more(text: str) -> None:
     assert once == once.strip()
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(TEXTS, st.sampled_from(["NFC", "NFD", "NFKC", "NFKD"]), st.booleans())
 def test_unicode_forms_and_case_are_one(text: str, form: str, first: bool) -> None:
     respelled = unicodedata.normalize(form, text).casefold() if first else unicodedata.normalize(form, text.casefold())
     assert fold(respelled) == fold(text)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(LATIN, st.lists(st.tuples(st.integers(0, 20), st.sampled_from(INVISIBLE)), max_size=5))
 def test_what_nobody_sees_changes_nothing(text: str, inserted: list[tuple[int, str]]) -> None:
     respelled = unicodedata.normalize("NFD", text)
@@ -42,7 +43,7 @@ def test_what_nobody_sees_changes_nothing(text: str, inserted: list[tuple[int, s
     assert fold(respelled) == fold(text)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(st.lists(LATIN, min_size=1, max_size=4), st.lists(st.sampled_from(SPACES), min_size=1, max_size=3))
 def test_white_space_is_one_space_between_words(words: list[str], spaces: list[str]) -> None:
     gap = "".join(spaces)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -123,7 +124,7 @@ def test_of_a_record_without_its_responses_statuses_only_what_is_certain_counts(
     shape=st.sampled_from(TOLD),
     layout=st.sampled_from(["list", "columns", "lines", "parquet", "csv"]),
 )
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_every_submitted_answer_comes_back_from_every_shape(
     responses: list, shape: Callable, layout: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -239,7 +240,7 @@ NAMES = (
         max_leaves=25,
     )
 )
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 def test_nothing_that_a_file_holds_gives_a_traceback(tmp_path_factory: pytest.TempPathFactory, content: object) -> None:
     path = tmp_path_factory.mktemp("export") / "export.json"
     with contextlib.suppress(UserError):

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given
 from hypothesis import settings as runs
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from serm.evaluation.significance import (
 )
 
 
-@runs(max_examples=25)
+@runs(max_examples=examples(25))
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=10))
 def test_p_is_that_of_all_sign_vectors(whole: list[int]) -> None:
     differences = np.array(whole) / 4
@@ -124,7 +125,7 @@ def test_a_sample_of_one_value_has_a_point_for_an_interval() -> None:
     assert (low[0], high[0]) == (pytest.approx(0.3), pytest.approx(0.3))
 
 
-@runs(max_examples=25)
+@runs(max_examples=examples(25))
 @given(st.lists(st.integers(-4, 4), min_size=1, max_size=10))
 def test_one_sided_p_is_that_of_all_sign_vectors(whole: list[int]) -> None:
     differences = np.array(whole) / 4

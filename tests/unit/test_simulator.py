@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,7 +89,7 @@ def test_misclicks_lift_every_grade():
 
 
 @given(st.integers(0, 2**32), st.integers(1, 12))
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 def test_browsing_is_a_cascade(seed, positions):
     """Nobody reads past a gap, a satisfied click or the end of the page; only what is read is clicked or disliked."""
     generator = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from kserve.errors import InvalidInput
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
 from serm.serving.protocols.request import Answer, Request, Scored, as_text, few_enough
-from serm.serving.protocols.v2 import OUTPUTS, TEXTS, length_prefixed, outputs_of, request_id
+from serm.serving.protocols.v2 import OUTPUTS, TEXTS, length_prefixed, outputs_of, pairs_of, request_id
 from serm.settings.serving import PredictorSettings
 
 
@@ -49,12 +49,7 @@ def read(message: Any, limits: PredictorSettings) -> GrpcRequest:
             raise InvalidInput("inputs: two tensors have the same name.")
         if tensor.name in TEXTS:
             texts[tensor.name] = _strings(tensor, where, message.raw_input_contents[number] if raw else None, limits)
-    for name in TEXTS:
-        if name not in texts:
-            raise InvalidInput(f"inputs: expected a BYTES tensor {name!r} of shape [n].")
-    queries, documents = (texts[name] for name in TEXTS)
-    if len(queries) != len(documents):
-        raise InvalidInput(f"inputs: {len(queries)} queries but {len(documents)} documents; a pair is one of each.")
+    queries, documents = pairs_of(texts)
     outputs = tuple(dict.fromkeys(output.name for output in message.outputs)) or tuple(OUTPUTS)
     if unknown := [number for number, output in enumerate(message.outputs) if output.name not in OUTPUTS]:
         raise InvalidInput(f"outputs[{unknown[0]}].name: expected {' or '.join(OUTPUTS)}.")

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from kserve.errors import InvalidInput
 
+from serm.escaping import is_storable
 from serm.relevance import Scores
 from serm.relevance.interface import readable
 from serm.serving.refusals import TooLarge
@@ -105,15 +106,6 @@ def as_text(value: Any, where: str, characters: int) -> str:
     if not is_storable(text):
         raise InvalidInput(f"{where}: holds half of a character (a lone surrogate).")
     return text
-
-
-def is_storable(text: str) -> bool:
-    """Say whether UTF-8 can hold it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def few_enough(pairs: int, where: str, most: int) -> None:

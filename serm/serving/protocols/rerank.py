@@ -14,6 +14,7 @@ import numpy as np
 from kserve.errors import InvalidInput
 
 from serm.contracts import Grade
+from serm.escaping import is_storable
 from serm.serving.protocols.request import (
     Answer,
     Request,
@@ -23,7 +24,6 @@ from serm.serving.protocols.request import (
     few_enough,
     flag,
     is_count,
-    is_storable,
 )
 from serm.serving.refusals import Refusal
 from serm.settings.serving import PredictorSettings

@@ -7,7 +7,7 @@ what the protocol leaves out.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from kserve.errors import InvalidInput
 from numpy.typing import NDArray
 
 from serm.contracts import Grade
+from serm.escaping import is_storable
 from serm.serving.protocols.request import (
     Answer,
     Request,
@@ -25,7 +26,6 @@ from serm.serving.protocols.request import (
     few_enough,
     flag,
     is_count,
-    is_storable,
     json_object,
 )
 from serm.settings.serving import PredictorSettings
@@ -96,13 +96,19 @@ def read(data: bytes, json_length: str | None, limits: PredictorSettings) -> V2R
         start += size or 0
     if start != len(binary):
         raise InvalidInput(f"inputs: {len(binary) - start} bytes behind the JSON belong to no binary_data_size.")
+    queries, documents = pairs_of(texts)
+    return V2Request(queries, documents, request_id(payload.get("id")), _outputs(payload))
+
+
+def pairs_of(texts: Mapping[str, list[str]]) -> tuple[list[str], list[str]]:
+    """Return the queries and the documents of a request's tensors, by name; raises ``InvalidInput``."""
     for name in TEXTS:
         if name not in texts:
             raise InvalidInput(f"inputs: expected a BYTES tensor {name!r} of shape [n].")
     queries, documents = (texts[name] for name in TEXTS)
     if len(queries) != len(documents):
         raise InvalidInput(f"inputs: {len(queries)} queries but {len(documents)} documents; a pair is one of each.")
-    return V2Request(queries, documents, request_id(payload.get("id")), _outputs(payload))
+    return queries, documents
 
 
 def _json_length(header: str | None, whole: int) -> int:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from serm import contracts
 from serm.errors import UserError
+from serm.escaping import is_storable
 from serm.stream.judgments.formats import FORMATS, Row, Source
 from serm.stream.judgments.ratings import Rating, Scale, is_rating, known, rating_of
 from serm.stream.judgments.writing import queries_path
@@ -119,7 +120,7 @@ def _judged(
     elif grade is None:
         reason = f"its rating {str(row.rating)[:40]!r} has no grade"
     query = texts.get(query, "") if row.by_id else query
-    if not reason and not _is_utf8(query + doc_id):
+    if not reason and not is_storable(query + doc_id):
         reason = "it is not UTF-8"
     return reason, (query, doc_id), grade or 0
 
@@ -129,14 +130,6 @@ def _text(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _quarantined(row: Row, reason: str) -> Quarantined:
