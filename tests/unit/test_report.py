@@ -277,6 +277,16 @@ def test_a_control_that_was_not_trained_is_said_to_be_missing(workspace: Path, t
     assert "too few" in page.text  # of 512 queries where the margin of frozen_loss needs 950
 
 
+def test_a_cycle_that_held_no_seed_query_out_measures_no_forgetting(workspace: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(workspace, copy)
+    path = copy / "history" / "cycle-0003" / "train.json"
+    none = {"pairs": 0, "queries": 0, "champion": {}, "challenger": {}, "by_locale": {}}  # as training.forgetting says
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"held_out_seed": none}))
+    page = Page(report.build(copy, tmp_path / "out").read_text(encoding="utf-8"))
+    assert "both models on 0 seed judgments" in page.text
+
+
 def test_a_server_that_crashed_is_told_apart_from_a_challenger_that_failed(workspace: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(workspace, copy)
