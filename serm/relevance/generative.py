@@ -9,6 +9,7 @@ A text encoder stands beside it, for what a causal model does badly: near docume
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Sequence
@@ -42,10 +43,12 @@ from serm.relevance.repository import (
     require_safetensors,
     tensor_count,
 )
-from serm.relevance.saved import finish, limits, verify
+from serm.relevance.saved import finish, golden, limits, prove, verify
 from serm.settings import RelevanceSettings
 
 FAMILY = "generative"
+GOLDEN_TOLERANCE = 0.3
+"""As ``serm.relevance.saved.TOLERANCE``: a language model's weights are bf16 and its layers many."""
 PROMPTS = Path(__file__).parent / "prompts"
 GRADE, RATIONALE = "Grade:", "Rationale:"
 #: Escaped, so that no text can close its tag; and a sandbox, for a model's own template may come from the hub.
@@ -234,7 +237,14 @@ class GenerativeModel:
             self.tokenizer.save_pretrained(beside / "lm")
             (beside / "prompt.jinja").write_text(self.prompt, encoding="utf-8")
             config = {"family": FAMILY, "generative": self.config, **self.encoder.save(beside)}
+            config["golden"] = golden(self.at_once())
             self.version = finish(beside, config)
+
+    def at_once(self) -> GenerativeModel:
+        """Return the model as it grades without a rationale before, which another machine may word otherwise."""
+        twin = copy.copy(self)
+        twin.config = {**self.config, "rationale": "none"}
+        return twin
 
     def padded(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
         """Return input_ids, attention_mask and position_ids [n, longest], padded on the left, on the model's device."""
@@ -311,9 +321,9 @@ def read_model(
     model = GenerativeModel(lm, tokenizer, encoder, prompt, dict(config["generative"]))
     model.version = version
     finite(lm.state_dict(), path)
-    model.prompts(["cat"], ["dog"])
     if not torch.isfinite(model.logits([model.stem])).all():
         raise UserError(f"{path}: the model's grades are not finite; train it again.")
+    prove(model.at_once(), path, config, GOLDEN_TOLERANCE)
     return model
 
 

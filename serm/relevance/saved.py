@@ -111,11 +111,11 @@ def golden(model: Servable) -> dict[str, Any]:
     return {"queries": queries, "documents": documents, "expected": [round(float(one), 4) for one in expected]}
 
 
-def prove(model: Servable, path: Path, config: Mapping[str, Any]) -> None:
+def prove(model: Servable, path: Path, config: Mapping[str, Any], tolerance: float = TOLERANCE) -> None:
     """Score what a model must be able to score before it is relied upon, by the way that serving scores.
 
     A long pair and an empty one must give distributions, and the golden batch of its config the scores that it had when
-    it was saved (``TOLERANCE``). A model that an earlier SERM saved has no golden batch.
+    it was saved, within ``tolerance``. A model that an earlier SERM saved has no golden batch.
 
     Raises:
         UserError: they do not.
@@ -127,10 +127,10 @@ def prove(model: Servable, path: Path, config: Mapping[str, Any]) -> None:
         return
     queries, documents, expected = _golden_of(config["golden"], path)
     apart = float(np.abs(_as_served(model, queries, documents).expected - expected).max())
-    if not apart <= TOLERANCE:
+    if not apart <= tolerance:
         raise UserError(
             f"{path}: its golden batch is scored up to {apart:.2f} apart from what it was when the model was saved"
-            f" (at most {TOLERANCE}); this machine or these packages do not compute it right: take the packages that it"
+            f" (at most {tolerance}); this machine or these packages do not compute it right: take the packages that it"
             " was trained with, or export it as fp32."
         )
 

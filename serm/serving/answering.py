@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serm.serving.access import AccessLog
 from serm.serving.refusals import Busy, Refusal, Stopping, TooLarge, refusal
+from serm.serving.tracing import Tracing
 
 BODY_SECONDS = 30.0
 """How long a body may take to arrive."""
@@ -40,8 +41,13 @@ class Answering:
     """An HTTP application that takes bodies within bounds, until it is told to drain."""
 
     def __init__(
-        self, routes: tuple[Route, ...], max_body_mb: int, access_log: Literal["none", "requests", "queries"]
+        self,
+        service: str,
+        routes: tuple[Route, ...],
+        max_body_mb: int,
+        access_log: Literal["none", "requests", "queries"],
     ) -> None:
+        """Answer on ``routes``; ``service`` is its name in traces."""
         self.routes = routes
         self.max_body = max_body_mb * 1_000_000
         self.draining = False
@@ -49,6 +55,7 @@ class Answering:
         self.accepted = 0
         """Requests that were taken and whose answer is not written yet."""
         self.log = AccessLog(access_log).write
+        self.tracing = Tracing(service)
         self._held = 0
         self._answering: ASGIApp = Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
 
@@ -98,6 +105,18 @@ class Answering:
 
         The ``Answered`` that ``work`` puts at ``request.scope["serm.answered"]`` goes to the access log.
         """
+        route = getattr(request.scope.get("route"), "path", request.url.path)
+        attributes = {"http.request.method": request.method, "http.route": route}
+        with self.tracing.request(f"{request.method} {route}", request.headers, attributes) as span:
+            response = await self._answered(request, work, told)
+            answered = request.scope.get("serm.answered")
+            span.set_attribute("http.response.status_code", response.status_code)
+            self.tracing.answered(span, response.status_code, answered)
+        return response
+
+    async def _answered(
+        self, request: Request, work: Callable[[bytes], Coroutine[Any, Any, Response]], told: Told
+    ) -> Response:
         request.scope["serm.accepted"] = not self.draining
         self.accepted += not self.draining
         try:

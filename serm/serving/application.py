@@ -63,7 +63,7 @@ class Application(Answering):
             Route("/v2/models/{name}/ready", self._model_ready),
             Route("/v2/models/{name}/infer", self._infer, methods=["POST"]),
         )
-        super().__init__(routes, batcher.settings.max_body_mb, batcher.settings.access_log)
+        super().__init__("serm-predictor", routes, batcher.settings.max_body_mb, batcher.settings.access_log)
 
     def begin(self) -> None:
         """Begin to warm the cache."""
@@ -117,7 +117,7 @@ class Application(Answering):
         return as_json({**told, **sizes, **most, "version": version("serm"), "models": models})
 
     async def _openapi(self, request: Request) -> Response:
-        return as_json(openapi.document(version("serm"), RERANK, self.batcher.settings))
+        return as_json(openapi.of_predictor(version("serm"), RERANK, self.batcher.settings))
 
     async def _model(self, request: Request) -> Response:
         name = self._known(request)

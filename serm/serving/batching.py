@@ -44,6 +44,10 @@ class _Job:
     taken: int = 0
     scored: int = 0
     model_seconds: float = 0.0
+    batches: int = 0
+    began: float = 0.0
+    """When its first batch did, by ``perf_counter``; its last one ``ended`` then."""
+    ended: float = 0.0
 
     def take(self, room: int, even_if_longer: bool) -> tuple[slice, int]:
         """Take the next pairs that fit into ``room`` tokens; return them, and the tokens they have."""
@@ -106,7 +110,7 @@ class Batcher:
         job = None
         try:
             async with asyncio.timeout(min(seconds, self.settings.deadline_seconds)):
-                pairs, tokenising = await self._off_loop(self._tokenising, model.read, queries, documents)
+                pairs, read_from, read_to = await self._off_loop(self._tokenising, model.read, queries, documents)
                 count = len(queries)
                 done = asyncio.get_running_loop().create_future()
                 job = _Job(model, pairs, np.empty(count), np.empty((count, len(Grade))), done)
@@ -124,8 +128,8 @@ class Batcher:
                 self._jobs.remove(job)
             self.waiting -= len(queries) - (job.scored if job else 0)
         total = time.perf_counter() - start
-        stages = {"tokenise": tokenising, "model": job.model_seconds, "total": total}
-        stages["queue"] = max(0.0, total - tokenising - job.model_seconds)
+        stages = {"tokenise": read_to - read_from, "model": job.model_seconds, "total": total}
+        stages["queue"] = max(0.0, total - stages["tokenise"] - job.model_seconds)
         metrics.requested(name, stages)
         return Scored(
             Scores(job.expected, job.distribution),
@@ -133,6 +137,8 @@ class Batcher:
             tuple(row for row, pair in enumerate(pairs) if pair.cut),
             model.max_tokens,
             stages,
+            job.batches,
+            _since_1970(tokenise=(read_from, read_to), queue=(read_to, job.began), model=(job.began, job.ended)),
         )
 
     async def prepare(self, model: Servable, documents: Sequence[str]) -> None:
@@ -185,7 +191,7 @@ class Batcher:
         slots = batch.model.slots
         try:
             pairs = batch.pairs()
-            scores, seconds = await self._off_loop(self._scoring, batch.model.score_read, pairs)
+            scores, began, ended = await self._off_loop(self._scoring, batch.model.score_read, pairs)
             if len(scores.expected) != len(pairs):
                 raise RuntimeError(f"{len(scores.expected)} scores for {len(pairs)} pairs")
         except Exception as error:
@@ -197,14 +203,16 @@ class Batcher:
                 await self._run(_Batch(batch.model, [(job, part) for job, part in batch.parts if job is one]))
             return
         metrics.batched(len({id(job) for job, _ in batch.parts}), batch.tokens, batch.model.slots - slots)
-        self._seconds_a_pair += 0.1 * (seconds / len(scores.expected) - self._seconds_a_pair)
+        self._seconds_a_pair += 0.1 * ((ended - began) / len(scores.expected) - self._seconds_a_pair)
         row = 0
         for job, part in batch.parts:
             rows = slice(row, row + part.stop - part.start)
             job.expected[part], job.distribution[part] = scores.expected[rows], scores.distribution[rows]
             row = rows.stop
         for job in {id(job): job for job, _ in batch.parts}.values():
-            job.model_seconds += seconds
+            job.model_seconds += ended - began
+            job.began, job.ended = job.began if job.batches else began, ended
+            job.batches += 1
         for job, part in batch.parts:
             if not job.done.done():
                 self.waiting -= part.stop - part.start
@@ -212,13 +220,20 @@ class Batcher:
                 if job.scored == len(job.pairs):
                     job.done.set_result(None)
 
-    async def _off_loop(self, pool: ThreadPoolExecutor, call: Callable[..., _T], *args: Any) -> tuple[_T, float]:
+    async def _off_loop(self, pool: ThreadPoolExecutor, call: Callable[..., _T], *args: Any) -> tuple[_T, float, float]:
+        """Return what the call does, and by ``perf_counter`` when it began and ended."""
         return await asyncio.get_running_loop().run_in_executor(pool, _timed, call, *args)
 
 
-def _timed(call: Callable[..., _T], *args: Any) -> tuple[_T, float]:
+def _timed(call: Callable[..., _T], *args: Any) -> tuple[_T, float, float]:
     start = time.perf_counter()
-    return call(*args), time.perf_counter() - start
+    return call(*args), start, time.perf_counter()
+
+
+def _since_1970(**spans: tuple[float, float]) -> dict[str, tuple[int, int]]:
+    """Return times by ``perf_counter`` as nanoseconds since 1970."""
+    zero = time.time() - time.perf_counter()
+    return {name: (int(1e9 * (zero + began)), int(1e9 * (zero + ended))) for name, (began, ended) in spans.items()}
 
 
 def _fail(job: _Job, error: Exception) -> None:

@@ -162,10 +162,11 @@ class Server(uvicorn.Server):
         self._application.begin()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close gRPC's port too."""
+        """Close gRPC's port too, and send the last spans."""
         if self._grpc is not None:
             await self._grpc.stop(GRACE_SECONDS)
         await super().shutdown(sockets)
+        self._application.tracing.close()
 
     def _reload(self) -> None:
         if not self._application.draining:

@@ -1,4 +1,4 @@
-"""What the server answers, as OpenAPI 3.1: what stands here is answered, and what is answered stands here."""
+"""What the servers answer, as OpenAPI 3.1: what stands here is answered, and what is answered stands here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,23 @@ from typing import Any
 
 from serm.contracts import Grade
 from serm.serving.protocols.v2 import OUTPUTS
-from serm.settings.serving import PredictorSettings
+from serm.serving.transformer.request import LONGEST_ID
+from serm.settings.serving import PredictorSettings, TransformerSettings
 
+NO_NUL = r"^[^\x00]*$"
 _TEXT, _NUMBER, _COUNT, _FLAG = ({"type": kind} for kind in ("string", "number", "integer", "boolean"))
+_NAME = {"name": "name", "in": "path", "required": True, "schema": _TEXT}
+_METRICS = {
+    "get": {
+        "summary": "Prometheus metrics",
+        "responses": {"200": {"description": "Metrics", "content": {"text/plain": {}}}},
+    }
+}
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": _TEXT, "error_type": _TEXT}}
 
 
-def document(version: str, rerank: tuple[str, ...], limits: PredictorSettings) -> dict[str, Any]:
-    """Return the description of a server of this ``version``, whose rerankers' routes are ``rerank``."""
+def of_predictor(version: str, rerank: tuple[str, ...], limits: PredictorSettings) -> dict[str, Any]:
+    """Return the description of a predictor of this ``version``, whose rerankers' routes are ``rerank``."""
     most = limits.max_request_pairs
     paths: dict[str, Any] = {
         path: {"get": _get(what, of)}
@@ -31,7 +40,7 @@ def document(version: str, rerank: tuple[str, ...], limits: PredictorSettings) -
             ("/openapi.json", "This description", {"openapi": _TEXT}),
         )
     }
-    paths["/metrics"] = {"get": {"summary": "Prometheus metrics", "responses": {"200": {"description": "Metrics"}}}}
+    paths["/metrics"] = _METRICS
     paths["/v1/models/{name}:predict"] = {"post": _post("Score pairs (KServe's v1)", _v1_request(most), _V1_ANSWER)}
     paths["/v2/models/{name}/infer"] = {"post": _post("Score pairs (KServe's v2)", _V2_REQUEST, _V2_ANSWER)}
     for path in rerank:
@@ -39,14 +48,32 @@ def document(version: str, rerank: tuple[str, ...], limits: PredictorSettings) -
     for path, methods in paths.items():
         if "{name}" in path:
             for operation in methods.values():
-                operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]
+                operation["parameters"] = [_NAME]
                 operation["responses"]["404"] = _said("No model has this name", _ERROR)
     about = "Grades are 0 (bad) to 3 (excellent); a score is the expected grade, and relevance_score is a third of it."
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "SERM relevance predictor", "version": version, "description": about},
-        "paths": paths,
+    return _document("SERM relevance predictor", version, about, paths)
+
+
+def of_transformer(version: str, limits: TransformerSettings) -> dict[str, Any]:
+    """Return the description of a transformer of this ``version``."""
+    ready = _get("Readiness", {"ready": _FLAG})
+    paths = {
+        "/": {"get": _get("Liveness", {"live": _FLAG})},
+        "/v2/health/live": {"get": _get("Liveness", {"live": _FLAG})},
+        "/v2/health/ready": {"get": ready},
+        "/v1/models/{name}": {"get": {**ready, "parameters": [_NAME]}},
+        "/openapi.json": {"get": _get("This description", {"openapi": _TEXT})},
+        "/metrics": _METRICS,
+        "/rank": {"post": _post("Rank documents by the variant of the user", _rank_request(limits), _RANK_ANSWER)},
     }
+    del paths["/rank"]["post"]["responses"]["404"]
+    about = "A score is the expected grade, 0 (bad) to 3 (excellent), by the model that ranked; null without a text."
+    return _document("SERM transformer", version, about, paths)
+
+
+def _document(title: str, version: str, about: str, paths: dict[str, Any]) -> dict[str, Any]:
+    info = {"title": title, "version": version, "description": about}
+    return {"openapi": "3.1.0", "info": info, "paths": paths}
 
 
 def _list(of: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -87,6 +114,20 @@ def _post(what: str, request: dict[str, Any], answer: dict[str, Any]) -> dict[st
 def _v1_request(most: int) -> dict[str, Any]:
     pair = _object({"query": _TEXT, "document": _TEXT}, "query", "document")
     return _object({"instances": _list(pair, minItems=1, maxItems=most)}, "instances")
+
+
+def _rank_request(limits: TransformerSettings) -> dict[str, Any]:
+    named = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": NO_NUL}
+    document = {"anyOf": [named, _object({"id": named, "text": _TEXT}, "id")]}
+    fields = {
+        "query": {"type": "string", "pattern": NO_NUL},
+        "client_id": named,
+        "documents": _list(document, minItems=1, maxItems=limits.max_documents, uniqueItems=True),
+        "top_n": {"type": "integer", "minimum": 1},
+        "from": {"type": "integer", "minimum": 0},
+        **dict.fromkeys(("session_id", "query_id", "locale"), named),
+    }
+    return _object(fields, "query", "client_id", "documents")
 
 
 def _rerank_request(most: int) -> dict[str, Any]:
@@ -148,3 +189,26 @@ _RERANK_ANSWER = {
         _list(_object({"index": _COUNT, "score": _GRADE, "text": _TEXT}, "index", "score")),
     ]
 }
+_RANK_ANSWER = _object(
+    {
+        "query_id": _TEXT,
+        "variant": {"enum": ["champion", "challenger", "control"]},
+        "ranked_by": {"enum": ["champion", "challenger", "both"]},
+        "model_version": _TEXT,
+        "results": _list(
+            _object(
+                {
+                    "id": _TEXT,
+                    "index": _COUNT,
+                    "score": {"anyOf": [_GRADE, {"type": "null"}]},
+                    "variant": _TEXT,
+                    "model_version": _TEXT,
+                },
+                *("id", "index", "score"),
+            )
+        ),
+        "unknown": _list(_TEXT),
+        "logged": _FLAG,
+    },
+    *("query_id", "variant", "ranked_by", "model_version", "results", "unknown", "logged"),
+)

@@ -13,6 +13,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
     GRPCInferenceServiceServicer,
     add_GRPCInferenceServiceServicer_to_server,
 )
+from opentelemetry.trace import Span
 
 from serm.errors import UserError
 from serm.serving.application import EXTENSIONS, Application
@@ -66,6 +67,12 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Score pairs; a call that its client cancels is dropped."""
+        tracing, headers = self._application.tracing, dict(context.invocation_metadata() or ())
+        named = {"rpc.system": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
+        with tracing.request("inference.GRPCInferenceService/ModelInfer", headers, named) as span:
+            return await self._inferred(request, context, span)
+
+    async def _inferred(self, request: Any, context: Any, span: Span) -> Any:
         application = self._application
         start, status, answered = time.perf_counter(), 0, None
         accepted = not application.draining
@@ -88,6 +95,9 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         finally:
             application.accepted -= accepted
             application.log("grpc", "ModelInfer", status, start, answered)
+            code = StatusCode.OK if status == 200 else _CODES.get(status, StatusCode.INTERNAL)
+            span.set_attribute("rpc.grpc.status_code", code.value[0])
+            application.tracing.answered(span, status, answered)
 
     async def _known(self, name: str, context: Any) -> Any:
         if name not in self._application.models:

@@ -51,7 +51,8 @@ class TransformerSettings(Section):
     deadline_seconds: Positive = 5.0
     """How long the predictors may take for a request, both together; then the answer is 503."""
     log_queue: Count = 10_000
-    """Records of the query log that may wait to be written; those beyond are lost, counted and told."""
+    """Records of the query log that may wait to be written, and pages to be told as CloudEvents; those beyond are lost,
+    counted and told."""
     log_rotate_seconds: Positive = 300.0
     """After how long a file of the query log is finished, and may be read."""
     log_rotate_mb: Annotated[int, Field(ge=1, le=100_000)] = 128

@@ -38,13 +38,19 @@ def keyed_hash(value: StringValue, key: bytes) -> StringValue:
     return _unhex(ibis.literal(outer) + digest).hexdigest("sha256").left(32)
 
 
+def hash_of(value: StringValue, key: bytes) -> StringValue:
+    """Return ``keyed_hash`` of ``value``, or what stands behind the NUL that a hash of before begins with."""
+    return value.startswith("\0").ifelse(value.substr(1), keyed_hash(value, key))
+
+
 def with_hashed_users(engine: BaseBackend, rows: ibis.Table, log: ibis.Table, key: bytes) -> ibis.Table:
     """Return ``rows`` with user_id as its keyed hash.
 
-    ``log`` has a column ``user_id`` with every user of ``rows``: each is hashed once, however many rows are its.
+    ``log`` has a column ``user_id`` with every user of ``rows``: each is hashed once, however many rows are its, unless
+    it is a hash already (``hash_of``).
     """
     users = log.select(raw_user_id="user_id").distinct()
-    users = engines.hold(engine, "users", users.mutate(hashed_user_id=keyed_hash(users.raw_user_id, key)))
+    users = engines.hold(engine, "users", users.mutate(hashed_user_id=hash_of(users.raw_user_id, key)))
     joined = rows.left_join(users, rows.user_id == users.raw_user_id)
     return joined.mutate(user_id=joined.hashed_user_id).select(rows.columns)
 
@@ -54,7 +60,12 @@ def with_hashed_ids(rows: ibis.Table, key: bytes) -> ibis.Table:
 
     Raw, they would lead a holder of the log from a row to its user.
     """
-    return rows.mutate(**{name: keyed_hash(rows[name], key) for name in ("query_id", "session_id")})
+    return rows.mutate(query_id=keyed_hash(rows.query_id, key), session_id=hash_of(rows.session_id, key))
+
+
+def with_like_sessions(rows: ibis.Table, key: bytes) -> ibis.Table:
+    """Return ``rows`` with each session_id as a hash of before, so that raw and hashed ones are alike."""
+    return rows.mutate(session_id="\0" + hash_of(rows.session_id, key))
 
 
 def with_masked_queries(engine: BaseBackend, rows: ibis.Table, log: ibis.Table, settings: StreamSettings) -> ibis.Table:

@@ -21,7 +21,7 @@ from serm.parquet import DataFile
 from serm.settings import Settings
 from serm.settings.secret import user_key
 from serm.stream import tables, ubi
-from serm.stream.privacy import with_hashed_ids, with_hashed_users
+from serm.stream.privacy import with_hashed_ids, with_hashed_users, with_like_sessions
 from serm.stream.sessions import with_sessions
 
 TEXT_SUFFIXES = tuple(name + packed for name in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))
@@ -63,6 +63,8 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         parsed = Path(scratch) / "records.parquet"
         told = ubi.read_records(log, texts, parsed, bad_lines, settings)
         records = engines.read_parquet(engine, [parsed], pq.read_schema(parsed))
+        if told.hashed:
+            records = with_like_sessions(records, key)
         rows = ubi.impressions(with_hashed_users(engine, records, records, key), gap)
         yield Log(engines.hold(engine, "log_rows", with_hashed_ids(rows, key)), told)
 

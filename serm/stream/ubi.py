@@ -44,6 +44,9 @@ class Told:
     other_actions: tuple[str, ...]
     """The names of the other events, the most frequent first, as JSON: five at most, each cut to 40 characters."""
 
+    hashed: bool = False
+    """Whether it names sessions by their keyed hashes, as SERM's transformer does."""
+
     @property
     def without_impressions(self) -> str:
         """What to say of a log that has lines, but no impression."""
@@ -95,6 +98,7 @@ def _told(engine: BaseBackend) -> tuple[Told, int]:
         returned=_count(engine, "shown_by_return"),
         unowned=int(owners.filter(owners.owner.isnull()).count().to_pyarrow().as_py()),
         other_actions=tuple(map(json.dumps, frequent)),
+        hashed=bool(parsed.session_id.startswith("\0").any().to_pyarrow().as_py()),
     )
     return told, counts["action"]
 

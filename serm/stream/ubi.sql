@@ -1,6 +1,7 @@
 -- Lines of UBI 1.0 to 1.3 logs -> ``parsed``, one row a line: its fate is the role that it plays, or quarantine with a
 -- reason. Bulk action lines are no records: their fate is 'action'. A record delivered again, byte for byte, is a
--- duplicate. Then -> ``records``, one row for each document that an event tells of, that a query returned without an
+-- duplicate. A CloudEvent is what its data is. KServe's logger tells what the transformer was asked in one event, which is
+-- no record either, and what it answered in another with the same id: that is a query. Then -> ``records``, one row for each document that an event tells of, that a query returned without an
 -- event that says so, and for each other event.
 CREATE TEMP TABLE parsed AS
 WITH checked AS (
@@ -11,25 +12,59 @@ WITH checked AS (
         WHEN json_type(text) <> 'OBJECT' THEN 'not a JSON object'
     END AS unreadable
     FROM lines
+), events AS (
+    SELECT *, unreadable IS NULL AND contains(text, '"specversion"') AND json_exists(text, '$.specversion') AS is_event
+    FROM checked
+), unwrapped AS (
+    SELECT delivery, line, unreadable, is_event,
+        CASE WHEN is_event THEN text ->> '$.type' END AS kind,
+        CASE WHEN is_event THEN text ->> '$.time' END AS told_at,
+        CASE WHEN is_event THEN (text ->> '$.id') || ' ' || coalesce(text ->> '$.source', '') END AS event,
+        CASE WHEN is_event THEN text ->> '$.component' = 'predictor' END AS is_predictors,
+        CASE WHEN NOT is_event THEN text
+             WHEN json_type(text, '$.data') = 'OBJECT' THEN (text -> '$.data')::VARCHAR
+             ELSE coalesce(text ->> '$.data', try(decode(from_base64(text ->> '$.data_base64')))) END AS text
+    FROM events
+), readable AS (
+    SELECT * REPLACE (CASE
+            WHEN NOT is_event THEN unreadable
+            WHEN text IS NULL OR NOT json_valid(text) THEN 'a CloudEvent whose data is not JSON'
+            WHEN json_type(text) <> 'OBJECT' THEN 'a CloudEvent whose data is not a JSON object'
+            WHEN contains(text, chr(0)) OR contains(text, '\u0000') THEN 'holds a NUL byte'
+        END AS unreadable)
+    FROM unwrapped
 ), opened AS (
-    SELECT delivery, line, text, unreadable, CASE WHEN unreadable IS NULL THEN md5_number(text) END AS content,
+    SELECT *,
+        CASE WHEN unreadable IS NULL THEN md5_number(coalesce(event, '') || text) END AS content,
         CASE WHEN unreadable IS NULL THEN from_json(text, '{
             "index": "JSON", "create": "JSON", "action_name": "VARCHAR", "user_query": "VARCHAR", "query_id": "VARCHAR",
             "client_id": "VARCHAR", "user_id": "VARCHAR", "session_id": "VARCHAR", "timestamp": "VARCHAR",
             "message_type": "VARCHAR", "message": "VARCHAR", "query_attributes": {"locale": "VARCHAR",
-                "serm": {"scores": "DOUBLE[]", "model_versions": "VARCHAR[]", "variants": "VARCHAR[]"}},
+                "serm": {"scores": "DOUBLE[]", "model_versions": "VARCHAR[]", "variants": "VARCHAR[]",
+                         "hashed_ids": "BOOLEAN"}},
+            "results": [{"id": "VARCHAR", "score": "DOUBLE", "model_version": "VARCHAR", "variant": "VARCHAR"}],
+            "model_version": "VARCHAR", "variant": "VARCHAR", "locale": "VARCHAR", "from": "BIGINT",
             "query": "VARCHAR", "query_response_hit_ids": "VARCHAR[]", "query_response_object_ids": "VARCHAR[]",
             "query_response_objects_ids": "VARCHAR[]",
             "event_attributes": {"session_id": "VARCHAR", "object": {"object_id": "JSON"},
                                  "position": {"ordinal": "VARCHAR"}}}') END AS r
-    FROM checked
-), named AS (
-    SELECT *, coalesce(r.user_query, CASE WHEN r.message_type = 'QUERY' THEN r.message END) AS typed,
-        r.event_attributes.object.object_id AS object_id, r.event_attributes.position.ordinal AS ordinal,
-        coalesce(r.query_response_hit_ids, r.query_response_object_ids, r.query_response_objects_ids) AS hits
+    FROM readable
+), kinds AS (
+    SELECT *, is_event AND r.user_query IS NULL AND r.action_name IS NULL AS is_loggers,
+        coalesce(is_loggers AND (is_predictors OR kind = 'org.kubeflow.serving.inference.request'), false) AS is_asked,
+        coalesce(is_loggers AND NOT is_asked AND kind = 'org.kubeflow.serving.inference.response'
+                 AND r.results IS NOT NULL, false) AS is_answer
     FROM opened
+), named AS (
+    SELECT *, coalesce(r.user_query, CASE WHEN r.message_type = 'QUERY' THEN r.message END,
+                       CASE WHEN is_asked THEN r.query END) AS typed,
+        r.event_attributes.object.object_id AS object_id, r.event_attributes.position.ordinal AS ordinal,
+        coalesce(r.query_response_hit_ids, r.query_response_object_ids, r.query_response_objects_ids,
+                 CASE WHEN is_answer THEN list_transform(r.results, lambda one: one.id) END) AS hits,
+        r.query_attributes.serm AS served
+    FROM kinds
 ), fields AS (
-    SELECT delivery, line, unreadable, content,
+    SELECT delivery, line, unreadable, content, event, is_asked, is_answer,
         nullif(r.action_name, '') AS action,
         -- A text that begins above the space need not be trimmed.
         CASE WHEN typed >= '!' THEN typed WHEN trim(typed, E' \t\r\n') <> '' THEN typed END AS query,
@@ -37,13 +72,23 @@ WITH checked AS (
         CASE WHEN query IS NOT NULL THEN false WHEN typed IS NOT NULL THEN true
              ELSE contains(text, '"user_query"') END AS is_blank,
         nullif(r.query_id, '') AS query_id,
-        coalesce(nullif(r.client_id, ''), nullif(r.user_id, '')) AS user_id,
-        coalesce(nullif(r.session_id, ''), nullif(r.event_attributes.session_id, '')) AS session_id,
+        -- What is a keyed hash already begins with a NUL, as nothing else can.
+        coalesce(CASE WHEN served.hashed_ids AND regexp_full_match(r.client_id, '[0-9a-f]{32}')
+                      THEN chr(0) || r.client_id END,
+                 nullif(r.client_id, ''), nullif(r.user_id, '')) AS user_id,
+        coalesce(CASE WHEN served.hashed_ids AND regexp_full_match(r.session_id, '[0-9a-f]{32}')
+                      THEN chr(0) || r.session_id END,
+                 nullif(r.session_id, ''), nullif(r.event_attributes.session_id, '')) AS session_id,
         coalesce(try_cast(r.timestamp AS TIMESTAMPTZ),
                  CASE WHEN regexp_full_match(r.timestamp, '\d{12,14}')
-                      THEN make_timestamptz(try_cast(r.timestamp AS BIGINT) * 1000) END) AS event_time,
-        r.query_attributes.locale AS locale,
-        r.query_attributes.serm AS serm,
+                      THEN make_timestamptz(try_cast(r.timestamp AS BIGINT) * 1000) END,
+                 try_cast(told_at AS TIMESTAMPTZ)) AS event_time,
+        coalesce(r.query_attributes.locale, CASE WHEN is_asked THEN r.locale END) AS locale,
+        CASE WHEN is_answer THEN list_transform(r.results, lambda one: one.score) ELSE served.scores END AS scores,
+        CASE WHEN is_answer THEN list_transform(r.results, lambda one: coalesce(one.model_version, r.model_version))
+             ELSE served.model_versions END AS model_versions,
+        CASE WHEN is_answer THEN list_transform(r.results, lambda one: coalesce(one.variant, r.variant))
+             ELSE served.variants END AS variants,
         CASE WHEN starts_with(object_id, '[') OR starts_with(object_id, '{') THEN NULL
              ELSE nullif(object_id ->> '$', '') END AS doc_id,
         CASE WHEN starts_with(object_id, '[')
@@ -53,7 +98,8 @@ WITH checked AS (
                     WHEN json_valid(ordinal) THEN ordinal ->> '$.index' END, '') AS place,
         hits,
         -- OpenSearch's plugin keeps the request, whose ``from`` says where the page begins.
-        CASE WHEN len(hits) > 0 AND json_valid(r.query) THEN try_cast(r.query ->> '$.from' AS BIGINT) END AS hits_from,
+        CASE WHEN is_asked THEN r."from"
+             WHEN len(hits) > 0 AND json_valid(r.query) THEN try_cast(r.query ->> '$.from' AS BIGINT) END AS hits_from,
         coalesce(r.index, r.create) IS NOT NULL AS is_action
     FROM named
 ), typed AS (
@@ -62,7 +108,8 @@ WITH checked AS (
         try_cast(place AS DOUBLE) - $first_ordinal + 1 AS rank,
         rank = floor(rank) AND rank >= 1 AS is_rank,
         CASE
-            WHEN is_action AND action IS NULL AND query IS NULL THEN 'action'
+            WHEN is_asked OR (is_action AND action IS NULL AND query IS NULL) THEN 'action'
+            WHEN is_answer THEN 'query'
             WHEN action IS NULL THEN CASE WHEN query IS NOT NULL THEN 'query' WHEN query_id IS NOT NULL THEN 'other' END
             WHEN query_id IS NULL THEN 'other'
             WHEN list_contains($shown, action) THEN 'shown'
@@ -90,9 +137,17 @@ WITH checked AS (
         ELSE 'event_attributes.position.ordinal is no whole number from ' || $first_ordinal
     END AS flaw
     FROM ranked
+), asked AS (
+    SELECT event, arg_min(query, line) AS asked_query, arg_min(user_id, line) AS asked_user,
+        arg_min(session_id, line) AS asked_session, arg_min(locale, line) AS asked_locale,
+        arg_min(hits_from, line) AS asked_from
+    FROM broken
+    WHERE is_asked AND query IS NOT NULL
+    GROUP BY event
 ), queries AS (
     SELECT query_id, arg_min(query, (event_time, query)) AS known_query, min(locale) AS known_locale
-    FROM broken
+    FROM (SELECT broken.* REPLACE (coalesce(query, asked_query) AS query, coalesce(locale, asked_locale) AS locale)
+          FROM broken LEFT JOIN asked USING (event) WHERE NOT is_asked)
     WHERE flaw IS NULL AND query_id IS NOT NULL AND (query IS NOT NULL OR action IS NULL OR is_blank)
     GROUP BY query_id
 ), again AS (
@@ -103,14 +158,22 @@ WITH checked AS (
         GROUP BY content HAVING count(*) > 1
     ) USING (content)
 ), judged AS (
-    SELECT broken.*, known_query, known_locale, role IN ('shown', 'clicked', 'disliked') AS is_on_document,
+    SELECT broken.* REPLACE (
+            coalesce(query, asked_query) AS query,
+            coalesce(user_id, asked_user) AS user_id,
+            coalesce(session_id, asked_session) AS session_id,
+            CASE WHEN is_answer THEN coalesce(asked_from, 0) ELSE hits_from END AS hits_from),
+        known_query, known_locale, role IN ('shown', 'clicked', 'disliked') AS is_on_document,
         CASE WHEN flaw IS NULL AND is_on_document AND queries.query_id IS NULL
-             THEN 'no query text is known for its query_id' ELSE flaw END AS reason, is_again
+             THEN 'no query text is known for its query_id'
+             WHEN flaw IS NULL AND is_answer AND asked_query IS NULL
+             THEN 'no request event with its id tells its query' ELSE flaw END AS reason, is_again
     FROM broken LEFT JOIN queries USING (query_id) LEFT JOIN again USING (delivery, line)
+        LEFT JOIN asked ON is_answer AND broken.event = asked.event
 )
 SELECT delivery, line, event_time, query_id, session_id, user_id, coalesce(known_locale, $locale) AS locale,
     known_query AS query, action, doc_id, doc_ids, position, reason,
-    CASE WHEN query = known_query THEN hits[:$max_position - hits_from] END AS hits, hits_from, serm,
+    CASE WHEN query = known_query THEN hits[:$max_position - hits_from] END AS hits, hits_from, scores, model_versions, variants,
     CASE
         WHEN is_again THEN 'duplicate'
         WHEN reason IS NOT NULL THEN 'quarantined'
@@ -158,9 +221,9 @@ WHERE doc_id <> '' AND owner IS NOT NULL;
 CREATE TEMP TABLE scored AS
 SELECT query_id, doc_id, arg_min(score, (event_time, line)) AS score,
     arg_min(model_version, (event_time, line)) AS model_version, arg_min(variant, (event_time, line)) AS variant
-FROM (SELECT query_id, event_time, line, unnest(hits) AS doc_id, unnest(serm.scores[:len(hits)]) AS score,
-          unnest(serm.model_versions[:len(hits)]) AS model_version, unnest(serm.variants[:len(hits)]) AS variant
-      FROM parsed WHERE fate = 'query' AND len(hits) > 0 AND serm.model_versions IS NOT NULL)
+FROM (SELECT query_id, event_time, line, unnest(hits) AS doc_id, unnest(scores[:len(hits)]) AS score,
+          unnest(model_versions[:len(hits)]) AS model_version, unnest(variants[:len(hits)]) AS variant
+      FROM parsed WHERE fate = 'query' AND len(hits) > 0 AND model_versions IS NOT NULL)
 WHERE doc_id IS NOT NULL
 GROUP BY query_id, doc_id;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from itertools import product
@@ -124,6 +125,20 @@ def test_a_saved_model_is_the_same_and_its_language_model_keeps_its_bytes(
     spoilt.write_bytes(spoilt.read_bytes()[:-1])
     with pytest.raises(UserError, match=r"adapter_model\.safetensors: cut off or changed"):
         relevance.load(tmp_path / "again")
+
+
+@pytest.mark.parametrize("rationale", ["none", "before"])
+def test_a_saved_model_that_does_not_grade_its_golden_batch_as_before_is_not_served(
+    bases: Path, tmp_path: Path, rationale: str
+) -> None:
+    GenerativeModel.from_base(str(bases / "lm"), options(bases, rationale=rationale)).save(tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    assert len(config["golden"]["expected"]) == len(config["golden"]["documents"]) > 4
+    relevance.load_scorer(tmp_path / "model")
+    config["golden"]["expected"][1] += 0.5
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"golden batch is scored up to 0\.[45]\d apart"):
+        relevance.load_scorer(tmp_path / "model")
 
 
 def test_two_cycles_give_the_same_bytes_and_go_on_from_the_champion(

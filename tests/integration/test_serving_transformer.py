@@ -9,45 +9,32 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import pyarrow as pa
 import pytest
-import tiny_models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_here import answering, serving
+from serving_here import serving
+from transforming import TITLES, ask, logged, save_models, transforming, write_catalogue, write_ramp, write_store
 
-from serm import contracts, relevance, stream
+from serm import relevance
 from serm.errors import UserError
-from serm.rollout.assignment import Experiment, assign, serves
 from serm.rollout.interleaving import team_draft
 from serm.serving import documents as store
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
 from serm.serving.transformer.predictors import Predictor, Scored
-from serm.serving.transformer.querylog import QueryLog
-from serm.settings import CycleSettings, EngineSettings, Settings, StreamSettings
-from serm.settings.secret import hashed
-from serm.settings.serving import PredictorSettings, TransformerSettings
+from serm.settings.serving import PredictorSettings
 
-KEY = b"a secret of the tests"
-TITLES = {"d1": "grinning cat", "d2": "dog face", "d3": "red heart", "d4": "grinning dog face"}
 SECRET = "zebra-searched-for-this"
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    paths = {name: root / name for name in ("champion", "challenger")}
-    for seed, path in enumerate(paths.values()):
-        tiny_models.save(path, root / "base", seed)
-    return paths
+    return save_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -58,100 +45,7 @@ def upstream(models: dict[str, Path]) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("catalogue")
-    _catalogue(path / "documents", TITLES)
-    figures = store.write(path / "documents", path / "documents.sqlite")
-    assert figures["documents"] == len(TITLES)
-    return path / "documents.sqlite"
-
-
-def _catalogue(path: Path, titles: dict[str, str]) -> None:
-    rows = [
-        {"doc_id": name, "locale": "en", "title": title, "body": "", "published_at": 0, "attributes": []}
-        for name, title in titles.items()
-    ]
-    contracts.write(pa.Table.from_pylist(rows, contracts.DOCUMENTS), path, contracts.DOCUMENTS)
-
-
-@contextmanager
-def _transforming(
-    upstream: str, log: Path, ramp: Path | None = None, documents: Path | None = None, **changes: Any
-) -> Iterator[tuple[httpx.Client, Transformer, QueryLog]]:
-    limits = TransformerSettings(**changes)
-    written = QueryLog(log, limits)
-    try:
-        urls = {name: f"{upstream}/v1/models/{name}" for name in ("champion", "challenger")}
-        application = Transformer(predictors(urls), written, KEY, limits, documents, ramp)
-        with answering(application) as client:
-            yield client, application, written
-    finally:
-        written.close()
-
-
-def _ramp(path: Path, percent: float) -> Path:
-    path.write_text(json.dumps({"name": "cycle-0007", "percent": percent}))
-    return path
-
-
-def _ask(client: httpx.Client, **changes: object) -> httpx.Response:
-    return client.post("/rank", json={"query": "cat", "client_id": "ann", "documents": list(TITLES), **changes})
-
-
-def _logged(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for file in sorted(log.glob("*.jsonl")) for line in file.read_text().splitlines()]
-
-
-# --- the loop -----------------------------------------------------------------------------------------------------
-
-
-def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
-    upstream: str, models: dict[str, Path], documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SERM_USER_KEY", KEY.decode())
-    log, served = tmp_path / "log", []
-    with _transforming(upstream, log, _ramp(tmp_path / "ramp.yaml", 50), documents) as (client, _, _):
-        for number in range(24):
-            query = list(TITLES.values())[number % 3]
-            asked = {"query": query, "client_id": f"client-{number}", "session_id": f"s{number}", "locale": "en"}
-            served.append((asked, _ask(client, **asked, top_n=3).json()))
-    clicks = [
-        {
-            "action_name": "click",
-            "query_id": answer["query_id"],
-            "client_id": asked["client_id"],
-            "session_id": asked["session_id"],
-            "timestamp": datetime.now(UTC).isoformat(),
-            "event_attributes": {"object": {"object_id": answer["results"][1]["id"]}, "position": {"ordinal": 1}},
-        }
-        for asked, answer in served
-    ]
-    (log / "clicks.jsonl").write_text("".join(json.dumps(click) + "\n" for click in clicks))
-    today = datetime.now(UTC)
-    cycle = CycleSettings(start=today - timedelta(days=1), end=today + timedelta(days=1))
-    stream.ingest(
-        log, tmp_path / "out", Settings(cycle=cycle, stream=StreamSettings(), engine=EngineSettings(threads=1))
-    )
-    summary = json.loads((tmp_path / "out/ingest.json").read_text())
-    assert (summary["rows_kept"], summary["lines"]["quarantined"], summary["warnings"]) == (72, 0, [])
-
-    versions = {name: relevance.load_scorer(path).version for name, path in models.items()}
-    rows = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS).to_pylist()
-    found = {(row["query_id"], row["position"]): row for row in rows}
-    variants = set()
-    for asked, answer in served:
-        user = hashed(asked["client_id"], KEY)
-        variant = assign(user, Experiment("cycle-0007"), 50)  # whoever reads the log can tell who saw what
-        variants.add(variant)
-        version = versions[serves(variant)]
-        assert (answer["variant"], answer["ranked_by"], answer["model_version"]) == (variant, serves(variant), version)
-        for position, result in enumerate(answer["results"], 1):
-            row = found.pop((hashed(answer["query_id"], KEY), position))
-            assert (row["doc_id"], row["user_id"], row["query"]) == (result["id"], user, asked["query"])
-            assert (row["variant"], row["model_version"]) == (variant, version)
-            assert row["score"] == pytest.approx(result["score"])
-            assert row["clicked"] == (position == 2)
-    assert not found
-    assert variants == {"control", "challenger"}
+    return write_store(tmp_path_factory.mktemp("catalogue"))
 
 
 # --- ranking ------------------------------------------------------------------------------------------------------
@@ -162,7 +56,7 @@ def ranking(
     upstream: str, documents: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[httpx.Client, Transformer, Path]]:
     log = tmp_path_factory.mktemp("log")
-    with _transforming(upstream, log, documents=documents, log_rotate_seconds=0.05) as (client, application, _):
+    with transforming(upstream, log, documents=documents, log_rotate_seconds=0.05) as (client, application, _):
         yield client, application, log
 
 
@@ -171,12 +65,12 @@ def test_documents_come_in_the_order_of_the_models_own_scores(
 ) -> None:
     scores = relevance.load_scorer(models["champion"]).score(["cat"] * 4, list(TITLES.values())).expected
     best = sorted(range(4), key=lambda row: -scores[row])
-    answer = _ask(ranking[0]).json()
+    answer = ask(ranking[0]).json()
     assert [one["index"] for one in answer["results"]] == best
     assert [one["score"] for one in answer["results"]] == pytest.approx(scores[best], abs=1e-3)
     assert (answer["unknown"], answer["logged"], answer["variant"]) == ([], True, "champion")
     texts = [{"id": name, "text": title} for name, title in TITLES.items()]
-    assert [one["id"] for one in _ask(ranking[0], documents=texts, top_n=2).json()["results"]] == [
+    assert [one["id"] for one in ask(ranking[0], documents=texts, top_n=2).json()["results"]] == [
         list(TITLES)[row] for row in best[:2]
     ]
 
@@ -184,10 +78,10 @@ def test_documents_come_in_the_order_of_the_models_own_scores(
 def test_documents_that_the_store_does_not_know_stand_last_and_are_named(
     ranking: tuple[httpx.Client, Transformer, Path],
 ) -> None:
-    answer = _ask(ranking[0], documents=["new", "d1", {"id": "x", "text": ""}, "newer", "d2"]).json()
+    answer = ask(ranking[0], documents=["new", "d1", {"id": "x", "text": ""}, "newer", "d2"]).json()
     assert [one["id"] for one in answer["results"]][3:] == answer["unknown"] == ["new", "newer"]
     assert [one["score"] is None for one in answer["results"]] == [False] * 3 + [True] * 2
-    nothing = _ask(ranking[0], documents=["new"]).json()
+    nothing = ask(ranking[0], documents=["new"]).json()
     assert (nothing["results"], nothing["unknown"]) == ([{"id": "new", "index": 0, "score": None}], ["new"])
 
 
@@ -230,7 +124,7 @@ def test_a_predictor_gets_the_requests_trace_and_what_time_is_left() -> None:
 def test_a_wrong_request_is_told_the_field(
     ranking: tuple[httpx.Client, Transformer, Path], changes: dict[str, object], status: int, field: str
 ) -> None:
-    answer = _ask(ranking[0], **changes)
+    answer = ask(ranking[0], **changes)
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
     assert field in answer.json()["error"]
     assert SECRET not in answer.text
@@ -258,9 +152,9 @@ def test_no_body_fails_the_transformer(ranking: tuple[httpx.Client, Transformer,
 
 def test_a_page_that_follows_another_is_logged_behind_it(ranking: tuple[httpx.Client, Transformer, Path]) -> None:
     client, _, log = ranking
-    query_id = _ask(client, query_id="paged", **{"from": 10}).json()["query_id"]
+    query_id = ask(client, query_id="paged", **{"from": 10}).json()["query_id"]
     assert query_id == "paged"
-    while not (found := [record for record in _logged(log) if record["query_id"] == "paged"]):
+    while not (found := [record for record in logged(log) if record["query_id"] == "paged"]):
         threading.Event().wait(0.01)
     assert json.loads(found[0]["query"]) == {"from": 10}
 
@@ -291,18 +185,18 @@ def test_where_the_challenger_fails_the_champion_ranks_and_the_log_says_so(
     upstream: str, documents: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    with _transforming(upstream, log, _ramp(tmp_path / "ramp", 100), documents) as (client, application, _):
-        assert _ask(client).json()["ranked_by"] == "challenger"
+    with transforming(upstream, log, write_ramp(tmp_path / "ramp", 100), documents) as (client, application, _):
+        assert ask(client).json()["ranked_by"] == "challenger"
         broken = predictors(
             {"challenger": f"{upstream}/v1/models/nobody", "champion": f"{upstream}/v1/models/champion"}
         )
         application._predictors = broken
-        assert _ask(client).json()["ranked_by"] == "champion"
+        assert ask(client).json()["ranked_by"] == "champion"
         application._predictors = {**broken, "champion": broken["challenger"]}
-        answer = _ask(client)
+        answer = ask(client)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert client.get("/v2/health/ready").status_code == 503
-    told = [one["query_attributes"]["serm"] for one in _logged(log)]
+    told = [one["query_attributes"]["serm"] for one in logged(log)]
     assert [one["ranked_by"] for one in told] == ["challenger", "champion"]
     assert [set(one["variants"]) for one in told] == [{"challenger"}] * 2  # a user's group is what was drawn
 
@@ -318,16 +212,16 @@ def test_an_experiment_that_interleaves_logs_whose_document_each_is(
             break
     ramp, log, answers = tmp_path / "ramp", tmp_path / "log", {}
     ramp.write_text(json.dumps({"name": "cycle-0008", "percent": 100, "interleave": True}))
-    with _transforming(upstream, log, ramp, documents) as (client, application, _):
+    with transforming(upstream, log, ramp, documents) as (client, application, _):
         for number in range(6):
-            answer = _ask(client, query=query, query_id=f"q{number}", top_n=3).json()
-            assert answer == _ask(client, query=query, query_id=f"q{number}", top_n=3).json()  # a page that is reloaded
+            answer = ask(client, query=query, query_id=f"q{number}", top_n=3).json()
+            assert answer == ask(client, query=query, query_id=f"q{number}", top_n=3).json()  # a page that is reloaded
             answers[answer["query_id"]] = answer
         urls = {"champion": f"{upstream}/v1/models/champion", "challenger": f"{upstream}/v1/models/nobody"}
         application._predictors = predictors(urls)
-        assert _ask(client).json()["ranked_by"] == "champion"
+        assert ask(client).json()["ranked_by"] == "champion"
     teams = set()
-    for record in _logged(log)[:12]:
+    for record in logged(log)[:12]:
         told, ids = record["query_attributes"]["serm"], record["query_response_hit_ids"]
         drawn = team_draft(rankings[0], rankings[1], f"cycle-0008 {record['query_id']}", 3)
         assert [one.doc_id for one in drawn] == ids == [one["id"] for one in answers[record["query_id"]]["results"]]
@@ -343,17 +237,17 @@ def test_an_experiment_that_interleaves_logs_whose_document_each_is(
 def test_a_ramp_and_a_store_are_taken_up_at_a_reload_and_bad_ones_are_not(
     upstream: str, documents: Path, tmp_path: Path
 ) -> None:
-    ramp, own = _ramp(tmp_path / "ramp", 0), tmp_path / "own.sqlite"
+    ramp, own = write_ramp(tmp_path / "ramp", 0), tmp_path / "own.sqlite"
     own.write_bytes(documents.read_bytes())
 
     def reload(client: httpx.Client, application: Transformer) -> dict[str, Any]:
         asyncio.run(application.reload())
-        return dict(_ask(client, documents=["d1", "d9"]).json())
+        return dict(ask(client, documents=["d1", "d9"]).json())
 
-    with _transforming(upstream, tmp_path / "log", ramp, own) as (client, application, _):
+    with transforming(upstream, tmp_path / "log", ramp, own) as (client, application, _):
         assert reload(client, application)["variant"] == "champion"
-        _ramp(ramp, 100)
-        _catalogue(tmp_path / "more", {**TITLES, "d9": "red cat"})
+        write_ramp(ramp, 100)
+        write_catalogue(tmp_path / "more", {**TITLES, "d9": "red cat"})
         store.write(tmp_path / "more", own)
         told = reload(client, application)
         assert (told["variant"], told["unknown"]) == ("challenger", [])
@@ -365,13 +259,13 @@ def test_a_ramp_and_a_store_are_taken_up_at_a_reload_and_bad_ones_are_not(
             assert (told["variant"], told["unknown"]) == ("challenger", [])
     with (
         pytest.raises(UserError, match="no document store"),
-        _transforming(upstream, tmp_path / "log", None, own),
+        transforming(upstream, tmp_path / "log", None, own),
     ):
         pass
 
 
 def test_a_catalogue_with_an_id_twice_makes_no_store(tmp_path: Path) -> None:
-    _catalogue(tmp_path / "a" / "documents", TITLES)
+    write_catalogue(tmp_path / "a" / "documents", TITLES)
     file = next((tmp_path / "a/documents").iterdir())
     (file.parent / "part-1.parquet").write_bytes(file.read_bytes())
     with pytest.raises(UserError, match="two documents have one doc_id"):
@@ -382,10 +276,10 @@ def test_a_catalogue_with_an_id_twice_makes_no_store(tmp_path: Path) -> None:
 def test_requests_beside_each_other_are_each_logged_once(upstream: str, documents: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
-        _transforming(upstream, log, documents=documents, log_rotate_seconds=0.05) as (client, _, written),
+        transforming(upstream, log, documents=documents, log_rotate_seconds=0.05) as (client, _, written),
         ThreadPoolExecutor(4) as pool,
     ):
-        answers = list(pool.map(lambda n: _ask(client, client_id=f"c{n}").json(), range(60)))
-    assert sorted(one["query_id"] for one in _logged(log)) == sorted(one["query_id"] for one in answers)
+        answers = list(pool.map(lambda n: ask(client, client_id=f"c{n}").json(), range(60)))
+    assert sorted(one["query_id"] for one in logged(log)) == sorted(one["query_id"] for one in answers)
     assert (written.written, written.lost) == (60, 0)
     assert not list(log.glob(".*"))

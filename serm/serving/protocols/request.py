@@ -35,6 +35,11 @@ class Scored:
     """After how many tokens a text was cut."""
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Of the stages queue, tokenise, model and total."""
+    batches: int = 0
+    """That it took."""
+    spans: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Of the stages tokenise, queue and model, one behind the other: begin and end in nanoseconds since 1970. ``model``
+    is from the first batch to the last one."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ It stands between a search engine and the predictors of champion and challenger:
      "results": [{"id": "en-9", "index": 1, "score": 2.4}, ...], "unknown": [], "logged": true}
 
 A document is an id, whose text the store knows, or ``{"id": ..., "text": ...}``. The log is UBI: ``serm ingest`` reads
-it beside the events that the search engine writes with the answer's ``query_id`` and the request's ``client_id``.
+it beside the events that the search engine writes with the answer's ``query_id`` and the request's ``client_id``; in
+its place it holds the hash that ingest makes of it, keyed by ``SERM_USER_KEY``.
 SIGHUP makes the experiment and the store be read again, SIGTERM ends the server once all is answered and logged.
 """
 
@@ -29,6 +30,7 @@ from serm.rollout.split import Variant
 from serm.serving import flags
 from serm.serving.connections import Server, listen
 from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.events import Events
 from serm.serving.transformer.predictors import MAX_CONNECTIONS, Predictor
 from serm.serving.transformer.querylog import QueryLog
 from serm.settings.secret import user_key
@@ -49,6 +51,9 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=Path, help="what serm export --documents wrote")
     parser.add_argument("--log", type=Path, required=True, help="the query log's directory; one process writes a file")
+    parser.add_argument(
+        "--events", metavar="URL", help="post what was served there too, as the CloudEvents of KServe's logger"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a pod; who can reach it may ask it")
     parser.add_argument("--http-port", "--http_port", type=int, default=8080, help="0 takes a free one")
     parser.add_argument(
@@ -69,13 +74,17 @@ def main() -> None:
     try:
         key = user_key()
         listening = listen(options.host, options.http_port)
-        log = QueryLog(options.log, settings)
+        log, events = QueryLog(options.log, settings), None
         try:
-            answering = Transformer(predictors(urls), log, key, settings, options.documents, options.experiment)
+            if options.events:
+                events = Events(options.events, options.model_name or "", settings.log_queue)
+            answering = Transformer(predictors(urls), log, key, settings, options.documents, options.experiment, events)
             _LOG.info("Ranking on http://%s:%d", *listening.getsockname()[:2])
             Server(answering, options.host).run([listening])
         finally:
             log.close()
+            if events is not None:
+                events.close()
     except UserError as error:
         sys.exit(f"Error: {error}")
 

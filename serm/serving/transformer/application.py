@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from starlette.routing import Route
 from serm.errors import UserError
 from serm.rollout.assignment import Group, serves
 from serm.rollout.split import Variant
+from serm.serving import openapi
 from serm.serving.answering import Answering, as_json, metrics_page
 from serm.serving.documents import DocumentStore
 from serm.serving.refusals import Late, Unavailable
 from serm.serving.served import deadline
 from serm.serving.transformer import experiment
 from serm.serving.transformer import page as pages
+from serm.serving.transformer.events import Events
 from serm.serving.transformer.experiment import Ramp
 from serm.serving.transformer.page import Served
 from serm.serving.transformer.predictors import Predictor, Scored
@@ -61,6 +64,7 @@ class Transformer(Answering):
         settings: TransformerSettings,
         documents: Path | None = None,
         ramp: Path | None = None,
+        events: Events | None = None,
     ) -> None:
         """Rank with ``predictors``, at least the champion's.
 
@@ -71,12 +75,13 @@ class Transformer(Answering):
             settings: what is taken.
             documents: the document store; without one, requests bring their texts.
             ramp: the experiment's file; without one, the champion ranks for all.
+            events: tells of each ranking too.
 
         Raises:
             UserError: a file is not what it should be, or the experiment needs a challenger and there is none.
         """
         self._predictors, self._query_log, self._key, self._settings = predictors, log, key, settings
-        self._documents, self._ramp_file = documents, ramp
+        self._documents, self._ramp_file, self._events = documents, ramp, events
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="documents")
         self._ramp = self._read_ramp()
@@ -84,12 +89,13 @@ class Transformer(Answering):
         routes = (
             Route("/", self._live),
             Route("/metrics", metrics_page),
+            Route("/openapi.json", self._openapi),
             Route("/rank", self._rank, methods=["POST"]),
             Route("/v1/models/{name}", self._ready),
             Route("/v2/health/live", self._live),
             Route("/v2/health/ready", self._ready),
         )
-        super().__init__(routes, settings.max_body_mb, settings.access_log)
+        super().__init__("serm-transformer", routes, settings.max_body_mb, settings.access_log)
 
     def begin(self) -> None:
         """Begin to look after the experiment's file: a ConfigMap's volume changes without a signal."""
@@ -133,6 +139,9 @@ class Transformer(Answering):
     async def _live(self, request: Request) -> Response:
         return as_json({"live": True})
 
+    async def _openapi(self, request: Request) -> Response:
+        return as_json(openapi.of_transformer(version("serm"), self._settings))
+
     async def _ready(self, request: Request) -> Response:
         """Ready is who takes requests and whose champion does."""
         ready = not self.draining and await self._predictors["champion"].is_ready()
@@ -150,7 +159,10 @@ class Transformer(Answering):
         group = self._ramp.group(hashed(asked.client_id, self._key)) if self._ramp else None
         end = start + min(deadline(headers), self._settings.deadline_seconds)
         page, ranked_by = await self._page(asked, texts, known, group, end, headers)
-        logged = self._query_log.add(_record(asked, page, ranked_by, group, self._ramp))
+        record = _record(asked, page, ranked_by, group, self._ramp, self._key)
+        logged = self._query_log.add(record)
+        if self._events is not None:
+            self._events.add(asked, record)
         _RANKED.labels(ranked_by).inc()
         _MISSING.inc(len(texts) - len(known))
         _SECONDS.observe(time.perf_counter() - start)
@@ -160,7 +172,7 @@ class Transformer(Answering):
                 "variant": _variant(group),
                 "ranked_by": ranked_by,
                 "model_version": page[0].version,
-                "results": [{"id": asked.ids[one.row], "index": one.row, "score": one.score} for one in page],
+                "results": [_result(asked, one, ranked_by) for one in page],
                 "unknown": [asked.ids[row] for row, text in enumerate(texts) if text is None],
                 "logged": logged,
             }
@@ -223,7 +235,9 @@ class Transformer(Answering):
             raise Late
         # What the challenger is given leaves the champion as much, should it fail.
         seconds = left / 2 if variant == "challenger" else left
-        return await self._predictors[variant].score(query, documents, seconds, headers)
+        told = dict(headers)
+        with self.tracing.call(f"score by {variant}", told):
+            return await self._predictors[variant].score(query, documents, seconds, told)
 
 
 def _mark(file: Path) -> tuple[int, ...]:
@@ -240,29 +254,39 @@ def _variant(group: Group | None) -> str:
     return group if group in ("challenger", "control") else "champion"
 
 
+def _result(asked: RankRequest, one: Served, ranked_by: str) -> dict[str, Any]:
+    """Return a document of the answer; on an interleaved page, with whose it is."""
+    whose = {"variant": one.variant, "model_version": one.version} if ranked_by == "both" else {}
+    return {"id": asked.ids[one.row], "index": one.row, "score": one.score, **whose}
+
+
 def _record(
-    asked: RankRequest, page: Sequence[Served], ranked_by: str, group: Group | None, ramp: Ramp | None
+    asked: RankRequest, page: Sequence[Served], ranked_by: str, group: Group | None, ramp: Ramp | None, key: bytes
 ) -> dict[str, Any]:
-    """Return a UBI query with what was returned, which ingest joins with the events of its ``query_id``."""
+    """Return a UBI query with what was returned, which ingest joins with the events of its ``query_id``.
+
+    Its client and session are keyed hashes, those that ingest makes of the events' raw ones.
+    """
     served: dict[str, Any] = {
         "variants": [one.variant for one in page],
         "model_versions": [one.version for one in page],
         "scores": [one.score for one in page],
         "ranked_by": ranked_by,
+        "hashed_ids": True,
     }
     if ramp is not None:
         served |= {"experiment": ramp.name, "percent": ramp.percent, "group": group}
     record: dict[str, Any] = {
         "application": "serm",
         "query_id": asked.query_id,
-        "client_id": asked.client_id,
+        "client_id": hashed(asked.client_id, key),
         "user_query": asked.query,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "query_attributes": {"serm": served},
         "query_response_hit_ids": [asked.ids[one.row] for one in page],
     }
     if asked.session_id is not None:
-        record["session_id"] = asked.session_id
+        record["session_id"] = hashed(asked.session_id, key)
     if asked.locale is not None:
         record["query_attributes"]["locale"] = asked.locale
     if asked.start:

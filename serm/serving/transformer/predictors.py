@@ -14,7 +14,7 @@ from serm.serving.served import DEADLINE
 
 MAX_CONNECTIONS = 256
 PASSED_ON = ("traceparent", "tracestate", "x-request-id")
-"""Headers that a predictor gets as they came, so that a trace and an access log tell one request."""
+"""Headers that a predictor gets too, so that a trace and an access log tell one request."""
 
 
 @dataclass(frozen=True)

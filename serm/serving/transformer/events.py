@@ -1,0 +1,114 @@
+"""What was served as CloudEvents, posted to where KServe's logger would post: for who listens there already.
+
+A page is two events with one id, as KServe's agent has it: ``org.kubeflow.serving.inference.request`` (what was asked)
+and ``...response``, whose data is the query log's record. In the place of the agent's raw ids they hold keyed hashes.
+Source: pkg/logger/worker.go of KServe 0.21, whose binary mode and extension attributes these are. As the agent does, it
+asks once: what the listener does not take is lost, counted and told, and no answer waits for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from cloudevents.conversion import to_binary
+from cloudevents.http import CloudEvent
+from prometheus_client import Counter
+
+from serm.errors import UserError
+from serm.serving.transformer.request import RankRequest
+
+_LOG = logging.getLogger(__name__)
+_PAGES = Counter("serm_event_pages", "Pages told as CloudEvents: sent, or lost and why", ["outcome"])
+TYPE = "org.kubeflow.serving.inference."
+POST_SECONDS = 5.0
+FLUSH_SECONDS = 5.0
+"""How long what waits at the end may take."""
+_SAY_SECONDS = 60.0
+
+
+class Events:
+    """Posts pages as events, in a thread of its own."""
+
+    def __init__(self, url: str, service: str, waiting: int) -> None:
+        """Post to ``url``, as the InferenceService ``service``; ``waiting`` pages may wait.
+
+        Raises:
+            UserError: ``url`` is none of HTTP.
+        """
+        found = httpx.URL(url)
+        if found.scheme not in ("http", "https") or not found.host:
+            raise UserError(f"--events {url!r}: expected http://HOST/PATH, as in the logger of an InferenceService.")
+        self._url = url
+        attributes = {
+            "source": os.environ.get("HOSTNAME", "serm-transformer"),
+            "inferenceservicename": service,
+            "namespace": os.environ.get("POD_NAMESPACE", ""),
+            "component": "transformer",
+            "endpoint": "default",
+            "metadata": "{}",
+        }
+        self._attributes = {name: value for name, value in attributes.items() if value}
+        self._queue: queue.Queue[tuple[dict[str, Any], dict[str, Any]] | None] = queue.Queue(waiting)
+        self._client = httpx.Client(timeout=POST_SECONDS, trust_env=False)
+        self._told = float("-inf")
+        self._thread = threading.Thread(target=self._post_all, name="events", daemon=True)
+        self._thread.start()
+
+    def add(self, asked: RankRequest, record: dict[str, Any]) -> bool:
+        """Take a page that was served, and its ``record`` in the query log; say whether it was taken; never waits."""
+        told = {name: record[name] for name in ("query_id", "client_id", "session_id") if name in record}
+        request = {**told, "query": asked.query, "documents": asked.ids, "locale": asked.locale, "from": asked.start}
+        try:
+            self._queue.put_nowait((request, record))
+        except queue.Full:
+            self._lose("queue full", "more wait than serving.transformer.log_queue")
+            return False
+        return True
+
+    def close(self) -> None:
+        """Post what waits, for as long as ``FLUSH_SECONDS``; to be called when nothing is added any more."""
+        until = time.monotonic() + FLUSH_SECONDS
+        while not self._queue.empty() and self._thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.01)
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            return
+        self._thread.join(max(0.1, until - time.monotonic()))
+
+    def _post_all(self) -> None:
+        with self._client:
+            while (page := self._queue.get()) is not None:
+                try:
+                    self._post(page)
+                except httpx.HTTPError as error:
+                    self._lose("not sent", type(error).__name__)
+                else:
+                    _PAGES.labels("sent").inc()
+
+    def _post(self, page: Sequence[dict[str, Any]]) -> None:
+        for kind, data in zip(("request", "response"), page, strict=True):
+            told = {"id": page[1]["query_id"], "time": page[1]["timestamp"], "type": TYPE + kind}
+            now = datetime.now(UTC).isoformat()
+            attributes = {**self._attributes, **told, "recordedtime": now, "datacontenttype": "application/json"}
+            headers, body = to_binary(CloudEvent(attributes, data), data_marshaller=_as_json)
+            self._client.post(self._url, headers=headers, content=body).raise_for_status()
+
+    def _lose(self, outcome: str, why: str) -> None:
+        _PAGES.labels(outcome).inc()
+        if time.monotonic() >= self._told + _SAY_SECONDS:
+            self._told = time.monotonic()
+            _LOG.error("serm: pages are not told as events to %s (%s).", self._url, why)
+
+
+def _as_json(data: object) -> bytes:
+    return json.dumps(data).encode()

@@ -1,0 +1,154 @@
+"""What nobody waits for any more is not scored, whichever way it came; what was accepted is, whatever the load."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import tiny_models
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from serving_here import answering
+from transforming import transforming
+
+from serm import relevance
+from serm.serving import metrics, predictor
+from serm.serving.application import Application
+from serm.settings.serving import PredictorSettings
+
+V1 = "/v1/models/champion:predict"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    tiny_models.save(root / "champion", root / "base", 0)
+    return root / "champion"
+
+
+class Gate:
+    """Holds a model's batches until it is opened, and counts the pairs that were scored."""
+
+    def __init__(self, application: Application) -> None:
+        self.opened, self.scored = threading.Event(), 0
+        model: Any = application.models["champion"].model
+        score = model.score_read
+
+        def held(pairs: Sequence[Any]) -> Any:
+            assert self.opened.wait(60)
+            self.scored += len(pairs)
+            return score(pairs)
+
+        model.score_read = held
+
+
+@contextmanager
+def _held(model: Path, queue: int = 1000) -> Iterator[tuple[httpx.Client, Application, Gate]]:
+    application = predictor.application({"champion": model}, PredictorSettings(max_queue_pairs=queue))
+    gate = Gate(application)
+    with answering(application, grpc=True) as client:
+        try:
+            yield client, application, gate
+        finally:
+            gate.opened.set()
+
+
+def _until(true: Callable[[], bool]) -> None:
+    while not true():
+        time.sleep(0.005)
+
+
+def _body(*documents: str) -> dict[str, Any]:
+    return {"instances": [{"query": "cat", "document": document} for document in documents]}
+
+
+def test_a_load_past_capacity_loses_no_accepted_request_and_mixes_none_up(model: Path) -> None:
+    words = tiny_models.WORDS[3:]
+    texts = [[f"{words[n % 6]} {words[n // 6]}", words[n % 5], words[n % 4]] for n in range(30)]
+    expected = relevance.load_scorer(model)
+    with _held(model, queue=40) as (client, _, gate), ThreadPoolExecutor(30) as pool:
+        asked = [pool.submit(client.post, V1, json=_body(*some)) for some in texts]
+        _until(lambda: sum(one.done() for one in asked) == 17)  # 13 requests of 3 pairs are 39
+        gate.opened.set()
+        answers = [one.result(60) for one in asked]
+        assert client.post(V1, json=_body("cat")).status_code == 200  # its place is free again
+    assert sorted(one.status_code for one in answers) == [200] * 13 + [429] * 17
+    for some, answer in zip(texts, answers, strict=True):
+        if answer.status_code == 200:
+            scores = [one["score"] for one in answer.json()["predictions"]]
+            assert scores == pytest.approx(expected.score(["cat"] * 3, some).expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "too late"])
+def test_a_grpc_call_that_nobody_waits_for_is_not_scored(model: Path, how: str) -> None:
+    message = pb.ModelInferRequest(model_name="champion")
+    for name in ("query", "document"):
+        message.inputs.add(name=name, datatype="BYTES", shape=[5]).contents.bytes_contents.extend([b"red"] * 5)
+    with (
+        _held(model) as (client, application, gate),
+        ThreadPoolExecutor(1) as pool,
+        grpc.insecure_channel(client.headers["x-grpc-address"]) as channel,
+    ):
+        first = pool.submit(client.post, V1, json=_body("cat", "dog"))
+        _until(lambda: application.batcher.waiting == 2)
+        call = GRPCInferenceServiceStub(channel).ModelInfer.future(message, timeout=0.3 if how == "too late" else 60)
+        if how == "cancelled":
+            _until(lambda: application.batcher.waiting == 7)
+            call.cancel()
+        else:
+            assert call.exception(60).code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        _until(lambda: application.batcher.waiting == 2)
+        gate.opened.set()
+        assert first.result(60).status_code == 200
+        _until(lambda: application.batcher.waiting == 0)
+    assert gate.scored == 2
+
+
+def test_a_full_queue_tells_a_grpc_client_when_to_come_again(model: Path) -> None:
+    with (
+        _held(model, queue=1) as (client, application, gate),
+        ThreadPoolExecutor(1) as pool,
+        grpc.insecure_channel(client.headers["x-grpc-address"]) as channel,
+    ):
+        first = pool.submit(client.post, V1, json=_body("cat"))
+        _until(lambda: application.batcher.waiting == 1)
+        message = pb.ModelInferRequest(model_name="champion")
+        for name in ("query", "document"):
+            message.inputs.add(name=name, datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"red")
+        with pytest.raises(grpc.RpcError) as refused:
+            GRPCInferenceServiceStub(channel).ModelInfer(message)
+        gate.opened.set()
+        assert first.result(60).status_code == 200
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1000
+
+
+def test_who_leaves_the_transformer_is_not_scored_by_the_predictor_either(model: Path, tmp_path: Path) -> None:
+    body = json.dumps({"query": "cat", "client_id": "ann", "documents": [{"id": "a", "text": "red"}]}).encode()
+    head = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    gone = metrics.DROPPED.labels("champion", "gone")
+    with _held(model) as (client, application, gate), ThreadPoolExecutor(1) as pool:
+        before = gone._value.get()
+        first = pool.submit(client.post, V1, json=_body("cat", "dog"))
+        _until(lambda: application.batcher.waiting == 2)
+        with transforming(str(client.base_url).rstrip("/"), tmp_path / "log") as (ranking, _, _):
+            address = (str(ranking.base_url.host), int(ranking.base_url.port or 0))
+            with socket.create_connection(address, timeout=60) as opened:
+                opened.sendall(head + body)
+                _until(lambda: application.batcher.waiting == 3)
+            _until(lambda: application.batcher.waiting == 2)
+        gate.opened.set()
+        assert first.result(60).status_code == 200
+        assert gone._value.get() == before + 1
+    assert gate.scored == 2
+    assert not list((tmp_path / "log").glob("*.jsonl"))  # nothing was served

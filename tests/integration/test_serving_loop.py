@@ -1,0 +1,213 @@
+"""The loop closes: what the transformer logged, as UBI or as CloudEvents, is the next window, without a raw id."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloudevents.conversion import to_json
+from cloudevents.http import CloudEvent, from_http
+from serving_here import serving
+from transforming import KEY, TITLES, ask, logged, save_models, transforming, write_ramp, write_store
+
+from serm import contracts, relevance, stream
+from serm.errors import UserError
+from serm.rollout.assignment import Experiment, assign, serves
+from serm.serving.transformer.events import Events
+from serm.settings import CycleSettings, EngineSettings, Settings, StreamSettings
+from serm.settings.secret import hashed
+from serm.settings.serving import PredictorSettings
+
+CONTROLLED = next(f"c{n}" for n in range(99) if assign(hashed(f"c{n}", KEY), Experiment("x"), 50) == "control")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def upstream(models: dict[str, Path]) -> Iterator[str]:
+    with serving(models, PredictorSettings()) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("catalogue"))
+
+
+@contextmanager
+def _listener() -> Iterator[tuple[str, list[CloudEvent]]]:
+    """Listen as the sink of KServe's logger; yield the address, and the CloudEvents that came."""
+    came: list[CloudEvent] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(from_http(dict(self.headers), self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(202)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/sink", came
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _of_agent(asked: dict[str, Any], answer: dict[str, Any]) -> list[CloudEvent]:
+    """Return what KServe's agent posts of a request and its answer (pkg/logger of KServe): the bodies as they are."""
+    about = {"source": "http://localhost:9081/", "id": uuid.uuid4().hex, "component": "transformer", "metadata": "{}"}
+    about |= {"inferenceservicename": "relevance", "namespace": "search", "endpoint": "default"}
+    kinds = {"request": json.dumps(asked).encode(), "response": answer}  # in JSON as data_base64, and as data
+    return [CloudEvent({**about, "type": f"org.kubeflow.serving.inference.{k}"}, data) for k, data in kinds.items()]
+
+
+def _write_events(log: Path, events: list[CloudEvent]) -> None:
+    """Write events as a collector keeps them: a line each, those of a request in no order, one delivered twice."""
+    log.mkdir(exist_ok=True)
+    lines = [to_json(event) for event in reversed([*events, events[-1]])]
+    (log / "events.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+@pytest.mark.parametrize("way", ["its own log", "its CloudEvents", "the CloudEvents of KServe's agent"])
+def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
+    way: str,
+    upstream: str,
+    models: dict[str, Path],
+    documents: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SERM_USER_KEY", KEY.decode())
+    log, served = tmp_path / "log", []
+    ramp = write_ramp(tmp_path / "ramp.yaml", 50)
+    with _listener() as (sink, came):
+        events = Events(sink, "relevance", 100)
+        with transforming(upstream, log, ramp, documents, events) as (client, _, _):
+            for number in range(24):
+                asked = {"client_id": f"client-{number}", "session_id": f"session-{number}", "locale": "en"}
+                asked |= {"query": list(TITLES.values())[number % 3], "documents": list(TITLES), "top_n": 3}
+                served.append((asked, ask(client, **asked).json()))
+    if way != "its own log":
+        log = tmp_path / "events"
+        _write_events(log, came if "agent" not in way else [one for pair in served for one in _of_agent(*pair)])
+    if "agent" not in way:  # which keeps what it sees
+        kept = "".join(file.read_text() for file in log.iterdir())
+        assert not any(f"{name}-{number}" in kept for name in ("client", "session") for number in range(24))
+    clicks = [
+        {
+            "action_name": "click",
+            "query_id": answer["query_id"],
+            "client_id": asked["client_id"],
+            "session_id": asked["session_id"],
+            "timestamp": datetime.now(UTC).isoformat(),
+            "event_attributes": {"object": {"object_id": answer["results"][1]["id"]}, "position": {"ordinal": 1}},
+        }
+        for asked, answer in served
+    ]
+    (log / "clicks.jsonl").write_text("".join(json.dumps(click) + "\n" for click in clicks))
+    today = datetime.now(UTC)
+    cycle = CycleSettings(start=today - timedelta(days=1), end=today + timedelta(days=1))
+    stream.ingest(
+        log, tmp_path / "out", Settings(cycle=cycle, stream=StreamSettings(), engine=EngineSettings(threads=1))
+    )
+    summary = json.loads((tmp_path / "out/ingest.json").read_text())
+    assert (summary["rows_kept"], summary["lines"]["quarantined"], summary["warnings"]) == (72, 0, [])
+    assert summary["lines"]["duplicate"] == (way != "its own log")
+
+    versions = {name: relevance.load_scorer(path).version for name, path in models.items()}
+    rows = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS).to_pylist()
+    found = {(row["query_id"], row["position"]): row for row in rows}
+    variants = set()
+    for asked, answer in served:
+        user, session = hashed(asked["client_id"], KEY), hashed(asked["session_id"], KEY)
+        variant = assign(user, Experiment("cycle-0007"), 50)  # whoever reads the log can tell who saw what
+        variants.add(variant)
+        version = versions[serves(variant)]
+        assert (answer["variant"], answer["ranked_by"], answer["model_version"]) == (variant, serves(variant), version)
+        for position, result in enumerate(answer["results"], 1):
+            row = found.pop((hashed(answer["query_id"], KEY), position))
+            assert (row["doc_id"], row["user_id"], row["session_id"]) == (result["id"], user, session)
+            assert (row["query"], row["locale"]) == (asked["query"], "en")
+            assert (row["variant"], row["model_version"]) == (variant, version)
+            assert row["score"] == pytest.approx(result["score"])
+            assert row["clicked"] == (position == 2)
+    assert not found
+    assert variants == {"control", "challenger"}
+
+
+def test_events_are_those_of_kserves_logger_and_a_sink_that_fails_holds_up_nothing(
+    upstream: str, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POD_NAMESPACE", "search")
+    with _listener() as (sink, came):
+        events = Events(sink, "relevance", 9)
+        with transforming(upstream, tmp_path / "a", documents=documents, events=events) as (client, _, _):
+            answer = ask(client).json()
+    assert [one["type"].rpartition(".") for one in came] == [
+        ("org.kubeflow.serving.inference", ".", kind) for kind in ("request", "response")
+    ]
+    for event in came:
+        assert (event["id"], event["component"], event["endpoint"]) == (answer["query_id"], "transformer", "default")
+        assert (event["inferenceservicename"], event["namespace"], event["metadata"]) == ("relevance", "search", "{}")
+        assert {"source", "time", "recordedtime", "specversion"} <= event.get_attributes().keys()
+    assert (came[0].data["query"], came[0].data["documents"]) == ("cat", list(TITLES))
+    assert came[1].data == logged(tmp_path / "a")[0]
+
+    gone = Events(sink, "relevance", 1)  # nobody listens there any more
+    with transforming(upstream, tmp_path / "b", documents=documents, events=gone) as (client, _, _):
+        assert [ask(client).json()["logged"] for _ in range(5)] == [True] * 5
+    assert len(logged(tmp_path / "b")) == 5
+    with pytest.raises(UserError, match="--events 'file:///x': expected http"):
+        Events("file:///x", "relevance", 1)
+
+
+def test_a_config_map_that_the_kubelet_swaps_is_taken_up_without_a_signal(
+    upstream: str, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serm.serving.transformer.application.LOOK_SECONDS", 0.01)
+    mount = tmp_path / "mount"
+    mount.mkdir()
+
+    def swap(version: str, text: str) -> None:
+        """Do as the kubelet's AtomicWriter: a new directory, and ``..data`` renamed onto the link to the old one."""
+        (mount / version).mkdir()
+        (mount / version / "experiment.yaml").write_text(text)
+        os.utime(mount / version / "experiment.yaml", (0, 0))  # only where the link leads differs
+        (mount / "..data_tmp").symlink_to(version)
+        (mount / "..data_tmp").rename(mount / "..data")
+
+    swap("..2026_1", "name: x\npercent: 0\n")
+    (mount / "experiment.yaml").symlink_to("..data/experiment.yaml")
+    with transforming(upstream, tmp_path / "log", mount / "experiment.yaml", documents) as (client, _, _):
+        assert ask(client).json()["variant"] == "champion"
+        for version, text, variant in (
+            ("..2026_2", "name: x\npercent: 100\n", "challenger"),
+            ("..2026_3", "name: x\npercent: 50\n", "control"),
+        ):
+            swap(version, text)
+            # A user of the control's half at 50 percent.
+            while ask(client, client_id="ann" if variant == "challenger" else CONTROLLED).json()["variant"] != variant:
+                time.sleep(0.01)
+        swap("..2026_4", "{")
+        time.sleep(0.1)
+        assert ask(client, client_id=CONTROLLED).json()["variant"] == "control"

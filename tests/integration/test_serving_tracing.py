@@ -1,0 +1,147 @@
+"""Spans, as a collector gets them: a request through transformer and predictor is one trace, and holds no text."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import tiny_models
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from serving_here import answering, serving
+
+from serm.rollout.split import Variant
+from serm.serving.tracing import Tracing
+from serm.serving.transformer.__main__ import predictors
+from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.querylog import QueryLog
+from serm.settings.serving import PredictorSettings, TransformerSettings
+
+SECRET = "zebra-searched-for-this"
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    tiny_models.save(root / "champion", root / "base", 0)
+    return root / "champion"
+
+
+@contextmanager
+def _collector(status: int = 200) -> Iterator[tuple[str, list[bytes]]]:
+    """Take OTLP over HTTP; yield the address, and the bodies that came to /v1/traces."""
+    came: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path == "/v1/traces":
+                came.append(body)
+            self.send_response(status)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", came
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _spans(came: list[bytes]) -> dict[str, dict[str, Any]]:
+    """Return all spans: service and name -> the span, its attributes and its parent's id."""
+    found: dict[str, dict[str, Any]] = {}
+    for body in came:
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            named = {one.key: one.value.string_value for one in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    told = {one.key: one.value for one in span.attributes}
+                    name = f"{named['service.name']}: {span.name}"
+                    assert name not in found
+                    found[name] = {
+                        "span": span,
+                        "told": told,
+                        "id": span.span_id.hex(),
+                        "of": span.parent_span_id.hex(),
+                    }
+    return found
+
+
+def test_a_request_through_transformer_and_predictor_is_one_trace_without_its_texts(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _collector() as (collector, came):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
+        limits, log = TransformerSettings(), QueryLog(tmp_path / "log", TransformerSettings())
+        with serving({"champion": model}, PredictorSettings(), grpc=True) as predictor:
+            urls: dict[Variant, str] = {"champion": f"{predictor.base_url}/v1/models/champion"}
+            with answering(Transformer(predictors(urls), log, b"a key of sixteen", limits)) as transformer:
+                asked = {"query": SECRET, "client_id": SECRET, "documents": [{"id": SECRET, "text": SECRET}]}
+                assert transformer.post("/rank", json=asked, headers=HEADERS).status_code == 200
+            with grpc.insecure_channel(predictor.headers["x-grpc-address"]) as channel:
+                message = pb.ModelInferRequest(model_name="nobody")
+                with pytest.raises(grpc.RpcError):
+                    GRPCInferenceServiceStub(channel).ModelInfer(message, metadata=[*HEADERS.items()])
+        log.close()
+    spans = _spans(came)
+    ranked, called = spans.pop("serm-transformer: POST /rank"), spans.pop("serm-transformer: score by champion")
+    scored = spans.pop("serm-predictor: POST /v1/models/{name}:predict")
+    refused = spans.pop("serm-predictor: inference.GRPCInferenceService/ModelInfer")
+    assert (ranked["of"], called["of"], scored["of"], refused["of"]) == (PARENT, ranked["id"], called["id"], PARENT)
+    assert scored["told"]["http.response.status_code"].int_value == 200
+    assert scored["told"]["serm.pairs"].int_value == scored["told"]["serm.batches"].int_value == 1
+    assert scored["told"]["serm.model"].string_value == "champion"
+    assert refused["told"]["rpc.grpc.status_code"].int_value == grpc.StatusCode.NOT_FOUND.value[0]
+    stages = [spans.pop(f"serm-predictor: {stage}") for stage in ("tokenise", "queue", "model")]
+    assert not spans
+    times = [scored["span"].start_time_unix_nano]
+    for stage in stages:  # each behind the one before, within the request
+        assert stage["of"] == scored["id"]
+        times += [stage["span"].start_time_unix_nano, stage["span"].end_time_unix_nano]
+    slack = 2_000_000  # ns that two clocks may differ
+    assert all(later >= earlier - slack for earlier, later in itertools.pairwise(times))
+    for one in (ranked, called, scored, refused, *stages):
+        assert (one["span"].trace_id.hex(), one["span"].trace_state) == (TRACE, "vendor=1")
+    assert not any(SECRET.encode() in body for body in came)
+
+
+def test_no_span_leaves_unless_the_environment_says_where_to(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    tracing, headers = Tracing("serm"), dict[str, str]()
+    with tracing.request("asked", HEADERS, {}) as span, tracing.call("asks", headers):
+        assert not span.is_recording()
+    assert headers == HEADERS  # the trace goes on as it came
+    with tracing.request("asked", {"traceparent": "no trace"}, {}), tracing.call("asks", headers := {}):
+        pass
+    assert headers == {}
+
+
+def test_a_collector_that_refuses_or_is_gone_holds_up_no_answer_and_no_end(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serm.serving.tracing.FLUSH_SECONDS", 0.2)
+    with _collector(status=503) as (collector, _):
+        for address in (collector, "http://127.0.0.1:9"):
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+            with serving({"champion": model}, PredictorSettings()) as client:
+                body = {"query": "cat", "documents": ["dog"]}
+                assert client.post("/rerank", json=body).status_code == 200
