@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,8 +25,6 @@ from serm.serving.transformer.events import Events
 from serm.settings import CycleSettings, EngineSettings, Settings, StreamSettings
 from serm.settings.secret import hashed
 from serm.settings.serving import PredictorSettings
-
-CONTROLLED = next(f"c{n}" for n in range(99) if assign(hashed(f"c{n}", KEY), Experiment("x"), 50) == "control")
 
 
 @pytest.fixture(scope="module")
@@ -179,35 +175,3 @@ def test_events_are_those_of_kserves_logger_and_a_sink_that_fails_holds_up_nothi
     assert len(logged(tmp_path / "b")) == 5
     with pytest.raises(UserError, match="--events 'file:///x': expected http"):
         Events("file:///x", "relevance", 1)
-
-
-def test_a_config_map_that_the_kubelet_swaps_is_taken_up_without_a_signal(
-    upstream: str, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serm.serving.transformer.application.LOOK_SECONDS", 0.01)
-    mount = tmp_path / "mount"
-    mount.mkdir()
-
-    def swap(version: str, text: str) -> None:
-        """Do as the kubelet's AtomicWriter: a new directory, and ``..data`` renamed onto the link to the old one."""
-        (mount / version).mkdir()
-        (mount / version / "experiment.yaml").write_text(text)
-        os.utime(mount / version / "experiment.yaml", (0, 0))  # only where the link leads differs
-        (mount / "..data_tmp").symlink_to(version)
-        (mount / "..data_tmp").rename(mount / "..data")
-
-    swap("..2026_1", "name: x\npercent: 0\n")
-    (mount / "experiment.yaml").symlink_to("..data/experiment.yaml")
-    with transforming(upstream, tmp_path / "log", mount / "experiment.yaml", documents) as (client, _, _):
-        assert ask(client).json()["variant"] == "champion"
-        for version, text, variant in (
-            ("..2026_2", "name: x\npercent: 100\n", "challenger"),
-            ("..2026_3", "name: x\npercent: 50\n", "control"),
-        ):
-            swap(version, text)
-            # A user of the control's half at 50 percent.
-            while ask(client, client_id="ann" if variant == "challenger" else CONTROLLED).json()["variant"] != variant:
-                time.sleep(0.01)
-        swap("..2026_4", "{")
-        time.sleep(0.1)
-        assert ask(client, client_id=CONTROLLED).json()["variant"] == "control"

@@ -71,6 +71,18 @@ def test_coheres_own_client_reranks(client: httpx.Client, expected: list[tuple[i
         asking.rerank(model="rerank-v4.0", query="cat", documents=DOCUMENTS)
 
 
+def test_haystacks_own_ranker_reranks(
+    client: httpx.Client, expected: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
+    haystack = pytest.importorskip("haystack", reason="pip install 'serm[dev]'")
+    rankers = pytest.importorskip("haystack_integrations.components.rankers.huggingface_api")
+    ranker = rankers.HuggingFaceTEIRanker(url=str(client.base_url), token=None, top_k=3)
+    documents = [haystack.Document(content=text) for text in DOCUMENTS]
+    found = ranker.run(query="cat", documents=documents, truncation_direction=rankers.TruncationDirection.RIGHT)
+    _same([(DOCUMENTS.index(one.content), one.score) for one in found["documents"]], expected[:3])
+
+
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank", "/openai/v1/rerank"])
 def test_each_route_answers_in_coheres_and_jinas_shape(
     client: httpx.Client, expected: list[tuple[int, float]], path: str
