@@ -123,7 +123,7 @@ def test_a_request_through_transformer_and_predictor_is_one_trace_without_its_te
     assert not any(SECRET.encode() in body for body in came)
 
 
-def test_no_span_leaves_unless_the_environment_says_where_to(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_span_leaves_unless_the_environment_says_where_to(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     tracing, headers = Tracing("serm"), dict[str, str]()
