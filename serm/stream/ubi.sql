@@ -64,7 +64,8 @@ WITH checked AS (
         r.query_attributes.serm AS served
     FROM kinds
 ), fields AS (
-    SELECT delivery, line, unreadable, content, event, is_asked, is_answer,
+    SELECT delivery, line, unreadable, content, is_asked, is_answer,
+        CASE WHEN is_asked THEN event END AS asks, CASE WHEN is_answer THEN event END AS answers,
         nullif(r.action_name, '') AS action,
         -- A text that begins above the space need not be trimmed.
         CASE WHEN typed >= '!' THEN typed WHEN trim(typed, E' \t\r\n') <> '' THEN typed END AS query,
@@ -138,16 +139,16 @@ WITH checked AS (
     END AS flaw
     FROM ranked
 ), asked AS (
-    SELECT event, arg_min(query, line) AS asked_query, arg_min(user_id, line) AS asked_user,
+    SELECT asks, arg_min(query, line) AS asked_query, arg_min(user_id, line) AS asked_user,
         arg_min(session_id, line) AS asked_session, arg_min(locale, line) AS asked_locale,
         arg_min(hits_from, line) AS asked_from
     FROM broken
     WHERE is_asked AND query IS NOT NULL
-    GROUP BY event
+    GROUP BY asks
 ), queries AS (
     SELECT query_id, arg_min(query, (event_time, query)) AS known_query, min(locale) AS known_locale
     FROM (SELECT broken.* REPLACE (coalesce(query, asked_query) AS query, coalesce(locale, asked_locale) AS locale)
-          FROM broken LEFT JOIN asked USING (event) WHERE NOT is_asked)
+          FROM broken LEFT JOIN asked ON answers = asked.asks WHERE NOT is_asked)
     WHERE flaw IS NULL AND query_id IS NOT NULL AND (query IS NOT NULL OR action IS NULL OR is_blank)
     GROUP BY query_id
 ), again AS (
@@ -169,7 +170,7 @@ WITH checked AS (
              WHEN flaw IS NULL AND is_answer AND asked_query IS NULL
              THEN 'no request event with its id tells its query' ELSE flaw END AS reason, is_again
     FROM broken LEFT JOIN queries USING (query_id) LEFT JOIN again USING (delivery, line)
-        LEFT JOIN asked ON is_answer AND broken.event = asked.event
+        LEFT JOIN asked ON answers = asked.asks
 )
 SELECT delivery, line, event_time, query_id, session_id, user_id, coalesce(known_locale, $locale) AS locale,
     known_query AS query, action, doc_id, doc_ids, position, reason,
