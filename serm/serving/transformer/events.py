@@ -65,9 +65,9 @@ class Events:
 
     def add(self, asked: RankRequest, record: dict[str, Any]) -> bool:
         """Take a page that was served, and its ``record`` in the query log; say whether it was taken; never waits."""
-        told = {name: record[name] for name in ("query_id", "client_id", "session_id") if name in record}
-        request: dict[str, Any] = {**told, "query": asked.query, "documents": asked.ids}
-        request |= {"locale": asked.locale, "from": asked.start}
+        named: tuple[str, ...] = ("query_id", "client_id", "session_id")
+        request: dict[str, Any] = {name: record[name] for name in named if name in record}
+        request |= {"query": asked.query, "documents": asked.ids, "locale": asked.locale, "from": asked.start}
         try:
             self._queue.put_nowait((request, record))
         except queue.Full:
