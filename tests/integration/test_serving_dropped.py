@@ -1,4 +1,4 @@
-"""What nobody waits for any more is not scored, whichever way it came; what was accepted is, whatever the load."""
+"""What nobody waits for any more is not scored, by the predictor behind the transformer neither; what was accepted is, whatever the load."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 import tiny_models
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from serving_here import answering
 from transforming import transforming
 
@@ -56,7 +53,7 @@ class Gate:
 def _held(model: Path, queue: int = 1000) -> Iterator[tuple[httpx.Client, Application, Gate]]:
     application = predictor.application({"champion": model}, PredictorSettings(max_queue_pairs=queue))
     gate = Gate(application)
-    with answering(application, grpc=True) as client:
+    with answering(application) as client:
         try:
             yield client, application, gate
         finally:
@@ -87,50 +84,6 @@ def test_a_load_past_capacity_loses_no_accepted_request_and_mixes_none_up(model:
         if answer.status_code == 200:
             scores = [one["score"] for one in answer.json()["predictions"]]
             assert scores == pytest.approx(expected.score(["cat"] * 3, some).expected, abs=1e-3)
-
-
-@pytest.mark.parametrize("how", ["cancelled", "too late"])
-def test_a_grpc_call_that_nobody_waits_for_is_not_scored(model: Path, how: str) -> None:
-    message = pb.ModelInferRequest(model_name="champion")
-    for name in ("query", "document"):
-        message.inputs.add(name=name, datatype="BYTES", shape=[5]).contents.bytes_contents.extend([b"red"] * 5)
-    with (
-        _held(model) as (client, application, gate),
-        ThreadPoolExecutor(1) as pool,
-        grpc.insecure_channel(client.headers["x-grpc-address"]) as channel,
-    ):
-        first = pool.submit(client.post, V1, json=_body("cat", "dog"))
-        _until(lambda: application.batcher.waiting == 2)
-        call = GRPCInferenceServiceStub(channel).ModelInfer.future(message, timeout=0.3 if how == "too late" else 60)
-        if how == "cancelled":
-            _until(lambda: application.batcher.waiting == 7)
-            call.cancel()
-        else:
-            assert call.exception(60).code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-        _until(lambda: application.batcher.waiting == 2)
-        gate.opened.set()
-        assert first.result(60).status_code == 200
-        _until(lambda: application.batcher.waiting == 0)
-    assert gate.scored == 2
-
-
-def test_a_full_queue_tells_a_grpc_client_when_to_come_again(model: Path) -> None:
-    with (
-        _held(model, queue=1) as (client, application, gate),
-        ThreadPoolExecutor(1) as pool,
-        grpc.insecure_channel(client.headers["x-grpc-address"]) as channel,
-    ):
-        first = pool.submit(client.post, V1, json=_body("cat"))
-        _until(lambda: application.batcher.waiting == 1)
-        message = pb.ModelInferRequest(model_name="champion")
-        for name in ("query", "document"):
-            message.inputs.add(name=name, datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"red")
-        with pytest.raises(grpc.RpcError) as refused:
-            GRPCInferenceServiceStub(channel).ModelInfer(message)
-        gate.opened.set()
-        assert first.result(60).status_code == 200
-    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) >= 1000
 
 
 def test_who_leaves_the_transformer_is_not_scored_by_the_predictor_either(model: Path, tmp_path: Path) -> None:
