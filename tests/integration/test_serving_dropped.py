@@ -1,4 +1,4 @@
-"""What nobody waits for any more is not scored, by the predictor behind the transformer neither; what was accepted is, whatever the load."""
+"""What nobody waits for any more is not scored, behind the transformer neither; what was accepted is, at any load."""
 
 from __future__ import annotations
 
