@@ -10,11 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import tiny_models
-from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from serving_here import answering, serving
 
@@ -91,25 +88,19 @@ def test_a_request_through_transformer_and_predictor_is_one_trace_without_its_te
     with _collector() as (collector, came):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
         limits, log = TransformerSettings(), QueryLog(tmp_path / "log", TransformerSettings())
-        with serving({"champion": model}, PredictorSettings(), grpc=True) as predictor:
+        with serving({"champion": model}, PredictorSettings()) as predictor:
             urls: dict[Variant, str] = {"champion": f"{predictor.base_url}/v1/models/champion"}
             with answering(Transformer(predictors(urls), log, b"a key of sixteen", limits)) as transformer:
                 asked = {"query": SECRET, "client_id": SECRET, "documents": [{"id": SECRET, "text": SECRET}]}
                 assert transformer.post("/rank", json=asked, headers=HEADERS).status_code == 200
-            with grpc.insecure_channel(predictor.headers["x-grpc-address"]) as channel:
-                message = pb.ModelInferRequest(model_name="nobody")
-                with pytest.raises(grpc.RpcError):
-                    GRPCInferenceServiceStub(channel).ModelInfer(message, metadata=[*HEADERS.items()])
         log.close()
     spans = _spans(came)
     ranked, called = spans.pop("serm-transformer: POST /rank"), spans.pop("serm-transformer: score by champion")
     scored = spans.pop("serm-predictor: POST /v1/models/{name}:predict")
-    refused = spans.pop("serm-predictor: inference.GRPCInferenceService/ModelInfer")
-    assert (ranked["of"], called["of"], scored["of"], refused["of"]) == (PARENT, ranked["id"], called["id"], PARENT)
+    assert (ranked["of"], called["of"], scored["of"]) == (PARENT, ranked["id"], called["id"])
     assert scored["told"]["http.response.status_code"].int_value == 200
     assert scored["told"]["serm.pairs"].int_value == scored["told"]["serm.batches"].int_value == 1
     assert scored["told"]["serm.model"].string_value == "champion"
-    assert refused["told"]["rpc.grpc.status_code"].int_value == grpc.StatusCode.NOT_FOUND.value[0]
     stages = [spans.pop(f"serm-predictor: {stage}") for stage in ("tokenise", "queue", "model")]
     assert not spans
     times = [scored["span"].start_time_unix_nano]
@@ -118,7 +109,7 @@ def test_a_request_through_transformer_and_predictor_is_one_trace_without_its_te
         times += [stage["span"].start_time_unix_nano, stage["span"].end_time_unix_nano]
     slack = 2_000_000  # ns that two clocks may differ
     assert all(later >= earlier - slack for earlier, later in itertools.pairwise(times))
-    for one in (ranked, called, scored, refused, *stages):
+    for one in (ranked, called, scored, *stages):
         assert (one["span"].trace_id.hex(), one["span"].trace_state) == (TRACE, "vendor=1")
     assert not any(SECRET.encode() in body for body in came)
 
