@@ -13,7 +13,10 @@ WITH checked AS (
     END AS unreadable
     FROM lines
 ), events AS (
-    SELECT *, unreadable IS NULL AND contains(text, '"specversion"') AND json_exists(text, '$.specversion') AS is_event
+    -- A CASE goes in order; with AND the engine may look into what is no JSON.
+    SELECT *, CASE WHEN unreadable IS NOT NULL THEN false
+                   WHEN contains(text, '"specversion"') THEN json_exists(text, '$.specversion')
+                   ELSE false END AS is_event
     FROM checked
 ), unwrapped AS (
     SELECT delivery, line, unreadable, is_event,
