@@ -10,6 +10,7 @@ from pathlib import Path
 from serm import settings as params
 from serm.errors import UserError
 from serm.layout import LOG, PARAMS
+from serm.pooling.frozen import settle
 from serm.pooling.rolling import renew
 from serm.settings import Settings
 from serm.step import Figures
@@ -59,9 +60,10 @@ def evolve(
                 if ran:
                     return
                 raise UserError(_too_early(root, settings))
-            renewed = renew(root, following)
+            replaced = settle(root)
+            tests = renew(root, following) | replaced
             costs = run_cycle(root, force)
-            show(following.cycle.name, ({"tests": renewed} if following.tests.draw else {}) | costs)
+            show(following.cycle.name, ({"tests": tests} if following.tests.draw or replaced else {}) | costs)
             ran = True
             if hold:
                 return

@@ -29,6 +29,7 @@ from serm.cli import (
     review,
     rollout,
     submit,
+    tests,
     trainjob,
 )
 from serm.cli.extras import extra_of
@@ -60,6 +61,7 @@ app.command(rich_help_panel=LOOP)(reads(trainjob.trainjob))
 app.command(rich_help_panel=LOOP)(reads(submit.submit))
 app.add_typer(documents.app, name="documents", rich_help_panel=LOOP)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
+app.add_typer(tests.app, name="tests", rich_help_panel=LOOP)
 app.add_typer(rollout.app, name="rollout", rich_help_panel=LOOP)
 for one in TABLE:
     app.command(rich_help_panel=STEPS)(writes(annotate.annotate if one.name == "annotate" else verb(one)))

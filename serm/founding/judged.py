@@ -12,9 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from serm import contracts
+from serm.errors import UserError
 from serm.evaluation.significance import POWER
-from serm.pairs.test_sets import POOL, SERVED, SETS
+from serm.founding.given import Given
+from serm.pairs.test_sets import POOL, SERVED, SETS, datasets
+from serm.pairs.test_sets import served as served_of
 from serm.pairs.text import fold, folded
+from serm.stream.judgments import read, scale
 
 Part = Literal["seed", "frozen", "rolling"]
 SEED, FROZEN = 0.70, 0.85
@@ -65,10 +69,52 @@ def split(judgments: pa.Table, shown: pa.Table) -> Split:
     tests, assumed = {}, 0
     for name in SETS:
         pool = _of(judgments.filter(pc.equal(parts, name)), "human", but="panel")
-        served, unseen = _served(pool, shown)
+        served, unseen = served_of(pool, shown)
         tests[name, POOL], tests[name, SERVED] = pool, served
         assumed += unseen
     return Split(seed, tests, assumed)
+
+
+def given_tests(given: Given) -> dict[tuple[str, str], pa.Table]:
+    """Return (set, documents) -> JUDGMENTS of the test sets in the directory ``given.tests``.
+
+    Raises:
+        UserError: it has no frozen set, or a file of it cannot be read or kept whole.
+    """
+    assert given.tests is not None
+    found = {}
+    for name, documents in datasets(given.tests):
+        files = sorted((given.tests / name).glob(f"{documents}.*"))
+        if len(files) > 1:
+            raise UserError(f"--tests {given.tests}: {files[0].name} and {files[1].name} in {name}; keep one of them.")
+        if files:
+            scaled = scale(given.ratings) if given.ratings else None
+            read_in = read(files[0], given.locale, scaled, given.queries, all_locales=True)
+            if read_in.quarantined:
+                first = read_in.quarantined[0]
+                raise UserError(f"{files[0]}: {first.where}: {first.reason}; mend it, as tests are to be whole.")
+            found[name, documents] = _of(read_in.judgments, "human", but="panel")
+    if ("frozen", POOL) not in found:
+        raise UserError(f"--tests {given.tests}: it has no frozen/pool file of judgments, such as frozen/pool.jsonl.")
+    if gone := [name for name, documents in found if (name, POOL) not in found]:
+        raise UserError(f"--tests {given.tests}: {gone[0]} has a served file and no pool file; give both, or the pool.")
+    return found
+
+
+def beside(judgments: pa.Table, tests: dict[tuple[str, str], pa.Table], shown: pa.Table) -> Split:
+    """Return the ``judgments`` of queries that none of the given ``tests`` asks as seed, and the tests.
+
+    Where a set's served lists are not given, they are told as by ``split``.
+    """
+    asked = pa.chunked_array([chunk for of in tests.values() for chunk in folded(of["query"]).chunks])
+    seed = judgments.filter(pc.invert(pc.is_in(folded(judgments["query"]), value_set=pc.unique(asked))))
+    whole, assumed = {}, 0
+    for name in SETS:
+        pool = tests.get((name, POOL), contracts.JUDGMENTS.empty_table())
+        served, unseen = served_of(pool, shown) if (name, SERVED) not in tests else (tests[name, SERVED], 0)
+        whole[name, POOL], whole[name, SERVED] = pool, served
+        assumed += unseen
+    return Split(_of(seed, "seed"), whole, assumed)
 
 
 def queries_needed(margin: float, alpha: float, deviation: float = DEVIATION) -> int:
@@ -78,17 +124,6 @@ def queries_needed(margin: float, alpha: float, deviation: float = DEVIATION) ->
     """
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(POWER)
     return int(np.ceil((z * deviation / margin) ** 2))
-
-
-def _served(pool: pa.Table, shown: pa.Table) -> tuple[pa.Table, int]:
-    """Return what of ``pool`` was shown, all of a query's rows where nothing of it was, and how many such queries."""
-    rows = pa.table({"locale": pool["locale"], "query": folded(pool["query"]), "doc_id": pool["doc_id"]})
-    keys, seen = (pc.binary_join_element_wise(*(of[name] for name in _PAIR), "\x1f") for of in (rows, shown))
-    was_shown = pc.is_in(keys, value_set=pc.unique(seen))
-    query = pc.binary_join_element_wise(rows["locale"], rows["query"], "\x1f")
-    known = pc.is_in(query, value_set=pc.unique(query.filter(was_shown)))
-    unseen = pc.count_distinct(query.filter(pc.invert(known))).as_py()
-    return pool.filter(pc.or_(was_shown, pc.invert(known))), unseen
 
 
 def _of(table: pa.Table, source: str, but: str | None = None) -> pa.Table:

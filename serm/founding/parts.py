@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,13 +23,13 @@ from serm.atomic import replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
 from serm.founding import judged
-from serm.founding.first import max_tokens
+from serm.founding.first import PROCESSOR_LAYERS, founding_epochs, max_tokens
 from serm.founding.given import Given, Plan
 from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
-from serm.pairs.test_sets import MADE, SETS, datasets
+from serm.pairs.test_sets import MADE, POOL, SETS, datasets
 from serm.pairs.text import folded
 from serm.pooling import cut
-from serm.settings import Settings, document
+from serm.settings import Settings, TrainingSettings, document
 from serm.steps import STAGES
 from serm.workspace.store import TEMPLATE, link_or_copy
 
@@ -65,10 +66,9 @@ class Parts:
         """Write params.yaml, what differs from the defaults with its reason, and dvc.yaml; return the settings."""
         import torch
 
-        long = int(documents["characters"]["95 %"])
-        tokens = max_tokens(long, gpu=torch.cuda.is_available())
+        long, gpu = int(documents["characters"]["95 %"]), torch.cuda.is_available()
         if not (self.root / PARAMS).exists():
-            write_text(self.root / PARAMS, self._params(tokens, long))
+            write_text(self.root / PARAMS, self._params(long, gpu))
             shutil.copyfile(TEMPLATE / "dvc.yaml", self.root / "dvc.yaml")
         settings = params.load(self.root / PARAMS)
         if long / 4 > settings.relevance.max_tokens:
@@ -78,13 +78,15 @@ class Parts:
             )
         return settings
 
-    def _params(self, tokens: int, long: int) -> str:
-        text = self._differing(tokens, long)
+    def _params(self, long: int, gpu: bool) -> str:
+        text = self._differing(long, gpu)
+        if self.given.params is not None:
+            text = _with_sections(text, document.read_text(self.given.params), str(self.given.params))
         told = document.sections(text, str(PARAMS))
         named = dict.fromkeys(section for stage in STAGES for section in stage.params)
         return text + "".join(f"{section}: {{}}\n" for section in named if section not in told)  # DVC wants each there
 
-    def _differing(self, tokens: int, long: int) -> str:
+    def _differing(self, long: int, gpu: bool) -> str:
         start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in self.plan.window)
         return f"""\
 # Settings of one cycle: what differs from the defaults. Every field, its unit and its bounds are in serm/settings/.
@@ -97,10 +99,21 @@ stream:
   locale: {json.dumps(self.given.locale)}  # of queries that name none
 {self._proposed()}relevance:
   base: {json.dumps(self.given.base)}  # the text encoder
-  max_tokens: {tokens}  # 95 % of the documents have at most {long:,} characters
-tests:
+  max_tokens: {(tokens := max_tokens(long, gpu=gpu))}  # 95 % of the documents have at most {long:,} characters
+  cache_mb: 1000  # steps and cycles follow each other on one disk: each text is encoded once
+{"" if gpu else self._of_processor(tokens)}tests:
   draw: 50  # new queries of each window for the rolling test set; LLM judges (judging.llms) or people grade them
 """
+
+    def _of_processor(self, tokens: int) -> str:
+        """Return the lines of what keeps training within minutes where there is no GPU."""
+        seed = sum(judged.part_of(query) == "seed" for query in self.plan.judgments["query"].to_pylist())
+        usual = TrainingSettings()
+        epochs = founding_epochs(min(seed, usual.max_pairs), tokens, usual.founding_epochs)
+        fewer = f"training:\n  founding_epochs: {epochs}  # the first champion's passes: minutes without a GPU\n"
+        return f"  layers: {PROCESSOR_LAYERS}  # no GPU here: half of the default's time\n" + (
+            fewer if epochs < usual.founding_epochs else ""
+        )
 
     def _proposed(self) -> str:
         """Return the lines of what the log needs otherwise than the defaults have it."""
@@ -132,18 +145,25 @@ tests:
         kept = self.root / ".serm" / "shown.parquet"
         if (self.root / REFERENCE).exists() and kept.exists() and (self.root / _IMPRESSIONS).exists():
             return pq.read_table(kept)
-        both = ((self.plan.window, None), (self.plan.reference, self.root / REFERENCE))
-        found = [self._cut(window, place, settings) for window, place in both]
-        write_json(self.root / _IMPRESSIONS, {"window": found[0][1], "reference": found[1][1]})
-        shown = pa.concat_tables(pairs for pairs, _ in found).group_by(["locale", "query", "doc_id"]).aggregate([])
+        reference, count = self._cut(self.plan.reference, self.root / REFERENCE, settings)
+        found, counts = [reference], {"reference": count}
+        if not self.plan.is_ahead:
+            window, counts["window"] = self._cut(self.plan.window, None, settings)
+            found.append(window)
+        write_json(self.root / _IMPRESSIONS, counts)
+        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([])
         pq.write_table(shown, kept)
         return shown
 
+    def impressions(self) -> dict[str, int]:
+        """Return how many impressions the windows have; without the first cycle's where that lies after the log."""
+        return dict(json.loads((self.root / _IMPRESSIONS).read_text(encoding="utf-8")))
+
     def lacking(self, shown: pa.Table, settings: Settings) -> list[str]:
         """Say for what `serm evolve` will stop at the first cycle's validation."""
-        count = json.loads((self.root / _IMPRESSIONS).read_text(encoding="utf-8"))["window"]
+        count = self.impressions().get("window")
         found = [told] if (told := self._unknown(shown, settings)) else []
-        if count < settings.validation.min_impressions:
+        if count is not None and count < settings.validation.min_impressions:
             found.append(
                 f"The first cycle's window has {count:,} impressions, and `serm evolve` stops at fewer than"
                 f" validation.min_impressions ({settings.validation.min_impressions:,}): give longer windows with"
@@ -162,7 +182,7 @@ tests:
         if len(gone) <= settings.validation.max_quarantined_share * len(ids):
             return ""
         return (
-            f"Of {len(ids):,} documents that the log shows in both windows {len(gone):,} are not in the catalogue, such"
+            f"Of {len(ids):,} documents that the log shows {len(gone):,} are not in the catalogue, such"
             f" as {gone[0].as_py()!r} (the catalogue has ids such as {own[0]!r}): `serm evolve` will stop at"
             " validation. Give the catalogue that the log is of, or with --id the field that the log's ids are of."
         )
@@ -192,7 +212,8 @@ tests:
             self.notes.append(
                 f"{len(quarantined):,} rows of judgments are in {QUARANTINE}/judgments.jsonl, with reasons."
             )
-        parts = judged.split(self.plan.judgments, shown)
+        given = self.plan.tests
+        parts = judged.beside(self.plan.judgments, given, shown) if given else judged.split(self.plan.judgments, shown)
         if not parts.seed.num_rows:
             raise UserError("the judgments have too few queries: none is left to train on; give more of them.")
         if not (self.root / TESTS).exists():
@@ -209,7 +230,8 @@ tests:
         gate, figures = settings.evaluation.gate, parts.figures()
         margin = max(gate.max_frozen_loss, gate.min_gain)
         needed = max(gate.min_queries, judged.queries_needed(margin, settings.evaluation.alpha))
-        fewest = min(figures[f"{name}_queries"] for name in SETS)
+        there = [name for name in SETS if not self.plan.tests or (name, POOL) in self.plan.tests]
+        fewest = min(figures[f"{name}_queries"] for name in there)
         if fewest < needed:
             self.notes.append(
                 f"A test set has {fewest:,} queries; to find a difference of {margin:g} in NDCG@10 four times in five"
@@ -226,3 +248,10 @@ tests:
                 f"Of {parts.assumed:,} test queries the log shows no judged document: all that is judged stands for"
                 " what they are served."
             )
+
+
+def _with_sections(text: str, given: str, name: str) -> str:
+    """Return the text of a params.yaml, the sections that ``given`` has in the place of its own."""
+    own = document.sections(given, name)
+    parts = re.split(r"(?m)^(?=[a-z_]+:)", text)
+    return "".join(part for part in parts if part.partition(":")[0] not in own) + given.rstrip() + "\n"

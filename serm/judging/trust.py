@@ -222,6 +222,12 @@ def check_bars(panel: Mapping[str, Any], llms: Mapping[str, Mapping[str, Any]], 
         bars.at_most(
             "the share of gold that the panel under-rates", under, trust.max_under_rated, "nothing is labelled"
         )
+    hold_llms(bars, llms, trust)
+    return bars
+
+
+def hold_llms(bars: Bars, llms: Mapping[str, Mapping[str, Any]], trust: TrustSettings) -> None:
+    """Hold LLM judges to the ``bars`` of what is planted among the pairs that they are asked (``check_bars``)."""
     for name, checks in llms.items():
         canaries, repeats = checks["canaries"], checks["repeats"]
         if trust.canaries:
@@ -239,7 +245,6 @@ def check_bars(panel: Mapping[str, Any], llms: Mapping[str, Mapping[str, Any]], 
         if trust.repeats and repeats["asked"]:
             what, lack = f"the share of repeated pairs that {name} grades as before", _lack(repeats, "repeated pairs")
             bars.at_least(what, None if lack else repeats["same"], trust.min_repeated, lack)
-    return bars
 
 
 def _lack(checks: Mapping[str, Any], of: str) -> str:

@@ -20,6 +20,10 @@ SETS = ("frozen", "rolling")
 #: The choices of documents; the gate decides on the first.
 DOCUMENTS = ("served", "pool")
 SERVED, POOL = DOCUMENTS
+NEXT = "next"
+"""The set that is to replace the frozen one (``serm tests renew``), measured beside it in one cycle; else not there."""
+FROZEN = "frozen.json"
+"""Beside the sets, once the frozen one was replaced: which version it is, and since when."""
 MADE = "made.json"
 """Beside the sets, where a panel of judges made some of their judgments: what is known of it."""
 DRAWN = "drawn"
@@ -27,8 +31,27 @@ DRAWN = "drawn"
 
 
 def datasets(tests: Path) -> dict[tuple[str, str], Path]:
-    """Return (set, documents) -> the dataset (JUDGMENTS) in the directory ``tests``: ``<set>/<documents>``."""
-    return {(name, documents): tests / name / documents for name in SETS for documents in DOCUMENTS}
+    """Return (set, documents) -> the dataset (JUDGMENTS) in the directory ``tests``: ``<set>/<documents>``.
+
+    The sets are ``SETS``, and ``NEXT`` where it is there.
+    """
+    sets = (*SETS, *([NEXT] if (tests / NEXT).is_dir() else []))
+    return {(name, documents): tests / name / documents for name in sets for documents in DOCUMENTS}
+
+
+def served(pool: pa.Table, shown: pa.Table) -> tuple[pa.Table, int]:
+    """Return what of a ``pool`` (JUDGMENTS) was served, and for how many of its queries that is not known.
+
+    Of a query that ``shown`` (locale, query as ``fold`` has it, doc_id) shows no judged document for, all stand for it.
+    """
+    names = ("locale", "query", "doc_id")
+    rows = pa.table({"locale": pool["locale"], "query": folded(pool["query"]), "doc_id": pool["doc_id"]})
+    keys, seen = (pc.binary_join_element_wise(*(of[name] for name in names), "\x1f") for of in (rows, shown))
+    was_shown = pc.is_in(keys, value_set=pc.unique(seen))
+    query = pc.binary_join_element_wise(rows["locale"], rows["query"], "\x1f")
+    known = pc.is_in(query, value_set=pc.unique(query.filter(was_shown)))
+    unseen = pc.count_distinct(query.filter(pc.invert(known))).as_py()
+    return pool.filter(pc.or_(was_shown, pc.invert(known))), unseen
 
 
 def read(engine: BaseBackend, tests: Path) -> ibis.Table:

@@ -15,9 +15,11 @@ TESTS = {
     ("frozen", "served"): "Frozen set, served",
     ("rolling", "pool"): "Rolling set, pool",
     ("frozen", "pool"): "Frozen set, pool",
+    ("next", "served"): "Next frozen set, served",
+    ("next", "pool"): "Next frozen set, pool",
 }
 #: Those that the gate decides on.
-DECIDING = [test for test in TESTS if test[1] == "served"]
+DECIDING = [test for test in TESTS if test[1] == "served" and test[0] != "next"]
 PAIRS = {"all": "All pairs", "no shared token": "Pairs that share no token"}
 WIDTH, HEIGHT = 200, 150
 

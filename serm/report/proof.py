@@ -65,7 +65,10 @@ def test_sets(cycle: Cycle) -> list[str]:
         pairs = ", ".join(
             f"{count(number)} by {JUDGED_BY.get(source, source)}" for source, number in of["pairs"].items()
         )
-        told.append(f"{name} set: {queries or 'no'} queries; served pairs judged: {pairs or 'none'}")
+        version = of.get("version") or {}
+        which = f" (version {count(version['version'])}, since {version['since']})" if version else ""
+        also = "; it replaces the frozen set after this cycle" if name == "next" else ""
+        told.append(f"{name} set{which}: {queries or 'no'} queries; served pairs judged: {pairs or 'none'}{also}")
     return told
 
 

@@ -139,6 +139,9 @@ class TrustSettings(Section):
     """Share of kept gold labels above the true grade."""
     max_under_rated: Share = 0.5
     """The same, below it."""
+    min_known_answers: Share = 0.8
+    """Where nothing is judged yet: share of an LLM judge's grades of made-up pairs that are right. A document is good
+    or excellent for its own title as the query, and bad or fair for a query that it shares nothing with."""
     min_canaries_withstood: Share = 0.9
     """Of each LLM judge."""
     max_padding_shift: Annotated[float, Field(ge=0, le=3)] = 0.4

@@ -23,6 +23,8 @@ from serm.training.task import Task
 
 REPORT_STEPS = 50
 """Steps whose mean loss makes one number of the curve."""
+FIRST_STEPS = 10
+"""Steps after which it is said how long the others will take."""
 
 
 @contextmanager
@@ -109,11 +111,15 @@ def _progress(name: str, start: int, end: int, losses: list[float]) -> Iterator[
     if console.is_terminal:
         yield from track(range(start, end), f"train: {name}", console=console, transient=True)
         return
+    begun = time.perf_counter()
     for step in range(start, end):
         yield step
-        if (step + 1) % REPORT_STEPS == 0 or step + 1 == end:
+        is_first = step + 1 - start == FIRST_STEPS
+        if is_first or (step + 1) % REPORT_STEPS == 0 or step + 1 == end:
             recent = np.mean(losses[-REPORT_STEPS:])
-            console.print(f"train: {name}, step {step + 1} of {end}, loss {recent:.3f}", highlight=False)
+            seconds = (time.perf_counter() - begun) / (step + 1 - start) * (end - step - 1)
+            left = f", about {max(1, round(seconds / 60))} min left" if seconds > 30 else ""
+            console.print(f"train: {name}, step {step + 1} of {end}, loss {recent:.3f}{left}", highlight=False)
 
 
 def _bins(losses: list[float]) -> list[NDArray[np.float64]]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from serm import settings as params
 from serm.atomic import write_text
-from serm.layout import AFTER, CHAMPION, DOCUMENTS, HISTORY, JUDGMENTS, KNOWLEDGE, PARAMS, REFERENCE, SETUP, TESTS
+from serm.catalogue import Asked, update_documents
+from serm.founding import Given, init
+from serm.founding.init import BEGUN
+from serm.layout import AFTER, CHAMPION, DOCUMENTS, HISTORY, LOG, PARAMS
 from serm.settings import Settings
+from serm.settings.cycle import CycleSettings
 from serm.step import Figures, step
 from serm.workspace.progress import Progress
-from serm.workspace.store import TEMPLATE, Workspace
-from serm.worlds import pools, traffic
+from serm.workspace.store import TEMPLATE
+from serm.workspace.windows import with_cycle
+from serm.worlds import pools, raw, traffic
 from serm.worlds.emoji import WINDOWS, EmojiWorld
 
 if TYPE_CHECKING:
@@ -26,58 +29,66 @@ if TYPE_CHECKING:
 class EmojiStream:
     """One world and the workspace that it feeds; every method picks up where an interrupted one stopped."""
 
-    def __init__(self, path: Path, world: EmojiWorld | None = None) -> None:
+    def __init__(self, path: Path, world: EmojiWorld | None = None, params_file: Path = TEMPLATE / PARAMS) -> None:
+        """Feed the workspace ``path``; ``params_file`` are its settings, whose window is set for each cycle."""
         self.path = path
         self.world = world or EmojiWorld()
+        self._params = params_file
+
+    @property
+    def raw(self) -> Path:
+        """The files that the workspace is founded on, beside it."""
+        return self.path.with_name(self.path.name + ".raw")
 
     @property
     def is_founded(self) -> bool:
         """Whether ``found`` has finished."""
-        return (self.path / "state.json").exists()
+        return (self.path / AFTER).exists() and not (self.path / BEGUN).exists()
 
     @step
     def found(self) -> Figures:
-        """Make the workspace: seed judgments, the first champion trained on them, and a reference window."""
-        from serm import relevance, training
+        """Make the workspace as ``serm init`` does, of files that a company has: catalogue, judgments, first log."""
+        if not self.raw.exists():
+            text = self._params.read_text(encoding="utf-8").rstrip()
+            raw.write_founding(
+                self.raw, self.world, self._first_stage, f"{text}\ntests: {{}}  # the world judges them\n"
+            )
+        founded = init(self.path, self._given(), lambda line: print(line, flush=True))
+        compared = founded.figures["NDCG@10, frozen"]
+        return {
+            "impressions": founded.figures["impressions"]["reference"],
+            **{f"NDCG@10 of {name}": compared[name] for name in ("champion", "cosine", "BM25") if name in compared},
+        }
 
-        workspace = Workspace.create(self.path, self.path.with_name(self.path.name + ".remote"))
-        for name in ("dvc.yaml", "params.yaml"):
-            if not (self.path / name).exists():
-                shutil.copyfile(TEMPLATE / name, self.path / name)
-        pools.prepare(self.path, 0, self.world, self._first_stage)
-        champion = self.path / "state" / "champion"
-        settings = self.settings()
-        if not champion.exists():
-            training.bootstrap(self.path / "state" / "judgments", self.path / "documents", champion, settings)
-        model = relevance.load(champion, settings.relevance)
-        figures = traffic.simulate_window(self.path, 0, self.world, model, self._first_stage)
-        tracked = (DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE)
-        ignored = self.path / ".gitignore"
-        if not ignored.exists():  # before DVC, which adds what it tracks
-            write_text(ignored, "/.kfp/\n/.serm/\n/report/\n")
-        workspace.track(*tracked)
-        Progress("cycle-0000", "promoted").write(self.path)
-        own = (*SETUP, ".gitignore", "dvc.yaml", PARAMS, AFTER)
-        workspace.commit(
-            "The emoji world (simulated users): seed judgments, first champion, reference window",
-            (*own, *workspace.pointers(*tracked)),
+    def _given(self) -> Given:
+        files = self.raw
+        return Given(
+            log=files / raw.LOG,
+            documents=files / raw.PRODUCTS,
+            judgments=(files / raw.JUDGMENTS,),
+            knowledge=files / raw.KNOWLEDGE,
+            tests=files / raw.TESTS,
+            params=files / PARAMS,
+            every=(WINDOWS[1][1] - WINDOWS[1][0]).days,
         )
-        return figures
 
     @step
     def open_window(self, number: int) -> Figures:
         """Let the world go on to window ``number``: its catalogue, tests, settings, and its users' log."""
         from serm import relevance
 
-        start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in WINDOWS[number])
-        text = (self.path / "params.yaml").read_text(encoding="utf-8")
-        for field, value in (("number", str(number)), ("start", f'"{start}"'), ("end", f'"{end}"')):
-            text = re.sub(rf"(?m)^  {field}: .*$", f"  {field}: {value}", text, count=1)
-        write_text(self.path / "params.yaml", text)
-        if (self.path / "log" / f"window={number}").exists():
+        start, end = WINDOWS[number]
+        text = (self.path / PARAMS).read_text(encoding="utf-8")
+        cycle = CycleSettings(number=number, start=start, end=end)
+        write_text(self.path / PARAMS, with_cycle(text, cycle, str(self.path / PARAMS)))
+        if (self.path / LOG / f"window={number}").exists():
             return {}
-        pools.prepare(self.path, number, self.world, self._first_stage)
-        champion = relevance.load(self.path / "state" / "champion", self.settings().relevance)
+        settings = self.settings()
+        products = self.raw / f"{number}-{raw.PRODUCTS}"
+        raw.write_catalogue(self.world, number, products)
+        update_documents(products, self.path / DOCUMENTS, None, Asked(), settings, snapshot=True)
+        pools.renew_rolling(self.path, number, self.world, self._first_stage)
+        champion = relevance.load(self.path / CHAMPION, settings.relevance)
         return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
 
     def roll_out(self, number: int) -> None:
@@ -102,7 +113,8 @@ class EmojiStream:
 
     def settings(self) -> Settings:
         """Return the settings of the cycle that the world is at."""
-        return params.load(self.path / "params.yaml")
+        there = self.path / PARAMS
+        return params.load(there if there.exists() else self._params)
 
     def is_past(self, number: int) -> bool:
         """Whether the workspace has advanced past cycle ``number``."""

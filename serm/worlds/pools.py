@@ -45,11 +45,16 @@ def prepare(workspace: Path, window: int, world: EmojiWorld, engine: Engine) -> 
     """
     contracts.write(world.documents(window), workspace / "documents", contracts.DOCUMENTS)
     if window:
-        _write_tests(rolling(world, window, engine), workspace / "tests" / "rolling")
+        renew_rolling(workspace, window, world, engine)
         return
     contracts.write(world.knowledge(), workspace / "knowledge", contracts.KNOWLEDGE)
     contracts.write(seed(world, engine), workspace / "state" / "judgments", contracts.JUDGMENTS)
     _write_tests(frozen(world, engine), workspace / "tests" / "frozen")
+
+
+def renew_rolling(workspace: Path, window: int, world: EmojiWorld, engine: Engine) -> None:
+    """Write ``tests/rolling``: what people, who are simulated and never err, judged for the window's new queries."""
+    _write_tests(rolling(world, window, engine), workspace / "tests" / "rolling")
 
 
 def seed(world: EmojiWorld, engine: Engine) -> pa.Table:

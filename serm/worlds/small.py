@@ -25,19 +25,22 @@ _SETTINGS = {
 _EVERY = 6
 
 
-def small_stream(workspace: Path) -> EmojiStream:
-    """Return the stream of a small emoji world.
-
-    Its settings are written to ``workspace`` before it is founded; its data, the hidden truth included, lies beside it.
-    """
-    data = workspace.with_name(workspace.name + ".world")
+def small_world(data: Path) -> EmojiWorld:
+    """Return a small emoji world whose data, the hidden truth included, lies in ``data``; it is made there first."""
     if not (data / "knowledge").exists():
         _write(data)
-    if not (workspace / PARAMS).exists():
-        template = yaml.safe_load((TEMPLATE / PARAMS).read_text(encoding="utf-8"))
-        write_text(workspace / PARAMS, yaml.safe_dump(template | _SETTINGS, sort_keys=False))
     sizes = {"seed_queries": 60, "seed_pairs": 8, "test_queries": 80, "window_queries": 80, "sessions": 2000}
-    return EmojiStream(workspace, EmojiWorld(**sizes, data=data))
+    return EmojiWorld(**sizes, data=data)
+
+
+def small_stream(workspace: Path) -> EmojiStream:
+    """Return the stream of a small emoji world; its data and its settings lie beside ``workspace``."""
+    data = workspace.with_name(workspace.name + ".world")
+    world = small_world(data)
+    if not (data / PARAMS).exists():
+        template = yaml.safe_load((TEMPLATE / PARAMS).read_text(encoding="utf-8"))
+        write_text(data / PARAMS, yaml.safe_dump(template | _SETTINGS, sort_keys=False))
+    return EmojiStream(workspace, world, data / PARAMS)
 
 
 def _write(data: Path) -> None:

@@ -40,6 +40,13 @@ class FirstStage:
         """Return ``depth`` documents for each query: int [queries, depth], nearest first."""
         return nearest(self._cosine(queries, passages), depth)
 
+    def cosines(self, queries: Sequence[str], passages: Sequence[str]) -> Array:
+        """Return the cosine of each query with its passage: float [n]; a query is embedded once."""
+        distinct = list(dict.fromkeys(queries))
+        row = dict(zip(distinct, self._encoder.embed(distinct, "query"), strict=True))
+        of_queries = np.stack([row[query] for query in queries])
+        return np.asarray((of_queries * self.vectors(passages)).sum(axis=1))
+
     def with_fresh(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
         """Return ``nearest``, the last place given to the nearest document of ``fresh``, as ``with_fresh`` says."""
         return with_fresh(self._cosine(queries, passages), fresh, depth)
@@ -159,6 +166,25 @@ def simulate_window(
 
     The catalogue is the workspace's ``documents/``, and ``model`` is the champion that ranks it.
     """
+    documents = contracts.read(workspace / "documents", contracts.DOCUMENTS)
+    log, figures = simulated(documents, window, world, model, stage, users)
+    if window == 0:
+        contracts.write(log, workspace / "state" / "reference", contracts.IMPRESSIONS)
+        return figures
+    log, spoilt = spoil(log, world.dirt, world.generator("dirt", window))
+    contracts.write(log, workspace / "log" / f"window={window}", contracts.IMPRESSIONS)
+    return figures | {f"spoilt: {kind}": count for kind, count in spoilt.items()}
+
+
+def simulated(
+    documents: pa.Table,
+    window: int,
+    world: EmojiWorld,
+    model: Model,
+    stage: FirstStage,
+    users: Users | None = None,
+) -> tuple[pa.Table, Figures]:
+    """Return the clean log of a window (IMPRESSIONS) and its figures: ``model`` ranks ``documents`` (DOCUMENTS)."""
     users = users or Users()
     queries, shares = popularity(world, window)
     truth = world.truth
@@ -167,7 +193,7 @@ def simulate_window(
         stage,
         truth.queries[queries].tolist(),
         truth.locales[queries].tolist(),
-        contracts.read(workspace / "documents", contracts.DOCUMENTS),
+        documents,
         world.candidates,
         window,
     )
@@ -198,9 +224,4 @@ def simulate_window(
         "new_queries": int(world.news(window)[queries].sum()),
         "click_rate": round(pc.mean(log["clicked"]).as_py(), 4),
     }
-    if window == 0:
-        contracts.write(log, workspace / "state" / "reference", contracts.IMPRESSIONS)
-        return figures
-    log, spoilt = spoil(log, world.dirt, world.generator("dirt", window))
-    contracts.write(log, workspace / "log" / f"window={window}", contracts.IMPRESSIONS)
-    return figures | {f"spoilt: {kind}": count for kind, count in spoilt.items()}
+    return log, figures

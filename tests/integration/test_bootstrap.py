@@ -23,6 +23,7 @@ from serm.evaluation import makers
 from serm.founding import bootstrap
 from serm.founding.given import Given
 from serm.founding.init import plan
+from serm.judging.known_answers import FAR, ITSELF
 from serm.judging.review import Reviews
 from serm.pairs.test_sets import SERVED, datasets
 from serm.pairs.text import fold
@@ -30,6 +31,8 @@ from serm.pooling import draw
 from serm.settings import EngineSettings
 
 COLOURS = ("red", "blue", "green", "white", "black", "pink")
+CHECKS = FAR + ITSELF + 2 * 16
+"""Made-up pairs, and of the far ones those with planted orders and padding."""
 THINGS = ("lamp", "rug", "chair", "table", "vase", "clock")
 
 
@@ -80,7 +83,8 @@ def graded(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
         first = run(out, files, file)
         asked = sum(fake.seen.values())
         assert run(out, files, file) | {"judges": None} == first | {"judges": None}
-        assert sum(fake.seen.values()) == asked == 2 * first["pairs"]
+        assert sum(fake.seen.values()) == asked
+        assert 2 * first["pairs"] < asked <= 2 * (first["pairs"] + CHECKS)  # a made-up pair may be one of the pairs
     return out, first
 
 
@@ -100,6 +104,25 @@ def test_each_pair_is_graded_or_for_people_and_a_sample_is_both(graded: tuple[Pa
     assert told["sampled"] == 5 == sum(pair in panel for pair in people)
     assert len(panel) + len(people) == told["pairs"] + 5
     assert 30 * 5 <= told["served"] < told["pairs"]  # beside what was served stands what searches find
+
+
+def test_judges_are_checked_with_made_up_pairs_of_known_answers(graded: tuple[Path, dict[str, Any]]) -> None:
+    for of in graded[1]["judges"].values():
+        checks = of["checks"]
+        assert checks["known_answers"] == {"asked": FAR + ITSELF, "judged": FAR + ITSELF, "right": 1.0}
+        assert (checks["canaries"]["asked"], checks["padded"]["shift"]) == (16, 0)
+    assert "held" not in graded[1]
+
+
+def test_no_grade_of_a_judge_that_likes_everything_is_kept(files: dict[str, Path], tmp_path: Path) -> None:
+    with FakeLLM(lambda query, document: 3) as fake:
+        llm = {"name": "a", "base_url": fake.url, "model": "a", "paths": 1}
+        params = {"relevance": {"base": str(files["encoder"])}, "judging": {"llms": [llm], "min_confidence": 0.6}}
+        (tmp_path / "judges.yaml").write_text(yaml.safe_dump(params))
+        told = run(tmp_path / "judged", files, tmp_path / "judges.yaml", "--queries=5")
+    assert told["by_panel"] == 0
+    assert told["to_review"] == told["pairs"]
+    assert "the share of a's grades of pairs with known answers that are right is 0." in told["held"]
 
 
 def test_a_workspace_is_founded_on_it_and_says_who_judged(

@@ -124,6 +124,22 @@ def test_controls_are_measured_beside_the_challenger_on_all_test_sets_and_decide
     assert [without[part] for part in ("gate", "sets")] == [found[part] for part in ("gate", "sets")]
 
 
+def test_a_set_that_is_to_replace_the_frozen_one_is_measured_beside_it_and_decides_nothing(
+    root: Path, tmp_path: Path, tried: list[trial.Trial]
+) -> None:
+    tried.append(trial.Trial(20, 80, 0.0, 3.0))
+    both, out = tmp_path / "tests", tmp_path / "out"
+    shutil.copytree(root / "tests", both)
+    for kind in ("served", "pool"):
+        world.judge(both / "next" / kind, [("title new", "de", f"de-{grade}", grade) for grade in range(4)])
+    annotated, _, validated, reference = (root / name for name in INPUTS)
+    evaluate(root / "champion", root / "trained", annotated, both, validated, reference, out, world.settings())
+    told = json.loads((out / "evaluate.json").read_text())
+    assert told["sets"]["next"]["served"]["all"]["all"]["n"] == 1
+    assert told["tests"]["next"] == {"queries": {"0": 1}, "pairs": {"human": 4}}
+    assert not any("next" in str(rule) for rule in told["gate"]["rules"])
+
+
 def test_a_server_that_crashed_is_an_error_and_no_failure(root: Path, tried: list[trial.Trial]) -> None:
     tried.append(trial.Trial(20, 80, lost="The model server ended with code -9."))
     figures, found = _run(root, world.settings(), "lost")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -217,3 +218,19 @@ def test_an_init_of_other_files_does_not_go_on_with_a_begun_one(files: dict[str,
     (path / ".serm" / "init.json").write_text('{"every": 3}', encoding="utf-8")
     with pytest.raises(UserError, match="was cut short there"):
         init(path, Given(LOG, files["documents"], [files["judgments"]]))
+
+
+def test_the_first_evolve_says_in_one_sentence_what_the_sample_lacks_and_the_report_that_there_is_no_cycle(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    shop = tmp_path / "shop"
+    shutil.copytree(made[0], shop, symlinks=True)
+    params = (shop / layout.PARAMS).read_text(encoding="utf-8")
+    (shop / layout.PARAMS).write_text(params.replace("draw: 50", "draw: 0"), encoding="utf-8")
+    evolved = CliRunner().invoke(app, ["evolve", f"--workspace={shop}"])
+    assert isinstance(evolved.exception, UserError)
+    told = str(evolved.exception)
+    assert "broke a rule, most by 'doc_id is not in the catalogue'" in told
+    assert told.count("Error") == 0
+    reported = CliRunner().invoke(app, ["report", f"--workspace={shop}"])
+    assert "no cycle to report on" in str(reported.exception)

@@ -342,9 +342,10 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
     verbs = {
         name: one
         for name, one in commands.items()
-        if name not in ("bootstrap", "doctor", "documents", "init", "judgments", "review", "rollout")
+        if name not in ("bootstrap", "doctor", "documents", "init", "judgments", "review", "rollout", "tests")
     }
     verbs |= cast(TyperGroup, commands["documents"]).commands | cast(TyperGroup, commands["rollout"]).commands
+    verbs |= cast(TyperGroup, commands["tests"]).commands
     assert all(any("--workspace" in option.opts for option in one.params) for one in verbs.values())
     with writing(shop, "serm evolve"):
         lock = (shop / ".serm/lock").read_text()

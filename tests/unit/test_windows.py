@@ -114,7 +114,10 @@ def test_the_first_two_windows_follow_each_other_and_both_have_impressions(
     halved = bool(notes) and "shorter" in notes[0]
     for low, high in [(again, last)] if halved else [(begin, until), (again, last)]:
         assert any(low <= time < high for time in times)
-    assert halved or last - again == until - begin == timedelta(days=every)
+    if not halved:
+        assert last - again == timedelta(days=every)
+        assert until - begin <= timedelta(days=every)
+        assert any("begins late" in note for note in notes) == (until - begin < timedelta(days=every))
 
 
 def test_a_log_of_one_moment_has_no_windows() -> None:
@@ -130,6 +133,24 @@ def test_the_reference_window_is_before_a_gap() -> None:
     assert reference == (datetime(2026, 1, 7, tzinfo=UTC), datetime(2026, 1, 21, tzinfo=UTC))
     assert window[0] == datetime(2026, 2, 15, 12, 0, 1, tzinfo=UTC)
     assert "a gap from 2026-01-21 on" in note
+
+
+def test_a_log_that_begins_in_the_reference_window_gives_what_it_has_of_it() -> None:
+    days = tuple(datetime(2026, 1, day, 12, tzinfo=UTC) for day in (1, 5, 20))
+    found = Span(days[0], days[-1], days)
+    reference, window, notes = founding_windows(found, 11)
+    assert window == (datetime(2026, 1, 9, 12, 0, 1, tzinfo=UTC), datetime(2026, 1, 20, 12, 0, 1, tzinfo=UTC))
+    assert reference == (days[0], datetime(2026, 1, 6, tzinfo=UTC))
+    assert "the reference window has 4.5 of 11 days" in notes[1]
+
+
+def test_the_first_window_may_lie_after_the_log_and_is_compared_with_what_is_before_it() -> None:
+    days = tuple(datetime(2026, 1, day, 12, tzinfo=UTC) for day in (1, 20))
+    found, ahead = Span(days[0], days[-1], days), (datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC))
+    assert founding_windows(found, 14, ahead) == ((datetime(2026, 1, 18, tzinfo=UTC), ahead[0]), ahead, [])
+    assert founding_windows(found, 60, ahead)[0] == (days[0], ahead[0])
+    with pytest.raises(UserError, match="nothing of it lies in the 5 days before"):
+        founding_windows(found, 5, ahead)
 
 
 @pytest.mark.parametrize(("through", "ran"), [(None, [2]), (datetime(2026, 1, 30, tzinfo=UTC), [2, 3])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from serm.stream.judgments.ratings import Rating, Scale, is_rating, known, ratin
 from serm.stream.judgments.writing import queries_path
 
 _MAX_RAW = 1000
+_LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
+_Pair = tuple[str, str, str]
+"""Query, locale, doc_id."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,15 @@ class Imported:
     of_other_locales: int
 
 
-def read(path: Path, locale: str, scale: Scale | None = None, queries: Path | None = None) -> Imported:
+def read(
+    path: Path, locale: str, scale: Scale | None = None, queries: Path | None = None, *, all_locales: bool = False
+) -> Imported:
     """Return the judgments of ``path`` as JUDGMENTS of ``locale``, sorted, with source ``seed`` and cycle 0.
 
     ``path`` has one of ``FORMATS``. ``scale`` tells the grade of a rating; without it the file's ratings must be 0 to
     3, or labels that are known. ``queries`` has the texts of a file that names queries by ids; without it they are
-    looked for beside the file. Where the file has rows of several locales, those of ``locale`` are read.
+    looked for beside the file. Where the file has rows of several locales, those of ``locale`` are read, or with
+    ``all_locales`` all of them, each as the locale that it names.
 
     Raises:
         UserError: the file is of no known format, its ratings are of another scale, or no row of it can be kept.
@@ -52,30 +59,34 @@ def read(path: Path, locale: str, scale: Scale | None = None, queries: Path | No
     rows = list(_rows(path, scale, queries))
     if not rows:
         raise UserError(f"{path}: it holds no judgments.")
-    ours = list(_of_locale(path, rows, locale))
+    each = all_locales and len(_told(rows)) > 1
+    ours = rows if each else list(_of_locale(path, rows, locale))
     texts = _texts(path, queries or _queries_beside(path)) if any(row.by_id for row in ours) else {}
     ratings = [rating_of(row.rating) for row in ours]
     scale = scale or known(path, (rating for rating in ratings if rating is not None))
     quarantined: list[Quarantined] = []
-    kept: dict[tuple[str, str], list[tuple[int, Row]]] = {}
+    kept: dict[_Pair, list[tuple[int, Row]]] = {}
     for row, rating in zip(ours, ratings, strict=True):
-        reason, pair, grade = _judged(row, rating, scale, texts)
+        reason, (query, doc_id), grade = _judged(row, rating, scale, texts)
+        of = str(row.locale) if each and row.locale else locale
+        if not reason and of != locale and not _LOCALE.fullmatch(of):
+            reason = f"its locale {of[:40]!r} is none"
         if reason:
             quarantined.append(_quarantined(row, reason))
         else:
-            kept.setdefault(pair, []).append((grade, row))
-    grades: dict[tuple[str, str], int] = {}
+            kept.setdefault((query, of, doc_id), []).append((grade, row))
+    grades: dict[_Pair, int] = {}
     for pair, same in kept.items():
         if len({grade for grade, _ in same}) == 1:
             grades[pair] = same[0][0]
             quarantined += [_quarantined(row, f"it repeats {same[0][1].where}") for _, row in same[1:]]
         else:
-            said = f"{pair[1]!r} is rated twice for {pair[0]!r}, with different grades; keep one"
+            said = f"{pair[2]!r} is rated twice for {pair[0]!r}, with different grades; keep one"
             quarantined += [_quarantined(row, said) for _, row in same]
     if not grades:
         first = quarantined[0]
         raise UserError(f"{path}: none of {len(ours)} rows can be kept; {first.where}: {first.reason}.")
-    return Imported(_table(path, grades, locale), len(rows), quarantined, len(rows) - len(ours))
+    return Imported(_table(path, grades), len(rows), quarantined, len(rows) - len(ours))
 
 
 def _rows(path: Path, scale: Scale | None, queries: Path | None) -> Iterator[Row]:
@@ -93,13 +104,18 @@ def _rows(path: Path, scale: Scale | None, queries: Path | None) -> Iterator[Row
 
 
 def _of_locale(path: Path, rows: list[Row], locale: str) -> Iterable[Row]:
-    told = {row.locale for row in rows if isinstance(row.locale, str) and row.locale}
+    told = _told(rows)
     if len(told) < 2:
         return rows
     if locale not in told:
-        has = ", ".join(sorted(map(str, told))[:20])
+        has = ", ".join(sorted(told)[:20])
         raise UserError(f"{path}: it has rows of {has}, and none of --locale {locale}; name one of them.")
     return (row for row in rows if row.locale == locale)
+
+
+def _told(rows: list[Row]) -> set[str]:
+    """Return the locales that the rows name."""
+    return {row.locale for row in rows if isinstance(row.locale, str) and row.locale}
 
 
 def _judged(
@@ -136,12 +152,12 @@ def _quarantined(row: Row, reason: str) -> Quarantined:
     return Quarantined(row.where, reason, row.raw[:_MAX_RAW].encode("utf-8", "replace").decode())
 
 
-def _table(path: Path, grades: Mapping[tuple[str, str], int], locale: str) -> pa.Table:
+def _table(path: Path, grades: Mapping[_Pair, int]) -> pa.Table:
     pairs = sorted(grades)
     columns = {
-        "query": [query for query, _ in pairs],
-        "locale": [locale] * len(pairs),
-        "doc_id": [doc_id for _, doc_id in pairs],
+        "query": [query for query, _, _ in pairs],
+        "locale": [locale for _, locale, _ in pairs],
+        "doc_id": [doc_id for _, _, doc_id in pairs],
         "grade": [grades[pair] for pair in pairs],
         "rationale": pa.nulls(len(pairs), pa.string()),
         "source": ["seed"] * len(pairs),
