@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from serm import contracts, relevance
@@ -24,6 +26,7 @@ CHARACTERS_A_TOKEN = 4.0
 PROCESSOR_LAYERS = 2
 """Layers that are trained where there is no GPU: half of the default's time in every step that trains or scores."""
 QUERY_TOKENS = 10
+SAMPLE = 64
 WORK = 4_000_000
 """Tokens, times the layers that are trained, that the first champion goes through at most where there is no GPU: about
 eight minutes on two idle cores with avx512_bf16, several times that beside other work."""
@@ -42,6 +45,30 @@ def founding_epochs(pairs: int, tokens: int, most: int) -> int:
     """Return how many passes over ``pairs`` a processor can make within ``WORK``: 1 to ``most``."""
     work = pairs * (tokens + QUERY_TOKENS) * PROCESSOR_LAYERS
     return int(np.clip(WORK // max(1, work), 1, most))
+
+
+def minutes(judgments: Path, documents: Path, settings: Settings) -> float:
+    """Return about how long the first champion will take, by the time that the first ``SAMPLE`` texts are encoded in.
+
+    Each document goes once through all layers, each pair ``founding_epochs`` times there and back (three times the
+    work) through those that are trained.
+    """
+    from serm.training.fit import reproducible
+
+    seed = contracts.read(judgments, contracts.JUDGMENTS)
+    pairs = min(seed.num_rows, settings.training.max_pairs)
+    with engines.connect(settings.engine) as engine:
+        sample = join(engine, seed.slice(0, SAMPLE), judgments, documents, ("title", "body")).pairs
+    texts = list(map(document_text, sample["title"].to_pylist(), sample["body"].to_pylist()))
+    encoder = relevance.load_encoder(settings.relevance.base, settings.relevance.model_copy(update={"cache_mb": 0}))
+    with reproducible(settings.training):
+        encoder.embed(texts[:4], "passage")  # what comes first is slower
+        begun = time.perf_counter()
+        encoder.embed(texts, "passage")
+        a_text = (time.perf_counter() - begun) / max(1, len(set(texts)))
+    trained = settings.relevance.layers / len(encoder.body.encoder.layer)
+    whole = pc.count_distinct(seed["doc_id"]).as_py() + 3 * settings.training.founding_epochs * trained * pairs
+    return float(a_text * whole / 60)
 
 
 def compare(champion: Path, tests: Path, documents: Path, settings: Settings) -> dict[str, float | int]:

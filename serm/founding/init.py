@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from serm.founding.judged import given_tests
 from serm.founding.parts import Parts
 from serm.founding.windows import fitting, windows
 from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, SETUP, TESTS
-from serm.settings import document
+from serm.settings import Settings, document
 from serm.stream.judgments import Quarantined, scale
 from serm.stream.judgments import read as read_judgments
 from serm.workspace.lock import writing
@@ -106,6 +107,7 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
     Raises:
         UserError: as ``plan`` says, or there is another workspace or something else at ``path``.
     """
+    given = _absolute(given)
     asked = json.loads(json.dumps(vars(given) | {"asked": vars(given.asked)}, default=str))
     _require_room(path, asked)
     planned = plan(given)
@@ -114,7 +116,7 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         write_json(path / BEGUN, asked)
     workspace = Workspace.create(path, given.remote or path.absolute().with_name(f"{path.name}.remote"))
     root = workspace.path
-    with writing(root, "serm init"):
+    with writing(root, "serm init"), contextlib.chdir(root):  # where texts' encodings are kept
         parts = Parts(root, given, planned, list(planned.notes))
         tell(f"Reading the catalogue {given.documents}")
         documents = parts.documents(early(given.locale, given.params))
@@ -134,7 +136,7 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
             tell(
                 f"Training the first champion: {judgments['seed_pairs']:,} seed pairs,"
                 f" {settings.training.founding_epochs} passes, {settings.relevance.max_tokens} tokens of a document,"
-                f" {settings.relevance.layers} layers; the texts are encoded first"
+                f" {settings.relevance.layers} layers; the texts are encoded first{_about(root, settings)}"
             )
             training.bootstrap(root / JUDGMENTS, root / DOCUMENTS, root / CHAMPION, settings)
         tell("Comparing it with BM25 and the encoder's cosine on the frozen test")
@@ -143,6 +145,19 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         (root / BEGUN).unlink()
     told = {"documents": documents, "impressions": parts.impressions(), "judgments": judgments}
     return Founded(planned, {**told, "NDCG@10, frozen": compared}, parts.notes)
+
+
+def _absolute(given: Given) -> Given:
+    paths = {name: value.absolute() for name, value in vars(given).items() if isinstance(value, Path)}
+    return replace(given, **paths, judgments=tuple(path.absolute() for path in given.judgments))
+
+
+def _about(root: Path, settings: Settings) -> str:
+    """Say how long training will take, by its first texts."""
+    if settings.relevance.family != "cross-encoder":
+        return ""
+    minutes = first.minutes(root / JUDGMENTS, root / DOCUMENTS, settings)
+    return f". That takes about {max(1, round(minutes))} min, by the time of the first texts"
 
 
 def _require_room(path: Path, asked: dict[str, Any]) -> None:

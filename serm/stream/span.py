@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import ibis
 
+from serm import contracts
 from serm import engine as engines
 from serm.errors import UserError
 from serm.settings import Settings
@@ -34,12 +36,23 @@ def span(log: Path, settings: Settings) -> Span:
     with (
         TemporaryDirectory(prefix="serm-") as scratch,
         engines.connect(settings.engine) as engine,
-        open_log(engine, log, Path(scratch) / "bad_lines", settings) as opened,
+        open_log(engine, log, bad := Path(scratch) / "bad_lines", settings) as opened,
     ):
         found = of_rows(opened.rows)
-    if found is None:
-        raise UserError(f"{log}: no impression in it has a time; give a log with its times.")
+        if found is None:
+            raise UserError(f"{log}: no impression in it has a time{_why(bad)}; give a log with its times.")
     return found
+
+
+def _why(bad_lines: Path) -> str:
+    """Say what most of a text log's bad lines lack; nothing where there are none."""
+    if not bad_lines.exists():
+        return ""
+    reasons = Counter(contracts.read(bad_lines, contracts.BAD_LINES)["reason"].to_pylist())
+    if not reasons:
+        return ""
+    (reason, count), total = reasons.most_common(1)[0], sum(reasons.values())
+    return f" ({count:,} of {total:,} bad lines: {reason})"
 
 
 def of_rows(rows: ibis.Table) -> Span | None:

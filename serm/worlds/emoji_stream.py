@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -31,9 +32,9 @@ class EmojiStream:
 
     def __init__(self, path: Path, world: EmojiWorld | None = None, params_file: Path = TEMPLATE / PARAMS) -> None:
         """Feed the workspace ``path``; ``params_file`` are its settings, whose window is set for each cycle."""
-        self.path = path
+        self.path = path.absolute()
         self.world = world or EmojiWorld()
-        self._params = params_file
+        self._params = params_file.absolute()
 
     @property
     def raw(self) -> Path:
@@ -48,6 +49,11 @@ class EmojiStream:
     @step
     def found(self) -> Figures:
         """Make the workspace as ``serm init`` does, of files that a company has: catalogue, judgments, first log."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with contextlib.chdir(self.path):  # texts' encodings are kept there
+            return self._found()
+
+    def _found(self) -> Figures:
         if not self.raw.exists():
             text = self._params.read_text(encoding="utf-8").rstrip()
             raw.write_founding(
@@ -87,9 +93,10 @@ class EmojiStream:
         products = self.raw / f"{number}-{raw.PRODUCTS}"
         raw.write_catalogue(self.world, number, products)
         update_documents(products, self.path / DOCUMENTS, None, Asked(), settings, snapshot=True)
-        pools.renew_rolling(self.path, number, self.world, self._first_stage)
-        champion = relevance.load(self.path / CHAMPION, settings.relevance)
-        return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
+        with contextlib.chdir(self.path):
+            pools.renew_rolling(self.path, number, self.world, self._first_stage)
+            champion = relevance.load(self.path / CHAMPION, settings.relevance)
+            return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
 
     def roll_out(self, number: int) -> None:
         """Let simulated users decide on the challenger of window ``number``, where the gate passed it."""
