@@ -50,16 +50,18 @@ def plan(given: Given) -> Plan:
     Raises:
         UserError: a file is missing or cannot be read as what it should be, or the log has no times.
     """
-    for path, what in ((given.log, "--log"), *((one, "--judgments") for one in given.judgments)):
-        if not path.exists():
+    named = {"--log": [given.log], "--judgments": given.judgments}
+    named |= {f"--{name}": [getattr(given, name)] for name in ("queries", "knowledge", "tests", "params")}
+    for what, path in ((what, path) for what, paths in named.items() for path in paths):
+        if path is not None and not path.exists():
             raise UserError(f"{what} {path}: no such file or directory; give its path.")
     settings = early(given.locale, given.params)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
     table, quarantined, made = _judgments(given)
     tests = given_tests(given) if given.tests else {}
     seen, _, found = fitting(given.log, settings)
-    named = bool(given.params) and "cycle" in document.sections(document.read_text(given.params), str(given.params))
-    first = (settings.cycle.start, settings.cycle.end) if named else None
+    own = document.sections(document.read_text(given.params), str(given.params)) if given.params else {}
+    first = (settings.cycle.start, settings.cycle.end) if "cycle" in own else None
     reference, window, notes = windows(found, given.every, first)
     told = [f"The log: {warning}." for warning in seen.warnings]
     notes = [*told, *notes]
@@ -143,12 +145,12 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         compared = first.compare(root / CHAMPION, root / TESTS, root / DOCUMENTS, settings)
         _commit(workspace)
         (root / BEGUN).unlink()
-    told = {"documents": documents, "impressions": parts.impressions(), "judgments": judgments}
-    return Founded(planned, {**told, "NDCG@10, frozen": compared}, parts.notes)
+    figures = {"documents": documents, "impressions": parts.impressions(), "judgments": judgments}
+    return Founded(planned, {**figures, "NDCG@10, frozen": compared}, parts.notes)
 
 
 def _absolute(given: Given) -> Given:
-    paths = {name: value.absolute() for name, value in vars(given).items() if isinstance(value, Path)}
+    paths: dict[str, Any] = {name: value.absolute() for name, value in vars(given).items() if isinstance(value, Path)}
     return replace(given, **paths, judgments=tuple(path.absolute() for path in given.judgments))
 
 

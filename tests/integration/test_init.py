@@ -200,6 +200,7 @@ def test_what_the_log_needs_is_in_the_plan_and_in_params_yaml(files: dict[str, P
         ({"log": "nowhere"}, "--log nowhere: no such file or directory"),
         ({"judgments": "nowhere"}, "--judgments nowhere: no such file or directory"),
         ({"documents": "nowhere"}, "nowhere: no such file or directory"),
+        ({"knowledge": "nowhere"}, "--knowledge nowhere: no such file or directory"),
         ({"ratings": None}, "ratings"),
     ],
 )
@@ -208,8 +209,9 @@ def test_a_wrong_path_or_scale_is_one_sentence_before_anything_is_made(
 ) -> None:
     given = {"log": LOG, **files, "ratings": "0,1,10,100"}
     given |= {name: Path(value) if value else None for name, value in changed.items()}
+    known = {"ratings": given["ratings"], "knowledge": given.get("knowledge")}
     with pytest.raises(UserError, match=told):
-        plan(Given(given["log"], given["documents"], [given["judgments"]], ratings=given["ratings"]))
+        plan(Given(given["log"], given["documents"], [given["judgments"]], **known))
 
 
 def test_an_init_of_other_files_does_not_go_on_with_a_begun_one(files: dict[str, Path], tmp_path: Path) -> None:

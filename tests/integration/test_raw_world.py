@@ -56,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> EmojiWorld:
 
 @pytest.fixture(scope="module")
 def stage() -> Any:
-    return traffic.FirstStage(Letters())  # type: ignore[arg-type]
+    return traffic.FirstStage(Letters())
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_company_has_a_log_a_catalogue_and_judgments_and_no_truth(company: Pat
 def test_the_log_tells_what_users_did_as_the_world_simulated_it(
     company: Path, world: EmojiWorld, stage: Any, tmp_path: Path
 ) -> None:
-    wanted, _ = traffic.simulated(world.documents(1), 1, world, raw.Cosine(stage), stage)  # type: ignore[arg-type]
+    wanted, _ = traffic.simulated(world.documents(1), 1, world, raw.Cosine(stage), stage)
     found = contracts.read(
         pooling.cut(company / "log", WINDOWS[1], tmp_path / "window", early("en")), contracts.IMPRESSIONS
     )
