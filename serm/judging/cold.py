@@ -82,7 +82,7 @@ def grade_cold(
     evidence: dict[str, Sequence[Sequence[Piece]]] = {}
     figures: dict[str, Any] = {}
     bars = trust.Bars()
-    if settings.judging.llms:
+    if settings.judging.llms and len(asked_pairs):
         asked = ask(batch, settings.judging)
         votes, evidence = asked.votes, {name: asked.evidence for name in asked.votes}
         figures = {name: of["cycle"] | {"checks": _checks(asked, name, known)} for name, of in asked.figures.items()}

@@ -41,10 +41,10 @@ def renew(root: Path, settings: Settings) -> Figures:
     """Renew the rolling test set of the workspace ``root`` for the cycle of ``settings``, before it runs; once a cycle.
 
     Queries that are new in the window are drawn: searched for neither in the reference window nor in any judgment or
-    test, however spelled. What users were served for them, and what searches find beside it, is graded by the LLM
-    judges of ``judging.llms`` and by people (``serm review --tests``). A query is tested on from the cycle on in
-    which three served documents of it are graded; it is never mined, whether graded or not. Grades that come later
-    join. After ``tests.keep_cycles`` a query retires, as long as enough are left.
+    test, however spelled, and served three documents of the catalogue. What users were served for them, and what
+    searches find beside it, is graded by the LLM judges of ``judging.llms`` and by people (``serm review --tests``). A
+    query is tested on from the cycle on in which three served documents of it are graded; it is never mined, whether
+    graded or not. Grades that come later join. After ``tests.keep_cycles`` a query retires, as long as enough are left.
 
     Raises:
         UserError: a part of the workspace is missing, or an endpoint refuses.
@@ -63,7 +63,8 @@ def renew(root: Path, settings: Settings) -> Figures:
             rows = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
             before = contracts.scan(engine, root / REFERENCE, contracts.IMPRESSIONS)
             known = before.select(typed=before["query"].strip().lower()).distinct()
-            new = rows.mutate(typed=rows["query"].strip().lower()).anti_join(known, "typed")
+            there = contracts.scan(engine, root / DOCUMENTS, contracts.DOCUMENTS).select("doc_id")
+            new = rows.mutate(typed=rows["query"].strip().lower()).anti_join(known, "typed").semi_join(there, "doc_id")
             judged = contracts.scan(engine, root / JUDGMENTS, contracts.JUDGMENTS).select("query")
             taken = folded(engine.to_pyarrow(judged.union(held_out(engine, tests)).distinct())["query"])
             drawn = draw(engine, new, settings.tests.draw, seed=settings.tests.seed, taken=taken)
