@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def _key() -> Any:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> EmojiWorld:
-    return small_world(tmp_path_factory.mktemp("world"))
+    return replace(small_world(tmp_path_factory.mktemp("world")), test_queries=20, sessions=600)
 
 
 @pytest.fixture(scope="module")
