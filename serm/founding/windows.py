@@ -29,14 +29,14 @@ def windows(log: Span, every: float, first: Window | None = None) -> tuple[Windo
 
     The first cycle's is the last whole window of ``every`` days, so that it learns from now. The reference is the one
     before it; where the log has a gap there, the last one before that has impressions; where the log begins in it, what
-    the log has of it, if that is half of it. Of a log that is shorter, they are its halves.
+    the log has of it, if that is a third of it. Of a log that is shorter, they are its halves.
     """
     days, after = timedelta(days=every), (log.last + timedelta(seconds=1)).replace(microsecond=0)
     if first is not None:
         return _before(log, first, days), first, []
     window = after - days
     busy = [day for day in log.days if day < window]
-    if busy and log.first < window - days / 2:
+    if busy and log.first < window - days / 3:
         until = min(window, datetime(*busy[-1].timetuple()[:3], tzinfo=UTC) + timedelta(days=1))
         gap = f"The log has a gap from {until:%Y-%m-%d} on: the reference window ends there."
         notes = [] if until == window else [gap]

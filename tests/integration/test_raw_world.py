@@ -110,13 +110,15 @@ def test_the_pages_init_makes_a_workspace_of_them_and_its_windows_are_the_worlds
     shop = tmp_path / "raw-shop"
     (tmp_path / "raw").symlink_to(company)
     with contextlib.chdir(tmp_path):
-        given = [*shlex.split(command), f"--base={encoder}", "--json"]
+        Path("params.yaml").write_text("training: {threads: 1, founding_epochs: 1}\n", encoding="utf-8")
+        given = [*shlex.split(command), f"--base={encoder}", "--params=params.yaml", "--json"]
         done = CliRunner().invoke(app, given, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     cycle = settings.load(shop / layout.PARAMS).cycle
     assert abs((cycle.start - WINDOWS[1][0]).days) <= 1
     judged = contracts.read(shop / layout.JUDGMENTS, contracts.JUDGMENTS)
     assert len(set(judged["locale"].to_pylist())) > 3
+    assert settings.load(shop / layout.PARAMS).training.founding_epochs == 1
     told = json.loads(done.stdout[done.stdout.index("{") :])
     assert told["impressions"]["window"] > told["impressions"]["reference"] > 1000
     assert told["judgments"]["seed_pairs"] == judged.num_rows
