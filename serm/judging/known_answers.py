@@ -30,10 +30,13 @@ class KnownAnswers:
     grades: Integers
 
     def right(self, rows: Integers, grades: Integers) -> tuple[int, float | None]:
-        """Return of a judge's ``grades`` [n] of ``rows`` how many it gave, and the share on the right side of 1.5."""
-        said = grades != ABSTAINED
-        right = (grades >= 2) == (self.grades[rows] >= 2)
-        return int(said.sum()), round(float(right[said].mean()), 4) if said.any() else None
+        """Return of a judge's ``grades`` [n] of ``rows`` how many it gave, and the share on the right side of 1.5.
+
+        The share is the mean of those of good and of bad pairs, so that one grade for all is worth a half.
+        """
+        said, good = grades != ABSTAINED, self.grades[rows] >= 2
+        shares = [((grades >= 2) == good)[said & of].mean() for of in (good, ~good) if (said & of).any()]
+        return int(said.sum()), round(float(np.mean(shares)), 4) if shares else None
 
 
 def known_answers(pairs: Pairs, catalogue: Catalogue, seed: int) -> KnownAnswers:
