@@ -106,7 +106,7 @@ def beside(judgments: pa.Table, tests: dict[tuple[str, str], pa.Table], shown: p
 
     Where a set's served lists are not given, they are told as by ``split``.
     """
-    asked = pa.chunked_array([chunk for of in tests.values() for chunk in folded(of["query"]).chunks])
+    asked = pa.concat_arrays([folded(of["query"]) for of in tests.values()])
     seed = judgments.filter(pc.invert(pc.is_in(folded(judgments["query"]), value_set=pc.unique(asked))))
     whole, assumed = {}, 0
     for name in SETS:
