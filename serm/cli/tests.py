@@ -12,12 +12,13 @@ from serm.cli.standing import writes
 from serm.errors import UserError
 from serm.layout import PARAMS
 
-app = typer.Typer(no_args_is_help=True, help="The test sets.")
+app = typer.Typer(no_args_is_help=True, help="The test sets: a new frozen one, measured beside the old.")
 
 
 @app.callback()
 def _tests() -> None:
-    """The test sets."""  # so that `serm tests renew` keeps its verb while there is one alone
+    """The test sets: a new frozen one, measured beside the old."""
+    # A callback, so that `serm tests renew` keeps its verb while there is one alone.
 
 
 @app.command()
