@@ -33,6 +33,8 @@ from serm.workspace.store import Workspace
 
 BEGUN = Path(".serm/init.json")
 """What the workspace is made of, as it was asked for; there until it is made."""
+MANY = 500
+"""Seed pairs from which on it is said how long they take; fewer take less than to find that out."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
             tell(
                 f"Training the first champion: {judgments['seed_pairs']:,} seed pairs,"
                 f" {settings.training.founding_epochs} passes, {settings.relevance.max_tokens} tokens of a document,"
-                f" {settings.relevance.layers} layers; the texts are encoded first{_about(root, settings)}"
+                f" {settings.relevance.layers} layers; the texts are encoded first"
+                + (_about(root, settings) if judgments["seed_pairs"] >= MANY else "")
             )
             training.bootstrap(root / JUDGMENTS, root / DOCUMENTS, root / CHAMPION, settings)
         tell("Comparing it with BM25 and the encoder's cosine on the frozen test")
