@@ -19,7 +19,7 @@ SELECT delivery, line, unreadable, CASE
     coalesce(action -> '$.*._id' -> 0, text -> '$._id') AS outer_id
 FROM readable;
 
-CREATE TEMP MACRO trimmed(text) AS trim(text, E' \t\r\n\f\v');
+CREATE TEMP MACRO trimmed(text) AS trim(text, E' \t\r\n\f' || chr(11));
 
 -- A JSON value as text: lists of texts joined, NULL where it is of another type; what is missing is empty.
 CREATE TEMP MACRO text_of(value, between) AS CASE coalesce(json_type(value), 'NULL')

@@ -149,11 +149,9 @@ def test_the_demos_workspace_is_one_of_init_with_the_worlds_own_test_sets(
     assert founded.is_founded
     assert Progress.read(root).after == "cycle-0000"
     assert Workspace(root).git("status", "--porcelain") == ""
-    assert (
-        contracts.read(root / layout.DOCUMENTS, contracts.DOCUMENTS)
-        .select(range(5))
-        .equals(world.documents(0).select(range(5)))
-    )
+    names = contracts.DOCUMENTS.names[:-1]
+    found = contracts.read(root / layout.DOCUMENTS, contracts.DOCUMENTS).select(names).to_pylist()
+    assert found == world.documents(0).select(names).to_pylist()
     seed = contracts.read(root / layout.JUDGMENTS, contracts.JUDGMENTS)
     assert seed.equals(contracts.conform(pools.seed(world, stage), root, contracts.JUDGMENTS))
     tests = datasets(root / layout.TESTS)

@@ -107,6 +107,14 @@ def test_json_in_each_of_its_forms_gives_the_same_documents(
     assert {told["id"], told["body"], told["locale"]} <= {"id", "_id", "description, text", "lang"}
 
 
+def test_only_blanks_are_cut_off_the_ends_of_a_text(params: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "products.jsonl"
+    path.write_bytes(lines({"id": "v7v", "title": "\t\x0bvivid tv\f", "body": " vvv\r\n", "locale": "sv"}))
+    assert taken(path, params)[1].keys() == {"v7v"}
+    (row,) = taken(path, params)[1].values()
+    assert (row["title"], row["body"], row["locale"]) == ("vivid tv", "vvv", "sv")
+
+
 def test_tables_and_parquet_give_documents_too(params: Settings, tmp_path: Path) -> None:
     lamp = {**LAMP, "text": 'It is "red";\n\nit\tglows, 27" high.'}
     for name, separator in (("a.csv", ","), ("a.tsv", "\t"), ("semicolons.csv", ";")):
