@@ -70,6 +70,8 @@ def draw(
 
 def _apart(found: pa.Table, taken: pa.Array | None) -> pa.Table:
     """Return the rows that are not taken, one a folded text: of two spellings the first."""
+    if not found.num_rows:
+        return found
     texts = folded(found["query"])
     first = pa.table({"text": texts, "row": range(len(texts))}).group_by("text", use_threads=False)
     rows = pc.sort_indices(first.aggregate([("row", "min")])["row_min"])

@@ -144,3 +144,11 @@ def test_a_set_that_is_not_to_live_stays_as_it_is(shop: Path) -> None:
     still = of_cycle(1).model_copy(update={"tests": of_cycle(1).tests.model_copy(update={"draw": 0})})
     assert "drawn" not in rolling.renew(shop, still)
     assert not (shop / layout.TESTS / "drawn").exists()
+
+
+def test_of_a_log_of_another_catalogue_nothing_is_drawn(shop: Path) -> None:
+    other = {"doc_id": "x", "locale": "en", "title": "lamp", "body": "", "published_at": 0, "attributes": []}
+    contracts.write(pa.Table.from_pylist([other], contracts.DOCUMENTS), shop / layout.DOCUMENTS, contracts.DOCUMENTS)
+    told = rolling.renew(shop, of_cycle(1))
+    assert (told["drawn"], told["to_review"], told["rolling_queries"]) == (0, 0, 1)
+    assert held_out(shop) == {"founding"}
