@@ -287,16 +287,6 @@ def test_a_cycle_that_held_no_seed_query_out_measures_no_forgetting(workspace: P
     assert "both models on 0 seed judgments" in page.text
 
 
-def test_which_version_of_the_frozen_set_decides_and_which_is_to_replace_it_is_told(workspace: Path) -> None:
-    cycle = history.read_cycles(workspace)[2]
-    of = {"queries": {"0": 12}, "pairs": {"human": 40}}
-    version = {"version": 2, "since": "cycle-0003", "measured_beside_the_last": "cycle-0002"}
-    cycle.summaries["evaluate"]["tests"] = {"frozen": of | {"version": version}, "next": of}
-    frozen, following = proof.test_sets(cycle)
-    assert frozen.startswith("frozen set (version 2, since cycle-0003): 12 of cycle 0 queries")
-    assert following.endswith("40 by people; it replaces the frozen set after this cycle")
-
-
 def test_a_server_that_crashed_is_told_apart_from_a_challenger_that_failed(workspace: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(workspace, copy)

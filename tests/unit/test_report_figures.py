@@ -142,3 +142,13 @@ def test_the_loops_time_is_that_of_its_steps(workspace: Path) -> None:
     costs = cycle.get("costs")
     of_steps = sum(figures["seconds"] for step, figures in costs.items() if step != "simulate")
     assert loop.cost(cycle)["seconds"] == pytest.approx(of_steps)
+
+
+def test_which_version_of_the_frozen_set_decides_and_which_is_to_replace_it_is_told(workspace: Path) -> None:
+    cycle = history.read_cycles(workspace)[2]
+    of = {"queries": {"0": 12}, "pairs": {"human": 40}}
+    version = {"version": 2, "since": "cycle-0003", "measured_beside_the_last": "cycle-0002"}
+    cycle.summaries["evaluate"]["tests"] = {"frozen": of | {"version": version}, "next": of}
+    frozen, following = proof.test_sets(cycle)
+    assert frozen.startswith("frozen set (version 2, since cycle-0003): 12 of cycle 0 queries")
+    assert following.endswith("40 by people; it replaces the frozen set after this cycle")
