@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +71,11 @@ class ForkedDvc:
     def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         if command[:3] != [sys.executable, "-m", "dvc"]:
             return subprocess.run(command, **options)
-        asked = {"arguments": command[3:], "directory": str(options["cwd"]), "environment": dict(options["env"])}
+        asked = {
+            "arguments": command[3:],
+            "directory": str(Path(options["cwd"]).absolute()),
+            "environment": dict(options["env"]),
+        }
         if self._server is None:
             program = [sys.executable, "-c", f"MODULES = {MODULES!r}\n{SERVER}"]
             self._server = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

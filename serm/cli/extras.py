@@ -43,11 +43,16 @@ def extra_of(module: str) -> str | None:
         brought = requirements()
     except importlib.metadata.PackageNotFoundError:
         return None
-    for needed in (lambda packages: set(packages), _needed):
+    for needed in (set, _needed, _namespaces):
         found = [extra for extra, packages in brought.items() if names & set(map(_key, needed(packages)))]
         if found:
             return min(found, key=lambda extra: (extra != "", len(brought[extra])))
     return None
+
+
+def _namespaces(packages: list[str]) -> set[str]:
+    """What ``packages`` share an import name under, as opentelemetry-sdk does: their names' first words."""
+    return {package.partition("-")[0] for package in packages}
 
 
 def _needed(packages: list[str]) -> set[str]:

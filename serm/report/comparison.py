@@ -15,11 +15,11 @@ TESTS = {
     ("frozen", "served"): "Frozen set, served",
     ("rolling", "pool"): "Rolling set, pool",
     ("frozen", "pool"): "Frozen set, pool",
-    ("next", "served"): "Next frozen set, served",
-    ("next", "pool"): "Next frozen set, pool",
 }
+#: Those of a frozen set that is to be the next one; most cycles have none.
+NEXT = {("next", "served"): "Next frozen set, served", ("next", "pool"): "Next frozen set, pool"}
 #: Those that the gate decides on.
-DECIDING = [test for test in TESTS if test[1] == "served" and test[0] != "next"]
+DECIDING = [test for test in TESTS if test[1] == "served"]
 PAIRS = {"all": "All pairs", "no shared token": "Pairs that share no token"}
 WIDTH, HEIGHT = 200, 150
 
@@ -93,7 +93,7 @@ def views(cycles: Sequence[Cycle]) -> list[View]:
     found = [
         View(measure, title, [grid for pairs in _pairs(test) if (grid := _grid(cycles, measure, test, pairs))])
         for measure in measures
-        for test, title in TESTS.items()
+        for test, title in (TESTS | NEXT).items()
     ]
     return [view for view in found if view.grids]
 

@@ -111,7 +111,11 @@ def test_rows_deleted_from_a_delta_table_are_gone(log: pa.Table, ingest: Ingest,
 def test_a_column_that_came_later_is_null_in_older_rows(
     log: pa.Table, catalog: Catalog, ingest: Ingest, tmp_path: Path
 ) -> None:
-    expected = log.set_column(13, log.schema.field("variant"), pa.array([None] * 100 + ["b"] * 100, pa.string()))
+    expected = log.set_column(
+        log.schema.get_field_index("variant"),
+        log.schema.field("variant"),
+        pa.array([None] * 100 + ["b"] * 100, pa.string()),
+    )
     older, newer = expected[:100].drop_columns("variant"), expected[100:]
     write_deltalake(tmp_path / "delta", older)
     write_deltalake(tmp_path / "delta", newer, mode="append", schema_mode="merge")

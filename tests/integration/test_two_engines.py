@@ -170,7 +170,7 @@ def test_both_engines_read_what_others_wrote_alike(
     assert found[0] == found[1]
     expected = table.set_column(4, "locale", pa.array(["no"] * 10 + ["2e3"] * 10 + table["locale"][20:].to_pylist()))
     expected = expected.set_column(
-        11,
+        table.schema.get_field_index("score"),
         "score",
         pa.array(score if not 20 <= n < 30 else None for n, score in enumerate(expected["score"].to_pylist())),
     )
