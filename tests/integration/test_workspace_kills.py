@@ -153,7 +153,7 @@ def test_the_steps_run_at_the_root_whichever_directory_the_user_is_in(templates,
     workspace = copy(templates["publish"][0], tmp_path)
     at = []
 
-    def pipeline(root, tasks, force):
+    def pipeline(root, tasks, force, journal):
         from pathlib import Path
 
         at.append(Path.cwd())  # where the judges' ledger, a relative path, lies
