@@ -46,7 +46,7 @@ def evolve(
         reference: URI of the impressions that the window is compared with.
         profiles: URI of what the validation of earlier cycles counted.
         windows: URI of the samples of earlier windows.
-        repository: path of the git and DVC workspace that the cycle is published to.
+        repository: where the cycle is published to: a git URL, or the path of a git and DVC workspace.
         force: run the cycle though nothing drifted.
         kept: directory in which mine and train keep what a killed try of theirs goes on from; on the run's volume,
             which all of its tries see.
@@ -64,6 +64,7 @@ def evolve(
     }
     data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
     parameters = {"settings": settings, "repository": repository, "force": force, "kept": kept}
+    parameters["run"] = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     decided = add_watch(data, parameters)
     with dsl.If(decided == "evolve", name="drifted"):

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+from serm.layout import READ
 from serm.steps import STAGES, TABLE, Step
 
 ROOT = Path(__file__).parents[1]
@@ -40,19 +41,42 @@ _OVER_PATHS = """figures.metadata.update(
 _OVER_OUTPUTS = """outputs = {{
         {outputs},
     }}
-    figures.metadata.update({name}(Path(repository), outputs, parse(settings)))"""
+    figures.metadata.update({name}(repository, outputs, parse(settings), run))"""
 
 _DVC = """\
 # One cycle's reproducible steps. `serm publish` then commits and tags them, and `serm deploy` starts the canary:
 # those two change the world outside (git's history, a cluster), so they are commands and not stages.
 # Written by `make compile` from serm/steps.py.
 stages:
-{stages}# What `dvc metrics show` and `dvc plots show` read.
+  # The state as it was when the cycle began: `serm advance` moves state/ on, and what was read stays here.
+  begin:
+    cmd: serm begin
+    params: [cycle]
+    outs:
+{begun}{stages}artifacts:
+  # Its versions are git tags, relevance@v3.0.0 of cycle 3; give it another name before the first cycle, if you like.
+  relevance:
+    path: cycle/train/model
+    type: model
+    desc: The challenger of a cycle, registered where it passed the gate.
+# What `dvc metrics` and `dvc plots` read, show as well as diff.
 metrics:
+  - cycle/evaluate/metrics.json
   - cycle/train/tracking/metrics.json
 plots:
+  - cycle/evaluate/slices.json:
+      template: bar_horizontal
+      title: NDCG of the challenger on what is served, rolling test set
+      x: challenger
+      y: slice
   - cycle/train/tracking/plots/metrics:
       x: step
+"""
+
+#: Persistent, so that DVC's run cache, which knows a run by its settings, never brings back an earlier state.
+_BEGUN = """\
+      - {path}:
+          persist: true
 """
 
 _STAGE = """\
@@ -76,7 +100,7 @@ def component(step: Step) -> str:
         kept = "\n            Path(kept) if kept else None," if step.resumes else ""
         call = _OVER_PATHS.format(name=function, paths=",\n            ".join(paths), kept=kept)
     else:
-        given, made = ["repository: str", *reads, "settings: str"], []
+        given, made = ["repository: str", *reads, "settings: str", "run: str"], []
         outputs = [f'"{one.path.name}": Path({one.name}.path)' for one in step.reads]
         call = _OVER_OUTPUTS.format(name=function, outputs=",\n        ".join(outputs))
     decided = '\n    return "evolve" if force else figures.metadata["decision"]'
@@ -103,7 +127,8 @@ def dvc_yaml() -> str:
         )
         for step in STAGES
     ]
-    return _DVC.format(stages="".join(stages))
+    begun = [_BEGUN.format(path=path.as_posix()) for path in READ]
+    return _DVC.format(begun="".join(begun), stages="".join(stages))
 
 
 def generate(root: Path = ROOT) -> list[Path]:

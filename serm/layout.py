@@ -22,6 +22,8 @@ AFTER = Path("state.json")
 CYCLE = Path("cycle")
 """Where each step writes: ``cycle/<step>``."""
 MODEL_CARD = CYCLE / "model_card.md"
+READ = tuple(CYCLE / path for path in STATE)
+"""The state as it was when the cycle began, which the steps read: ``advance`` does not change it."""
 SUPERSEDED = Path("state/superseded")
 """Judgments that stood in the state until a better one of their pair came; there is none before the first."""
 REVIEWED = Path("reviewed")
@@ -34,6 +36,8 @@ ROLLOUTS = Path("rollout")
 """The records of ``serm rollout``: ``rollout/<tag>.json``."""
 HISTORY = Path("history")
 """The steps' summaries of each cycle: ``history/<tag>/<step>.json``."""
+PROVENANCE = Path("provenance")
+"""What made each cycle, as in-toto tells it: ``provenance/<tag>.json``."""
 TASKS = Path(".kfp")
 """What ``kfp.local`` keeps of runs, by their fingerprint; git does not see it."""
 EVIDENTLY = Path("evidently")

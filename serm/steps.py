@@ -82,6 +82,7 @@ def _output(name: str, step: str, kind: Kind) -> Data:
     return Data(name, layout.CYCLE / step, kind, f"What `serm {step}` wrote.")
 
 
+#: The state is read as it was when the cycle began (``serm begin``), so that ``advance`` changes no step's input.
 LOG = Data(
     "log",
     layout.LOG,
@@ -93,11 +94,17 @@ KNOWLEDGE = Data("knowledge", layout.KNOWLEDGE, "Dataset", "The judges' outside 
 TESTS = Data(
     "tests", layout.TESTS, "Dataset", "The test sets: frozen/ and rolling/, each with served/ and pool/ (Parquet)."
 )
-CHAMPION = Data("champion", layout.CHAMPION, "Model", "The model that serves now.")
-JUDGMENTS = Data("judgments", layout.JUDGMENTS, "Dataset", "All judgments so far (Parquet).")
-REFERENCE = Data("reference", layout.REFERENCE, "Dataset", "Impressions to compare the window with (Parquet).")
-PROFILES = Data("profiles", layout.PROFILES, "Dataset", "What earlier cycles' validation counted (Parquet).")
-WINDOWS = Data("windows", layout.WINDOWS, "Dataset", "Samples of the earlier windows, as `serm drift` keeps them.")
+CHAMPION = Data("champion", layout.CYCLE / layout.CHAMPION, "Model", "The model that serves now.")
+JUDGMENTS = Data("judgments", layout.CYCLE / layout.JUDGMENTS, "Dataset", "All judgments so far (Parquet).")
+REFERENCE = Data(
+    "reference", layout.CYCLE / layout.REFERENCE, "Dataset", "Impressions to compare the window with (Parquet)."
+)
+PROFILES = Data(
+    "profiles", layout.CYCLE / layout.PROFILES, "Dataset", "What earlier cycles' validation counted (Parquet)."
+)
+WINDOWS = Data(
+    "windows", layout.CYCLE / layout.WINDOWS, "Dataset", "Samples of the earlier windows, as `serm drift` keeps them."
+)
 #: What a cycle is given; the parameters of the pipeline are their URIs.
 GIVEN = (LOG, DOCUMENTS, KNOWLEDGE, TESTS, CHAMPION, JUDGMENTS, REFERENCE, PROFILES, WINDOWS)
 

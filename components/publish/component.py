@@ -18,6 +18,7 @@ def publish(
     trained: dsl.Input[dsl.Model],
     evaluated: dsl.Input[dsl.Artifact],
     settings: str,
+    run: str,
     figures: dsl.Output[dsl.Metrics],
 ):
     """Commit and tag the cycle in git, with every byte pinned by DVC."""
@@ -35,5 +36,5 @@ def publish(
         "train": Path(trained.path),
         "evaluate": Path(evaluated.path),
     }
-    figures.metadata.update(publish(Path(repository), outputs, parse(settings)))
+    figures.metadata.update(publish(repository, outputs, parse(settings), run))
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

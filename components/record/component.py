@@ -14,6 +14,7 @@ def record(
     validated: dsl.Input[dsl.Dataset],
     drifted: dsl.Input[dsl.Artifact],
     settings: str,
+    run: str,
     figures: dsl.Output[dsl.Metrics],
 ):
     """Commit and tag a window in which nothing drifted, in the place of a cycle."""
@@ -27,5 +28,5 @@ def record(
         "validate": Path(validated.path),
         "drift": Path(drifted.path),
     }
-    figures.metadata.update(record(Path(repository), outputs, parse(settings)))
+    figures.metadata.update(record(repository, outputs, parse(settings), run))
     Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there

@@ -14,6 +14,7 @@ import typer
 from serm.cli import (
     advance,
     annotate,
+    begin,
     bootstrap,
     demo,
     distill,
@@ -24,6 +25,7 @@ from serm.cli import (
     export,
     init,
     judgments,
+    lineage,
     metrics,
     report,
     review,
@@ -50,6 +52,7 @@ app.command(rich_help_panel=LOOP)(bootstrap.bootstrap)
 app.command(rich_help_panel=LOOP)(writes(evolve.evolve))
 app.command(rich_help_panel=LOOP)(writes(advance.advance))
 app.command(rich_help_panel=LOOP)(reads(report.report))
+app.command(rich_help_panel=LOOP)(reads(lineage.lineage))
 app.command(rich_help_panel=LOOP)(reads(review.review))  # people grade for days: it has a lock of its own
 app.command(rich_help_panel=LOOP)(writes(export.export))
 app.command(rich_help_panel=LOOP)(demo.demo)
@@ -63,6 +66,7 @@ app.add_typer(documents.app, name="documents", rich_help_panel=LOOP)
 app.add_typer(judgments.app, name="judgments", rich_help_panel=LOOP)
 app.add_typer(tests.app, name="tests", rich_help_panel=LOOP)
 app.add_typer(rollout.app, name="rollout", rich_help_panel=LOOP)
+app.command(rich_help_panel=STEPS)(writes(begin.begin))
 for one in TABLE:
     app.command(rich_help_panel=STEPS)(writes(annotate.annotate if one.name == "annotate" else verb(one)))
 

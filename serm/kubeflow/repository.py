@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from serm import contracts
 from serm import settings as params
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.layout import CYCLE, INPUTS, LOG, PARAMS, PROFILES, ROLLOUTS, STATE, TESTS, WINDOWS
+from serm.layout import INPUTS, LOG, PARAMS, ROLLOUTS, STATE, TESTS
 from serm.pooling.rolling import renew
 from serm.settings import Settings
 from serm.steps import GIVEN
 from serm.stream.span import span
 from serm.workspace.advance import advance
+from serm.workspace.begin import begin
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, cloned_at, place
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
     from serm.step import Figures
 
 _URL = re.compile(r"(https?|ssh|file)://\S+|[\w.-]+@[\w.-]+:\S+")
-#: What the first cycle of a workspace finds empty.
-_REMEMBERED = {
-    PROFILES: contracts.PROFILES,
-    WINDOWS / "impressions": contracts.SAMPLES,
-    WINDOWS / "catalogue": contracts.CATALOGUES,
-}
 EARLIEST = timedelta(days=1)
 """The shortest window that ``early`` looks at."""
 
@@ -94,11 +88,13 @@ def checkout(repository: str, volume: Path, out: Mapping[str, Path], early: bool
             workspace.track(TESTS)
             workspace.commit(f"Test queries of {following.cycle.name}", (PARAMS, *workspace.pointers(TESTS)))
             _push(workspace, repository)
-        for name, schema in _REMEMBERED.items():
-            if not (root / name).exists():
-                contracts.write(schema.empty_table(), root / name, schema)
+        begin(root, following)
+        if workspace.changed(*STATE):  # the first cycle's profiles and windows: publish knows the state by its pointers
+            workspace.track(*STATE)
+            workspace.commit(f"The state that {following.cycle.name} reads", workspace.pointers(*STATE))
+            _push(workspace, repository)
         for given in GIVEN:
-            place(root / _pinned(given.path), out[given.name])
+            place(root / given.path, out[given.name])
         return (root / PARAMS).read_text(encoding="utf-8")
 
 
@@ -166,11 +162,6 @@ def is_url(repository: str) -> bool:
         shown = re.sub(r"//[^@/]*@", "//...@", repository)
         raise UserError(f"repository {shown!r} holds a password; leave it to git's credential helper (GIT_ASKPASS).")
     return True
-
-
-def _pinned(path: Path) -> Path:
-    """Return where git's pointers have what a cycle is given: not in ``cycle/``, which is no cycle's yet in a clone."""
-    return path.relative_to(CYCLE) if path.is_relative_to(CYCLE) else path
 
 
 def _push(workspace: Workspace, repository: str) -> None:

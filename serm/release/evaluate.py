@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from serm import contracts
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
-from serm.evaluation import examples, makers, pools, power
+from serm.evaluation import examples, makers, plots, pools, power
 from serm.evaluation.calibration import Calibration
 from serm.evaluation.compare import ALL, Comparison, as_json, numbered
 from serm.evaluation.controls import LessControl, column
@@ -65,8 +65,9 @@ def evaluate(
             numbers), ``controls`` (name -> set -> documents -> measure -> the challenger less the control, over all
             pairs and queries), ``power`` (assumed and measured: what each rule's queries find, and how many it needs),
             ``examples`` (wins and losses among what is served) and ``gate`` (result and rules, each with rule, result,
-            reason, value, limit and slice).
-        settings: uses the sections ``evaluation``, ``engine`` and ``cycle``.
+            reason, value, limit and slice); ``metrics.json`` and ``slices.json`` are for ``dvc metrics`` and
+            ``dvc plots``.
+        settings: uses the sections ``evaluation``, ``relevance``, ``engine`` and ``cycle``.
 
     Raises:
         UserError: a dataset is missing, a test pair is there twice, no document of a set is in the catalogue, or a
@@ -114,7 +115,7 @@ def evaluate(
             "power": {of: [asdict(one) for one in rules] for of, rules in (("assumed", assumed), ("measured", found))},
             "gate": {"result": verdict.result, "rules": [_rounded(rule) for rule in rules]},
         },
-        options,
+        settings,
     )
     retired = {f"{name}_{documents}_retired": one.pairs for (name, documents), one in judged.retired.items()}
     return _figures(inputs, verdict, tried) | {"pairs": pool.num_rows, **retired}
@@ -136,9 +137,10 @@ def _write(
     out: Path,
     sets: dict[tuple[str, str], Measured],
     known: dict[str, Any],
-    settings: EvaluationSettings,
+    settings: Settings,
 ) -> None:
-    """Write what was measured, and in evaluate.json what else is ``known``."""
+    """Write what was measured, in evaluate.json what else is ``known`` too, and what DVC shows and compares."""
+    gate, number = known["gate"]["result"], settings.cycle.number
     queries = pa.concat_tables(one.per_query for one in sets.values())
     ranked = pa.concat_tables(one.rankings for one in sets.values())
     of_all_pairs = queries.filter(pc.and_(pc.equal(queries["pairs"], ALL), pc.equal(queries["documents"], SERVED)))
@@ -162,9 +164,11 @@ def _write(
                     name: _by_set({test: _by_measure(one.less_controls[name]) for test, one in sets.items()})
                     for name in next(iter(sets.values())).less_controls
                 },
-                "examples": examples.biggest(of_all_pairs, served, settings),
+                "examples": examples.biggest(of_all_pairs, served, settings.evaluation),
             },
         )
+        write_json(beside / "metrics.json", plots.metrics(sets, gate, number))
+        write_json(beside / "slices.json", plots.slices(sets, settings.evaluation.gate_measure))
 
 
 def _controls(trained: Path) -> list[Path]:

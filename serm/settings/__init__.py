@@ -17,6 +17,7 @@ from serm.settings.evaluation import EvaluationSettings
 from serm.settings.judging import JudgingSettings
 from serm.settings.kubeflow import KubeflowSettings
 from serm.settings.mining import MiningSettings, Threshold
+from serm.settings.publish import PublishSettings
 from serm.settings.relevance import RelevanceSettings
 from serm.settings.rollout import RolloutSettings
 from serm.settings.section import Section
@@ -35,6 +36,7 @@ __all__ = [
     "JudgingSettings",
     "KubeflowSettings",
     "MiningSettings",
+    "PublishSettings",
     "RelevanceSettings",
     "RolloutSettings",
     "ServingSettings",
@@ -64,6 +66,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     tests: TestSettings = TestSettings()
+    publish: PublishSettings = PublishSettings()
     serving: ServingSettings = ServingSettings()
     rollout: RolloutSettings = RolloutSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()

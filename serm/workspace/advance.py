@@ -26,8 +26,9 @@ from serm.layout import (
 )
 from serm.settings import Settings
 from serm.step import Figures, step
-from serm.workspace import merge
+from serm.workspace import merge, registry
 from serm.workspace.lock import reviews_at_rest, writing
+from serm.workspace.origin import push, require_level
 from serm.workspace.pins import bring
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
@@ -57,6 +58,8 @@ def advance(repository: Path, settings: Settings) -> Figures:
     """
     workspace = Workspace(repository)
     with writing(workspace.path, "serm advance"):
+        if settings.publish.push:
+            require_level(workspace, settings.publish.remote)
         tag = settings.cycle.name
         progress = _checked(workspace, tag)
         learned = workspace.shows(tag, f"history/{tag}/evaluate.json")
@@ -76,7 +79,11 @@ def advance(repository: Path, settings: Settings) -> Figures:
         pointers = workspace.pointers(*STATE, *present)
         rollouts = [path.relative_to(root) for path in sorted((root / ROLLOUTS).glob("*.json"))]
         told = (AFTER, CYCLE / "deploy", *rollouts, *after, *pointers)
+        if settings.publish.push:
+            workspace.push_objects()
         commit = workspace.commit(f"After {tag}: champion {done.champion}", told)
+        champions = registry.promote(workspace, tag) if done.champion == "promoted" else []
+        push(workspace, settings.publish, champions)
         rows = contracts.read(root / JUDGMENTS, contracts.JUDGMENTS).num_rows
         return {"champion": str(done.champion), "judgments": rows, "commit": commit}
 

@@ -56,14 +56,15 @@ def bring(workspace: Workspace, tag: str, paths: dict[str, Path]) -> None:
     outs = pinned(workspace, tag)
     cache = Path(workspace.dvc("cache", "dir")) / "files" / "md5"
     for source, target in paths.items():
-        out = "/".join(Path(source).parts[:2])
-        if out not in outs:
-            raise UserError(f"{workspace.path}: {workspace.tag(tag)} pins no {out}; publish the cycle again.")
+        within = [str(path) for path in (Path(source), *Path(source).parents) if str(path) in outs]
+        if not within:
+            raise UserError(f"{workspace.path}: {workspace.tag(tag)} pins no {source}; publish the cycle again.")
+        out = within[0]
         inner = source.removeprefix(out).strip("/")
         try:
             files = _files(cache, outs[out], inner)
         except FileNotFoundError:  # a clone: the remote has them
-            workspace.dvc("fetch", Path(out).name)
+            workspace.dvc("fetch", out)
             files = _fetched(cache, outs[out], inner)
         if not files:
             raise UserError(f"{workspace.path}: {workspace.tag(tag)} pins no {source}; publish the cycle again.")

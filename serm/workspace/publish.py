@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from serm import settings as params
 from serm.atomic import write_json, write_text
 from serm.errors import UserError
 from serm.escaping import templates
@@ -21,9 +21,13 @@ from serm.layout import CYCLE, HISTORY, INPUTS, MODEL_CARD, PARAMS, SETUP, STATE
 from serm.settings import Settings
 from serm.step import Figures, step
 from serm.steps import STEPS
-from serm.workspace.lock import writing
+from serm.workspace import provenance, registry
+from serm.workspace.clone import Clone
+from serm.workspace.origin import committed, push
 from serm.workspace.pins import digest, pinned
+from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, place
+from serm.workspace.windows import with_cycle
 
 _SUBJECTS = {
     "passed": "the challenger passed the gate",
@@ -34,34 +38,37 @@ _LOCALE = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*")
 
 
 @step
-def publish(repository: Path, outputs: Mapping[str, Path], settings: Settings) -> Figures:
+def publish(repository: Path | str, outputs: Mapping[str, Path], settings: Settings, run: str = "") -> Figures:
     """Commit and tag a finished cycle, with its model card; a second call with the same bytes changes nothing.
 
-    What is refused is refused before anything is written.
+    What is refused is refused before anything is written. DVC's objects are pushed first, then the commit and the tag
+    are made, then both are pushed at once: always to a git URL, from a workspace where ``publish.push`` says so.
 
     Args:
-        repository: the workspace.
+        repository: the workspace: a directory, or a git URL, which is cloned for it.
         outputs: step name -> the directory that it wrote; those already in ``cycle/`` stay where they are.
         settings: the cycle's settings.
+        run: the id of the KFP run, for the provenance.
 
     Returns:
         ``tag`` and ``commit``.
 
     Raises:
-        UserError: an output is missing, the tag exists already with other bytes, HEAD is on no branch, or another
-            command writes in the workspace.
+        UserError: an output is missing, the tag exists already with other bytes, the state is past the cycle, HEAD is
+            on no branch, another command writes in the workspace, or the repository cannot be had or written.
     """
-    workspace = Workspace(repository)
-    with writing(workspace.path, "serm publish"):
+
+    def commit(workspace: Workspace) -> Figures:
         summaries = read_summaries(workspace, outputs, STEPS)
         card = model_card(summaries, settings)
-        tag = settings.cycle.name
-        if not is_published(workspace, tag, outputs, STEPS):
-            pin(workspace, tag, outputs, summaries)
+        tag, gate = settings.cycle.name, summaries["evaluate"]["gate"]["result"]
+        if not is_published(workspace, settings, outputs, STEPS):
+            pin(workspace, settings, outputs, summaries, run)
             write_text(workspace.path / MODEL_CARD, card)
-            gate = summaries["evaluate"]["gate"]["result"]
-            tag_cycle(workspace, tag, f"{tag}: {_SUBJECTS.get(gate, gate)}", f"gate: {gate}")
-        return pushed(workspace, tag)
+            tag_cycle(workspace, tag, STEPS, f"{tag}: {_SUBJECTS.get(gate, gate)}", f"gate: {gate}")
+        return pushed(workspace, settings, passed=gate == "passed")
+
+    return committed(repository, "serm publish", settings.publish, commit)
 
 
 def read_summaries(workspace: Workspace, outputs: Mapping[str, Path], steps: Sequence[str]) -> dict[str, Any]:
@@ -76,17 +83,26 @@ def read_summaries(workspace: Workspace, outputs: Mapping[str, Path], steps: Seq
     return {name: summary(outputs[name], name) for name in steps}
 
 
-def is_published(workspace: Workspace, tag: str, outputs: Mapping[str, Path], steps: Sequence[str]) -> bool:
-    """Tell whether the cycle is tagged already, with these outputs and the settings of params.yaml.
+def is_published(workspace: Workspace, settings: Settings, outputs: Mapping[str, Path], steps: Sequence[str]) -> bool:
+    """Tell whether the cycle is tagged already, with these outputs and these settings.
 
     Raises:
-        UserError: it is tagged with others.
+        UserError: it is tagged with others, or not tagged though the state is past it.
     """
+    tag = settings.cycle.name
+    if isinstance(workspace, Clone):
+        workspace.fetch_tags(workspace.tag(tag), registry.version(workspace, tag))
     if not workspace.has_tag(tag):
+        progress = Progress.read(workspace.path)
+        if progress.is_past(tag):
+            raise UserError(
+                f"{workspace.path}: the state is past {progress.after} already; set cycle.number in params.yaml to a"
+                " later cycle's."
+            )
         return False
     pins = pinned(workspace, tag)
     changed = [f"cycle/{name}" for name in steps if pins.get(f"cycle/{name}") != digest(outputs[name])]
-    if workspace.show(tag, str(PARAMS)) != (workspace.path / PARAMS).read_text(encoding="utf-8").strip():
+    if not _says(workspace.show(tag, str(PARAMS)), settings):
         changed.append(str(PARAMS))
     if changed:
         raise UserError(
@@ -96,31 +112,62 @@ def is_published(workspace: Workspace, tag: str, outputs: Mapping[str, Path], st
     return True
 
 
-def pin(workspace: Workspace, tag: str, outputs: Mapping[str, Path], summaries: Mapping[str, Any]) -> None:
-    """Put the outputs into ``cycle/``, pin them with DVC, and put their summaries into the history of the cycle."""
+def pin(
+    workspace: Workspace, settings: Settings, outputs: Mapping[str, Path], summaries: Mapping[str, Any], run: str
+) -> None:
+    """Put the outputs into ``cycle/``, pin them with DVC, and write the cycle's history and provenance."""
+    _write_settings(workspace, settings)
     for name in summaries:
         place(outputs[name], workspace.path / CYCLE / name)
-    workspace.dvc("commit", "--force", *(summaries if len(summaries) < len(STEPS) else ()))
-    history = workspace.path / HISTORY / tag
+    workspace.thaw()
+    workspace.pin(("begin", *summaries))
+    workspace.freeze([name for name in STEPS if name not in summaries])
+    history = workspace.path / HISTORY / settings.cycle.name
     written = {f"{name}.json" for name in summaries}
     for left in [path for path in history.glob("*") if path.name not in written]:
         left.unlink()  # of a trial under this tag, which was deleted, or of a publish that was killed
     for name, figures in summaries.items():
         write_json(history / f"{name}.json", figures)
+    told = provenance.statement(workspace, settings, [*summaries], run)
+    write_json(workspace.path / provenance.path_of(settings.cycle.name), told)
 
 
-def tag_cycle(workspace: Workspace, tag: str, message: str, said: str) -> None:
-    """Commit what DVC pinned, the summaries and the pointers of what the cycle read, and tag the commit."""
-    own = (*SETUP, "dvc.yaml", "dvc.lock", PARAMS, CYCLE / ".gitignore", MODEL_CARD, HISTORY / tag)
+def _write_settings(workspace: Workspace, settings: Settings) -> None:
+    """Make a clone's params.yaml what the cycle ran with; a workspace's must be that already."""
+    path = workspace.path / PARAMS
+    text = path.read_text(encoding="utf-8")
+    if _says(text, settings):
+        return
+    if not isinstance(workspace, Clone):
+        raise UserError(f"{path}: not the settings that the cycle ran with; bring those back, or run its steps again.")
+    text = with_cycle(text, settings.cycle, str(path))
+    if not _says(text, settings):
+        text = yaml.safe_dump(settings.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    write_text(path, text)
+
+
+def _says(text: str, settings: Settings) -> bool:
+    """Whether the text of a params.yaml has these settings."""
+    try:
+        return params.parse(text) == settings
+    except UserError:  # another SERM wrote it
+        return False
+
+
+def tag_cycle(workspace: Workspace, tag: str, steps: Sequence[str], message: str, said: str) -> None:
+    """Push DVC's objects, commit what DVC pinned, the summaries and the pointers of what the cycle read, and tag it."""
+    workspace.push_objects(steps)
+    ignores = (CYCLE / ".gitignore", CYCLE / "state" / ".gitignore")
+    own = (*SETUP, "dvc.yaml", "dvc.lock", PARAMS, *ignores, MODEL_CARD, HISTORY / tag, provenance.path_of(tag))
     workspace.commit(message, (*own, *workspace.pointers(*INPUTS, *STATE)))
     workspace.git("tag", "--annotate", workspace.tag(tag), "--message", f"SERM {tag}, {said}")
 
 
-def pushed(workspace: Workspace, tag: str) -> Figures:
-    """Push to DVC's remote, if there is one, and return the cycle's git tag and its commit."""
-    if workspace.has_remote():
-        workspace.dvc("push")
-    return {"tag": workspace.tag(tag), "commit": workspace.git("rev-list", "-n", "1", workspace.tag(tag))}
+def pushed(workspace: Workspace, settings: Settings, passed: bool) -> Figures:
+    """Register a model that passed, push what was not pushed yet, and return the cycle's git tag and its commit."""
+    tag = workspace.tag(settings.cycle.name)
+    push(workspace, settings.publish, [tag, *(registry.register(workspace, settings.cycle.name) if passed else ())])
+    return {"tag": tag, "commit": workspace.git("rev-list", "-n", "1", tag)}
 
 
 def summary(directory: Path, name: str) -> dict[str, Any]:
@@ -173,11 +220,7 @@ def _languages(locales: Mapping[str, int]) -> list[str]:
 def code_version() -> str:
     """Return SERM's version, and its commit where it runs from a git checkout.
 
-    It stands in the card only, which git keeps: an output that names the commit would change with every commit.
+    It stands in the card and the provenance only, which git keeps: an output that names it would change with it.
     """
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return f"version {version('serm')}, commit not known (not a git checkout)"
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"version {version('serm')}, commit {done.stdout.strip() or 'not known'}"
+    commit = provenance.code().get("digest", {}).get("gitCommit", "not known (not a git checkout)")
+    return f"version {version('serm')}, commit {commit}"

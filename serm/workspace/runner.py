@@ -7,26 +7,25 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
-from serm import contracts
 from serm import settings as params
 from serm.atomic import write_json
 from serm.errors import UserError
-from serm.layout import HISTORY, INPUTS, PARAMS, PROFILES, STATE, TASKS, WINDOWS
+from serm.layout import HISTORY, INPUTS, PARAMS, STATE, TASKS
 from serm.settings import Settings
 from serm.step import Figures
 from serm.steps import DEPLOYED, GIVEN, RUN
 from serm.workspace.advance import advance
+from serm.workspace.begin import begin
 from serm.workspace.kfplog import StepLog
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
+from serm.workspace.provenance import PIPELINE
 from serm.workspace.running import Journal
 from serm.workspace.store import Workspace, place
 
-PIPELINE = Path(str(files("serm.workspace") / "compiled" / "evolve.yaml"))
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -43,16 +42,11 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
     repository = Workspace(workspace)
     root = repository.path
     with writing(root, "serm evolve"):
-        tag = params.load(root / PARAMS).cycle.name
+        settings = params.load(root / PARAMS)
+        tag = settings.cycle.name
         _require_open(repository, tag)
-        remembered = {
-            PROFILES: contracts.PROFILES,
-            WINDOWS / "impressions": contracts.SAMPLES,
-            WINDOWS / "catalogue": contracts.CATALOGUES,
-        }
-        for name, schema in remembered.items():
-            if not (root / name).exists():  # the first cycle of a workspace: DVC wants all inputs there
-                contracts.write(schema.empty_table(), root / name, schema)
+        begin(root, settings)
+        repository.thaw()
         repository.track(*INPUTS, *STATE)
         tasks = root / TASKS / fingerprint(root, PIPELINE)
         with contextlib.chdir(root):  # the steps' relative paths, the ledger's among them, are the workspace's

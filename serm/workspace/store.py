@@ -8,9 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import yaml
 
 from serm.atomic import replace_directory, write_text
 from serm.errors import UserError
@@ -31,7 +33,13 @@ _CONFIG = """\
 #: A workspace's dvc.yaml and params.yaml to begin with.
 TEMPLATE = Path(__file__).parent / "template"
 
-_QUIET = {"DVC_NO_ANALYTICS": "1", "DVC_STUDIO_OFFLINE": "1", "GIT_TERMINAL_PROMPT": "0"}
+#: No question to nobody, no news home, no transport that a URL could turn into a command.
+_QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "DVC_STUDIO_OFFLINE": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "https:http:ssh:file",
+}
 
 
 class Workspace:
@@ -52,19 +60,19 @@ class Workspace:
     def create(cls, path: Path, remote: str | Path) -> Workspace:
         """Make ``path`` a git and DVC repository whose default remote is ``remote``: a directory, or a URL of DVC's."""
         path.mkdir(parents=True, exist_ok=True)
-        _run(["git", "init", "--quiet", "--initial-branch=main"], path)
-        if not _run(["git", "config", "--default", "", "user.email"], path):
-            _run(["git", "config", "user.name", "SERM"], path)
-            _run(["git", "config", "user.email", "serm@localhost"], path)
+        run(["git", "init", "--quiet", "--initial-branch=main"], path)
+        if not run(["git", "config", "--default", "", "user.email"], path):
+            run(["git", "config", "user.name", "SERM"], path)
+            run(["git", "config", "user.email", "serm@localhost"], path)
         if not (path / DVC).is_dir():
-            _run([*_DVC, "init"], path)
+            run([*_DVC, "init"], path)
         url = remote if "://" in str(remote) else Path(remote).resolve()
         write_text(path / DVC / "config", _CONFIG.format(remote=url))
         return cls(path)
 
     def git(self, *arguments: str, index: Path | None = None) -> str:
         """Run git and return what it printed, stripped; ``index`` stands in for the repository's own."""
-        return _run(["git", *arguments], self.path, {"GIT_INDEX_FILE": str(index)} if index else None)
+        return run(["git", *arguments], self.path, {"GIT_INDEX_FILE": str(index)} if index else None)
 
     def dvc(self, *arguments: str) -> str:
         """Run DVC and return what it printed, stripped. DVC tells why it failed only where it is not told to be quiet.
@@ -72,7 +80,7 @@ class Workspace:
         Raises:
             UserError: it failed; the message has DVC's reason.
         """
-        return _run([*_DVC, *arguments], self.path)
+        return run([*_DVC, *arguments], self.path)
 
     def track(self, *paths: Path) -> None:
         """Put directories under DVC (``dvc add``); ``pointers`` are what git keeps of them."""
@@ -85,6 +93,17 @@ class Workspace:
         there = [str(pointer) for name, pointer in pointers.items() if name not in missing]
         status = json.loads(self.dvc("status", "--json", *there)) if there else {}
         return missing + [name for name, pointer in pointers.items() if str(pointer) in status]
+
+    def freeze(self, stages: Sequence[str]) -> None:
+        """Say in dvc.yaml that these stages do not run in this cycle; ``dvc status`` then asks no more of them."""
+        if stages:
+            self.dvc("freeze", *stages)
+
+    def thaw(self) -> None:
+        """Take back all that ``freeze`` said."""
+        stages = yaml.safe_load((self.path / "dvc.yaml").read_text(encoding="utf-8")).get("stages", {})
+        if frozen := [name for name, stage in stages.items() if stage.get("frozen")]:
+            self.dvc("unfreeze", *frozen)
 
     def pointers(self, *paths: Path) -> list[Path]:
         """Return what git keeps of the directories that DVC tracks: pointers, and the ignore files that DVC wrote."""
@@ -149,6 +168,11 @@ class Workspace:
                 " `git config user.email ADDRESS` first."
             )
 
+    def has_commit(self, commit: str) -> bool:
+        """Tell whether ``commit`` is HEAD or an ancestor of it."""
+        command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
+        return subprocess.run(command, cwd=self.path, capture_output=True, check=False).returncode == 0
+
     def tag(self, name: str) -> str:
         """Return the git tag of the cycle ``name``."""
         return self.git("rev-parse", "--show-prefix") + name
@@ -170,9 +194,20 @@ class Workspace:
         top, prefix = self.git("rev-parse", "--show-toplevel"), self.git("rev-parse", "--show-prefix")
         self.dvc("get", "--rev", self.tag(name), "--out", str(out.absolute()), top, prefix + path)
 
-    def has_remote(self) -> bool:
-        """Tell whether DVC has a default remote to push to."""
-        return "core.remote" in self.dvc("config", "--list")
+    def pin(self, stages: Sequence[str]) -> None:
+        """Pin what lies in ``cycle/`` of these stages, and what they read, in dvc.lock; with all, pointers too."""
+        defined = yaml.safe_load((self.path / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        self.dvc("commit", "--force", *(() if set(stages) == set(defined) else stages))
+
+    def push_objects(self, stages: Sequence[str] = ()) -> None:
+        """Push all that DVC tracks to its default remote, if there is one."""
+        if self.dvc_remote():
+            self.dvc("push")
+
+    def dvc_remote(self) -> str:
+        """Return the name of DVC's default remote; empty where it has none."""
+        found = re.search(r"^(?:\S+\s+)?core\.remote=(.+)$", self.dvc("config", "--list"), re.MULTILINE)
+        return found[1] if found else ""
 
     def _try(self, *arguments: str) -> str:
         """Return what git printed, and nothing where it failed."""
@@ -193,9 +228,9 @@ def cloned_at(url: str, path: Path) -> Workspace:
         return workspace
     with replace_directory(path) as beside:
         safe = ("-c", "core.hooksPath=/dev/null", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
-        _run(["git", *safe, "clone", "--quiet", "--", url, str(beside)], path.parent)
+        run(["git", *safe, "clone", "--quiet", "--", url, str(beside)], path.parent)
     workspace = Workspace(path)
-    if not _run(["git", "config", "--default", "", "user.email"], path):
+    if not run(["git", "config", "--default", "", "user.email"], path):
         workspace.git("config", "user.name", "SERM")
         workspace.git("config", "user.email", "serm@localhost")
     return workspace
@@ -205,8 +240,13 @@ _DVC = (sys.executable, "-m", "dvc")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _run(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> str:
-    given = os.environ | _QUIET | (environment or {})
+def run(command: list[str], directory: Path, environment: dict[str, str] | None = None) -> str:
+    """Run a git or DVC command in ``directory`` and return what it printed, stripped.
+
+    Raises:
+        UserError: it failed; the message has its reason.
+    """
+    given = {"GIT_SSH_COMMAND": "ssh -o BatchMode=yes"} | os.environ | _QUIET | (environment or {})
     done = subprocess.run(command, cwd=directory, env=given, capture_output=True, text=True, check=False)
     if done.returncode:
         shown = " ".join(["dvc", *command[3:]] if command[:3] == list(_DVC) else command)

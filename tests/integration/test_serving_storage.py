@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from git_servers import Server
 
 from serm.errors import UserError
 from serm.layout import CHAMPION, SETUP
@@ -19,54 +17,6 @@ from serm.serving import storage
 from serm.workspace.store import Workspace
 
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights", "lm/part": b"one more"}
-
-
-class Server(BaseHTTPRequestHandler):
-    """git's own server program behind /git, a DVC remote behind /remote, both below ``root``."""
-
-    root: Path
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        self.asked.append(url.path)
-        if url.path.startswith("/git/"):
-            self._git(url.path, url.query)
-            return
-        file = self.root / url.path.lstrip("/")
-        self._answer(200 if file.is_file() else 404, {}, file.read_bytes() if file.is_file() else b"")
-
-    do_HEAD = do_POST = do_GET
-
-    def _git(self, path: str, query: str) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        environment = {
-            **os.environ,
-            "GIT_PROJECT_ROOT": str(self.root),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "REQUEST_METHOD": self.command,
-            "CONTENT_TYPE": self.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(body)),
-            "GIT_PROTOCOL": self.headers.get("git-protocol", ""),
-            "HTTP_CONTENT_ENCODING": self.headers.get("content-encoding", ""),
-        }
-        done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=True)
-        head, _, data = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().splitlines())
-        self._answer(int(headers.pop("Status", "200").split()[0]), headers, data)
-
-    def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

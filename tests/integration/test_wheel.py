@@ -24,7 +24,7 @@ def test_doctor_and_help_run_outside_a_checkout(installed: Path, tmp_path: Path)
 def test_the_pipeline_and_the_emoji_world_are_in_it(installed: Path, tmp_path: Path) -> None:
     program = """
 import importlib.util, serm, yaml
-from serm.workspace.runner import PIPELINE
+from serm.workspace.provenance import PIPELINE
 from serm.worlds.emoji import EmojiWorld
 EmojiWorld(seed_queries=60, test_queries=40)
 assert next(iter(yaml.safe_load_all(PIPELINE.read_text())))["pipelineInfo"]["name"] == "serm-evolve"

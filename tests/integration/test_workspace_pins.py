@@ -8,6 +8,7 @@ from workspace_world import copy, make, outputs, params, run_steps
 
 from serm import contracts
 from serm.errors import UserError
+from serm.layout import READ
 from serm.workspace.advance import advance
 from serm.workspace.pins import digest, pinned
 from serm.workspace.publish import publish
@@ -30,7 +31,9 @@ def templates(tmp_path_factory):
 def test_the_hash_of_a_directory_is_dvcs(templates):
     workspace = templates["passed"]
     pins = pinned(workspace, "cycle-0001")
-    assert {f"cycle/{step}": digest(path) for step, path in outputs(workspace).items()} == pins
+    assert pins == {f"cycle/{step}": digest(path) for step, path in outputs(workspace).items()} | {
+        str(path): digest(workspace.path / path) for path in READ
+    }
 
 
 def test_a_model_that_was_trained_after_publish_does_not_become_the_champion(templates, tmp_path):

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from serm.workspace.runner import PACKAGE, PIPELINE, fingerprint
+from serm.workspace.provenance import PIPELINE
+from serm.workspace.runner import PACKAGE, fingerprint
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_a_step_reads_what_the_workspace_or_an_earlier_step_gives() -> None:
     for step in TABLE:
         assert set(step.reads) <= there, step.name
         there |= {step.writes} if step.writes else set()
-    assert {one.path for one in GIVEN} == {*layout.INPUTS, *layout.STATE}
+    assert {one.path for one in GIVEN} == {*layout.INPUTS, *layout.READ}
     assert len({one.name for one in there}) == len({one.path for one in there}) == len(there)
 
 
@@ -46,7 +46,7 @@ def test_the_function_takes_what_the_table_says_in_its_order(step: Step) -> None
         expected = [*(one.name for one in step.reads), "out", "settings", *(["kept"] if step.resumes else [])]
         assert step.writes.path == layout.CYCLE / step.name
     else:
-        expected = ["repository", "outputs", "settings"]
+        expected = ["repository", "outputs", "settings", "run"]
     assert list(inspect.signature(step.load()).parameters) == expected
 
 
@@ -92,7 +92,9 @@ def test_components_of_a_step_that_is_gone_are_removed(tmp_path: Path) -> None:
 def test_dvc_has_the_reproducible_steps_with_all_that_they_read() -> None:
     stages = yaml.safe_load((ROOT / DVC_YAML).read_text())["stages"]
     assert (ROOT / "dvc.yaml").read_text() == (ROOT / DVC_YAML).read_text()
-    assert list(stages) == [step.name for step in STAGES]
+    assert list(stages) == ["begin", *(step.name for step in STAGES)]
+    assert stages["begin"]["params"] == ["cycle"]
+    assert [name for one in stages["begin"]["outs"] for name in one] == [str(path) for path in layout.READ]
     for step in STAGES:
         assert stages[step.name] == {
             "cmd": f"serm {step.name}",

@@ -1,0 +1,192 @@
+"""A cycle published to a git repository somewhere else: objects first, then branch and tags at once, or nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import git_servers
+import pytest
+import yaml
+from workspace_world import copy, outputs, params, run_steps, tree
+
+from serm.errors import UserError
+from serm.layout import STATE
+from serm.steps import STEPS
+from serm.workspace import origin
+from serm.workspace.begin import begin
+from serm.workspace.clone import is_url
+from serm.workspace.publish import publish
+from serm.workspace.store import Workspace, run
+
+
+def git(path, *arguments):
+    return run(["git", *arguments], path)
+
+
+def bare(workspace, path):
+    """Make a repository that others clone, and push the workspace's objects to DVC's remote."""
+    workspace.dvc("push")
+    git(workspace.path, "clone", "--quiet", "--bare", str(workspace.path), str(path))
+    return f"file://{path}"
+
+
+def refs(path):
+    return set(git(path, "for-each-ref", "--format=%(refname)").split())
+
+
+ALL = {"refs/heads/main", "refs/tags/cycle-0001", "refs/tags/relevance@v1.0.0"}
+
+
+@pytest.fixture(scope="module")
+def made(template, tmp_path_factory):
+    """A workspace whose cycle has run and is not published, its outputs aside as a pipeline has them, its origin."""
+    directory = tmp_path_factory.mktemp("origin")
+    workspace = copy(template, directory)
+    begin(workspace.path, params(workspace))
+    workspace.track(*STATE)
+    workspace.commit("The state that the cycle reads", workspace.pointers(*STATE))
+    url = bare(workspace, directory / "origin.git")
+    run_steps(workspace.path)
+    given = {step: directory / "artifacts" / step for step in STEPS}
+    shutil.copytree(workspace.path / "cycle", directory / "artifacts")
+    return workspace, url, given, params(workspace)
+
+
+@pytest.fixture
+def repository(made, tmp_path):
+    """An origin of one's own."""
+    shutil.copytree(made[1].removeprefix("file://"), tmp_path / "origin.git")
+    return f"file://{tmp_path / 'origin.git'}"
+
+
+def test_a_clone_pins_what_a_workspace_pins_and_the_tag_brings_the_bytes_back(made, repository, tmp_path):
+    workspace, _, given, settings = made
+    told = publish(repository, given, settings)
+    path = tmp_path / "origin.git"
+    assert refs(path) == ALL
+    assert git(path, "rev-parse", "main", "cycle-0001^{commit}").split() == [told["commit"]] * 2
+    assert publish(repository, given, settings)["commit"] == told["commit"]
+    here = copy(workspace, tmp_path)
+    publish(here.path, outputs(here), settings)
+    locks = [yaml.safe_load(git(one, "show", "cycle-0001:dvc.lock")) for one in (path, here.path)]
+    assert locks[0] == locks[1]
+    cards = [git(one, "show", "cycle-0001:cycle/model_card.md") for one in (path, here.path)]
+    assert cards[0] == cards[1]
+    git(tmp_path, "clone", "--quiet", "--branch=cycle-0001", repository, "clone")
+    Workspace(tmp_path / "clone").dvc("pull", "train")
+    assert tree(tmp_path / "clone/cycle/train") == tree(given["train"])
+
+
+def test_a_publisher_that_is_overtaken_commits_anew_and_a_second_cycle_of_that_name_is_refused(
+    made, repository, tmp_path, monkeypatch
+):
+    _, _, given, settings = made
+    push, others = origin.push, []
+
+    def overtaken(workspace, options, tags=()):
+        if not others:  # somebody else pushes first
+            git(tmp_path, "clone", "--quiet", repository, "other")
+            other = tmp_path / "other"
+            others.append(git(other, "commit", "--quiet", "--allow-empty", "--message=Other") or other)
+            git(other, "push", "--quiet", "origin", "main")
+        push(workspace, options, tags)
+
+    monkeypatch.setattr("serm.workspace.publish.push", overtaken)
+    publish(repository, given, settings)
+    assert git(tmp_path / "origin.git", "log", "--format=%s", "-2", "main").splitlines() == [
+        "cycle-0001: the challenger passed the gate",
+        "Other",
+    ]
+    before = git(tmp_path / "origin.git", "for-each-ref")
+    shutil.copytree(given["train"], tmp_path / "train")
+    (tmp_path / "train/model/model.safetensors").write_bytes(b"another")
+    with pytest.raises(UserError, match=r"cycle-0001 exists already and cycle/train differ"):
+        publish(repository, given | {"train": tmp_path / "train"}, settings)
+    assert git(tmp_path / "origin.git", "for-each-ref") == before
+
+
+#: Kills itself before the n-th git or DVC command, rename or exchange.
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from serm import settings
+from serm.workspace.publish import publish
+
+url, params, given, at = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
+loaded, count = settings.load(params), 0
+
+def kill(event, arguments):
+    global count
+    if event in ("os.rename", "ctypes.dlopen", "subprocess.Popen"):
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(kill)
+publish(url, {name: Path(path) for name, path in given.items()}, loaded)
+print(count)
+"""
+
+
+@pytest.mark.parametrize("transport", ["http", "ssh"])
+def test_a_cycle_is_published_over_http_and_over_ssh(transport, made, tmp_path, monkeypatch):
+    _, url, given, settings = made
+    path = tmp_path / "git" / "shop.git"
+    shutil.copytree(url.removeprefix("file://"), path)
+    git(path, "config", "http.receivepack", "true")
+    with ExitStack() as servers:
+        if transport == "http":
+            address = servers.enter_context(git_servers.over_http(tmp_path)) + "/git/shop.git"
+        else:
+            address, command = servers.enter_context(git_servers.over_ssh(tmp_path))
+            address += str(path)
+            monkeypatch.setenv("GIT_SSH_COMMAND", command)
+        publish(address, given, settings)
+    assert refs(path) == ALL
+    with pytest.raises(UserError, match=r"`git .*clone.*` failed: .*(refused|connect|reset)"):
+        publish(address, given, settings)
+
+
+@pytest.mark.parametrize("back", [1, 3])
+def test_a_publisher_that_is_killed_leaves_all_or_nothing_in_the_repository(back, made, repository, tmp_path):
+    """Counted from the end: before the push, and before the tag."""
+    workspace, _, given, _ = made
+    whole = repository + ".whole"
+    shutil.copytree(repository.removeprefix("file://"), whole.removeprefix("file://"))
+    given = json.dumps({name: str(path) for name, path in given.items()})
+
+    def start(repository, at=0):
+        command = [sys.executable, "-c", KILLED, repository, str(workspace.path / "params.yaml"), given, str(at)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    changes = int(start(whole).stdout)
+    assert start(repository, changes - back).returncode == -9
+    assert refs(tmp_path / "origin.git") in ({"refs/heads/main"}, ALL)
+    assert start(repository).returncode == 0
+    assert refs(tmp_path / "origin.git") == ALL
+
+
+@pytest.mark.parametrize(
+    ("repository", "url"),
+    [
+        ("https://git.example.org/search.git", True),
+        ("ssh://git@git.example.org/search.git", True),
+        ("git@git.example.org:team/search.git", True),
+        ("/work/search", False),
+        ("search", False),
+    ],
+)
+def test_a_git_url_is_told_from_a_path(repository, url):
+    assert is_url(repository) is url
+
+
+@pytest.mark.parametrize(
+    "repository", ["https://me:s3cret@host/shop.git", "https://token@host/shop", "ext::sh -c id://x"]
+)
+def test_credentials_and_other_transports_are_refused_without_being_shown(repository):
+    with pytest.raises(UserError) as told:
+        is_url(repository)
+    assert "s3cret" not in str(told.value)
+    assert "token@" not in str(told.value)
