@@ -75,6 +75,7 @@ def run_steps(root, result="passed", weights=b"challenger", gain=0.02):
     contracts.write(impressions("fox"), root / "cycle/validate/impressions", contracts.IMPRESSIONS)
     contracts.write(PROFILES, root / "cycle/validate/profiles", contracts.PROFILES)
     contracts.write(SAMPLES, root / "cycle/drift/windows/impressions", contracts.SAMPLES)
+    contracts.write(contracts.CATALOGUES.empty_table(), root / "cycle/drift/windows/catalogue", contracts.CATALOGUES)
     contracts.write(judgments([("fox", "d", 3)], "panel", 1), root / "cycle/annotate/judgments", contracts.JUDGMENTS)
     contracts.write(judgments([], "shown", 1), root / "cycle/annotate/shown", contracts.JUDGMENTS)
     (root / "cycle/train/model").mkdir()
@@ -145,9 +146,9 @@ def params(workspace):
     return settings.load(workspace.path / "params.yaml")
 
 
-def watch(root, decision="quiet"):
-    """Stand in for the steps that a quiet window goes through."""
-    run_steps(root)
+def watch(root, decision="quiet", **left):
+    """Stand in for the steps that a quiet window goes through; ``left`` is what the cycle before it wrote."""
+    run_steps(root, **left)
     (root / "cycle/drift/drift.json").write_text(json.dumps({"decision": decision, "reasons": []}))
     return {step: root / "cycle" / step for step in WATCH}
 

@@ -161,7 +161,7 @@ def test_a_publisher_that_is_killed_leaves_all_or_nothing_in_the_repository(back
         command = [sys.executable, "-c", KILLED, repository, str(workspace.path / "params.yaml"), given, str(at)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
-    changes = int(start(whole).stdout)
+    changes = int(start(whole).stdout.split()[-1])
     assert start(repository, changes - back).returncode == -9
     assert refs(tmp_path / "origin.git") in ({"refs/heads/main"}, ALL)
     assert start(repository).returncode == 0
