@@ -37,14 +37,21 @@ def begin(repository: Path, settings: Settings) -> Figures:
     """
     root = Workspace(repository).path
     with writing(root, "serm begin"):
-        for name, schema in _REMEMBERED.items():
-            if not (root / name).exists():
-                contracts.write(schema.empty_table(), root / name, schema)
-        for path in STATE:
-            recover(root / path)
-            if not (root / path).is_dir():
-                raise UserError(
-                    f"{root / path}: not there; `dvc checkout {path}` brings it back, `serm init` makes it."
-                )
-            place(root / path, root / CYCLE / path)
+        set_apart(root)
         return {"cycle": settings.cycle.name}
+
+
+def set_apart(root: Path) -> None:
+    """Make ``cycle/state`` of the workspace ``root`` what ``state/`` is now; the caller holds its lock.
+
+    Raises:
+        UserError: a part of the state is missing.
+    """
+    for name, schema in _REMEMBERED.items():
+        if not (root / name).exists():
+            contracts.write(schema.empty_table(), root / name, schema)
+    for path in STATE:
+        recover(root / path)
+        if not (root / path).is_dir():
+            raise UserError(f"{root / path}: not there; `dvc checkout {path}` brings it back, `serm init` makes it.")
+        place(root / path, root / CYCLE / path)

@@ -22,6 +22,7 @@ from serm.settings import Settings
 from serm.step import Figures, step
 from serm.steps import STEPS
 from serm.workspace import provenance, registry
+from serm.workspace.begin import set_apart
 from serm.workspace.clone import Clone
 from serm.workspace.origin import committed, push
 from serm.workspace.pins import digest, pinned
@@ -117,6 +118,9 @@ def pin(
 ) -> None:
     """Put the outputs into ``cycle/``, pin them with DVC, and write the cycle's history and provenance."""
     _write_settings(workspace, settings)
+    elsewhere = [name for name in summaries if not outputs[name].resolve().is_relative_to(workspace.path / CYCLE)]
+    if elsewhere and not isinstance(workspace, Clone):
+        set_apart(workspace.path)  # steps that ran elsewhere read the state itself
     for name in summaries:
         place(outputs[name], workspace.path / CYCLE / name)
     workspace.thaw()

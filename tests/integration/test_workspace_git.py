@@ -164,7 +164,7 @@ def test_two_workspaces_in_one_repository_publish_and_advance(tmp_path, monkeypa
         assert published["tag"] == f"{name}/cycle-0001"
         advance(workspace.path, params(workspace))
         assert (workspace.path / "state/champion/model.safetensors").read_bytes() == name.encode()
-    assert workspace.git("tag", "--list").split() == ["ads/cycle-0001", "search/cycle-0001"]
+    assert workspace.git("tag", "--list", "*/cycle-*").split() == ["ads/cycle-0001", "search/cycle-0001"]
     assert workspace.git("status", "--porcelain") == ""
     for name in ("search", "ads"):
         (cycle,) = history.read_cycles(top / name)
