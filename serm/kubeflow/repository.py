@@ -6,7 +6,6 @@ of a run share and nobody else does.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,6 +22,7 @@ from serm.steps import GIVEN
 from serm.stream.span import span
 from serm.workspace.advance import advance
 from serm.workspace.begin import begin
+from serm.workspace.clone import is_url
 from serm.workspace.lock import writing
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, cloned_at, place
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from serm.founding import Given
     from serm.step import Figures
 
-_URL = re.compile(r"(https?|ssh|file)://\S+|[\w.-]+@[\w.-]+:\S+")
 EARLIEST = timedelta(days=1)
 """The shortest window that ``early`` looks at."""
 
@@ -148,20 +147,6 @@ def ramp(repository: str, volume: Path, log: Path) -> Figures:
         workspace.commit(f"Rollout of {name}: {done.record.outcome}, {done.record.percent} %", (record,))
         _push(workspace, repository)
     return {"outcome": done.record.outcome, "percent": done.record.percent}
-
-
-def is_url(repository: str) -> bool:
-    """Tell a git URL from a path.
-
-    Raises:
-        UserError: it holds a password, which every page of the run would show.
-    """
-    if not _URL.fullmatch(repository):
-        return False
-    if re.match(r"\w+://[^/@]*:[^/@]*@", repository):
-        shown = re.sub(r"//[^@/]*@", "//...@", repository)
-        raise UserError(f"repository {shown!r} holds a password; leave it to git's credential helper (GIT_ASKPASS).")
-    return True
 
 
 def _push(workspace: Workspace, repository: str) -> None:

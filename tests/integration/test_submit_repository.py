@@ -7,13 +7,14 @@ import shutil
 import subprocess
 
 import pytest
-from workspace_world import impressions, outputs, params, run_steps, tree
+from workspace_world import impressions, outputs, run_steps, tree
 
 from serm import contracts, settings
 from serm.errors import UserError
 from serm.kubeflow.report import leave_report
-from serm.kubeflow.repository import checkout, go_past, is_url
+from serm.kubeflow.repository import checkout, go_past
 from serm.steps import GIVEN
+from serm.workspace.clone import is_url
 from serm.workspace.publish import publish
 
 WINDOW = 'number: 1\n  start: "2017-01-01T00:00:00Z"\n  end: "2017-04-01T00:00:00Z"\n  every: 60\n'
@@ -45,13 +46,6 @@ def handed_out(directory):
     return {one.name: directory / one.name for one in GIVEN}
 
 
-def publish_and_push(shop):
-    run_steps(shop.path)
-    publish(shop.path, outputs(shop), params(shop))
-    shop.dvc("push", "--quiet")
-    shop.git("push", "--quiet", "origin", "HEAD", "--tags")
-
-
 def test_a_cycle_from_a_url_reads_what_the_repository_pins_and_moves_its_state(shop, url, tmp_path):
     volume = tmp_path / "volume"
     text = checkout(url, volume, handed_out(tmp_path / "one"), early=False)
@@ -59,7 +53,8 @@ def test_a_cycle_from_a_url_reads_what_the_repository_pins_and_moves_its_state(s
     assert settings.parse(text).cycle.name == "cycle-0001"
     for name, path in (("log", "log"), ("documents", "documents"), ("champion", "state/champion")):
         assert tree(tmp_path / "one" / name) == tree(shop.path / path), name
-    publish_and_push(shop)
+    run_steps(shop.path)
+    assert publish(url, outputs(shop), settings.parse(text))["tag"] == "cycle-0001"
     assert go_past(url, volume, text)["champion"] == "promoted"
     # A month of the next window's sixty days is there; another run has another volume.
     early = checkout(url, tmp_path / "another", handed_out(tmp_path / "two"), early=True)
