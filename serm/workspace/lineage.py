@@ -58,7 +58,7 @@ def lineage(workspace: Workspace, tag: str, pair: tuple[str, str] | None = None)
     statement = _statement(workspace, tag)
     pins = pinned(workspace, tag)
     build = statement["predicate"]["buildDefinition"]
-    inputs = {one["name"]: one["digest"] for one in build["resolvedDependencies"] if "name" in one}
+    inputs = {one["name"]: one.get("digest", {}) for one in build["resolvedDependencies"] if "name" in one}
     found = {
         "cycle": {
             "tag": workspace.tag(tag),
