@@ -19,10 +19,9 @@ from serm.atomic import write_text
 from serm.errors import UserError
 from serm.layout import CYCLE, INPUTS, STATE
 from serm.settings import PublishSettings
-from serm.workspace.store import Workspace, run
+from serm.workspace.store import Workspace, clone
 
 _URL = re.compile(r"(https?|ssh|file)://(?P<user>[^@\s?#/]*@)?[^@\s?#]+|(?P<name>[\w.-]+@)?[\w.-]+:(?!//)[^@\s?#]+")
-_SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 
 
 class Clone(Workspace):
@@ -122,7 +121,7 @@ def cloned(url: str, settings: PublishSettings) -> Iterator[Clone]:
     with tempfile.TemporaryDirectory(prefix="serm-publish-") as scratch:
         top = Path(scratch) / "clone"
         branch = [f"--branch={settings.branch}"] if settings.branch else []
-        run(["git", *_SAFE, "clone", "--quiet", "--depth=1", "--no-tags", *branch, "--", url, str(top)], Path(scratch))
+        clone(url, top, "--depth=1", "--no-tags", *branch)
         root = top / (settings.directory or ".")
         if not root.resolve().is_relative_to(top.resolve()) or not (root / ".dvc").is_dir():
             raise UserError(
@@ -130,9 +129,6 @@ def cloned(url: str, settings: PublishSettings) -> Iterator[Clone]:
                 " says where it is."
             )
         workspace = Clone(root)
-        if not run(["git", "config", "--default", "", "user.email"], root):
-            workspace.git("config", "user.name", "SERM")
-            workspace.git("config", "user.email", "serm@localhost")
         if settings.dvc_remote:
             if not (name := workspace.dvc_remote()):
                 raise UserError(f"{url}: its .dvc/config names no default remote; run `dvc remote default NAME` in it.")

@@ -227,13 +227,21 @@ def cloned_at(url: str, path: Path) -> Workspace:
         workspace.git("reset", "--quiet", "--hard", "@{upstream}")
         return workspace
     with replace_directory(path) as beside:
-        safe = ("-c", "core.hooksPath=/dev/null", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
-        run(["git", *safe, "clone", "--quiet", "--", url, str(beside)], path.parent)
-    workspace = Workspace(path)
+        clone(url, beside)
+    return Workspace(path)
+
+
+def clone(url: str, path: Path, *options: str) -> None:
+    """Clone with git's ``options``; no hook runs, a dead line is given up, and commits have an author.
+
+    Raises:
+        UserError: it cannot be cloned.
+    """
+    safe = ("-c", "core.hooksPath=/dev/null", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
+    run(["git", *safe, "clone", "--quiet", *options, "--", url, str(path)], path.parent)
     if not run(["git", "config", "--default", "", "user.email"], path):
-        workspace.git("config", "user.name", "SERM")
-        workspace.git("config", "user.email", "serm@localhost")
-    return workspace
+        run(["git", "config", "user.name", "SERM"], path)
+        run(["git", "config", "user.email", "serm@localhost"], path)
 
 
 _DVC = (sys.executable, "-m", "dvc")
