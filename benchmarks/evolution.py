@@ -36,27 +36,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped, texts
+from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped
 from evolution_pooled import CHALLENGER, ITS_CHAMPION, Measured, differences, headline, summary
+from evolution_tests import TESTS, Test
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
 from serm import settings as params
-from serm.atomic import replace_file, write_json
-from serm.evaluation.compare import numbered
-from serm.evaluation.measures import ndcg
-from serm.evaluation.overlap import share_token
-from serm.relevance.saved import read_config
+from serm.atomic import write_json
 from serm.settings import Settings
 from serm.workspace.merge import merged
 from serm.worlds import pools, traffic
-from serm.worlds.emoji import FAMILIES, WINDOWS, EmojiWorld
+from serm.worlds.emoji import WINDOWS, EmojiWorld
 
 HERE = Path(__file__).parent / "results"
 CONTROLS = ("replay", "self-training")
-TESTS = [(of, documents) for of in ("rolling", "frozen") for documents in ("served", "pool")]
-FROZEN_QUERIES = 250
-"""Of the frozen set, the first of which are measured: it is there to see what is forgotten."""
-CUTOFFS = (1, 10)
 SMALL = {"seed_queries": 60, "test_queries": 60, "window_queries": 80, "sessions": 3000}
 TEMPLATE = Path(params.__file__).parents[1] / "workspace" / "template" / "params.yaml"
 
@@ -203,7 +196,7 @@ class Evolved:
             found.append(chain.champion)
         for number, model in enumerate(found, 1):
             for test in TESTS:
-                Test.read(self.world, number, *test).scores(model)
+                Test.read(self.world.path, number, *test).scores(model)
         return found
 
 
@@ -242,7 +235,7 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
         models |= {"static": world.path / "arms" / "static" / "model"}
         models |= {CHALLENGER: world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
         models |= {ITS_CHAMPION: window.champion}
-        measured = [Test.read(world, number, *test).measured(models) for test in TESTS]
+        measured = [Test.read(world.path, number, *test).measured(models) for test in TESTS]
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}
         found["means"][str(number)] = {each.of: _means(each) for each in measured}
@@ -258,87 +251,6 @@ def _gate(world: World, window: Window, serm: Chain, number: int, settings: Sett
     rules = json.loads((out / "evaluate.json").read_text())["gate"]["rules"]
     # How a server answers on this machine says nothing of a ranking.
     return all(rule["result"] == "passed" for rule in rules if rule["rule"] != "serving")
-
-
-@dataclass(frozen=True)
-class Test:
-    """A test set of one cycle: the queries that can be ranked wrongly."""
-
-    of: str
-    table: pa.Table
-    """JUDGMENTS, with the ``number`` of each row's query."""
-    texts: list[str]
-    cache: Path
-    """Holds each model's scores."""
-
-    @classmethod
-    def read(cls, world: World, number: int, of: str, documents: str) -> Test:
-        """Read the ``documents`` (served or pool) of the test set ``of`` (rolling or frozen) at a cycle."""
-        window = world.path / f"window-{number}"
-        table = contracts.read(window / "tests" / of / documents, contracts.JUDGMENTS)
-        table = _rankable(table, FROZEN_QUERIES if of == "frozen" else None)
-        known = texts(window / "documents")
-        cache = world.path / "scores" / f"{of}-{documents}-{number if of == 'rolling' else 0}"
-        return cls(f"{of} {documents}", table, [known[doc_id] for doc_id in table["doc_id"].to_pylist()], cache)
-
-    def scores(self, model: Path) -> np.ndarray:
-        """Return what ``model`` expects of each row [n]; a model is asked once."""
-        file = self.cache / f"{read_config(model)[1]}.npy"
-        if not file.exists():
-            expected = relevance.load(model).score(self.table["query"].to_pylist(), self.texts).expected
-            with replace_file(file) as beside, beside.open("wb") as opened:
-                np.save(opened, expected)
-        found: np.ndarray = np.load(file)
-        return found
-
-    def measured(self, models: Mapping[str, Path]) -> Measured:
-        """Return NDCG by query that each of ``models`` has."""
-        grades, numbers = (self.table[name].to_numpy().astype(np.int64) for name in ("grade", "number"))
-        first = np.unique(numbers, return_index=True)[1]
-        locales = self.table["locale"].to_pylist()
-        family = {locale: name for name, there in FAMILIES.items() for locale in there}
-        families = np.array([family[locales[row]] for row in first])
-        slices = {"all": np.ones(len(first), bool)} | {name: families == name for name in FAMILIES}
-        asked = zip(self.table["query"].to_pylist(), self.texts, locales, strict=True)
-        shared = np.array([share_token(*one) for one in asked])
-        values: dict[str, dict[str, np.ndarray]] = {}
-        for arm, path in models.items():
-            scores = self.scores(path)
-            found = ndcg(numbers, grades, scores, CUTOFFS, 23)
-            apart = _apart(numbers, grades, scores, ~shared)
-            values[arm] = {f"NDCG@{k}": found[:, column] for column, k in enumerate(CUTOFFS)}
-            values[arm] |= {f"NDCG@{k}, no shared token": apart[:, column] for column, k in enumerate(CUTOFFS)}
-        return Measured(self.of, slices, values)
-
-
-def _apart(numbers: np.ndarray, grades: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return NDCG over these ``rows`` [queries, cutoffs]; not a number where they cannot be ranked wrongly."""
-    found = np.full((int(numbers.max()) + 1, len(CUTOFFS)), np.nan)
-    kept = _with_two_grades(numbers, grades, rows)
-    if kept.any():
-        there, number = np.unique(numbers[kept], return_inverse=True)
-        found[there] = ndcg(number, grades[kept], scores[kept], CUTOFFS, 23)
-    return found
-
-
-def _with_two_grades(numbers: np.ndarray, grades: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    count = int(numbers.max()) + 1
-    low, high = np.full(count, 9), np.full(count, -1)
-    np.minimum.at(low, numbers[rows], grades[rows])
-    np.maximum.at(high, numbers[rows], grades[rows])
-    return rows & (low < high)[numbers]
-
-
-def _rankable(table: pa.Table, limit: int | None) -> pa.Table:
-    """Return the rows of queries with two grades, numbered; at most ``limit`` queries, drawn at random."""
-    rows = numbered(table).rows
-    there = np.unique(rows["number"].to_numpy())
-    if limit is None or len(there) <= limit:
-        return rows
-    drawn = np.sort(np.random.default_rng(5).permutation(len(there))[:limit])
-    rows = rows.filter(pa.array(np.isin(rows["number"].to_numpy(), drawn)))
-    number = pa.array(np.searchsorted(drawn, rows["number"].to_numpy()))
-    return rows.set_column(rows.column_names.index("number"), "number", number)
 
 
 def _told(world: World, window: Window, names: list[str], number: int, passed: bool) -> dict[str, Any]:
