@@ -38,12 +38,13 @@ demo: install
 demo-full: install
 	$(BIN)/serm demo --workspace runs/demo --cycles 3
 
+# A worker that died ends the run: pytest-xdist would start another, and with --dist loadfile wait for it for ever.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart=0 --dist loadfile --no-loadscope-reorder --durations=25
 
 # Of the unit tests those that need no model, no server, no JVM and no browser.
 quick: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=25 --quick tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart=0 --dist loadfile --durations=25 --quick tests/unit
 
 lint: install
 	$(BIN)/ruff check .
