@@ -136,7 +136,8 @@ def fit_clicks(log: Table, model: str = "auto") -> Table:
 
     Args:
         log: impressions: ``query_id`` (a page), ``query``, ``doc_id``, ``position`` (from 1) and ``clicked``, and
-            ``locale`` if there are several.
+            ``locale`` if there are several. All count: ``serm mine`` counts a pair no more than ``clicks.per_user``
+            times for one user.
         model: pbm, ubm, sdbn, dbn, or auto: the one that best foretells pages which it has not seen.
 
     Returns:

@@ -15,16 +15,18 @@ knows what happens after the click, attractiveness * satisfaction. docs/click-mo
 """
 
 from serm.clicks.choice import MODELS, Estimates, fit
-from serm.clicks.counts import PAIR, ClickCounts, count
+from serm.clicks.counts import IMPRESSION, PAIR, ClickCounts, beyond, count
 from serm.clicks.model import ClickModel
 from serm.clicks.pages import number
 
 __all__ = [
+    "IMPRESSION",
     "MODELS",
     "PAIR",
     "ClickCounts",
     "ClickModel",
     "Estimates",
+    "beyond",
     "count",
     "fit",
     "number",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The columns that name a pair. The same document may answer a query differently in another locale.
 PAIR = ("query", "locale", "doc_id")
+#: The columns that name an impression.
+IMPRESSION = ("user_id", *PAIR, "query_id", "position")
 
 
 def count(impressions: ibis.Table, **aggregates: Scalar) -> ibis.Table:
@@ -33,6 +35,24 @@ def count(impressions: ibis.Table, **aggregates: Scalar) -> ibis.Table:
         impressions=impressions.count(), clicks=impressions.clicked.sum(), **aggregates
     )
     return counts.mutate(pair=ibis.dense_rank().over(order_by=PAIR))
+
+
+def beyond(impressions: ibis.Table, per_user: int) -> ibis.Table:
+    """Return what one user saw of a pair after the first ``per_user`` times: the columns of ``IMPRESSION``.
+
+    ``impressions`` without them (an anti join) are what users as a whole say: a robot that searches 100,000 times has
+    no more of a voice than a busy person. Most logs have none, and only users of many rows are sorted.
+
+    Args:
+        impressions: a table with the columns of ``contracts.IMPRESSIONS``.
+        per_user: impressions of a pair that count of one user, 1 or more; the earliest do.
+    """
+    asked = ("user_id", "locale", "query")
+    searches = impressions.group_by(*asked).aggregate(rows=impressions.count())
+    theirs = impressions.semi_join(searches.filter(searches.rows > per_user), asked)
+    turn = ibis.row_number().over(group_by=("user_id", *PAIR), order_by=("event_time", "query_id", "position"))
+    numbered = theirs.select(*IMPRESSION, turn=turn)
+    return numbered.filter(numbered.turn >= per_user).select(*IMPRESSION)
 
 
 @dataclass(frozen=True)

@@ -150,15 +150,18 @@ def mine_pairs(engine: BaseBackend, inputs: Inputs, settings: Settings, finished
 def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path) -> Scored:
     """Score the window's candidates and ask the agents.
 
-    The click statistics become temporary tables of the engine; scores are kept in ``finished`` (see ``scoring``).
+    The click statistics become temporary tables of the engine; scores are kept in ``finished`` (see ``scoring``). What
+    one user saw of a pair beyond ``clicks.per_user`` times counts nowhere, ``beyond_per_user`` such impressions.
     """
     options, model = settings.mining, inputs.model
     agents = seated(options)
     # Temporary tables, which go with the engine: the log is read once.
-    counted = cascade.count(inputs.impressions, model.version, settings.cycle.middle, settings.clicks.satisfied_seconds)
+    beyond = engines.hold(engine, "beyond", clicks.beyond(inputs.impressions, settings.clicks.per_user))
+    impressions = inputs.impressions.anti_join(beyond, clicks.IMPRESSION)
+    counted = cascade.count(impressions, model.version, settings.cycle.middle, settings.clicks.satisfied_seconds)
     counts = engine.create_table("click_counts", counted, temp=True)
     numbers = clicks.ClickCounts.read(counts)
-    numbered = engines.hold(engine, "page_rows", clicks.number(inputs.impressions, counts))
+    numbered = engines.hold(engine, "page_rows", clicks.number(impressions, counts))
     fitted = clicks.fit(numbered, numbers, settings.clicks)
     now = counts.group_by("query", "locale").aggregate(shown=counts.impressions.sum())
     before = inputs.reference.group_by("query", "locale").aggregate(shown=inputs.reference.count())
@@ -187,6 +190,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
             "scored": scored.num_rows,
             "named": len(np.unique(opinions["pair"].to_numpy())),
         },
+        "beyond_per_user": int(beyond.count().to_pyarrow().as_py()),
         "scored": {**kinds, "unseen": unseen.num_rows},
         "thresholds": asdict(thresholds),
         "click_model": fitted.summary,

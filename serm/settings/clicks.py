@@ -23,6 +23,9 @@ class ClickSettings(Section):
     satisfied_seconds: Positive = 30.0
     """Dwell time from which a click counts as satisfied, and at which engagement is a half. 30 seconds is the usual
     mark (Fox et al., "Evaluating implicit measures to improve web search", TOIS 2005)."""
+    per_user: Count = 3
+    """Impressions of a pair that count of one user, the first of the window: a robot that searches 100,000 times says
+    no more than a busy person."""
     iterations: Count = 50
     """Of EM, at most."""
     tolerance: Annotated[float, Field(gt=0, le=1)] = 1e-5

@@ -128,12 +128,15 @@ class StandIn:
         return self.score(queries, documents).expected + rng.normal(0, 0.1, (samples, len(documents)))
 
 
-def mined(world: dict[str, pa.Table], **mining_settings: Any) -> tuple[pa.Table, dict[str, Any]]:
+def inputs_of(world: dict[str, pa.Table]) -> Inputs:
     tables = {name: ibis.memtable(table) for name, table in {"reference": world["impressions"], **world}.items()}
+    return Inputs(**tables, model=StandIn(), document_text=lambda title, _: title)
+
+
+def mined(world: dict[str, pa.Table], **mining_settings: Any) -> tuple[pa.Table, dict[str, Any]]:
     chosen = settings(**mining_settings)
-    inputs = Inputs(**tables, model=StandIn(), document_text=lambda title, _: title)
     with engines.connect(chosen.engine) as engine, tempfile.TemporaryDirectory() as finished:
-        found = mine_pairs(engine, inputs, chosen, Path(finished))
+        found = mine_pairs(engine, inputs_of(world), chosen, Path(finished))
         return found.pairs, found.summary
 
 
@@ -197,6 +200,38 @@ def test_the_order_of_the_log_does_not_matter(world: dict[str, pa.Table]) -> Non
     again, summary_again = mined({**world, "impressions": world["impressions"].take(order)})
     assert pairs.equals(again)
     assert summary == summary_again
+
+
+@pytest.mark.parametrize("of_one_page", [False, True])
+def test_a_robot_of_100_000_clicks_is_heard_as_one_user(world: dict[str, pa.Table], of_one_page: bool) -> None:
+    """It wants a bad document of a query judged good, whether it opens pages for that or stays on one."""
+    log, clicks = world["impressions"], 100_000
+    of_robot = {
+        "query_id": ["robot"] * clicks if of_one_page else [f"robot-{n}" for n in range(clicks)],
+        "user_id": ["robot"] * clicks,
+        "clicked": [True] * clicks,
+        "dwell_seconds": [60.0] * clicks,
+    }
+    found = log.filter(pc.equal(log["doc_id"], "doc-30-5")).take([0] * clicks)
+    for name, values in of_robot.items():
+        field = log.schema.field(name)
+        found = found.set_column(log.column_names.index(name), field, pa.array(values, field.type))
+    poisoned = {**world, "reference": log, "impressions": pa.concat_tables([log, found])}
+    honest, _ = attractiveness(world, "doc-30-5", 3)
+    believed, beyond = attractiveness(poisoned, "doc-30-5", clicks)
+    assert (believed > honest + 0.7, beyond) == (True, 0)
+    heard, beyond = attractiveness(poisoned, "doc-30-5", 3)
+    assert (abs(heard - honest) < 0.25, beyond) == (True, clicks - 3)
+
+
+def attractiveness(world: dict[str, pa.Table], document: str, per_user: int) -> tuple[float, int]:
+    """What the click model makes of a document, and how many impressions were left out."""
+    chosen = Settings.model_validate({**settings().model_dump(), "clicks": {"per_user": per_user}})
+    with engines.connect(chosen.engine) as engine, tempfile.TemporaryDirectory() as finished:
+        mined = mine_pairs(engine, inputs_of(world), chosen, Path(finished))
+        estimates = engine.to_pyarrow(mined.clicks)
+    (found,) = estimates.filter(pc.equal(estimates["doc_id"], document))["attractiveness"].to_pylist()
+    return found, mined.summary["beyond_per_user"]
 
 
 RESPELLED = {
