@@ -56,7 +56,9 @@ BENCHMARKS = {
     "mining": Benchmark("40 minutes", (f"mining.py {WORKSPACE} --learn 500",)),
     "mining_scale": Benchmark("10 minutes", ("mining_scale.py --rows 1_000_000 10_000_000 100_000_000",)),
     "rollout": Benchmark("hours", ("rollout.py",)),
-    "serving": Benchmark("9 minutes", ("serving.py",), ("sentence-transformers==6.2.0",), on_path=True),
+    "serving": Benchmark(
+        "15 minutes", ("serving.py", "serving_memory.py"), ("sentence-transformers==6.2.0",), on_path=True
+    ),
     "significance": Benchmark("10 minutes", ("significance.py",)),
     "stream": Benchmark(
         "an hour",

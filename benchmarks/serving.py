@@ -113,8 +113,25 @@ def main() -> None:
     names = ("base", "layers", "model", "catalogue", "words", "pages", "repeats", "seconds")
     shown = {name: None if getattr(options, name) is None else str(getattr(options, name)) for name in names}
     options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(json.dumps({**about, **shown, **found}, indent=2) + "\n")
+    options.out.write_text(json.dumps({**about, **shown, "summary": summary(found), **found}, indent=2) + "\n")
     print(options.out.read_text())
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what the engine is to its peers, and batches across requests to one request at a time, as ratios."""
+    told: dict[str, Any] = {}
+    for texts in ("new", "known"):
+        ways = {way: of for way, of in found["engine"].items() if way.startswith(texts)}
+        for peer, name in (("cross_encoder_fp32", CROSS_ENCODER), ("cross_encoder_int8", CROSS_ENCODER_INT8)):
+            times = {way.removeprefix(f"{texts} "): of.get(f"times_{peer}") for way, of in ways.items()}
+            told[f"{texts} documents, times {name}"] = times
+    batched, alone = found["http"]["batched"], found["http"]["one request at a time"]
+    for load, one in batched.items():
+        times = round(one["requests_per_second"] / max(alone[load]["requests_per_second"], 0.1), 2)
+        told[f"batches over HTTP, {load}"] = {"times_requests_per_second": times} | {
+            f"{name}_p95_ms": way[load]["p95_ms"] for name, way in (("batched", batched), ("alone", alone))
+        }
+    return told
 
 
 def engine(

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import socket
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,10 @@ def main() -> None:
                     list(pool.map(lambda number, part=part: _ask(client, number, part, each), range(CONNECTIONS)))
                     found.append(_seen(server, part * each * CONNECTIONS, time.perf_counter() - start))
                     print(json.dumps(found[-1]), flush=True)
-    options.out.write_text(json.dumps({"requests": options.requests, "seen": found}, indent=2) + "\n")
+    grown = {f"{what}_since_a_tenth": found[-1][what] - found[1][what] for what in ("megabytes", "threads", "files")}
+    about = {"date": str(date.today()), "processor": platform.processor() or platform.machine()}
+    told = {**about, "summary": {"requests": found[-1]["after"], **grown}, "seen": found}
+    options.out.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def _seen(server: psutil.Process, requests: int, seconds: float) -> dict[str, Any]:
