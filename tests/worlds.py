@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,3 +38,40 @@ def workspace(template: Workspace, tmp_path: Path) -> Workspace:
     from workspace_world import copy
 
     return copy(template, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of 16 numbers, with random weights."""
+    import tiny_models
+
+    root = tmp_path_factory.mktemp("model")
+    tiny_models.save(root / "champion", root / "base", 0)
+    return root / "champion"
+
+
+@pytest.fixture(scope="session")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Such a champion and a challenger, on one encoder."""
+    from transforming import save_models
+
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def upstream(variants: dict[str, Path]) -> Iterator[str]:
+    """The address of a predictor that serves both."""
+    from serving_here import serving
+
+    from serm.settings.serving import PredictorSettings
+
+    with serving(variants, PredictorSettings()) as client:
+        yield str(client.base_url).rstrip("/")
+
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The document store of ``transforming.TITLES``."""
+    from transforming import write_store
+
+    return write_store(tmp_path_factory.mktemp("catalogue"))

@@ -26,13 +26,6 @@ from serm.settings.serving import PredictorSettings
 V1 = "/v1/models/champion:predict"
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    tiny_models.save(root / "champion", root / "base", 0)
-    return root / "champion"
-
-
 class Gate:
     """Holds a model's batches until it is opened, and counts the pairs that were scored."""
 
@@ -50,8 +43,8 @@ class Gate:
 
 
 @contextmanager
-def _held(model: Path, queue: int = 1000) -> Iterator[tuple[httpx.Client, Application, Gate]]:
-    application = predictor.application({"champion": model}, PredictorSettings(max_queue_pairs=queue))
+def _held(champion: Path, queue: int = 1000) -> Iterator[tuple[httpx.Client, Application, Gate]]:
+    application = predictor.application({"champion": champion}, PredictorSettings(max_queue_pairs=queue))
     gate = Gate(application)
     with answering(application) as client:
         try:
@@ -69,11 +62,11 @@ def _body(*documents: str) -> dict[str, Any]:
     return {"instances": [{"query": "cat", "document": document} for document in documents]}
 
 
-def test_a_load_past_capacity_loses_no_accepted_request_and_mixes_none_up(model: Path) -> None:
+def test_a_load_past_capacity_loses_no_accepted_request_and_mixes_none_up(champion: Path) -> None:
     words = tiny_models.WORDS[3:]
     texts = [[f"{words[n % 6]} {words[n // 6]}", words[n % 5], words[n % 4]] for n in range(30)]
-    expected = relevance.load_scorer(model)
-    with _held(model, queue=40) as (client, _, gate), ThreadPoolExecutor(30) as pool:
+    expected = relevance.load_scorer(champion)
+    with _held(champion, queue=40) as (client, _, gate), ThreadPoolExecutor(30) as pool:
         asked = [pool.submit(client.post, V1, json=_body(*some)) for some in texts]
         _until(lambda: sum(one.done() for one in asked) == 17)  # 13 requests of 3 pairs are 39
         gate.opened.set()
@@ -86,11 +79,11 @@ def test_a_load_past_capacity_loses_no_accepted_request_and_mixes_none_up(model:
             assert scores == pytest.approx(expected.score(["cat"] * 3, some).expected, abs=1e-3)
 
 
-def test_who_leaves_the_transformer_is_not_scored_by_the_predictor_either(model: Path, tmp_path: Path) -> None:
+def test_who_leaves_the_transformer_is_not_scored_by_the_predictor_either(champion: Path, tmp_path: Path) -> None:
     body = json.dumps({"query": "cat", "client_id": "ann", "documents": [{"id": "a", "text": "red"}]}).encode()
     head = b"POST /rank HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     gone = metrics.DROPPED.labels("champion", "gone")
-    with _held(model) as (client, application, gate), ThreadPoolExecutor(1) as pool:
+    with _held(champion) as (client, application, gate), ThreadPoolExecutor(1) as pool:
         before = gone._value.get()
         first = pool.submit(client.post, V1, json=_body("cat", "dog"))
         _until(lambda: application.batcher.waiting == 2)

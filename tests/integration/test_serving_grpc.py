@@ -15,7 +15,6 @@ import httpx
 import numpy as np
 import pytest
 import serving_here
-import tiny_models
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
@@ -27,21 +26,14 @@ SECRET = "zebra-searched-for-this"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    tiny_models.save(root / "champion", root / "base", 0)
-    return root / "champion"
-
-
-@pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[tuple[httpx.Client, str]]:
-    with serving_here.serving({"champion": model}, PredictorSettings(max_request_pairs=100), grpc=True) as client:
+def server(champion: Path) -> Iterator[tuple[httpx.Client, str]]:
+    with serving_here.serving({"champion": champion}, PredictorSettings(max_request_pairs=100), grpc=True) as client:
         yield client, client.headers["x-grpc-address"]
 
 
 @pytest.fixture(scope="module")
-def expected(model: Path) -> Any:
-    return relevance.load(model).score(QUERIES, DOCUMENTS)
+def expected(champion: Path) -> Any:
+    return relevance.load(champion).score(QUERIES, DOCUMENTS)
 
 
 @pytest.fixture(scope="module")

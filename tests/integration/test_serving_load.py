@@ -21,7 +21,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import tiny_models
 
 from serm.serving.server import running
 
@@ -46,15 +45,8 @@ predictor.main()
 """
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    tiny_models.save(root / "champion", root / "base", 0)
-    return root / "champion"
-
-
 @contextmanager
-def _serving(model: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+def _serving(champion: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     """A server that takes 10 ms a pair, queues 200 pairs, takes bodies of 1 MB and waits 1 s for headers."""
     start = subprocess.Popen
 
@@ -65,22 +57,22 @@ def _serving(model: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     before = set(psutil.Process().children())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", slow)
-        with running({"champion": model}) as ready:
+        with running({"champion": champion}) as ready:
             client = ready()
             (process,) = set(psutil.Process().children()) - before
             yield client, process
 
 
 @pytest.fixture(scope="module")
-def server(model: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
-    with _serving(model) as one:
+def server(champion: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+    with _serving(champion) as one:
         yield one
 
 
 @pytest.fixture
-def mortal(model: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+def mortal(champion: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     """One for a test that ends it."""
-    with _serving(model) as one:
+    with _serving(champion) as one:
         yield one
 
 
@@ -264,10 +256,10 @@ def test_a_draining_server_is_not_ready_and_answers_what_waits(mortal: tuple[htt
         client.get("/")
 
 
-def test_a_port_that_is_taken_is_one_sentence(model: Path) -> None:
+def test_a_port_that_is_taken_is_one_sentence(champion: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "serm.serving.predictor", "--model", f"m={model}", "--http-port", port]
+        command = [sys.executable, "-m", "serm.serving.predictor", "--model", f"m={champion}", "--http-port", port]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"Error: 127.0.0.1:{port}: cannot listen there")

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cloudevents.conversion import to_json
 from cloudevents.http import CloudEvent, from_http
-from serving_here import serving
-from transforming import KEY, TITLES, ask, logged, save_models, transforming, write_ramp, write_store
+from listening import Posted, listening
+from transforming import KEY, TITLES, ask, logged, transforming, write_ramp
 
 from serm import contracts, relevance, stream
 from serm.errors import UserError
@@ -24,49 +20,10 @@ from serm.rollout.assignment import Experiment, assign, serves
 from serm.serving.transformer.events import Events
 from serm.settings import CycleSettings, EngineSettings, Settings, StreamSettings
 from serm.settings.secret import hashed
-from serm.settings.serving import PredictorSettings
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def upstream(models: dict[str, Path]) -> Iterator[str]:
-    with serving(models, PredictorSettings()) as client:
-        yield str(client.base_url).rstrip("/")
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("catalogue"))
-
-
-@contextmanager
-def _listener() -> Iterator[tuple[str, list[CloudEvent]]]:
-    """Listen as the sink of KServe's logger; yield the address, and the CloudEvents that came."""
-    came: list[CloudEvent] = []
-
-    class Listener(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            came.append(from_http(dict(self.headers), self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(202)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/sink", came
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def _events(came: list[Posted]) -> list[CloudEvent]:
+    return [from_http(one.headers, one.body) for one in came]
 
 
 def _of_agent(asked: dict[str, Any], answer: dict[str, Any]) -> list[CloudEvent]:
@@ -88,24 +45,25 @@ def _write_events(log: Path, events: list[CloudEvent]) -> None:
 def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
     way: str,
     upstream: str,
-    models: dict[str, Path],
-    documents: Path,
+    variants: dict[str, Path],
+    stored: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SERM_USER_KEY", KEY.decode())
     log, served = tmp_path / "log", []
     ramp = write_ramp(tmp_path / "ramp.yaml", 50)
-    with _listener() as (sink, came):
+    with listening() as (sink, came):
         events = Events(sink, "relevance", 100)
-        with transforming(upstream, log, ramp, documents, events) as (client, _, _):
+        with transforming(upstream, log, ramp, stored, events) as (client, _, _):
             for number in range(24):
                 asked = {"client_id": f"client-{number}", "session_id": f"session-{number}", "locale": "en"}
                 asked |= {"query": list(TITLES.values())[number % 3], "documents": list(TITLES), "top_n": 3}
                 served.append((asked, ask(client, **asked).json()))
     if way != "its own log":
         log = tmp_path / "events"
-        _write_events(log, came if "agent" not in way else [one for pair in served for one in _of_agent(*pair)])
+        of_agent = [one for pair in served for one in _of_agent(*pair)]
+        _write_events(log, of_agent if "agent" in way else _events(came))
     if "agent" not in way:  # which keeps what it sees
         kept = "".join(file.read_text() for file in log.iterdir())
         assert not any(f"{name}-{number}" in kept for name in ("client", "session") for number in range(24))
@@ -130,14 +88,14 @@ def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
     assert (summary["rows_kept"], summary["lines"]["quarantined"], summary["warnings"]) == (72, 0, [])
     assert summary["lines"]["duplicate"] == (way != "its own log")
 
-    versions = {name: relevance.load_scorer(path).version for name, path in models.items()}
+    versions = {name: relevance.load_scorer(path).version for name, path in variants.items()}
     rows = contracts.read(tmp_path / "out/impressions", contracts.IMPRESSIONS).to_pylist()
     found = {(row["query_id"], row["position"]): row for row in rows}
-    variants = set()
+    seen = set()
     for asked, answer in served:
         user, session = hashed(asked["client_id"], KEY), hashed(asked["session_id"], KEY)
         variant = assign(user, Experiment("cycle-0007"), 50)  # whoever reads the log can tell who saw what
-        variants.add(variant)
+        seen.add(variant)
         version = versions[serves(variant)]
         assert (answer["variant"], answer["ranked_by"], answer["model_version"]) == (variant, serves(variant), version)
         for position, result in enumerate(answer["results"], 1):
@@ -148,29 +106,30 @@ def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
             assert row["score"] == pytest.approx(result["score"])
             assert row["clicked"] == (position == 2)
     assert not found
-    assert variants == {"control", "challenger"}
+    assert seen == {"control", "challenger"}
 
 
 def test_events_are_those_of_kserves_logger_and_a_sink_that_fails_holds_up_nothing(
-    upstream: str, documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POD_NAMESPACE", "search")
-    with _listener() as (sink, came):
+    with listening() as (sink, came):
         events = Events(sink, "relevance", 9)
-        with transforming(upstream, tmp_path / "a", documents=documents, events=events) as (client, _, _):
+        with transforming(upstream, tmp_path / "a", documents=stored, events=events) as (client, _, _):
             answer = ask(client).json()
-    assert [one["type"].rpartition(".") for one in came] == [
+    told = _events(came)
+    assert [one["type"].rpartition(".") for one in told] == [
         ("org.kubeflow.serving.inference", ".", kind) for kind in ("request", "response")
     ]
-    for event in came:
+    for event in told:
         assert (event["id"], event["component"], event["endpoint"]) == (answer["query_id"], "transformer", "default")
         assert (event["inferenceservicename"], event["namespace"], event["metadata"]) == ("relevance", "search", "{}")
         assert {"source", "time", "recordedtime", "specversion"} <= event.get_attributes().keys()
-    assert (came[0].data["query"], came[0].data["documents"]) == ("cat", list(TITLES))
-    assert came[1].data == logged(tmp_path / "a")[0]
+    assert (told[0].data["query"], told[0].data["documents"]) == ("cat", list(TITLES))
+    assert told[1].data == logged(tmp_path / "a")[0]
 
     gone = Events(sink, "relevance", 1)  # nobody listens there any more
-    with transforming(upstream, tmp_path / "b", documents=documents, events=gone) as (client, _, _):
+    with transforming(upstream, tmp_path / "b", documents=stored, events=gone) as (client, _, _):
         assert [ask(client).json()["logged"] for _ in range(5)] == [True] * 5
     assert len(logged(tmp_path / "b")) == 5
     with pytest.raises(UserError, match="--events 'file:///x': expected http"):

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import tiny_models
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kserve import InferInput, InferRequest
@@ -29,21 +28,14 @@ SECRET = "zebra-searched-for-this"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    tiny_models.save(root / "champion", root / "base", 0)
-    return root / "champion"
-
-
-@pytest.fixture(scope="module")
-def client(model: Path) -> Iterator[httpx.Client]:
-    with running({"champion": model}) as ready:
+def client(champion: Path) -> Iterator[httpx.Client]:
+    with running({"champion": champion}) as ready:
         yield ready()
 
 
 @pytest.fixture(scope="module")
-def expected(model: Path) -> Any:
-    return relevance.load(model).score(QUERIES, DOCUMENTS).expected
+def expected(champion: Path) -> Any:
+    return relevance.load(champion).score(QUERIES, DOCUMENTS).expected
 
 
 def _tensor(name: str, values: list[Any], **changes: Any) -> dict[str, Any]:
@@ -120,10 +112,10 @@ def test_kserves_own_client_types_are_understood(client: httpx.Client, expected:
     assert answer.json()["outputs"][0]["data"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_long_texts_are_cut_and_many_pairs_are_scored_in_parts(client: httpx.Client, model: Path) -> None:
+def test_long_texts_are_cut_and_many_pairs_are_scored_in_parts(client: httpx.Client, champion: Path) -> None:
     documents = [f"{word} {n} " + "red heart " * 2000 for n in range(100) for word in ("cat", "dog", "face")]
     found = client.post(V1, json={"instances": [{"query": "cat", "document": one} for one in documents]})
-    scores = relevance.load(model).score(["cat"] * len(documents), documents).expected
+    scores = relevance.load(champion).score(["cat"] * len(documents), documents).expected
     assert [one["score"] for one in found.json()["predictions"]] == pytest.approx(scores, abs=0.01)
     huge = client.post(V1, json={"instances": [{"query": "cat", "document": "cat " * 2_500_000}]})
     assert huge.status_code == 200
@@ -258,12 +250,12 @@ def test_only_the_protocols_routes_are_there(client: httpx.Client, method: str, 
     assert client.post(V1, json={"instances": INSTANCES}).status_code == 200
 
 
-def test_an_exception_shows_nothing_of_itself(model: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_an_exception_shows_nothing_of_itself(champion: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     from starlette.testclient import TestClient
 
     from serm.serving.predictor import application
 
-    answering = application({"champion": model}, PredictorSettings())
+    answering = application({"champion": champion}, PredictorSettings())
 
     def broken(queries: list[str], documents: list[str]) -> None:
         raise KeyError(queries[0])

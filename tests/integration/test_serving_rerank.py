@@ -13,7 +13,6 @@ import jsonschema
 import numpy as np
 import pytest
 import serving_here
-import tiny_models
 from prometheus_client.parser import text_string_to_metric_families
 
 from serm import relevance
@@ -31,23 +30,16 @@ SECRET = "zebra-searched-for-this"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    tiny_models.save(root / "champion", root / "base", 0)
-    return root / "champion"
-
-
-@pytest.fixture(scope="module")
-def client(model: Path) -> Iterator[httpx.Client]:
+def client(champion: Path) -> Iterator[httpx.Client]:
     settings = PredictorSettings(max_body_mb=1, max_request_pairs=1500, max_queue_pairs=2000)
-    with serving_here.serving({"champion": model, "challenger": model}, settings) as client:
+    with serving_here.serving({"champion": champion, "challenger": champion}, settings) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def expected(model: Path) -> list[tuple[int, float]]:
+def expected(champion: Path) -> list[tuple[int, float]]:
     """The documents' numbers and scores, the best first."""
-    scores = relevance.load(model).score(["cat"] * 4, DOCUMENTS).expected / 3
+    scores = relevance.load(champion).score(["cat"] * 4, DOCUMENTS).expected / 3
     return sorted(enumerate(scores.tolist()), key=lambda one: -one[1])
 
 
@@ -127,10 +119,10 @@ def test_a_long_document_is_cut_and_the_answer_says_so(client: httpx.Client) -> 
     assert client.post("/v1/models/champion:predict", json={"instances": instances}).json()["truncated"] == [1]
 
 
-def test_a_thousand_documents_are_worked_off_in_parts(client: httpx.Client, model: Path) -> None:
+def test_a_thousand_documents_are_worked_off_in_parts(client: httpx.Client, champion: Path) -> None:
     documents = [f"{'cat ' * (n % 11)}{'red ' * (n % 7)}heart" for n in range(1500)]
     answer = client.post("/rerank", json={"query": "cat", "documents": documents}).json()
-    scores = relevance.load(model).score(["cat"] * 1500, documents).expected / 3
+    scores = relevance.load(champion).score(["cat"] * 1500, documents).expected / 3
     assert [one["relevance_score"] for one in answer["results"]] == sorted(
         (one["relevance_score"] for one in answer["results"]), reverse=True
     )
@@ -172,7 +164,7 @@ def test_a_wrong_request_is_told_the_field(
 
 
 def test_a_full_queue_is_told_in_the_clients_own_words(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, model: Path
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, champion: Path
 ) -> None:
     for error, status, kind in ((Busy(7), 429, "Overloaded"), (Late(), 503, "Unhealthy")):
 
@@ -188,9 +180,9 @@ def test_a_full_queue_is_told_in_the_clients_own_words(
             assert answer.json().get("error_type", kind) == kind
 
 
-def test_info_says_what_is_served(client: httpx.Client, model: Path) -> None:
+def test_info_says_what_is_served(client: httpx.Client, champion: Path) -> None:
     info = client.get("/info").json()
-    assert (info["model_id"], info["model_sha"]) == ("champion", relevance.load(model).version)
+    assert (info["model_id"], info["model_sha"]) == ("champion", relevance.load(champion).version)
     assert (info["max_input_length"], info["max_client_batch_size"], info["auto_truncate"]) == (16, 1500, True)
     assert list(info["models"]) == ["champion", "challenger"]
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
+from listening import Posted, listening
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from serving_here import answering, serving
 
@@ -27,46 +23,13 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADERS = {"traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": "vendor=1"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("model")
-    tiny_models.save(root / "champion", root / "base", 0)
-    return root / "champion"
-
-
-@contextmanager
-def _collector(status: int = 200) -> Iterator[tuple[str, list[bytes]]]:
-    """Take OTLP over HTTP; yield the address, and the bodies that came to /v1/traces."""
-    came: list[bytes] = []
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            if self.path == "/v1/traces":
-                came.append(body)
-            self.send_response(status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", came
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def _spans(came: list[bytes]) -> dict[str, dict[str, Any]]:
+def _spans(came: list[Posted]) -> dict[str, dict[str, Any]]:
     """Return all spans: service and name -> the span, its attributes and its parent's id."""
     found: dict[str, dict[str, Any]] = {}
-    for body in came:
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+    for one in came:
+        if one.path != "/v1/traces":
+            continue
+        for resource in ExportTraceServiceRequest.FromString(one.body).resource_spans:
             named = {one.key: one.value.string_value for one in resource.resource.attributes}
             for scope in resource.scope_spans:
                 for span in scope.spans:
@@ -83,12 +46,12 @@ def _spans(came: list[bytes]) -> dict[str, dict[str, Any]]:
 
 
 def test_a_request_through_transformer_and_predictor_is_one_trace_without_its_texts(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _collector() as (collector, came):
+    with listening(200) as (collector, came):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
         limits, log = TransformerSettings(), QueryLog(tmp_path / "log", TransformerSettings())
-        with serving({"champion": model}, PredictorSettings()) as predictor:
+        with serving({"champion": champion}, PredictorSettings()) as predictor:
             urls: dict[Variant, str] = {"champion": f"{predictor.base_url}/v1/models/champion"}
             with answering(Transformer(predictors(urls), log, b"a key of sixteen", limits)) as transformer:
                 asked = {"query": SECRET, "client_id": SECRET, "documents": [{"id": SECRET, "text": SECRET}]}
@@ -111,7 +74,7 @@ def test_a_request_through_transformer_and_predictor_is_one_trace_without_its_te
     assert all(later >= earlier - slack for earlier, later in itertools.pairwise(times))
     for one in (ranked, called, scored, *stages):
         assert (one["span"].trace_id.hex(), one["span"].trace_state) == (TRACE, "vendor=1")
-    assert not any(SECRET.encode() in body for body in came)
+    assert not any(SECRET.encode() in one.body for one in came)
 
 
 def test_no_span_leaves_unless_the_environment_says_where_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,12 +90,12 @@ def test_no_span_leaves_unless_the_environment_says_where_to(monkeypatch: pytest
 
 
 def test_a_collector_that_refuses_or_is_gone_holds_up_no_answer_and_no_end(
-    model: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serm.serving.tracing.FLUSH_SECONDS", 0.2)
-    with _collector(status=503) as (collector, _):
+    with listening(503) as (collector, _):
         for address in (collector, "http://127.0.0.1:9"):
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
-            with serving({"champion": model}, PredictorSettings()) as client:
+            with serving({"champion": champion}, PredictorSettings()) as client:
                 body = {"query": "cat", "documents": ["dog"]}
                 assert client.post("/rerank", json=body).status_code == 200

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving_here import serving
-from transforming import TITLES, ask, logged, save_models, transforming, write_catalogue, write_ramp, write_store
+from transforming import TITLES, ask, logged, transforming, write_catalogue, write_ramp
 
 from serm import relevance
 from serm.errors import UserError
@@ -32,38 +32,22 @@ from serm.settings.serving import PredictorSettings
 SECRET = "zebra-searched-for-this"
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return save_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def upstream(models: dict[str, Path]) -> Iterator[str]:
-    with serving(models, PredictorSettings()) as client:
-        yield str(client.base_url).rstrip("/")
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_store(tmp_path_factory.mktemp("catalogue"))
-
-
 # --- ranking ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def ranking(
-    upstream: str, documents: Path, tmp_path_factory: pytest.TempPathFactory
+    upstream: str, stored: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[httpx.Client, Transformer, Path]]:
     log = tmp_path_factory.mktemp("log")
-    with transforming(upstream, log, documents=documents, log_rotate_seconds=0.05) as (client, application, _):
+    with transforming(upstream, log, documents=stored, log_rotate_seconds=0.05) as (client, application, _):
         yield client, application, log
 
 
 def test_documents_come_in_the_order_of_the_models_own_scores(
-    ranking: tuple[httpx.Client, Transformer, Path], models: dict[str, Path]
+    ranking: tuple[httpx.Client, Transformer, Path], variants: dict[str, Path]
 ) -> None:
-    scores = relevance.load_scorer(models["champion"]).score(["cat"] * 4, list(TITLES.values())).expected
+    scores = relevance.load_scorer(variants["champion"]).score(["cat"] * 4, list(TITLES.values())).expected
     best = sorted(range(4), key=lambda row: -scores[row])
     answer = ask(ranking[0]).json()
     assert [one["index"] for one in answer["results"]] == best
@@ -161,7 +145,7 @@ def test_a_page_that_follows_another_is_logged_behind_it(ranking: tuple[httpx.Cl
 
 @pytest.mark.parametrize("cache_mb", [1, 0])
 def test_a_predictor_computes_the_stores_documents_before_they_are_asked_for(
-    models: dict[str, Path], documents: Path, cache_mb: int
+    variants: dict[str, Path], stored: Path, cache_mb: int
 ) -> None:
     def gauge(client: httpx.Client, name: str) -> float:
         found = re.search(rf"^serm_document_cache_{name} (\S+)$", client.get("/metrics").text, re.MULTILINE)
@@ -169,7 +153,7 @@ def test_a_predictor_computes_the_stores_documents_before_they_are_asked_for(
         return float(found[1])
 
     settings = PredictorSettings(document_cache_mb=cache_mb)
-    with serving({"champion": models["champion"]}, settings, documents=documents) as client:
+    with serving({"champion": variants["champion"]}, settings, documents=stored) as client:
         while cache_mb and gauge(client, "texts") < len(TITLES):
             time.sleep(0.01)
         hits = gauge(client, "hits")
@@ -182,10 +166,10 @@ def test_a_predictor_computes_the_stores_documents_before_they_are_asked_for(
 
 
 def test_where_the_challenger_fails_the_champion_ranks_and_the_log_says_so(
-    upstream: str, documents: Path, tmp_path: Path
+    upstream: str, stored: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    with transforming(upstream, log, write_ramp(tmp_path / "ramp", 100), documents) as (client, application, _):
+    with transforming(upstream, log, write_ramp(tmp_path / "ramp", 100), stored) as (client, application, _):
         assert ask(client).json()["ranked_by"] == "challenger"
         broken = predictors(
             {"challenger": f"{upstream}/v1/models/nobody", "champion": f"{upstream}/v1/models/champion"}
@@ -202,9 +186,9 @@ def test_where_the_challenger_fails_the_champion_ranks_and_the_log_says_so(
 
 
 def test_an_experiment_that_interleaves_logs_whose_document_each_is(
-    upstream: str, models: dict[str, Path], documents: Path, tmp_path: Path
+    upstream: str, variants: dict[str, Path], stored: Path, tmp_path: Path
 ) -> None:
-    scorers = {name: relevance.load_scorer(path) for name, path in models.items()}
+    scorers = {name: relevance.load_scorer(path) for name, path in variants.items()}
     for query in ("cat", "dog", "heart", "face", "red", "grinning"):
         scores = {name: one.score([query] * 4, list(TITLES.values())).expected for name, one in scorers.items()}
         rankings = [[list(TITLES)[row] for row in np.argsort(-scores[name], kind="stable")] for name in scorers]
@@ -212,7 +196,7 @@ def test_an_experiment_that_interleaves_logs_whose_document_each_is(
             break
     ramp, log, answers = tmp_path / "ramp", tmp_path / "log", {}
     ramp.write_text(json.dumps({"name": "cycle-0008", "percent": 100, "interleave": True}))
-    with transforming(upstream, log, ramp, documents) as (client, application, _):
+    with transforming(upstream, log, ramp, stored) as (client, application, _):
         for number in range(6):
             answer = ask(client, query=query, query_id=f"q{number}", top_n=3).json()
             assert answer == ask(client, query=query, query_id=f"q{number}", top_n=3).json()  # a page that is reloaded
@@ -235,10 +219,10 @@ def test_an_experiment_that_interleaves_logs_whose_document_each_is(
 
 
 def test_a_ramp_and_a_store_are_taken_up_at_a_reload_and_bad_ones_are_not(
-    upstream: str, documents: Path, tmp_path: Path
+    upstream: str, stored: Path, tmp_path: Path
 ) -> None:
     ramp, own = write_ramp(tmp_path / "ramp", 0), tmp_path / "own.sqlite"
-    own.write_bytes(documents.read_bytes())
+    own.write_bytes(stored.read_bytes())
 
     def reload(client: httpx.Client, application: Transformer) -> dict[str, Any]:
         asyncio.run(application.reload())
@@ -273,10 +257,10 @@ def test_a_catalogue_with_an_id_twice_makes_no_store(tmp_path: Path) -> None:
     assert not (tmp_path / "out.sqlite").exists()
 
 
-def test_requests_beside_each_other_are_each_logged_once(upstream: str, documents: Path, tmp_path: Path) -> None:
+def test_requests_beside_each_other_are_each_logged_once(upstream: str, stored: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
-        transforming(upstream, log, documents=documents, log_rotate_seconds=0.05) as (client, _, written),
+        transforming(upstream, log, documents=stored, log_rotate_seconds=0.05) as (client, _, written),
         ThreadPoolExecutor(4) as pool,
     ):
         answers = list(pool.map(lambda n: ask(client, client_id=f"c{n}").json(), range(60)))
