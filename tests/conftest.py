@@ -17,7 +17,17 @@ from examples import Share
 from forked_dvc import forked_dvc  # noqa: F401  (a fixture)
 from kinds import kinds
 from wheel import installed, wheel  # noqa: F401  (fixtures)
-from worlds import annotated, champion, stored, template, upstream, variants, workspace  # noqa: F401  (fixtures)
+from worlds import (  # noqa: F401  (fixtures)
+    annotated,
+    champion,
+    cluster,
+    cluster_server,
+    stored,
+    template,
+    upstream,
+    variants,
+    workspace,
+)
 
 from serm.contracts import DOCUMENTS, IMPRESSIONS, JUDGMENTS
 from serm.settings import Settings

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from fake_cluster import FakeCluster
+
     from serm.workspace.store import Workspace
 
 
@@ -75,3 +77,21 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transforming import write_store
 
     return write_store(tmp_path_factory.mktemp("catalogue"))
+
+
+@pytest.fixture(scope="session")
+def cluster_server() -> Iterator[FakeCluster]:
+    """A cluster's API, over HTTP."""
+    import fake_cluster
+
+    with fake_cluster.running() as running:
+        yield running
+
+
+@pytest.fixture
+def cluster(cluster_server: FakeCluster) -> FakeCluster:
+    """A cluster in which nothing is, and nothing fails."""
+    cluster_server.objects.clear()
+    cluster_server.faults.clear()
+    cluster_server.requests.clear()
+    return cluster_server

@@ -22,20 +22,6 @@ ROUTE = "/apis/gateway.networking.k8s.io/v1/namespaces/search/httproutes/relevan
 ROUTES = {"route": "relevance", "champion": "champion", "challenger": "challenger"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[fake_cluster.FakeCluster]:
-    with fake_cluster.running() as running:
-        yield running
-
-
-@pytest.fixture
-def cluster(server: fake_cluster.FakeCluster) -> fake_cluster.FakeCluster:
-    server.objects.clear()
-    server.faults.clear()
-    server.requests.clear()
-    return server
-
-
 @pytest.fixture
 def options(cluster: fake_cluster.FakeCluster, tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "token").write_text(fake_cluster.TOKEN + "\n")

@@ -19,19 +19,10 @@ PATH = "/api/v1/namespaces/search/configmaps/serm-experiment"
 EXPERIMENT = {"name": "none", "percent": 0, "layer": "ranking"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[fake_cluster.FakeCluster]:
-    with fake_cluster.running() as running:
-        yield running
-
-
 @pytest.fixture
-def cluster(server: fake_cluster.FakeCluster) -> fake_cluster.FakeCluster:
-    server.objects.clear()
-    server.faults.clear()
-    server.requests.clear()
-    put(server, yaml.safe_dump(EXPERIMENT))
-    return server
+def cluster(cluster: fake_cluster.FakeCluster) -> fake_cluster.FakeCluster:
+    put(cluster, yaml.safe_dump(EXPERIMENT))
+    return cluster
 
 
 def put(cluster: fake_cluster.FakeCluster, text: str) -> None:
