@@ -91,7 +91,7 @@ def cluster_server() -> Iterator[FakeCluster]:
 @pytest.fixture
 def cluster(cluster_server: FakeCluster) -> FakeCluster:
     """A cluster in which nothing is, and nothing fails."""
-    cluster_server.objects.clear()
-    cluster_server.faults.clear()
-    cluster_server.requests.clear()
-    return cluster_server
+    server = cluster_server
+    for held in (server.objects, server.faults, server.requests, server.forbidden, server.denied):
+        held.clear()
+    return server

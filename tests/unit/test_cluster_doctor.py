@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,30 +37,22 @@ def storage(name: str, provisioner: str, **annotations: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "annotations": annotations}, "provisioner": provisioner}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[fake_cluster.FakeCluster]:
-    with fake_cluster.running() as running:
-        yield running
-
-
 @pytest.fixture
-def whole(server: fake_cluster.FakeCluster, monkeypatch: pytest.MonkeyPatch) -> fake_cluster.FakeCluster:
+def whole(cluster: fake_cluster.FakeCluster, monkeypatch: pytest.MonkeyPatch) -> fake_cluster.FakeCluster:
     """A cluster that has all that the overlays ask for."""
-    for held in (server.objects, server.faults, server.requests, server.forbidden, server.denied):
-        held.clear()
     monkeypatch.setattr(api, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr("serm.cluster.api.time.sleep", lambda seconds: None)
-    server.put("/version", {"gitVersion": "v1.36.1"})
-    server.put("/apis", {"groups": [{"name": name} for name in GROUPS]})
-    server.put(CONTROLLER, deployment("kserve/kserve-controller:v0.21.0"))
-    server.put(CONFIG, {"data": {"deploy": '{"defaultDeploymentMode": "Standard"}'}})
-    server.put(GATEWAYS, {"items": [{"metadata": {"name": "envoy"}}]})
-    server.put(f"{APPS}/kubeflow/deployments/ml-pipeline", deployment("ghcr.io/kubeflow/kfp-api-server:2.17.0"))
-    server.put(CLASSES, {"items": [storage("nfs", "nfs.csi.k8s.io", **DEFAULT)]})
-    server.put(NODES, {"items": [{"status": {"allocatable": {"memory": "32879404Ki", "nvidia.com/gpu": "2"}}}]})
+    cluster.put("/version", {"gitVersion": "v1.36.1"})
+    cluster.put("/apis", {"groups": [{"name": name} for name in GROUPS]})
+    cluster.put(CONTROLLER, deployment("kserve/kserve-controller:v0.21.0"))
+    cluster.put(CONFIG, {"data": {"deploy": '{"defaultDeploymentMode": "Standard"}'}})
+    cluster.put(GATEWAYS, {"items": [{"metadata": {"name": "envoy"}}]})
+    cluster.put(f"{APPS}/kubeflow/deployments/ml-pipeline", deployment("ghcr.io/kubeflow/kfp-api-server:2.17.0"))
+    cluster.put(CLASSES, {"items": [storage("nfs", "nfs.csi.k8s.io", **DEFAULT)]})
+    cluster.put(NODES, {"items": [{"status": {"allocatable": {"memory": "32879404Ki", "nvidia.com/gpu": "2"}}}]})
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    server.put(f"{CORE}/search", {"metadata": {"labels": labels}})
-    return server
+    cluster.put(f"{CORE}/search", {"metadata": {"labels": labels}})
+    return cluster
 
 
 @pytest.fixture
