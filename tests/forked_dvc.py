@@ -7,6 +7,8 @@ that tests start themselves, killed ones and those of a wheel among them, start 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,11 +80,17 @@ class ForkedDvc:
         }
         if self._server is None:
             program = [sys.executable, "-c", f"MODULES = {MODULES!r}\n{SERVER}"]
-            self._server = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            self._server = subprocess.Popen(program, text=True, start_new_session=True, **pipes)
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        print(json.dumps(asked), file=self._server.stdin, flush=True)
-        code, out, err = json.loads(self._server.stdout.readline())
+        try:
+            print(json.dumps(asked), file=self._server.stdin, flush=True)
+            code, out, err = json.loads(self._server.stdout.readline())
+        except BaseException:  # a test's time is up, and whoever waited: the next command is not to wait behind it
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server = None
+            raise
         return subprocess.CompletedProcess(command, code, out, err)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import yaml
@@ -154,7 +155,8 @@ def test_experiments_sweep_parameters_and_are_queued(made, tmp_path, monkeypatch
     stand_in.parent.mkdir()
     stand_in.write_text(SERM.format(python=sys.executable))
     stand_in.chmod(0o755)
-    monkeypatch.setenv("PATH", str(stand_in.parent), prepend=":")
+    programs = f"{stand_in.parent}:{Path(sys.executable).parent}"  # DVC starts itself from PATH to work on its queue
+    monkeypatch.setenv("PATH", programs, prepend=":")
     workspace.dvc("exp", "run", "--queue", "-S", "mining.budget=500,700", "-S", "+training.epochs=2")
     workspace.dvc("exp", "run", "--run-all")
     table = workspace.dvc("exp", "show", "--csv", "--no-pager", "--only-changed")
