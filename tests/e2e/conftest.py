@@ -6,15 +6,34 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tiny_encoder
 from wheel import ENVIRONMENT
 
+from serm.layout import PARAMS
+from serm.settings import load
 from serm.steps import STEPS
+from serm.worlds import small
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(900))
+
+
+def prepare(root):
+    """Write the world and the settings that ``serm demo --small`` would, with fewer emoji and a tiny encoder.
+
+    The packaged encoder's own work, and that two runs of it give the same bytes, is held where it is trained
+    (test_relevance_model.py), judges (test_judging_emoji.py) and finds drift (test_drifting_windows.py).
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "_EVERY", 12)
+        small.small_stream(root)
+    encoder = tiny_encoder.write(root.parent / "encoder")
+    params = root / PARAMS
+    params.write_text(params.read_text().replace("relevance:\n", f"relevance:\n  base: {encoder}\n"))
+    assert load(params).relevance.base == str(encoder)
 
 
 def start(installed, root):
@@ -37,6 +56,7 @@ KILLED = (STEPS[0], "train", "publish", "deploy")
 def demo(installed, tmp_path_factory):
     """Run one small cycle from the wheel, kill -9 its processes as steps begin, and run it to the end."""
     root = tmp_path_factory.mktemp("e2e") / "demo"
+    prepare(root)
     for step in KILLED:
         killed = start(installed, root)
         said = list(iter_until(killed.stdout, f"] {step}"))
