@@ -23,7 +23,7 @@ LOCALES = ("de", "en")
 
 @pytest.fixture(scope="module")
 def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Settings]:
-    """Calibrate on some 150 seed judgments, and annotate 36 pairs of other train queries, twice."""
+    """Calibrate on some 150 seed judgments, annotate 36 pairs of other queries, twice; an eighth of the catalogue."""
     path = tmp_path_factory.mktemp("panel")
     world = EmojiWorld(seed_queries=90, test_queries=8)
     pools.prepare(path, 0, world, pools.LETTERS)
@@ -31,8 +31,6 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     few = knowledge.take(pa.array(range(0, len(knowledge), 5)))
     contracts.write(few, path / "few", contracts.KNOWLEDGE)
     documents = contracts.read(path / "documents", contracts.DOCUMENTS)
-    here = documents.filter(pc.is_in(documents["locale"], pa.array(LOCALES)))
-    contracts.write(here, path / "validated" / "documents", contracts.DOCUMENTS)
     contracts.write(one_search(documents), path / "mined" / "click_estimates", contracts.CLICK_ESTIMATES)
     seed = contracts.read(path / "state" / "judgments", contracts.JUDGMENTS)
     live = world.live_queries(0, "train")
@@ -41,6 +39,12 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Set
     zeros = pa.array(np.zeros(len(mined)))
     for name in ("score", "uncertainty", "disagreement", "engagement", "novelty", "priority"):
         mined = mined.append_column(name, zeros)
+    here = documents.filter(pc.is_in(documents["locale"], pa.array(LOCALES)))
+    named = pa.concat_arrays(
+        [one["doc_id"].combine_chunks() for one in (seed, mined, here.take(list(range(0, len(here), 8))))]
+    )
+    here = here.filter(pc.is_in(here["doc_id"], named))
+    contracts.write(here, path / "validated" / "documents", contracts.DOCUMENTS)
     agents = pa.array([[]] * len(mined), contracts.MINED_PAIRS.field("agents").type)
     contracts.write(mined.append_column("agents", agents), path / "mined" / "pairs", contracts.MINED_PAIRS)
     contracts.write(seed.filter(pc.is_in(seed["locale"], pa.array(LOCALES))), path / "judgments", contracts.JUDGMENTS)
