@@ -246,7 +246,7 @@ def near(ordinary: object, wrong: list[object], chance: random.Random) -> object
     return ordinary
 
 
-@hypothesis_settings(max_examples=120)
+@hypothesis_settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from([200, 200, 200, 201, 400, 403, 418, 429, 500]), any_json), max_size=6),
     st.lists(any_json, min_size=1),

@@ -31,7 +31,7 @@ def world() -> EmojiWorld:
 
 def pool(world: EmojiWorld) -> pa.Table:
     """Pairs whose truth is known to the world only."""
-    return pools.judged(world, world.live_queries(0, "frozen")[:24], 0, 16, "human", pools.LETTERS)
+    return pools.judged(world, world.live_queries(0, "frozen")[:24], 0, 8, "human", pools.LETTERS)
 
 
 @pytest.fixture(scope="module")
