@@ -149,7 +149,7 @@ def test_an_export_that_ranks_otherwise_is_refused_and_leaves_nothing(
     with pytest.raises(
         UserError, match=r"Not exported: on 324 test pairs the rank correlation .* is [01]\.\d+ .*NDCG@10 goes"
     ):
-        export(world, tmp_path / "out", "openvino", "int8")
+        export(world, tmp_path / "out", "openvino", "int8-weights")
     assert list(tmp_path.iterdir()) == []
 
 
