@@ -22,6 +22,7 @@ from worlds import (  # noqa: F401  (fixtures)
     champion,
     cluster,
     cluster_server,
+    continual,
     stored,
     template,
     upstream,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from continual import Continual
     from fake_cluster import FakeCluster
 
+    from serm.settings import Settings
     from serm.workspace.store import Workspace
 
 
@@ -95,3 +97,11 @@ def cluster(cluster_server: FakeCluster) -> FakeCluster:
     for held in (server.objects, server.faults, server.requests, server.forbidden, server.denied):
         held.clear()
     return server
+
+
+@pytest.fixture(scope="session")
+def continual(make_settings: Callable[..., Settings], tmp_path_factory: pytest.TempPathFactory) -> Continual:
+    """A champion of the tiny encoder, and judgments that a cycle would train its challenger on."""
+    from continual import found
+
+    return found(tmp_path_factory.mktemp("continual"), make_settings)
