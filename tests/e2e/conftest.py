@@ -31,7 +31,7 @@ def prepare(root):
         patch.setattr(small, "_EVERY", 12)
         small.small_stream(root)
     encoder = tiny_encoder.write(root.parent / "encoder")
-    params = root / PARAMS
+    params = root.with_name(root.name + ".world") / PARAMS
     params.write_text(params.read_text().replace("relevance:\n", f"relevance:\n  base: {encoder}\n"))
     assert load(params).relevance.base == str(encoder)
 
