@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components import repository as on_repository
-from pipelines.cycle import VOLUME, light
+from pipelines.cycle import VOLUME, leaving_a_report, light
 
 
 @dsl.pipeline(
@@ -34,17 +34,18 @@ def bootstrap(
         every: days of a window.
     """
     given = {"log": log, "documents": documents, "judgments": judgments}
-    read = {
-        name: dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset).set_display_name(name).output
-        for name, uri in given.items()
-    }
-    task = on_repository.found(
-        repository=repository,
-        volume=dsl.WORKSPACE_PATH_PLACEHOLDER,
-        remote=remote,
-        base=base,
-        locale=locale,
-        every=every,
-        **read,
-    )
-    light(task, "8Gi").set_cpu_request("2")
+    with leaving_a_report(repository):
+        read = {
+            name: dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset).set_display_name(name).output
+            for name, uri in given.items()
+        }
+        task = on_repository.found(
+            repository=repository,
+            volume=dsl.WORKSPACE_PATH_PLACEHOLDER,
+            remote=remote,
+            base=base,
+            locale=locale,
+            every=every,
+            **read,
+        )
+        light(task, "8Gi").set_cpu_request("2")

@@ -70,7 +70,7 @@ def add_next_cycle(repository: str, force: bool, early: bool) -> None:
 def leaving_a_report(repository: str) -> dsl.ExitHandler:
     """Return what adds a report to its block's tasks, however they end."""
     task = on_repository.report(repository=repository, volume=dsl.WORKSPACE_PATH_PLACEHOLDER)
-    return dsl.ExitHandler(light(task, "2Gi"), name="cycle")
+    return dsl.ExitHandler(light(task, "2Gi"), name="run")
 
 
 def light(task: dsl.PipelineTask, memory: str) -> dsl.PipelineTask:

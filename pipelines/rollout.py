@@ -3,7 +3,7 @@
 from kfp import dsl
 
 from components import repository as on_repository
-from pipelines.cycle import VOLUME, light
+from pipelines.cycle import VOLUME, leaving_a_report, light
 
 
 @dsl.pipeline(
@@ -18,5 +18,6 @@ def rollout(repository: str, log: str):
         repository: git URL of the workspace, or a path that is mounted in each step.
         log: URI of the joined log of impressions, with their variants.
     """
-    read = dsl.importer(artifact_uri=log, artifact_class=dsl.Dataset, reimport=True).set_display_name("log").output
-    light(on_repository.ramp(repository=repository, volume=dsl.WORKSPACE_PATH_PLACEHOLDER, log=read), "3Gi")
+    with leaving_a_report(repository):
+        read = dsl.importer(artifact_uri=log, artifact_class=dsl.Dataset, reimport=True).set_display_name("log").output
+        light(on_repository.ramp(repository=repository, volume=dsl.WORKSPACE_PATH_PLACEHOLDER, log=read), "3Gi")
