@@ -7,12 +7,14 @@ import sys
 from contextlib import ExitStack
 
 import git_servers
+import object_store
 import pytest
 import yaml
 from workspace_world import copy, outputs, params, run_steps, tree
 
 from serm.errors import UserError
 from serm.layout import STATE
+from serm.serving import storage
 from serm.steps import STEPS
 from serm.workspace import origin
 from serm.workspace.begin import begin
@@ -147,6 +149,30 @@ def test_a_cycle_is_published_over_http_and_over_ssh(transport, made, tmp_path, 
     assert refs(path) == ALL
     with pytest.raises(UserError, match=r"`git .*clone.*` failed: .*(refused|connect|reset)"):
         publish(address, given, settings)
+
+
+def test_s3_holds_the_objects_of_what_is_published_and_a_pod_fetches_its_model_from_there(made, tmp_path):
+    workspace, _, given, settings = made
+    with object_store.over_s3() as endpoint, git_servers.over_http(tmp_path) as address:
+        here = copy(workspace, tmp_path)
+        here.dvc("remote", "modify", "store", "url", f"s3://{object_store.BUCKET}/dvc")
+        here.dvc("remote", "modify", "store", "endpointurl", endpoint)
+        here.commit("The remote is in S3", [".dvc/config"])
+        bare(here, path := tmp_path / "git" / "shop.git")
+        git(path, "config", "http.receivepack", "true")
+        publish(f"{address}/git/shop.git", given, settings)
+        assert refs(path) == ALL
+        storage.fetch(f"dvc://{address}/git/shop.git@cycle-0001/cycle/train/model", tmp_path / "model")
+        assert tree(tmp_path / "model") == tree(given["train"] / "model")
+        git(path, "update-ref", "-d", "refs/tags/cycle-0001")
+        git(path, "update-ref", "refs/heads/main", "main~1")
+        before = refs(path)
+    with git_servers.over_http(tmp_path) as address, pytest.MonkeyPatch.context() as patch:
+        for name, value in object_store.KEYS.items():
+            patch.setenv(name, value)
+        with pytest.raises(UserError, match=r"`dvc .*push.*` failed: .*(connect|endpoint)"):
+            publish(f"{address}/git/shop.git", given, settings)
+        assert refs(path) == before
 
 
 @pytest.mark.parametrize("back", [1, 3])
