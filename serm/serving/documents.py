@@ -31,13 +31,13 @@ def write(documents: Path, out: Path) -> Figures:
         Figures: documents, and the file's megabytes.
 
     Raises:
-        UserError: there is no such dataset, or two of its documents have one id.
+        UserError: there is no such dataset, two of its documents have one id, or the file cannot be written.
     """
     table = contracts.read(documents, contracts.DOCUMENTS).select(["doc_id", "title", "body"]).sort_by("doc_id")
-    with replace_file(out) as beside, closing(sqlite3.connect(beside)) as file:
-        file.execute(f"PRAGMA application_id = {_APPLICATION}")
-        file.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
-        try:
+    try:
+        with replace_file(out) as beside, closing(sqlite3.connect(beside)) as file:
+            file.execute(f"PRAGMA application_id = {_APPLICATION}")
+            file.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
             for part in table.to_batches(max_chunksize=_CHUNK):
                 columns = (part[name].to_pylist() for name in part.schema.names)
                 texts = (
@@ -45,13 +45,14 @@ def write(documents: Path, out: Path) -> Figures:
                     for doc_id, title, body in zip(*columns, strict=True)
                 )
                 file.executemany("INSERT INTO documents VALUES (?, ?)", texts)
-        except sqlite3.IntegrityError as error:
-            raise UserError(
-                f"{documents}: two documents have one doc_id ({error}); take cycle/validate/documents, where each is"
-                " once."
-            ) from error
-        (count,) = file.execute("SELECT count(*) FROM documents").fetchone()
-        file.commit()
+            (count,) = file.execute("SELECT count(*) FROM documents").fetchone()
+            file.commit()
+    except sqlite3.IntegrityError as error:
+        raise UserError(
+            f"{documents}: two documents have one doc_id ({error}); take cycle/validate/documents, where each is once."
+        ) from error
+    except sqlite3.Error as error:
+        raise UserError(f"{out}: cannot be written ({error}); make room on the disk.") from error
     return {"documents": count, "megabytes": round(out.stat().st_size / 1e6, 1)}
 
 

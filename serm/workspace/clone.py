@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,20 +32,23 @@ class Clone(Workspace):
         """Pin the outputs of the stages that lie in ``cycle/``; inputs and state as the pointers in git do.
 
         Raises:
-            UserError: an input or a part of the state has no pointer in the repository.
+            UserError: an input or a part of the state has no pointer in the repository, or DVC cannot write its own.
         """
+        from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
         read = {str(path): self._pointer(path) for path in INPUTS}
         read |= {str(CYCLE / path): self._pointer(path) for path in STATE}
         self._seed(stages, read)
-        # DVC looks for stages from where it is.
-        with contextlib.chdir(self.path), Repo(str(self.path)) as repository, repository.lock:
-            for name in stages:
-                stage = repository.stage.load_one("dvc.yaml", name)
-                stage.save(allow_missing=True, run_cache=False)  # what is missing keeps the hash that was seeded
-                stage.commit(allow_missing=True)
-                stage.dump(update_pipeline=False)
+        try:  # DVC looks for stages from where it is.
+            with contextlib.chdir(self.path), Repo(str(self.path)) as repository, repository.lock:
+                for name in stages:
+                    stage = repository.stage.load_one("dvc.yaml", name)
+                    stage.save(allow_missing=True, run_cache=False)  # what is missing keeps the hash that was seeded
+                    stage.commit(allow_missing=True)
+                    stage.dump(update_pipeline=False)
+        except (DvcException, OSError, sqlite3.Error) as error:  # SQLite holds what DVC knows of files
+            raise UserError(f"{self.path}: DVC cannot pin {', '.join(stages)} ({error}); is the disk full?") from error
 
     def push_objects(self, stages: Sequence[str] = ()) -> None:
         """Push the outputs of the stages to DVC's remote; those of ``begin``, the state, are there."""

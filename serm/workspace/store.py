@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -258,7 +259,8 @@ def run(command: list[str], directory: Path, environment: dict[str, str] | None 
     done = subprocess.run(command, cwd=directory, env=given, capture_output=True, text=True, check=False)
     if done.returncode:
         shown = " ".join(["dvc", *command[3:]] if command[:3] == list(_DVC) else command)
-        raise UserError(f"{directory}: `{shown}` failed: {_reason(done.stderr or done.stdout)}")
+        killed = f"{signal.Signals(-done.returncode).name} ended it" if done.returncode < 0 else ""
+        raise UserError(f"{directory}: `{shown}` failed: {_reason(done.stderr or done.stdout or killed)}")
     return done.stdout.strip()
 
 

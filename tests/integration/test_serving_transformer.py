@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -255,6 +258,25 @@ def test_a_catalogue_with_an_id_twice_makes_no_store(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two documents have one doc_id"):
         store.write(tmp_path / "a/documents", tmp_path / "out.sqlite")
     assert not (tmp_path / "out.sqlite").exists()
+
+
+def test_a_store_that_the_disk_cannot_hold_leaves_the_earlier_one(tmp_path: Path) -> None:
+    write_catalogue(tmp_path / "documents", {f"d{n}": f"title {n} " * 20 for n in range(2000)})
+    (tmp_path / "store.sqlite").write_text("earlier")
+    program = "import sys; from pathlib import Path; from serm.serving import documents\n"
+    program += "try: documents.write(Path('documents'), Path('store.sqlite'))\n"
+    program += "except documents.UserError as error: sys.exit(str(error))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"store.sqlite: cannot be written \(.*\); make room on the disk.\n", done.stderr), done.stderr
+    assert (tmp_path / "store.sqlite").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["documents", "store.sqlite"]
 
 
 def test_requests_beside_each_other_are_each_logged_once(upstream: str, stored: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A cycle published to a git repository somewhere else: objects first, then branch and tags at once, or nothing."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from serm import settings
+from serm.errors import UserError
 from serm.workspace.publish import publish
 
 url, params, given, at = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), int(sys.argv[4])
@@ -127,7 +129,10 @@ def kill(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(kill)
-publish(url, {name: Path(path) for name, path in given.items()}, loaded)
+try:
+    publish(url, {name: Path(path) for name, path in given.items()}, loaded)
+except UserError as error:
+    sys.exit(f"Error: {error}")
 print(count)
 """
 
@@ -175,22 +180,41 @@ def test_s3_holds_the_objects_of_what_is_published_and_a_pod_fetches_its_model_f
         assert refs(path) == before
 
 
-@pytest.mark.parametrize("back", [1, 3])
-def test_a_publisher_that_is_killed_leaves_all_or_nothing_in_the_repository(back, made, repository, tmp_path):
-    """Counted from the end: before the push, and before the tag."""
+@pytest.fixture
+def publishing(made):
+    """Publish in a process of its own, which dies before its command number ``at``, or can write no file that large."""
     workspace, _, given, _ = made
-    whole = repository + ".whole"
-    shutil.copytree(repository.removeprefix("file://"), whole.removeprefix("file://"))
     given = json.dumps({name: str(path) for name, path in given.items()})
 
-    def start(repository, at=0):
+    def start(repository, at=0, largest=None):
+        limit = None if largest is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
         command = [sys.executable, "-c", KILLED, repository, str(workspace.path / "params.yaml"), given, str(at)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, preexec_fn=limit)
 
-    changes = int(start(whole).stdout.split()[-1])
-    assert start(repository, changes - back).returncode == -9
+    return start
+
+
+@pytest.mark.parametrize("back", [1, 3])
+def test_a_publisher_that_is_killed_leaves_all_or_nothing_in_the_repository(back, publishing, repository, tmp_path):
+    """Counted from the end: before the push, and before the tag."""
+    whole = repository + ".whole"
+    shutil.copytree(repository.removeprefix("file://"), whole.removeprefix("file://"))
+    changes = int(publishing(whole).stdout.split()[-1])
+    assert publishing(repository, changes - back).returncode == -9
     assert refs(tmp_path / "origin.git") in ({"refs/heads/main"}, ALL)
-    assert start(repository).returncode == 0
+    assert publishing(repository).returncode == 0
+    assert refs(tmp_path / "origin.git") == ALL
+
+
+@pytest.mark.parametrize("largest", [3000, 30_000])
+def test_a_publisher_whose_disk_is_full_leaves_nothing_and_says_so(largest, publishing, repository, tmp_path):
+    done = publishing(repository, largest=largest)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.strip().count("\n") == 0
+    assert any(said in done.stderr for said in ("SIGXFSZ", "File too large", "disk I/O error", "disk is full"))
+    assert refs(tmp_path / "origin.git") == {"refs/heads/main"}
+    assert publishing(repository).returncode == 0
     assert refs(tmp_path / "origin.git") == ALL
 
 
