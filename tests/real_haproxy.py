@@ -18,9 +18,10 @@ class Proxy:
 
     def __init__(self, directory: Path, champion: int, challenger: int) -> None:
         self.socket, self.map = directory / "admin.sock", directory / "serm.map"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self._held = socket.socket()  # bound and not listening: nobody else gets the port, dead HAProxy or not
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         found = re.search(r"```haproxy\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
         assert found
@@ -46,12 +47,12 @@ class Proxy:
     def start(self) -> None:
         self.process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(self.configuration)])
         for _ in range(200):
-            with socket.socket() as attempt:
-                if attempt.connect_ex(("127.0.0.1", self.port)) == 0:
+            with socket.socket(socket.AF_UNIX) as attempt:
+                if attempt.connect_ex(str(self.socket)) == 0:
                     return
             assert self.process.poll() is None, "HAProxy ended at once; its reason is above"
             time.sleep(0.05)
-        raise AssertionError("HAProxy does not listen")
+        raise AssertionError("HAProxy does not answer")
 
     def kill(self) -> None:
         if self.process is not None:

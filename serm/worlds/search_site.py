@@ -110,15 +110,13 @@ def proxied(champion: int, challenger: int, experiment: str) -> Iterator[Proxy]:
     """
     with TemporaryDirectory(prefix="serm-") as made, ExitStack() as stack:
         directory = Path(made)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))  # HAProxy inherits it
         options = {"socket": str(directory / "admin.sock"), "map": str(directory / "serm.map")}
         text = (files("serm.rollout.traffic") / "haproxy.cfg").read_text(encoding="utf-8")
         for documented, here in {
             "/run/haproxy/admin.sock": options["socket"],
             "/etc/haproxy/serm.map": options["map"],
-            "bind :8080": f"bind 127.0.0.1:{port}",
+            "bind :8080": f"bind fd@{listening.fileno()}",
             "champion.search:8080": f"127.0.0.1:{champion}",
             "challenger.search:8080": f"127.0.0.1:{challenger}",
         }.items():
@@ -127,10 +125,12 @@ def proxied(champion: int, challenger: int, experiment: str) -> Iterator[Proxy]:
         Path(options["map"]).write_text(lines(experiment, 0), encoding="utf-8")
         command = [_binary(), "-db", "-q", "-f", str(directory / "haproxy.cfg")]
         log = stack.enter_context((directory / "log").open("wb"))
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[listening.fileno()]
+        )
         stack.callback(_end, process)
-        _listens(process, port, directory / "log")
-        yield Proxy("127.0.0.1", port, options)
+        _answers(process, options["socket"], directory / "log")
+        yield Proxy("127.0.0.1", int(listening.getsockname()[1]), options)
 
 
 def _binary() -> str:
@@ -146,11 +146,11 @@ def _binary() -> str:
     return str(get_haproxy_binary())
 
 
-def _listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _answers(process: subprocess.Popen[bytes], runtime_api: str, log: Path) -> None:
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until and process.poll() is None:
-        with socket.socket() as attempt:
-            if attempt.connect_ex(("127.0.0.1", port)) == 0:
+        with socket.socket(socket.AF_UNIX) as attempt:
+            if attempt.connect_ex(runtime_api) == 0:
                 return
         time.sleep(0.02)
     said = " ".join(log.read_text(encoding="utf-8", errors="replace").split())[-500:]

@@ -24,7 +24,7 @@ from serm.evaluation import pools
 from serm.rollout import look
 from serm.settings import ClickSettings, EngineSettings, RolloutSettings, Settings
 
-pytestmark = pytest.mark.jvm
+pytest.importorskip("pyspark", reason="pip install 'serm[spark]'")
 QUERIES = [
     "lamp",
     "Größe 42",
