@@ -33,7 +33,7 @@ def table() -> Iterator[str]:
     for path in sorted(RESULTS.glob("*.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         about = _world(path.stem) if path.stem == "evolution" else results
-        name = path.stem.removesuffix("_second_log")
+        name = path.stem.removesuffix("_second_log").removesuffix("_memory")
         machine = _of(about, "machine", "processor", "device")
         told = f"`make bench NAME={name}`, {_of(about, 'date')}, {machine}"
         for row in rows(path.stem, results):
@@ -98,9 +98,27 @@ def _serving(results: dict[str, Any]) -> Iterator[Row]:
                 beside,
                 f"{found.get('times_cross_encoder_fp32', '')}",
             )
-    for way, found in {"HTTP": results["http"]["batched"], "gRPC": results["grpc"]}.items():
-        for load, seen in found.items():
-            yield Row(f"{way}, {load}", f"{seen['pairs_per_second']} pairs/s, p95 {seen['p95_ms']} ms")
+    alone = results["http"]["one request at a time"]
+    for load, seen in results["http"]["batched"].items():
+        one, ratio = alone[load], results["summary"][f"batches over HTTP, {load}"]["times_requests_per_second"]
+        yield Row(f"HTTP, {load}", _load(seen), f"one request at a time: {_load(one)}", f"{ratio}")
+    for load, seen in results["grpc"].items():
+        yield Row(f"gRPC, {load}", _load(seen))
+
+
+def _load(seen: dict[str, float]) -> str:
+    return f"{seen['pairs_per_second']} pairs/s, p95 {seen['p95_ms']:,.0f} ms"
+
+
+def _serving_memory(results: dict[str, Any]) -> Iterator[Row]:
+    first, last = results["seen"][1], results["seen"][-1]
+    grown = f"{first['megabytes']} MB after {first['after']:,} requests, {last['megabytes']} MB after {last['after']:,}"
+    yield Row("the predictor's memory while new texts come", grown)
+
+
+def _pipelines(results: dict[str, Any]) -> Iterator[Row]:
+    for name, ran in results["pipelines"].items():
+        yield Row(f"{name}, whole under kfp.local, users simulated", f"{ran['ended']}, {ran['seconds']} s")
 
 
 def _init(results: dict[str, Any]) -> Iterator[Row]:
@@ -200,8 +218,10 @@ _TOLD: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "judging": _judging,
     "mining": _mining,
     "mining_scale": _mining_scale,
+    "pipelines": _pipelines,
     "rollout": _rollout,
     "serving": _serving,
+    "serving_memory": _serving_memory,
     "significance": _significance,
     "stream": _stream,
     "training": _training,

@@ -1,8 +1,9 @@
 """Scoring off the event loop: pairs of many requests in one go, up to a budget of tokens, and nothing waits when idle.
 
 A batch is whatever waits at the moment the model is free, so an idle model never waits for more, and a busy one finds
-fuller batches. Requests take turns: each gives as many pairs as its share of the budget holds, at least one, and goes
-behind the others. Tokenising runs beside the scoring, in threads of its own.
+fuller batches. What is no longer than its share of the budget is done at once; the room that is left is for the others
+in the order in which they came, so that few are cut (a query is computed again in each batch that it has a part in).
+One that fills a batch goes behind the others. Tokenising runs beside the scoring, in threads of its own.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class _Job:
     expected: NDArray[np.float64]
     distribution: NDArray[np.float64]
     done: asyncio.Future[None]
+    left: int
+    """The tokens of the pairs that are not taken."""
     taken: int = 0
     scored: int = 0
     model_seconds: float = 0.0
@@ -58,6 +61,7 @@ class _Job:
                 break
             tokens += more
             self.taken += 1
+        self.left -= tokens
         return slice(start, self.taken), tokens
 
 
@@ -113,7 +117,8 @@ class Batcher:
                 pairs, read_from, read_to = await self._off_loop(self._tokenising, model.read, queries, documents)
                 count = len(queries)
                 done = asyncio.get_running_loop().create_future()
-                job = _Job(model, pairs, np.empty(count), np.empty((count, len(Grade))), done)
+                tokens = sum(pair.tokens for pair in pairs)
+                job = _Job(model, pairs, np.empty(count), np.empty((count, len(Grade))), done, tokens)
                 self._jobs.append(job)
                 self._work()
                 await job.done
@@ -133,7 +138,7 @@ class Batcher:
         metrics.requested(name, stages)
         return Scored(
             Scores(job.expected, job.distribution),
-            sum(pair.tokens for pair in pairs),
+            tokens,
             tuple(row for row, pair in enumerate(pairs) if pair.cut),
             model.max_tokens,
             stages,
@@ -158,7 +163,7 @@ class Batcher:
             await self._run(batch)
 
     def _next(self) -> _Batch | None:
-        """Take the next batch's pairs: of jobs for the model of the first one, in turns."""
+        """Take the next batch's pairs, of jobs for the model of the first one."""
         self._jobs = [job for job in self._jobs if not job.done.done() and job.taken < len(job.pairs)]
         if self.closed:
             for job in self._jobs:
@@ -167,23 +172,18 @@ class Batcher:
         if not self._jobs:
             return None
         batch = _Batch(self._jobs[0].model)
-        room = self.settings.batch_tokens
         jobs = [job for job in self._jobs if job.model is batch.model]
-        while jobs and room > 0:
-            share = max(1, room // len(jobs))
-            giving = []
-            for job in jobs:
-                # A pair that is longer than the share, or for the first than all room, is taken nevertheless.
-                fits = not batch.parts or job.pairs[job.taken].tokens <= room
-                part, tokens = job.take(min(share, room), even_if_longer=fits)
-                if part.stop > part.start:
-                    batch.parts.append((job, part))
-                    batch.tokens += tokens
-                    room -= tokens
-                    giving.append(job)
-            jobs = [job for job in giving if job.taken < len(job.pairs)]
-        served = {id(job) for job, _ in batch.parts}
-        self._jobs.sort(key=lambda job: id(job) in served)  # stable: who was served goes behind the others
+        share = self.settings.batch_tokens // len(jobs)
+        jobs.sort(key=lambda job: job.left > share)  # stable: of the short ones together, each has its share
+        for job in jobs:
+            room = self.settings.batch_tokens - batch.tokens
+            part, tokens = job.take(room, even_if_longer=not batch.parts)
+            if part.stop == part.start:
+                break
+            batch.parts.append((job, part))
+            batch.tokens += tokens
+        if len(batch.parts) == 1 and batch.parts[0][0].left:
+            self._jobs.append(self._jobs.pop(self._jobs.index(batch.parts[0][0])))
         return batch
 
     async def _run(self, batch: _Batch) -> None:

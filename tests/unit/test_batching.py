@@ -153,6 +153,28 @@ def test_a_long_request_does_not_keep_a_short_one_waiting_to_its_end() -> None:
     assert len(model.batches) > 60
 
 
+def test_requests_that_fit_a_batch_end_in_the_order_in_which_they_came_and_are_cut_once_at_most() -> None:
+    model, batcher, ended = Held(), _batcher(), list[int]()
+
+    async def asked(number: int) -> Scored:
+        found = await _ask(batcher, model, 24)
+        ended.append(number)
+        return found
+
+    async def run() -> list[Scored]:
+        tasks = [asyncio.create_task(asked(0))]
+        await _until(lambda: batcher._jobs and batcher._jobs[0].taken)
+        for number in range(1, 20):
+            tasks.append(asyncio.create_task(asked(number)))
+            await _until(lambda: len(batcher._jobs) == len(tasks))
+        model.go.set()
+        return await asyncio.gather(*tasks)
+
+    assert max(one.batches for one in asyncio.run(run())) == 2
+    assert ended == sorted(ended)
+    assert [len(batch) for batch in model.batches] == [24, *[64] * 7, 8]
+
+
 @pytest.mark.parametrize("reason", ["gone", "late"])
 def test_a_request_whose_client_is_gone_or_deadline_past_is_not_scored(reason: str) -> None:
     model, batcher = Held(), _batcher()
