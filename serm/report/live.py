@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from markupsafe import Markup
 from serm.errors import UserError
 from serm.escaping import asset, policy, templates, visible
 from serm.layout import HISTORY
+from serm.local_server import LocalServer
 from serm.report import formats, loop, page
 from serm.workspace import history
 from serm.workspace.running import Running, running
@@ -152,13 +153,13 @@ class _Handler(SimpleHTTPRequestHandler):
         """Say nothing of requests."""
 
 
-def listen(workspace: Path, out: Path, port: int) -> ThreadingHTTPServer:
+def listen(workspace: Path, out: Path, port: int) -> LocalServer:
     """Return a server of this machine only, for ``serve_forever``; port 0 takes a free one.
 
     Raises:
         UserError: the port is in use, or not allowed.
     """
     try:
-        return ThreadingHTTPServer((HOST, port), partial(_Handler, _Pages(workspace, out)))
+        return LocalServer((HOST, port), partial(_Handler, _Pages(workspace, out)))
     except OSError as error:
         raise UserError(f"port {port}: {os.strerror(error.errno or 0)}; give another one with --port.") from error

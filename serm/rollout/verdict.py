@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from serm.errors import UserError
+from serm.local_server import LocalServer
 from serm.rollout.controller import Tick
 from serm.rollout.decision import ENDS, Action
 from serm.rollout.record import OUTCOMES
@@ -76,7 +77,7 @@ class Asked:
             return self._known[1]
 
 
-def server(ask: Callable[[], Verdict], host: str, port: int) -> ThreadingHTTPServer:
+def server(ask: Callable[[], Verdict], host: str, port: int) -> LocalServer:
     """Return an HTTP server, listening; ``serve_forever`` answers.
 
     ``GET`` or ``POST /verdict`` answers 200 with the verdict as JSON, or 503 with ``{"error": ...}`` where there is
@@ -127,6 +128,6 @@ def server(ask: Callable[[], Verdict], host: str, port: int) -> ThreadingHTTPSer
             """Say nothing: requests are many, and their text is not ours."""
 
     try:
-        return ThreadingHTTPServer((host, port), Handler)
+        return LocalServer((host, port), Handler)
     except (OSError, OverflowError) as error:
         raise UserError(f"{host}:{port}: cannot listen there ({error}); give another --host or --port.") from error

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 
 from serm.errors import UserError
+from serm.local_server import LocalServer
 from serm.rollout.traffic.haproxy import lines
 
 _START_SECONDS = 10.0
@@ -80,9 +81,8 @@ def answering(engine: Engine) -> Iterator[int]:
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing of requests."""
 
-    class Server(ThreadingHTTPServer):
+    class Server(LocalServer):
         request_queue_size = 128
-        daemon_threads = True
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
