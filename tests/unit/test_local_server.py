@@ -32,7 +32,7 @@ def test_a_connection_that_is_reset_is_not_told_and_a_fault_is(
 
     class Server(LocalServer):
         def shutdown_request(self, request: object) -> None:
-            super().shutdown_request(request)  # type: ignore[arg-type]
+            super().shutdown_request(request)
             ended.set()
 
     with Server(("127.0.0.1", 0), Handler) as server:
