@@ -50,7 +50,6 @@ EARLIER = pa.Table.from_pylist(
 )
 LOG = {"stream": {"allowed_lateness_hours": 24 * 30, "min_query_users": 3}}
 
-
 #: To compile a plan of a few rows takes longer than to interpret it, and to plan it anew after each stage too.
 DEFAULTS = "spark.sql.adaptive.enabled false\nspark.sql.codegen.wholeStage false\n"
 
