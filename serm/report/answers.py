@@ -76,7 +76,9 @@ def _whose_word(cycle: Cycle) -> Answer:
         )
     pairs = [of["pairs"] for of in (cycle.get("evaluate", "tests") or {}).values()]
     makers = sorted({JUDGED_BY.get(source, f"{source} judgments") for of in pairs for source in of})
-    if makers:
+    if makers and cycle.get("audit") is not None:
+        details.append("What the test sets hold is the simulated world's own truth.")
+    elif makers:
         details.append(f"What the test sets hold was judged by {', '.join(makers)}.")
     if cycle.get("annotate", "held"):
         return Answer(question, "Held: not trusted", tuple(details), tone="worse")

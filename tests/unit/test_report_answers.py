@@ -49,6 +49,13 @@ def test_a_gain_that_a_control_has_too_is_not_the_labels() -> None:
     assert said == "Whether the new labels did it is not known: no control was trained."
 
 
+def test_a_simulated_worlds_tests_are_not_called_peoples() -> None:
+    evaluate = report_history.summaries(1)["evaluate"] | {"tests": {"rolling": {"pairs": {"human": 12}}}}
+    said = {audit: told(audit=audit, evaluate=evaluate)["By whose word?"].details[-1] for audit in (None, ())}
+    assert said[None] == "What the test sets hold was judged by people."
+    assert said[()] == "What the test sets hold is the simulated world's own truth."
+
+
 def test_who_said_so_and_what_it_cost() -> None:
     found = told()
     assert "labels kept, by " in found["By whose word?"].details[0]
