@@ -312,7 +312,8 @@ def test_the_golden_batch_takes_long_and_empty_texts(client: httpx.Client, saved
     model = relevance.load(saved["challenger"])
     documents = ("", "cat", "red heart " * 2000, "\n" * 20_000 + "dog", "dog", "\u3000" * 5_000 + "x" * 3_000_000)
     found = trial.check(lambda: client, model, [Request("u", query, documents) for query in ("cat", "", "dog " * 9999)])
-    assert (found.lost, found.refused, found.difference) == ("", "", 0.0)
+    assert (found.lost, found.refused) == ("", "")
+    assert found.difference < 1e-4  # sums in bf16 move a little with the batch
     one, other = model.score(["cat"] * 2, documents[3:5]).expected
     assert one == other  # what stands behind twenty thousand empty lines is read
 

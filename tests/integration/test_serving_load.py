@@ -227,10 +227,11 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest(
         for one in asked:
             one.result(60)
     statuses = Counter(status for answers in found for status in answers)
-    assert set(statuses) == {200, 429, 503, REFUSED_AT_LAST}
+    # 408: on a busy machine a client may not get to send its request within the second that this server waits.
+    assert set(statuses) - {408} == {200, 429, 503, REFUSED_AT_LAST}
     for answers in found:  # who was told that the server stops gets nothing but that, until it is gone
         if 503 in answers:
-            assert set(answers[answers.index(503) :]) <= {503, REFUSED_AT_LAST}
+            assert set(answers[answers.index(503) :]) <= {408, 503, REFUSED_AT_LAST}
 
 
 def test_a_draining_server_is_not_ready_and_answers_what_waits(mortal: tuple[httpx.Client, psutil.Process]) -> None:
