@@ -1,9 +1,10 @@
 """Scoring off the event loop: pairs of many requests in one go, up to a budget of tokens, and nothing waits when idle.
 
 A batch is whatever waits at the moment the model is free, so an idle model never waits for more, and a busy one finds
-fuller batches. What is no longer than its share of the budget is done at once; the room that is left is for the others
-in the order in which they came, so that few are cut (a query is computed again in each batch that it has a part in).
-One that fills a batch goes behind the others. Tokenising runs beside the scoring, in threads of its own.
+fuller batches. The first in line gives its share of the budget; what is no longer than its share is done at once; the
+room that is left is for the others in the order in which they came, so that few are cut (a query is computed again in
+each batch that it has a part in). The first goes behind the others where it is not done. Tokenising runs beside the
+scoring, in threads of its own.
 """
 
 from __future__ import annotations
@@ -171,19 +172,21 @@ class Batcher:
             self._jobs = []
         if not self._jobs:
             return None
-        batch = _Batch(self._jobs[0].model)
-        jobs = [job for job in self._jobs if job.model is batch.model]
-        share = self.settings.batch_tokens // len(jobs)
-        jobs.sort(key=lambda job: job.left > share)  # stable: of the short ones together, each has its share
-        for job in jobs:
-            room = self.settings.batch_tokens - batch.tokens
-            part, tokens = job.take(room, even_if_longer=not batch.parts)
-            if part.stop == part.start:
+        first, budget = self._jobs[0], self.settings.batch_tokens
+        batch = _Batch(first.model)
+        jobs = [job for job in self._jobs if job.model is first.model]
+        share = budget // len(jobs)
+        # The first has its share before the short ones, however many of them come; the rest of it after them.
+        turns = [(first, share), *((job, budget) for job in sorted(jobs, key=lambda job: job.left > share))]
+        for job, most in turns:
+            part, tokens = job.take(min(most, budget - batch.tokens), even_if_longer=not batch.parts)
+            if part.stop > part.start:
+                batch.parts.append((job, part))
+                batch.tokens += tokens
+            elif job.taken < len(job.pairs):
                 break
-            batch.parts.append((job, part))
-            batch.tokens += tokens
-        if len(batch.parts) == 1 and batch.parts[0][0].left:
-            self._jobs.append(self._jobs.pop(self._jobs.index(batch.parts[0][0])))
+        if first.taken < len(first.pairs):
+            self._jobs.append(self._jobs.pop(0))
         return batch
 
     async def _run(self, batch: _Batch) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 pytest.importorskip("kserve", reason="pip install 'serm[serve]'")
 
 from serm.relevance import Scores
-from serm.serving.batching import MAX_RETRY_SECONDS, Batcher
+from serm.serving.batching import MAX_RETRY_SECONDS, Batcher, _Job
 from serm.serving.protocols.request import Scored
 from serm.serving.refusals import Busy, Late, Stopping
 from serm.settings.serving import PredictorSettings
@@ -173,6 +173,32 @@ def test_requests_that_fit_a_batch_end_in_the_order_in_which_they_came_and_are_c
     assert max(one.batches for one in asyncio.run(run())) == 2
     assert ended == sorted(ended)
     assert [len(batch) for batch in model.batches] == [24, *[64] * 7, 8]
+
+
+@pytest.mark.parametrize("pairs", [(60,), (8,) * 20])
+def test_short_requests_that_keep_coming_hold_no_other_one_up(pairs: tuple[int, ...]) -> None:
+    """A pair that no room is left for beside them, and a request behind one of many batches."""
+
+    async def run() -> int:
+        model, batcher = Held(), _batcher()
+
+        def wait(*tokens: int) -> _Job:
+            read = [Pair("0", "", one, False) for one in tokens]
+            done = asyncio.get_running_loop().create_future()
+            batcher._jobs.append(_Job(model, read, np.empty(0), np.empty(0), done, sum(tokens)))
+            return batcher._jobs[-1]
+
+        wait(*[8] * 4000)
+        other = wait(*pairs)
+        for batches in range(100):
+            for _ in range(8):
+                wait(6)
+            assert batcher._next()
+            if not other.left:
+                return batches
+        return 100
+
+    assert asyncio.run(run()) < 30
 
 
 @pytest.mark.parametrize("reason", ["gone", "late"])
