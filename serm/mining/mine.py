@@ -155,7 +155,7 @@ def look(engine: BaseBackend, inputs: Inputs, settings: Settings, finished: Path
     """
     options, model = settings.mining, inputs.model
     agents = seated(options)
-    # Temporary tables, which go with the engine: the log is read once.
+    # Temporary tables, which go with the engine.
     beyond = engines.hold(engine, "beyond", clicks.beyond(inputs.impressions, settings.clicks.per_user))
     impressions = inputs.impressions.anti_join(beyond, clicks.IMPRESSION)
     counted = cascade.count(impressions, model.version, settings.cycle.middle, settings.clicks.satisfied_seconds)
