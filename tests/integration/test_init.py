@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+import tiny_encoder
 import yaml
 from typer.testing import CliRunner
 
@@ -29,7 +30,7 @@ QUERIES, DOCUMENTS = 16, 5
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Sixteen of ESCI's queries, five documents each, by their titles; one document without an id."""
+    """Sixteen of ESCI's queries, five documents each, by their titles; one document without an id. The encoder is tiny."""
     made = tmp_path_factory.mktemp("esci")
     with gzip.open(DATA / "esci-us" / "judgments.json.gz", "rt", encoding="utf-8") as file:
         judged = json.load(file)
@@ -40,7 +41,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (made / "judgments.json").write_text(json.dumps({**judged, "judgmentRatings": chosen}), encoding="utf-8")
     lines = [json.dumps(one) for one in [*products, {"title": "nobody knows which"}]]
     (made / "products.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return {"documents": made / "products.jsonl", "judgments": made / "judgments.json"}
+    base = tiny_encoder.write(made / "encoder")
+    return {"documents": made / "products.jsonl", "judgments": made / "judgments.json", "base": base}
 
 
 @pytest.fixture(autouse=True)

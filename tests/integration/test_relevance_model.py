@@ -78,6 +78,12 @@ def champion(data: Path, settings: Settings) -> Path:
     return data / "champion"
 
 
+@pytest.fixture(scope="module")
+def model(champion: Path) -> RelevanceModel:
+    """The champion, read once: who holds its encoder spares the next ``load`` the reading."""
+    return relevance.load(champion)
+
+
 def loss(model: RelevanceModel, examples: Examples) -> float:
     """Mean negative log-likelihood of the grades."""
     distribution = model.score(*examples.texts()).distribution
@@ -144,7 +150,7 @@ def test_an_untrained_model_ranks_by_cosine(encoder: Encoder) -> None:
 
 
 def test_training_beats_the_cosine_on_held_out_queries(
-    encoder: Encoder, champion: Path, data: Path, settings: Settings
+    encoder: Encoder, model: RelevanceModel, data: Path, settings: Settings
 ) -> None:
     with engines.connect(settings.engine) as engine:
         known = read_known(engine, data / "seed", data / "validated" / "documents", settings.training)
@@ -152,11 +158,12 @@ def test_training_beats_the_cosine_on_held_out_queries(
     unseen, seen = held_out.calibrating + held_out.remembering, held_out.without(known.examples)
     cosine = RelevanceModel.from_encoder(encoder, settings.relevance.layers)
     CrossEncoderTask.of(cosine, seen, seen, settings.training).fit_cosine()
-    assert loss(relevance.load(champion), unseen) < loss(cosine, unseen) - 0.01
+    assert loss(model, unseen) < loss(cosine, unseen) - 0.01
 
 
-def test_a_saved_model_scores_the_same_and_its_frozen_files_keep_their_bytes(champion: Path, tmp_path: Path) -> None:
-    model = relevance.load(champion)
+def test_a_saved_model_scores_the_same_and_its_frozen_files_keep_their_bytes(
+    champion: Path, model: RelevanceModel, tmp_path: Path
+) -> None:
     model.save(tmp_path / "again")
     again = relevance.load(tmp_path / "again")
     written = hashes(champion)
@@ -170,8 +177,7 @@ def test_a_saved_model_scores_the_same_and_its_frozen_files_keep_their_bytes(cha
     np.testing.assert_allclose(before.distribution.sum(1), 1)
 
 
-def test_a_score_hardly_depends_on_the_batch(champion: Path) -> None:
-    model = relevance.load(champion)
+def test_a_score_hardly_depends_on_the_batch(model: RelevanceModel) -> None:
     together = model.score(QUERIES, DOCUMENTS).expected
     alone = [model.score([q], [d]).expected[0] for q, d in zip(QUERIES, DOCUMENTS, strict=True)]
     np.testing.assert_allclose(together, alone, atol=0.02)
@@ -180,8 +186,7 @@ def test_a_score_hardly_depends_on_the_batch(champion: Path) -> None:
     assert model.score([], []).distribution.shape == (0, 4)
 
 
-def test_dropout_samples_are_seeded_and_spread(champion: Path) -> None:
-    model = relevance.load(champion)
+def test_dropout_samples_are_seeded_and_spread(model: RelevanceModel) -> None:
     drawn = model.sample(QUERIES, DOCUMENTS, 6, seed=1)
     assert drawn.shape == (6, 4)
     assert (drawn == model.sample(QUERIES, DOCUMENTS, 6, seed=1)).all()

@@ -33,7 +33,7 @@ from serm.judging.llm import limits
 from serm.settings import JudgingSettings
 
 PAIRS = 24
-KILLS = 10
+KILLS = 5
 FORK = multiprocessing.get_context("forkserver")
 
 
@@ -186,7 +186,7 @@ def test_a_second_run_asks_nothing_and_gives_the_same_bytes(world: Path) -> None
     assert all(before[name] == after[name] for name in labels)
 
 
-def test_kill_9_at_ten_moments_repeats_no_finished_call(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_9_at_five_moments_repeats_no_finished_call(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     write_mined(world, [(f"{word} {n}", f"en-{d}") for n in range(10) for word in ("cat", "dog") for d in range(8)])
     FORK.set_forkserver_preload(["judging_world"])
