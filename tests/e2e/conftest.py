@@ -11,7 +11,6 @@ from wheel import ENVIRONMENT
 
 from serm.layout import PARAMS
 from serm.settings import load
-from serm.steps import STEPS
 from serm.worlds import small
 
 

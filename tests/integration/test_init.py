@@ -30,7 +30,7 @@ QUERIES, DOCUMENTS = 16, 5
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Sixteen of ESCI's queries, five documents each, by their titles; one document without an id. The encoder is tiny."""
+    """Sixteen of ESCI's queries, five documents each, one document without an id; and a tiny encoder."""
     made = tmp_path_factory.mktemp("esci")
     with gzip.open(DATA / "esci-us" / "judgments.json.gz", "rt", encoding="utf-8") as file:
         judged = json.load(file)
