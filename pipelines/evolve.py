@@ -4,7 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
-from pipelines.cycle import KEPT, VOLUME, add, add_rest, add_watch
+from pipelines.cycle import KEPT, VOLUME, add, add_rest, add_watch, leaving_a_report
 from serm import steps
 from serm.steps import Data
 
@@ -33,7 +33,7 @@ def evolve(
     force: bool = False,
     kept: str = KEPT,
 ):
-    """Run one cycle; of a window in which nothing drifted, keep what was found.
+    """Run one cycle; of a window in which nothing drifted, keep what was found. However it ends, leave a report.
 
     Args:
         settings: the text of params.yaml.
@@ -62,12 +62,13 @@ def evolve(
         "profiles": profiles,
         "windows": windows,
     }
-    data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
-    parameters = {"settings": settings, "repository": repository, "force": force, "kept": kept}
-    parameters["run"] = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    with leaving_a_report(repository):
+        data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
+        parameters = {"settings": settings, "repository": repository, "force": force, "kept": kept}
+        parameters["run"] = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
-    decided = add_watch(data, parameters)
-    with dsl.If(decided == "evolve", name="drifted"):
-        add_rest(data, parameters)
-    with dsl.Else(name="quiet"):
-        add(steps.RECORD, data, parameters).set_caching_options(False)
+        decided = add_watch(data, parameters)
+        with dsl.If(decided == "evolve", name="drifted"):
+            add_rest(data, parameters)
+        with dsl.Else(name="quiet"):
+            add(steps.RECORD, data, parameters).set_caching_options(False)

@@ -28,7 +28,8 @@ def {name}(
     {imports}
 
     {call}
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there{returned}
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch(){labelled}{returned}
 '''
 
 _OVER_PATHS = """figures.metadata.update(
@@ -42,6 +43,10 @@ _OVER_OUTPUTS = """outputs = {{
         {outputs},
     }}
     figures.metadata.update({name}(repository, outputs, parse(settings), run))"""
+
+_LABELLED = """
+    gold.log_confusion_matrix(*confusion(Path({output}.path)))
+    Path(gold.path).touch()"""
 
 _DVC = """\
 # One cycle's reproducible steps. `serm publish` then commits and tags them, and `serm deploy` starts the canary:
@@ -103,14 +108,21 @@ def component(step: Step) -> str:
         given, made = ["repository: str", *reads, "settings: str", "run: str"], []
         outputs = [f'"{one.path.name}": Path({one.name}.path)' for one in step.reads]
         call = _OVER_OUTPUTS.format(name=function, outputs=",\n        ".join(outputs))
+    imports = [f"from {module} import {function}", "from serm.settings import parse"]
+    labelled = ""
+    if step.labels and step.writes:
+        made.append("gold: dsl.Output[dsl.ClassificationMetrics]")
+        imports.append("from serm.kubeflow.labels import confusion")
+        labelled = _LABELLED.format(output=step.writes.name)
     decided = '\n    return "evolve" if force else figures.metadata["decision"]'
     return _COMPONENT.format(
         name=step.name,
         help=step.help,
         image=step.image.upper(),
         parameters=",\n    ".join([*given, *made, "figures: dsl.Output[dsl.Metrics]"]),
-        imports="\n    ".join(sorted([f"from {module} import {function}", "from serm.settings import parse"])),
+        imports="\n    ".join(sorted(imports)),
         call=call,
+        labelled=labelled,
         returns=" -> str" if step.decides else "",
         returned=decided if step.decides else "",
     )

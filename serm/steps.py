@@ -60,6 +60,8 @@ class Step:
     """Whether its function takes, last, the directory for what a killed run goes on from; None: beside its output."""
     decides: bool = False
     """Whether its figure ``decision`` says if the steps after it run: ``evolve``, or ``quiet``."""
+    labels: bool = False
+    """Whether its summary holds the confusion matrix of its labels, which KFP's page of a run draws."""
 
     def __call__(self, *arguments: Any) -> Figures:
         """Call the function, and return its figures."""
@@ -175,6 +177,7 @@ STAGES = (
         image="judge",
         cpu="2",
         memory="4Gi",
+        labels=True,
     ),
     Step(
         name="train",

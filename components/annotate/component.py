@@ -15,12 +15,14 @@ def annotate(
     knowledge: dsl.Input[dsl.Dataset],
     settings: str,
     annotated: dsl.Output[dsl.Dataset],
+    gold: dsl.Output[dsl.ClassificationMetrics],
     figures: dsl.Output[dsl.Metrics],
 ):
     """Have the panel of judges label the mined pairs."""
     from pathlib import Path
 
     from serm.judging import annotate
+    from serm.kubeflow.labels import confusion
     from serm.settings import parse
 
     figures.metadata.update(
@@ -33,4 +35,7 @@ def annotate(
             parse(settings),
         )
     )
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch()
+    gold.log_confusion_matrix(*confusion(Path(annotated.path)))
+    Path(gold.path).touch()

@@ -34,5 +34,6 @@ def drift(
             parse(settings),
         )
     )
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch()
     return "evolve" if force else figures.metadata["decision"]

@@ -27,4 +27,5 @@ def ingest(
             parse(settings),
         )
     )
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch()

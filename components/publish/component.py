@@ -37,4 +37,5 @@ def publish(
         "evaluate": Path(evaluated.path),
     }
     figures.metadata.update(publish(repository, outputs, parse(settings), run))
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch()

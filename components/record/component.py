@@ -29,4 +29,5 @@ def record(
         "drift": Path(drifted.path),
     }
     figures.metadata.update(record(repository, outputs, parse(settings), run))
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch()

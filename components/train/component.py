@@ -35,4 +35,5 @@ def train(
             Path(kept) if kept else None,
         )
     )
-    Path(figures.path).touch()  # kfp.local takes a step from its cache only if each of its outputs is there
+    # kfp.local takes a step from its cache only if each of its outputs is there.
+    Path(figures.path).touch()

@@ -114,16 +114,25 @@ def ratings(labels: Integers, truth: Integers, kept: NDArray[np.bool_], locales:
 
     Returns:
         As ``measure``, and the shares ``over_rated`` and ``under_rated`` of the kept labels that lie above and
-        below the true grade; ``by_grade`` and ``by_locale`` hold the same of each.
+        below the true grade; ``by_grade`` and ``by_locale`` hold the same of each. ``confusion`` counts the kept
+        ones, a row a true grade and a column a label.
     """
     of = np.array(locales)
     slices = {"by_grade": {str(g): truth == g for g in range(GRADES)}, "by_locale": {x: of == x for x in set(locales)}}
-    return _rating(labels, truth, kept) | {
-        name: {
-            value: _rating(labels[rows], truth[rows], kept[rows]) for value, rows in sorted(parts.items()) if rows.any()
+    confusion = np.zeros((GRADES, GRADES), np.int64)
+    np.add.at(confusion, (truth[kept], labels[kept]), 1)
+    return (
+        _rating(labels, truth, kept)
+        | {"confusion": confusion.tolist()}
+        | {
+            name: {
+                value: _rating(labels[rows], truth[rows], kept[rows])
+                for value, rows in sorted(parts.items())
+                if rows.any()
+            }
+            for name, parts in slices.items()
         }
-        for name, parts in slices.items()
-    }
+    )
 
 
 def _rating(labels: Integers, truth: Integers, kept: NDArray[np.bool_]) -> dict[str, Any]:

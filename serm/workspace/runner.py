@@ -95,7 +95,12 @@ def _require_open(repository: Workspace, tag: str) -> None:
 def _run_pipeline(root: Path, tasks: Path, force: bool, journal: Journal) -> None:
     from kfp import components, local
 
-    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(tasks), enable_caching=True)
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(tasks),
+        workspace_root=str(tasks / "volume"),
+        enable_caching=True,
+    )
     pipeline = components.load_component_from_file(str(PIPELINE))
     uris = {one.name: str(root / one.path) for one in GIVEN}
     settings = (root / PARAMS).read_text(encoding="utf-8")

@@ -35,7 +35,7 @@ def small_world(data: Path) -> EmojiWorld:
 
 def small_stream(workspace: Path) -> EmojiStream:
     """Return the stream of a small emoji world; its data and its settings lie beside ``workspace``."""
-    data = workspace.with_name(workspace.name + ".world")
+    data = workspace.absolute().with_name(workspace.name + ".world")  # the founding goes into the workspace
     world = small_world(data)
     if not (data / PARAMS).exists():
         template = yaml.safe_load((TEMPLATE / PARAMS).read_text(encoding="utf-8"))

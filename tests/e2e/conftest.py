@@ -37,7 +37,7 @@ def prepare(root):
 
 def start(installed, root):
     return subprocess.Popen(
-        [installed / "serm", "demo", "--small", "--cycles", "1", "--workspace", root],
+        [installed / "serm", "demo", "--small", "--cycles", "1", "--workspace", root.name],
         cwd=root.parent,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,

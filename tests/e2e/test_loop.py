@@ -59,6 +59,16 @@ def test_every_step_says_what_it_cost(demo):
         assert 0 < figures["peak_memory_mb"] < 6000
 
 
+def test_kubeflows_page_of_a_run_shows_the_report_and_how_the_panel_labelled_gold(demo):
+    (page,) = demo[0].glob(".kfp/*/serm-evolve-*/report/page")
+    assert "This run has ended: succeeded." in page.read_text(encoding="utf-8")
+    told = json.loads((page.parents[1] / "annotate/executor_output.json").read_text())["artifacts"]["gold"]
+    rows = told["artifacts"][0]["metadata"]["confusionMatrix"]["struct"]["rows"]
+    gold = json.loads((demo[0] / "history/cycle-0001/annotate.json").read_text())["gold"]
+    assert [row["row"] for row in rows] == gold["confusion"]
+    assert sum(map(sum, gold["confusion"])) == gold["labelled"] > 0
+
+
 def test_the_panel_loses_no_pair(demo):
     panel = json.loads((demo[0] / "history/cycle-0001/annotate.json").read_text())
     mined = json.loads((demo[0] / "history/cycle-0001/mine.json").read_text())["cascade"]["mined"]

@@ -81,7 +81,9 @@ def champion(data: Path, settings: Settings) -> Path:
 @pytest.fixture(scope="module")
 def model(champion: Path) -> RelevanceModel:
     """The champion, read once: who holds its encoder spares the next ``load`` the reading."""
-    return relevance.load(champion)
+    read = relevance.load(champion)
+    assert isinstance(read, RelevanceModel)
+    return read
 
 
 def loss(model: RelevanceModel, examples: Examples) -> float:

@@ -55,22 +55,28 @@ def test_a_dangling_reference_is_found(ir, damage, complaint):
 
 
 def _branches(ir):
-    return ir["components"]["comp-condition-branches-1"]["dag"]["tasks"]
+    return ir["components"]["comp-condition-branches-2"]["dag"]["tasks"]
 
 
 def _tasks(ir):
-    return ir["components"]["comp-condition-2"]["dag"]["tasks"]
+    return ir["components"]["comp-condition-3"]["dag"]["tasks"]
 
 
 def test_drift_decides_whether_the_cycle_goes_on(ir):
-    root = ir["root"]["dag"]["tasks"]
-    drifted, quiet = (_branches(ir)[f"condition-{n}"]["triggerPolicy"]["condition"] for n in (2, 3))
+    drifted, quiet = (_branches(ir)[f"condition-{n}"]["triggerPolicy"]["condition"] for n in (3, 4))
     assert drifted.endswith("drift-Output'] == 'evolve'")
     assert quiet == f"!({drifted})"
     assert {"mine", "annotate", "train", "evaluate", "publish", "deploy"} <= _tasks(ir).keys()
-    assert {"ingest", "validate", "drift"} <= root.keys()
+    assert {"ingest", "validate", "drift"} <= ir["components"]["comp-exit-handler-1"]["dag"]["tasks"].keys()
     assert "publish" in _tasks(ir)["deploy"]["dependentTasks"]
-    assert ir["components"]["comp-condition-3"]["dag"]["tasks"].keys() == {"record"}
+    assert ir["components"]["comp-condition-4"]["dag"]["tasks"].keys() == {"record"}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_pipeline_leaves_a_report_however_its_run_ends(name):
+    tasks = load_ir(COMPILED / f"{name}.yaml")["root"]["dag"]["tasks"]
+    assert tasks.keys() == {"exit-handler-1", "report"}
+    assert tasks["report"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
 
 
 def test_components_install_nothing_at_run_time(ir):

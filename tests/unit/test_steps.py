@@ -114,10 +114,12 @@ def test_the_pipeline_wires_each_step_to_what_it_reads_and_to_nothing_else() -> 
     ir = load_ir(COMPILED / "evolve.yaml")
     dags = [ir["root"]["dag"], *(one["dag"] for one in ir["components"].values() if "dag" in one)]
     tasks = {name: task for dag in dags for name, task in dag["tasks"].items() if f"exec-{name}" in _containers(ir)}
-    assert tasks.keys() == {step.name for step in TABLE} == {name.removeprefix("exec-") for name in _containers(ir)}
+    assert tasks.pop("report")["componentRef"] == {"name": "comp-report"}
+    assert tasks.keys() == {step.name for step in TABLE} == {name[5:] for name in _containers(ir) - {"exec-report"}}
     importers = {
-        name: task["inputs"]["parameters"]["uri"]["componentInputParameter"]
-        for name, task in ir["root"]["dag"]["tasks"].items()
+        name: task["inputs"]["parameters"]["uri"]["componentInputParameter"].removeprefix("pipelinechannel--")
+        for dag in dags
+        for name, task in dag["tasks"].items()
         if name.startswith("importer")
     }
     assert set(importers.values()) == {one.name for one in GIVEN}
