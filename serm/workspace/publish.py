@@ -168,10 +168,15 @@ def tag_cycle(workspace: Workspace, tag: str, steps: Sequence[str], message: str
 
 
 def pushed(workspace: Workspace, settings: Settings, passed: bool) -> Figures:
-    """Register a model that passed, push what was not pushed yet, and return the cycle's git tag and its commit."""
+    """Register a model that passed, push what was not pushed yet, and return the cycle's git tag and its commit.
+
+    ``version`` is the git tag of the model's version, where one was registered.
+    """
     tag = workspace.tag(settings.cycle.name)
-    push(workspace, settings.publish, [tag, *(registry.register(workspace, settings.cycle.name) if passed else ())])
-    return {"tag": tag, "commit": workspace.git("rev-list", "-n", "1", tag)}
+    made = registry.register(workspace, settings.cycle.name) if passed else []
+    push(workspace, settings.publish, [tag, *made])
+    figures: Figures = {"tag": tag, "commit": workspace.git("rev-list", "-n", "1", tag)}
+    return figures | ({"version": made[0]} if made else {})
 
 
 def summary(directory: Path, name: str) -> dict[str, Any]:
