@@ -41,6 +41,7 @@ BENCHMARKS = {
         ("clax-models==0.1.1", "jax<0.8", "flax<0.12", "pandas<3"),
         apart=True,
     ),
+    "conformance": Benchmark("5 minutes", ("conformance.py",), ("schemathesis==4.32.5",), on_path=True),
     "drift": Benchmark("15 minutes", (f"drift.py {WORKSPACE} --splits 200 --repetitions 20",)),
     "evolution": Benchmark("half a day without a GPU", (f"evolution.py {TEMP} --seed 0 --workers 2",)),
     "export": Benchmark("10 minutes, after a demo of 15", ("export.py runs/demo",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Any, Literal, TypeVar
 
@@ -165,7 +165,7 @@ async def metrics_page(request: Request) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return as_json({"error": error.detail or HTTPStatus(error.status_code).phrase}, error.status_code)
+    return as_json({"error": error.detail or HTTPStatus(error.status_code).phrase}, error.status_code, error.headers)
 
 
 async def _while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -193,6 +193,6 @@ def _refused(refused: Refusal, told: Told) -> Response:
     return response
 
 
-def as_json(value: object, status: int = 200) -> Response:
+def as_json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a response in JSON."""
-    return Response(orjson.dumps(value), status, media_type="application/json")
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")

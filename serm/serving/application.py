@@ -150,7 +150,7 @@ class Application(Answering):
             nonlocal tei
             payload = await asyncio.get_running_loop().run_in_executor(READING, json_object, body)
             tei = "texts" in payload
-            name = payload.get("model") or next(iter(self.models))
+            name = next(iter(self.models)) if payload.get("model") in (None, "") else payload["model"]
             if not isinstance(name, str) or name not in self.models:
                 raise UnknownModel
             return name, partial(rerank.read, payload)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from serm.contracts import Grade
+from serm.serving.protocols.request import MOST
 from serm.serving.protocols.v2 import OUTPUTS
 from serm.serving.transformer.request import LONGEST_ID
 from serm.settings.serving import PredictorSettings, TransformerSettings
@@ -116,16 +117,21 @@ def _v1_request(most: int) -> dict[str, Any]:
     return _object({"instances": _list(pair, minItems=1, maxItems=most)}, "instances")
 
 
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of a field that may be left out: clients send null where they mean that."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _rank_request(limits: TransformerSettings) -> dict[str, Any]:
     named = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": NO_NUL}
-    document = {"anyOf": [named, _object({"id": named, "text": _TEXT}, "id")]}
+    document = {"anyOf": [named, _object({"id": named, "text": _or_null(_TEXT)}, "id")]}
     fields = {
         "query": {"type": "string", "pattern": NO_NUL},
         "client_id": named,
         "documents": _list(document, minItems=1, maxItems=limits.max_documents, uniqueItems=True),
-        "top_n": {"type": "integer", "minimum": 1},
-        "from": {"type": "integer", "minimum": 0},
-        **dict.fromkeys(("session_id", "query_id", "locale"), named),
+        "top_n": _or_null({"type": "integer", "minimum": 1, "maximum": MOST}),
+        "from": _or_null({"type": "integer", "minimum": 0, "maximum": MOST}),
+        **dict.fromkeys(("session_id", "query_id", "locale"), _or_null(named)),
     }
     return _object(fields, "query", "client_id", "documents")
 
@@ -133,9 +139,10 @@ def _rank_request(limits: TransformerSettings) -> dict[str, Any]:
 def _rerank_request(most: int) -> dict[str, Any]:
     size = {"minItems": 1, "maxItems": most}
     documents = _list({"anyOf": [_TEXT, _object({"text": _TEXT}, "text")]}, **size)
-    cohere = {"documents": documents, "top_n": {"type": "integer", "minimum": 1}, "return_documents": _FLAG}
-    tei = {"texts": _list(_TEXT, **size), "raw_scores": _FLAG, "return_text": _FLAG}
-    both = {"query": _TEXT, "model": _TEXT}
+    wanted, count = _or_null(_FLAG), _or_null({"type": "integer", "minimum": 1, "maximum": MOST})
+    cohere = {"documents": documents, "top_n": count, "return_documents": wanted}
+    tei = {"texts": _list(_TEXT, **size), "raw_scores": wanted, "return_text": wanted}
+    both = {"query": _TEXT, "model": _or_null(_TEXT)}
     return {"oneOf": [_object({**both, **cohere}, "query", "documents"), _object({**both, **tei}, "query", "texts")]}
 
 

@@ -50,6 +50,8 @@ def bodies(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.integers(schema.get("minimum", 0), 5)
         case "boolean":
             return st.booleans()
+        case "null":
+            return st.none()
     raise AssertionError(f"the description has a word that this test does not know: {schema}")
 
 

@@ -245,7 +245,9 @@ def test_bytes_that_belong_to_nothing_are_told(client: httpx.Client) -> None:
     ],
 )
 def test_only_the_protocols_routes_are_there(client: httpx.Client, method: str, path: str, status: int) -> None:
-    _refused(client.request(method, path, content=b"{}" if method == "POST" else None), status, "")
+    answer = client.request(method, path, content=b"{}" if method == "POST" else None)
+    _refused(answer, status, "")
+    assert ("allow" in answer.headers) == (status == 405)  # RFC 9110, 15.5.6
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert client.post(V1, json={"instances": INSTANCES}).status_code == 200
 

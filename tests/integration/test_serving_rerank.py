@@ -79,7 +79,7 @@ def test_haystacks_own_ranker_reranks(
 def test_each_route_answers_in_coheres_and_jinas_shape(
     client: httpx.Client, expected: list[tuple[int, float]], path: str
 ) -> None:
-    asked = {"query": "cat", "documents": [{"text": one} for one in DOCUMENTS], "top_n": 3, "return_documents": True}
+    asked = {"query": "cat", "documents": [{"text": one} for one in DOCUMENTS], "top_n": 3.0, "return_documents": True}
     answer = client.post(path, json=asked).json()
     _same([(one["index"], one["relevance_score"]) for one in answer["results"]], expected[:3])
     assert [one["document"] for one in answer["results"]] == [{"text": DOCUMENTS[row]} for row, _ in expected[:3]]
@@ -141,10 +141,15 @@ def test_a_thousand_documents_are_worked_off_in_parts(client: httpx.Client, cham
         ({"documents": ["cat", {"title": SECRET}]}, 400, "documents[1].text: expected a text"),
         ({"documents": [SECRET], "top_n": 0}, 400, "top_n: expected a number"),
         ({"documents": [SECRET], "top_n": True}, 400, "top_n: expected a number"),
+        ({"documents": [SECRET], "top_n": 1.5}, 400, "top_n: expected a number"),
+        ({"documents": [SECRET], "return_documents": {}}, 400, "return_documents: expected true"),
+        ({"texts": [SECRET], "return_text": []}, 400, "return_text: expected true"),
+        ({"texts": [SECRET], "raw_scores": 0}, 400, "raw_scores: expected true"),
         ({"documents": [SECRET], "return_documents": SECRET}, 400, "return_documents: expected true"),
         ({"documents": [SECRET], "query": None}, 400, "query: expected a text"),
         ({"documents": [SECRET], "model": "nobody"}, 404, "No model"),
         ({"documents": [SECRET], "model": [SECRET]}, 404, "No model"),
+        ({"documents": [SECRET], "model": {}}, 404, "No model"),
         ({"documents": [SECRET + " \ud800"]}, 400, "documents[0]: holds half of a character"),
         ({"documents": ["x " * 40_000 + "\ud800"], "return_documents": True}, 400, "documents[0]: holds half"),
         ({"documents": ["x"] * 1501}, 413, "documents: at most 1,500 pairs"),

@@ -106,6 +106,8 @@ def test_a_predictor_gets_the_requests_trace_and_what_time_is_left() -> None:
         ({"documents": [str(n) for n in range(1001)]}, 413, "documents: at most 1,000"),
         ({"top_n": 0}, 400, "top_n"),
         ({"from": -1}, 400, "from"),
+        ({"from": 1e300}, 400, "from"),
+        ({"from": 2**64}, 400, "from"),
     ],
 )
 def test_a_wrong_request_is_told_the_field(

@@ -21,6 +21,9 @@ from serm.relevance.interface import readable
 from serm.serving.refusals import TooLarge
 from serm.settings.serving import PredictorSettings
 
+MOST = 2**53 - 1
+"""The largest whole number that every JSON reader tells from its neighbours (RFC 8259, section 6)."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -122,15 +125,16 @@ def few_enough(pairs: int, where: str, most: int) -> None:
 
 
 def flag(value: Any, where: str) -> bool:
-    """Return ``value``, true or false."""
-    if not isinstance(value, bool):
+    """Return ``value``, true or false; of none, false."""
+    if not isinstance(value, bool | None):
         raise InvalidInput(f"{where}: expected true or false.")
-    return value
+    return bool(value)
 
 
 def is_count(value: Any) -> bool:
-    """Say whether ``value`` is a whole number, 0 or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    """Say whether ``value`` is a whole number, 0 to ``MOST``; 2.0 is one, as JSON and JSON Schema have it."""
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool) and 0 <= value <= MOST
 
 
 def as_json(value: object, headers: Mapping[str, str] | None = None) -> Answer:

@@ -93,10 +93,11 @@ def read(payload: dict[str, Any], limits: PredictorSettings) -> Request:
     whole = [_whole(value, f"{field}[{row}]", not texts) for row, value in enumerate(came)]
     documents = [as_text(value, where, limits.max_text_characters) for value, where in whole]
     queries = [query] * len(documents)
-    wanted = flag(payload.get("return_text" if texts else "return_documents") or False, "return_text, return_documents")
+    back = "return_text" if texts else "return_documents"
+    wanted = flag(payload.get(back), back)
     returned = [_returnable(*one) for one in whole] if wanted else None
     if texts:
-        return TextsRequest(queries, documents, flag(payload.get("raw_scores") or False, "raw_scores"), returned)
+        return TextsRequest(queries, documents, flag(payload.get("raw_scores"), "raw_scores"), returned)
     return DocumentsRequest(queries, documents, _top_n(payload.get("top_n")), returned)
 
 

@@ -157,7 +157,7 @@ def _strings(tensor: dict[str, Any], where: str, binary: memoryview | None, limi
     shape = tensor.get("shape")
     if not isinstance(shape, list) or len(shape) != 1 or not is_count(shape[0]):
         raise InvalidInput(f"{where}.shape: expected [n], one number.")
-    few_enough(shape[0], where, limits.max_request_pairs)
+    few_enough(int(shape[0]), where, limits.max_request_pairs)
     if binary is None:
         values = tensor.get("data")
         if not isinstance(values, list):

@@ -61,8 +61,8 @@ def read(body: bytes, settings: TransformerSettings) -> RankRequest:
         locale=_optional(payload, "locale"),
         ids=ids,
         texts=[text for _, text in read],
-        top_n=top_n,
-        start=start or 0,
+        top_n=None if top_n is None else int(top_n),
+        start=int(start or 0),
     )
 
 
