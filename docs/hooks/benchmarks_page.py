@@ -208,11 +208,25 @@ def _training(results: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def _conformance(results: dict[str, Any]) -> Iterator[Row]:
+    for name in ("predictor", "transformer"):
+        asked, faults = (results["summary"][f"{name}: {what}"] for what in ("requests", "faults"))
+        yield Row(f"{name}: schemathesis' requests from its description", f"{asked:,}, {len(faults)} faults left")
+
+
+def _gpu(results: dict[str, Any]) -> Iterator[Row]:
+    for name, of in results["ways"].items():
+        speed = f"{of['trained_per_second']:,} pairs/s trained, {of['scored_per_second']:,} scored"
+        yield Row(f"{name} ({results['summary']['card']})", speed, f"NDCG@10 {of['ndcg_10']}")
+
+
 _TOLD: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "clicks": _clicks,
+    "conformance": _conformance,
     "drift": _drift,
     "evolution": _evolution,
     "drift_second_log": _drift,
+    "gpu": _gpu,
     "init": _init,
     "interleaving": _interleaving,
     "judging": _judging,
