@@ -18,6 +18,7 @@ class FileTraffic:
         self.path = path
         self.down = False
         self.seen: list[int] = []
+        self.fares: Mapping[Variant, Health] | UserError | None = None
         if not path.exists():
             self.write("", 0)
 
@@ -42,4 +43,6 @@ class FileTraffic:
         return {"percent": percent}
 
     def health(self) -> Mapping[Variant, Health] | None:
-        return None
+        if isinstance(self.fares, UserError):
+            raise self.fares
+        return self.fares

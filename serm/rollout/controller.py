@@ -99,8 +99,9 @@ def tick(
         dry_run: change nothing, and return what would be sent.
 
     Raises:
-        UserError: there is no such rollout, the log cannot be read, somebody else gave the challenger traffic, or the
-            backend fails. The traffic is then as it was, or as decided; the next tick goes on.
+        UserError: there is no such rollout, somebody else gave the challenger traffic, or the backend fails; or the log
+            cannot be read and nothing else takes the challenger back: the look is in the record then. The traffic is as
+            it was, or as decided; the next tick goes on.
     """
     path, now = path_of(records, experiment), now_or(at)
     if dry_run:
@@ -116,9 +117,12 @@ def tick(
             record = _ended(record, gone)
             save(path, record)
             return Tick(record, None)
-        found = _look(record, log, on, traffic, now)
+        found, blind = _look(record, log, on, traffic, now)
         decision = decide(found, record.settings)
-        return Tick(_do(path, record, found, decision, traffic, seen), decision)
+        done = _do(path, record, found, decision, traffic, seen)
+        if blind is not None and decision.action == "hold":
+            raise blind
+        return Tick(done, decision)
 
 
 def abort(records: Path, experiment: str, reason: str, traffic: Traffic, at: datetime | None = None) -> Record:
@@ -144,16 +148,24 @@ def _alone(records: Path) -> None:
             raise UserError(f"{other}: this rollout is running; end it before another one starts.")
 
 
-def _look(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: datetime) -> Look:
+def _look(
+    record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: datetime
+) -> tuple[Look, UserError | None]:
+    """Return what can be seen, and why the users cannot where they cannot: the servers are judged all the same."""
     stages = [stage.since for stage in record.stages]
-    seen = look.read(log, stages, now, record.settings, on)
     health: Mapping[Variant, Health] | None = None
     unread: tuple[str, ...] = ()
+    blind = None
     try:
         asked = record.settings.prometheus
         health = prometheus.health(asked, stages[-1], now, record.experiment) if asked is not None else traffic.health()
     except UserError as error:  # what users say may still take the challenger back
         unread = (str(error),)
+    try:
+        seen = look.read(log, stages, now, record.settings, on)
+    except UserError as error:
+        blind, unread = error, (*unread, str(error))
+        seen = look.Seen([(0, 0)] * len(stages), 0, {})
     return Look(
         now,
         record.percent,
@@ -165,7 +177,7 @@ def _look(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now: 
         health,
         unread,
         seen.segments,
-    )
+    ), blind
 
 
 def _do(path: Path, record: Record, found: Look, decision: Decision, traffic: Traffic, seen: State) -> Record:
@@ -241,6 +253,9 @@ def _tried(record: Record, log: Path, on: EngineSettings, traffic: Traffic, now:
         return Tick(record, None, traffic.patch(record.experiment, record.pending.percent, seen))
     if record.outcome != "running" or _taken_back(record, seen, now):
         return Tick(record, None)
-    decision = decide(_look(record, log, on, traffic, now), record.settings)
+    found, blind = _look(record, log, on, traffic, now)
+    decision = decide(found, record.settings)
+    if blind is not None and decision.action == "hold":
+        raise blind
     sent = traffic.patch(record.experiment, decision.percent, seen) if decision.percent != seen.percent else None
     return Tick(record, decision, sent)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from serm import cli
 from serm.errors import UserError
 from serm.rollout import controller, look, record
-from serm.rollout.decision import Decision
+from serm.rollout.decision import Decision, Health
 from serm.rollout.estimates import Estimate
 from serm.rollout.metrics import METRICS
 from serm.settings import EngineSettings, RolloutSettings
@@ -202,18 +202,31 @@ def test_a_backend_that_is_down_leaves_the_decision_for_the_next_tick(
 
 
 def test_health_that_cannot_be_read_holds_and_does_not_hide_what_users_say(
-    users: Users, traffic: FileTraffic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    users: Users, traffic: FileTraffic, tmp_path: Path
 ) -> None:
-    def away() -> Any:
-        raise UserError("Prometheus does not answer")
-
     begin(tmp_path, traffic)
-    monkeypatch.setattr(traffic, "health", away)
+    traffic.fares = UserError("Prometheus does not answer")
     held = tick(tmp_path, traffic, 1).decision
     assert held is not None
     assert (held.action, held.reasons) == ("hold", ("Prometheus does not answer",))
     users.lifts = {"satisfied_clicks": -0.05}
     assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
+
+
+def test_a_log_that_cannot_be_read_is_told_and_does_not_hide_a_server_that_fails(
+    traffic: FileTraffic, tmp_path: Path
+) -> None:
+    begin(tmp_path, traffic)
+    traffic.fares = {"challenger": Health(1000, 0, 40.0), "champion": Health(1000, 0, 40.0)}
+    for dry_run in (True, False):
+        with pytest.raises(UserError, match="log"):
+            tick(tmp_path, traffic, 1, dry_run=dry_run)
+    (held,) = saved(tmp_path).decisions
+    assert held.action == "hold"
+    assert str(tmp_path / "log") in held.reasons[0]
+    traffic.fares = {"challenger": Health(1000, 1000, 40.0), "champion": Health(1000, 0, 40.0)}
+    assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
+    assert "100.00% of the challenger's requests fail" in saved(tmp_path).decisions[-1].reasons[0]
 
 
 def test_another_hand_that_takes_the_challenger_back_is_obeyed_and_one_that_gives_it_more_is_told(
