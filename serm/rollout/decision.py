@@ -45,7 +45,7 @@ class Look:
     """Users seen in both groups; they are counted in neither."""
     estimates: Mapping[str, Estimate]
     health: Mapping[Variant, Health] | None = None
-    """None: nobody measures it, or it could not be read."""
+    """None: nobody measures it, or it could not be read; holds, unless the settings call it unwatched."""
     unread: tuple[str, ...] = ()
     """What could not be read, and why: it holds."""
     segments: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     or a kind of query (head, torso, tail, new) in which a primary metric is. A step that has lasted ``bake_hours``
     and brought ``min_users`` users to each group gives way to the next; at the last one a primary metric that is
     confidently better promotes, if every guardrail's loss is confidently within its margin. Past ``max_days`` the
-    champion stays. What cannot be read never promotes.
+    champion stays. What cannot be read never promotes, the servers' health included.
     """
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
@@ -165,7 +165,23 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
     asked = min(one.requests for one in look.health.values()) if look.health is not None else settings.min_requests
     if asked < settings.min_requests:
         found.append(f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health")
-    return found
+    return found + _unknown(look, settings)
+
+
+def _unknown(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return that something of the servers' health is not known, though the settings do not call it unwatched."""
+    told = look.health is not None
+    known = {
+        "errors": told or bool(look.unread),  # which says itself why it holds
+        "latency": all(one.p95_ms is not None for one in look.health.values()) if look.health else bool(look.unread),
+    }
+    missing = [name for name, is_known in known.items() if not (is_known or name in settings.unwatched)]
+    if not missing:
+        return []
+    return [
+        f"nothing is known of the servers' {' and '.join(missing)}: set rollout.prometheus, or list them in "
+        "rollout.unwatched, before the next rollout starts"
+    ]
 
 
 def _worse_segments(look: Look, settings: RolloutSettings, findings: dict[str, Any]) -> list[str]:

@@ -99,7 +99,9 @@ class RolloutSettings(Section):
     max_latency_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0
     """The challenger's 95th percentile over the champion's, above which it rolls back."""
     prometheus: PrometheusSettings | None = None
-    """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it."""
+    """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it: errors."""
+    unwatched: tuple[Literal["errors", "latency"], ...] = ()
+    """What of the servers' health nobody measures. All else must be known before a challenger gets more traffic."""
     traffic: RegisteredName = "haproxy"
     """What splits the traffic: haproxy, transformer, configmap, kserve, httproute, or a name that a package registers
     in ``serm.traffic``."""

@@ -23,7 +23,7 @@ from serm.rollout.metrics import METRICS
 from serm.settings import EngineSettings, RolloutSettings
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
-SETTINGS = RolloutSettings(steps=(1, 10, 50))
+SETTINGS = RolloutSettings(steps=(1, 10, 50), unwatched=("errors", "latency"))
 ENGINE = EngineSettings()
 NAME = "cycle-0003"
 

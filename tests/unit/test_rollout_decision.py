@@ -13,11 +13,13 @@ from pydantic import ValidationError
 from serm.rollout.decision import ENDS, Health, Look, decide
 from serm.rollout.estimates import Estimate
 from serm.rollout.metrics import METRICS
+from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 SETTINGS = RolloutSettings()
 USERS = 10_000
+FAST = Health(2000, 1, 40.0)
 
 
 def measured(metric: str, lift: float = 0.0, control: float = 0.4, error: float = 0.0005) -> Estimate:
@@ -35,6 +37,7 @@ def look(percent: int = 50, **lifts: float) -> Look:
         users=[(2000, 2000), (USERS - 2000, USERS - 2000)],
         crossed=0,
         estimates={name: measured(name, lifts.get(name, 0.0)) for name in SETTINGS.metrics},
+        health={"challenger": FAST, "champion": FAST},
     )
 
 
@@ -122,9 +125,6 @@ def test_a_rollout_that_decides_nothing_in_time_keeps_the_champion() -> None:
     assert decide(replace(look(50, satisfied_clicks=0.03), started=late.started), SETTINGS).action == "promote"
 
 
-FAST = Health(2000, 1, 40.0)
-
-
 @pytest.mark.parametrize(
     ("sick", "told"),
     [(Health(2000, 60, 40.0), "3.00% of the challenger's requests fail"), (Health(2000, 1, 121.0), "up to 121 ms")],
@@ -139,14 +139,33 @@ def test_a_server_that_fails_or_is_slow_is_taken_back_even_before_any_metric_can
 
 
 def test_a_few_failures_are_no_reason_and_a_few_requests_tell_nothing_yet() -> None:
-    for fine in (Health(2000, 4, 60.0), Health(2000, 0, None)):
-        assert decide(replace(look(10), health={"challenger": fine, "champion": FAST}), SETTINGS).action == "advance"
+    fine = replace(look(10), health={"challenger": Health(2000, 4, 60.0), "champion": FAST})
+    assert decide(fine, SETTINGS).action == "advance"
     silent = replace(look(50, satisfied_clicks=0.05), health={"challenger": Health(100, 50, 900.0), "champion": FAST})
     held = decide(silent, SETTINGS)
     assert (held.action, held.reasons) == (
         "hold",
         ("a model's server has taken 100 of the 200 requests that tell its health",),
     )
+
+
+@pytest.mark.parametrize(
+    ("health", "missing"),
+    [
+        (None, "errors and latency"),
+        ({"challenger": Health(2000, 0, None), "champion": FAST}, "latency"),
+        ({"challenger": FAST, "champion": Health(2000, 0, None)}, "latency"),
+    ],
+)
+def test_health_that_nobody_measures_gives_no_more_traffic_unless_the_settings_say_so(
+    health: dict[Variant, Health] | None, missing: str
+) -> None:
+    unwatched = SETTINGS.model_copy(update={"unwatched": tuple(missing.split(" and "))})
+    for seen in (replace(look(50, satisfied_clicks=0.05), health=health), replace(look(1), health=health)):
+        held = decide(seen, SETTINGS)
+        assert (held.action, held.percent) == ("hold", seen.percent)
+        assert held.reasons[0].startswith(f"nothing is known of the servers' {missing}: set rollout.prometheus")
+        assert decide(seen, unwatched).action in ("promote", "advance")
 
 
 LIFT = st.floats(-0.3, 0.3)
