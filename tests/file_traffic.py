@@ -17,6 +17,7 @@ class FileTraffic:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.down = False
+        self.stuck = False
         self.seen: list[int] = []
         self.fares: Mapping[Variant, Health] | UserError | None = None
         if not path.exists():
@@ -33,6 +34,8 @@ class FileTraffic:
 
     def set(self, experiment: str, percent: int, seen: State) -> State:
         now = self.read()
+        if self.stuck:
+            raise UserError("the backend does not answer")
         if (now.experiment, now.percent) != (experiment, percent):
             if now != seen:
                 raise Conflict.of("file", now, seen)

@@ -14,6 +14,12 @@ from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
 Action = Literal["advance", "hold", "promote", "roll_back", "inconclusive", "error"]
+PATIENCE = timedelta(minutes=30)
+"""How long a challenger may get no request, or not be ready, before it goes back: a share takes minutes to get around,
+and a pod to start."""
+_DUE = 5
+"""A fifth of what the champion's requests make due is taken for it: an experiment of a layer's part has fewer users
+than its percentage says."""
 ENDS: dict[Action, int] = {"promote": 100, "roll_back": 0, "inconclusive": 0, "error": 0}
 """The actions that end a rollout, and the challenger's percentage from then on."""
 
@@ -50,6 +56,8 @@ class Look:
     """What could not be read, and why: it holds."""
     segments: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     """Locale, or kind of query -> its estimates."""
+    unready_since: datetime | None = None
+    """Since when the challenger's server is said not to be ready, at each look; None: it is, or nobody says."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -74,11 +82,11 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
 
     Groups that are not as large as asked for, or users in both, are an error: no metric is read, and the challenger
     goes back to 0. It goes back as well where it is confidently worse on a primary metric, by more than its margin
-    on a guardrail, or its server fails or is slow. A signal that is confidently worse holds, and so does a locale
-    or a kind of query (head, torso, tail, new) in which a primary metric is. A step that has lasted ``bake_hours``
-    and brought ``min_users`` users to each group gives way to the next; at the last one a primary metric that is
-    confidently better promotes, if every guardrail's loss is confidently within its margin. Past ``max_days`` the
-    champion stays. What cannot be read never promotes, the servers' health included.
+    on a guardrail, or its server fails, is slow, or takes no request where many were due. A signal that is confidently
+    worse holds, and so does a locale or a kind of query (head, torso, tail, new) in which a primary metric is. A step
+    that has lasted ``bake_hours`` and brought ``min_users`` users to each group gives way to the next; at the last one
+    a primary metric that is confidently better promotes, if every guardrail's loss is confidently within its margin.
+    Past ``max_days`` the champion stays. What cannot be read never promotes, the servers' health included.
     """
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
@@ -88,7 +96,7 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     tests = _Tests(look, settings) if readable else None
     if tests is not None:
         findings |= tests.findings
-    if back := [*_unhealthy(look, settings), *(tests.harmful() if tests else [])]:
+    if back := [*_dead(look, settings), *_unhealthy(look, settings), *(tests.harmful() if tests else [])]:
         return Decision("roll_back", 0, tuple(back), findings)
     late = look.at - look.started >= timedelta(days=settings.max_days)
     waits = [*look.unread, *_waits(look, settings)]
@@ -131,6 +139,22 @@ def _broken(look: Look, ratio_p: float | None, settings: RolloutSettings) -> lis
     if seen >= settings.min_users and look.crossed > settings.max_crossed * seen:
         found.append(f"{look.crossed} of {seen} users were seen in both groups: the split does not hold them apart")
     return found
+
+
+def _dead(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return that the challenger's server gets nothing: its users are served by another one, or by none."""
+    if look.unready_since is not None and look.at - look.unready_since >= PATIENCE:
+        return [f"the challenger's server has not been ready since {look.unready_since:%Y-%m-%d %H:%M} UTC"]
+    if look.health is None or look.health["challenger"].requests or look.at - look.since < PATIENCE:
+        return []
+    champion = look.health["champion"].requests
+    due = max(champion * look.percent // (100 - look.percent) // _DUE, look.users[-1][0] if look.users else 0)
+    if min(champion, due) < settings.min_requests:
+        return []
+    return [
+        f"the challenger's server has taken no request at {look.percent} %, where {due} or more were due and the "
+        f"champion's took {champion}: it is down, its users are sent elsewhere, or rollout.prometheus asks for another"
+    ]
 
 
 def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:

@@ -33,9 +33,10 @@ def health(settings: PrometheusSettings, since: datetime, now: datetime, experim
             return _number(client, settings.url, text, now)
 
         def of(variant: Variant) -> Health:
-            total = round(ask(settings.requests, variant) or 0)
-            errors, p95 = ask(settings.errors, variant), ask(settings.p95_seconds, variant)
-            return Health(total, min(total, round(errors or 0)), None if p95 is None else 1000 * p95)
+            total, errors = (round(ask(query, variant) or 0) for query in (settings.requests, settings.errors))
+            p95 = ask(settings.p95_seconds, variant)
+            # What failed was due, also where a dead server counted no request.
+            return Health(max(total, errors), errors, None if p95 is None else 1000 * p95)
 
         return {variant: of(variant) for variant in _VARIANTS}
 

@@ -149,6 +149,21 @@ def test_a_few_failures_are_no_reason_and_a_few_requests_tell_nothing_yet() -> N
     )
 
 
+def test_a_server_that_takes_no_request_where_many_are_due_is_taken_back() -> None:
+    none = {"challenger": Health(0, 0, None), "champion": Health(30_000, 0, 40.0)}
+    blind = replace(look(10), users=[(0, 0)], estimates={}, health=none)
+    back = decide(blind, SETTINGS)
+    assert (back.action, back.percent) == ("roll_back", 0)
+    assert "has taken no request at 10 %, where 666 or more were due and the champion's took 30000" in back.reasons[0]
+    # Its users searched, and another server answered them.
+    few = {**none, "champion": Health(1000, 0, 40.0)}
+    assert decide(replace(blind, users=[(300, 300)], health=few), SETTINGS).action == "roll_back"
+    # Neither so few requests nor so short a time tell anything.
+    assert decide(replace(blind, health=few), SETTINGS).action == "hold"
+    assert decide(replace(blind, since=NOW - timedelta(minutes=10)), SETTINGS).action == "hold"
+    assert decide(replace(blind, health={**none, "champion": Health(0, 0, None)}), SETTINGS).action == "hold"
+
+
 @pytest.mark.parametrize(
     ("health", "missing"),
     [

@@ -68,6 +68,11 @@ def test_both_servers_are_asked_for_what_they_did_since_the_step_began() -> None
     assert "requests{challenger}[7200s]" in asked
 
 
+def test_failures_that_no_server_counted_as_requests_are_requests_too() -> None:
+    with answering({"errors{challenger}": 70, "requests{champion}": 900}) as (url, _):
+        assert (read(url)["challenger"].requests, read(url)["challenger"].errors) == (70, 70)
+
+
 @pytest.mark.parametrize(
     ("answers", "told"),
     [
