@@ -15,13 +15,13 @@ from serm.cli.options import Json, Params, show
 from serm.cli.standing import reads
 from serm.errors import UserError
 from serm.escaping import visible
-from serm.layout import CYCLE, PARAMS, ROLLOUTS
+from serm.layout import CYCLE, DVC, PARAMS, ROLLOUTS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from serm.rollout.controller import Tick
-    from serm.rollout.record import Record
+    from serm.rollout.record import Model, Record
     from serm.rollout.traffic import Traffic
     from serm.rollout.verdict import Verdict
     from serm.settings import Settings
@@ -30,7 +30,8 @@ app = typer.Typer(no_args_is_help=True, help="Ramp a challenger up by what its u
 
 Records = Annotated[Path, typer.Option(help="The directory of the rollouts' records.")]
 Experiment = Annotated[
-    str | None, typer.Option(help="The rollout's name, by which users are placed. Default: the cycle's.")
+    str | None,
+    typer.Option(help="The rollout's name, by which users are placed. Default: the one that runs, else the cycle's."),
 ]
 Log = Annotated[
     Path,
@@ -55,7 +56,7 @@ def plan(log: Log, params: Params = PARAMS, json: Json = False) -> None:
     """Say how long a rollout would take and what it could find, from the traffic that the log shows."""
     from serm.rollout.plan import plan, told
 
-    settings, _ = _settings(params, None)
+    settings = _loaded(params)
     show("rollout plan", told(plan(log, settings.rollout, settings.engine)), json)
 
 
@@ -68,13 +69,17 @@ def start(
     deployed: Gate = CYCLE / "deploy",
     json: Json = False,
 ) -> None:
-    """Give a challenger that passed the gate the first step's share of the users."""
+    """Give a challenger that passed the gate the first step's share of the users, and commit the record."""
     from serm.rollout import controller
 
-    settings, name = _settings(params, experiment)
-    _passed(deployed / "deploy.json")
+    settings = _loaded(params)
+    name = experiment or settings.cycle.name
+    _passed(deployed, settings)
+    model = _published(settings)
     with _traffic(settings) as traffic:
-        _show(controller.start(records, name, settings.rollout, traffic), json)
+        record = controller.start(records, name, settings.rollout, traffic, model=model)
+    _commit(records / f"{name}.json", f"Rollout of {name}: begun with {record.percent} %", settings)
+    _show(record, json)
 
 
 @app.command()
@@ -90,15 +95,13 @@ def tick(
     """Look at what users did, decide, and set the traffic. Run it from a CronJob; it may run twice, or be killed."""
     from serm.rollout import controller
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
     with _traffic(settings) as traffic:
         done = controller.tick(records, name, log, settings.engine, traffic, dry_run=dry_run)
     if not dry_run:
         _show(done.record, json)
         return
-    decided = done.decision
-    found = {"action": decided.action, "percent": decided.percent, "reasons": decided.reasons} if decided else {}
-    print(jsonlib.dumps({**found, "would_send": done.patch}, indent=None if json else 2, ensure_ascii=False))
+    print(jsonlib.dumps({**_tried(done), "would_send": done.patch}, indent=None if json else 2, ensure_ascii=False))
 
 
 @app.command()
@@ -119,7 +122,7 @@ def watch(
     from serm.rollout.watch import until_told
     from serm.rollout.watch import watch as ticks
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
 
     def once() -> Tick:
         with _traffic(settings) as traffic:
@@ -142,7 +145,7 @@ def status(
     """Show where a rollout stands, and why; with --html as a page with its whole ramp."""
     from serm.rollout.record import load, path_of
 
-    _, name = _settings(params, experiment)
+    _, name = _named(params, experiment, records)
     record = load(path_of(records, name))
     if html is not None:
         from serm.report import ramp
@@ -180,7 +183,7 @@ def serve_verdict(
     """Answer with the verdict over HTTP, for Argo Rollouts' AnalysisTemplate or Flagger's webhooks; set nothing."""
     from serm.rollout.verdict import Asked, server
 
-    _settings(params, experiment)
+    _named(params, experiment, records)
     answering = server(Asked(partial(_verdict, log, params, experiment, records), every), host, port)
     with answering:
         print(f"http://{host}:{answering.server_port}/verdict (Ctrl+C ends)", flush=True)
@@ -200,7 +203,7 @@ def abort(
     """Take the challenger back to 0 now, and end its rollout."""
     from serm.rollout import controller
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
     with _traffic(settings) as traffic:
         _show(controller.abort(records, name, why, traffic), json)
 
@@ -214,14 +217,21 @@ def map_(file: MapFile, params: Params = PARAMS, experiment: Experiment = None) 
 
     if file.exists():
         raise UserError(f"{file}: is there already, and may be in force; take it away first if it is not.")
-    write_text(file, lines(_settings(params, experiment)[1], 0))
+    write_text(file, lines(experiment or _loaded(params).cycle.name, 0))
 
 
-def _settings(params: Path, experiment: str | None) -> tuple[Settings, str]:
+def _loaded(params: Path) -> Settings:
     from serm import settings
 
-    loaded = settings.load(params)
-    return loaded, experiment or loaded.cycle.name
+    return settings.load(params)
+
+
+def _named(params: Path, experiment: str | None, records: Path) -> tuple[Settings, str]:
+    """Return the settings, and the name of the rollout that is meant: params.yaml may be a cycle further."""
+    from serm.rollout.record import running
+
+    settings = _loaded(params)
+    return settings, experiment or running(records) or settings.cycle.name
 
 
 def _traffic(settings: Settings) -> AbstractContextManager[Traffic]:
@@ -235,7 +245,7 @@ def _verdict(log: Path, params: Path, experiment: str | None, records: Path) -> 
     from serm.rollout import controller
     from serm.rollout.verdict import verdict as of
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
     with _traffic(settings) as traffic:
         return of(controller.tick(records, name, log, settings.engine, traffic, dry_run=True))
 
@@ -254,15 +264,76 @@ def _tell(found: Record | UserError, *, json: bool) -> None:
     print(visible(f"{found.percent} % {what}"), flush=True)
 
 
-def _passed(path: Path) -> None:
+def _tried(done: Tick) -> dict[str, Any]:
+    """Return what a dry run says: what it decides, or what was begun before and is to be ended, or how it ended."""
+    record = done.record
+    if (decided := done.decision) is not None:
+        return {"action": decided.action, "percent": decided.percent, "reasons": decided.reasons}
+    last = record.decisions[-1] if record.decisions else None
+    reasons = last.reasons if last else ()
+    if record.pending is not None:
+        return {"pending": record.pending.action, "percent": record.pending.percent, "reasons": reasons}
+    return {"outcome": record.outcome, "percent": record.percent, "reasons": reasons}
+
+
+def _passed(deployed: Path, settings: Settings) -> None:
+    """Refuse a challenger of another cycle, one that the gate did not pass, and one that was too slow here."""
+    import yaml
+
+    path = deployed / "deploy.json"
     try:
-        gate = jsonlib.loads(path.read_text(encoding="utf-8"))["gate"]
+        tried = jsonlib.loads(path.read_text(encoding="utf-8"))
+        gate, p95 = tried["gate"], tried["variants"]["challenger"]["latency_ms"]["p95"]
+        manifest = yaml.safe_load((deployed / "inferenceservice.yaml").read_text(encoding="utf-8"))
+        cycle = manifest["metadata"]["annotations"]["serm/cycle"]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run the deploy step before.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no gate result in it; run the deploy step again.") from error
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); run the deploy step before.") from error
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{deployed}: no output of the deploy step ({error!r}); run it again.") from error
+    if cycle != settings.cycle.name:
+        raise UserError(
+            f"{deployed}: holds the challenger of {cycle}, and params.yaml is at {settings.cycle.name}; give "
+            "--deployed the output of this cycle's deploy step, or set cycle.number to that cycle's."
+        )
     if gate != "passed":
         raise UserError(f"{path}: the gate's result is {gate!r}: users do not see this challenger.")
+    if p95 is None or p95 > settings.serving.max_p95_ms:
+        raise UserError(
+            f"{path}: 95 % of the challenger's requests took up to {p95} ms, and serving.max_p95_ms is "
+            f"{settings.serving.max_p95_ms:g}: users do not see this challenger."
+        )
+
+
+def _published(settings: Settings) -> Model | None:
+    """Return which model the cycle's tag pins, so that ``advance`` takes no other one; None without a tag."""
+    from serm.rollout.record import Model
+    from serm.workspace.advance import model_of
+    from serm.workspace.store import Workspace
+
+    tag = settings.cycle.name
+    if DVC.is_dir() and (workspace := Workspace(Path())).has_tag(tag):
+        return Model.model_validate(model_of(workspace, tag))
+    if settings.rollout.required:
+        raise UserError(
+            f"{Path.cwd()}: {tag} is not published, and rollout.required wants a record of what its tag pins; run "
+            "`serm publish` first."
+        )
+    return None
+
+
+def _commit(path: Path, message: str, settings: Settings) -> None:
+    """Commit the record and nothing else, and push it if the settings say so: a run on Kubeflow reads it from git."""
+    from serm.workspace.origin import push
+    from serm.workspace.store import Workspace
+
+    if not DVC.is_dir():
+        return
+    try:
+        workspace = Workspace(Path())
+        workspace.commit(message, (path,))
+        push(workspace, settings.publish)
+    except UserError as error:  # the rollout has begun all the same
+        typer.echo(f"{path} is not committed, or not pushed; do it by hand: {visible(str(error))}", err=True)
 
 
 def _show(record: Record, json: bool) -> None:

@@ -19,6 +19,7 @@ from serm.rollout.decision import Decision, Look, decide
 from serm.rollout.record import (
     OUTCOMES,
     Decided,
+    Model,
     Pending,
     Record,
     Stage,
@@ -70,6 +71,7 @@ def start(
     at: datetime | None = None,
     *,
     note: str = "",
+    model: Model | None = None,
 ) -> Record:
     """Begin a rollout: give the challenger the first step's share.
 
@@ -82,6 +84,7 @@ def start(
         traffic: the backend.
         at: the present.
         note: for whoever reads the record.
+        model: the challenger, as its cycle's tag pins it.
 
     Raises:
         UserError: it was begun before, another one is running, the challenger has traffic already, or the backend
@@ -103,7 +106,7 @@ def start(
             _require_free(experiment, seen)
             traffic.patch(experiment, settings.steps[0], seen)  # what it would refuse is told before all else
             pending = Pending(action="start", percent=settings.steps[0], since=now)
-            record = Record(experiment=experiment, note=note, settings=settings, pending=pending)
+            record = Record(experiment=experiment, note=note, model=model, settings=settings, pending=pending)
             save(path, record)
         return _begun(_Book(path), record, traffic, seen, now)
 

@@ -68,12 +68,23 @@ class Decided(_Part):
     findings: dict[str, Any] = Field(default_factory=dict)
 
 
+class Model(_Part):
+    """Which model users were shown."""
+
+    tag: str
+    """The git tag of its cycle."""
+    trained: str
+    """DVC's hash of the train step's output, as the tag pins it."""
+
+
 class Record(_Part):
     """All that is known of a rollout."""
 
     experiment: str
     note: str = ""
     """What whoever reads it should know, such as that its users are simulated."""
+    model: Model | None = None
+    """The challenger; None: its cycle was not published when the rollout began."""
     outcome: Outcome = "running"
     settings: RolloutSettings
     """As they were at the start: what is looked at, and how closely, may not change on the way."""

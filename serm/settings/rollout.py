@@ -56,6 +56,9 @@ class PrometheusSettings(Section):
 class RolloutSettings(Section):
     """The ramp of a challenger that passed the gate, and what its users decide."""
 
+    required: bool = False
+    """Whether ``serm advance`` waits for users: a challenger that passed the gate becomes the champion only with a
+    record of a rollout of that very model which promoted it. Without it one that had no rollout becomes it too."""
     steps: Annotated[tuple[Percent, ...], Field(min_length=1)] = (1, 5, 10, 25, 50)
     """Percent of the users who see the challenger, step by step. At 50 the control is all the others, so a higher step
     would compare less; promotion goes to 100."""

@@ -460,14 +460,3 @@ def test_a_person_may_end_it_and_the_command_line_shows_why(users: Users, traffi
     assert "complaints" in told.output
     shown = CliRunner().invoke(cli.app, ["rollout", "status", "--json", "--workspace", str(tmp_path)])
     assert json.loads(shown.output)["outcome"] == "rolled_back"
-
-
-def test_a_challenger_that_the_gate_refused_is_not_started(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(
-        'cycle: {number: 3, start: "2018-01-01T00:00:00Z", end: "2019-01-01T00:00:00Z"}'
-    )
-    (tmp_path / "cycle" / "deploy").mkdir(parents=True)
-    (tmp_path / "cycle" / "deploy" / "deploy.json").write_text('{"gate": "failed"}')
-    refused = CliRunner().invoke(cli.app, ["rollout", "start", "--workspace", str(tmp_path)])
-    assert isinstance(refused.exception, UserError)
-    assert "the gate's result is 'failed'" in str(refused.exception)
