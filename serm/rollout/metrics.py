@@ -142,6 +142,7 @@ def by_user(
         winsorise: a quantile, above 0.5 to 1.
         before_days: of the covariates; 0: all of them are 0.
         part: columns of ``searches``, such as traffic: a user has a row for each value of theirs, and those columns.
+            ``crossed`` and ``stage`` are those of all of the user's searches.
     """
     start = stages[0]
     during = searches.filter(
@@ -161,6 +162,9 @@ def by_user(
         searches=during.count().cast("float64"),
         **{name: during[name].sum().cast("float64") for name in _OF_SEARCHES[1:]},
     )
+    if part:  # who crossed, and when they came, is the user's and not the part's
+        whole = during.group_by("user_id").agg(crossed=during.variant.nunique() > 1, first_time=during.event_time.min())
+        users = users.drop("crossed", "first_time").join(whole, "user_id")
     stage = ibis.literal(0)
     for began in stages[1:]:
         stage = stage + (users.first_time >= ibis.literal(began)).cast("int64")
