@@ -20,6 +20,8 @@ and a pod to start."""
 _DUE = 5
 """A fifth of what the champion's requests make due is taken for it: an experiment of a layer's part has fewer users
 than its percentage says."""
+_SLOWEST = 0.05
+"""Share of the requests beyond the 95th percentile."""
 ENDS: dict[Action, int] = {"promote": 100, "roll_back": 0, "inconclusive": 0, "error": 0}
 """The actions that end a rollout, and the challenger's percentage from then on."""
 
@@ -32,6 +34,8 @@ class Health:
     errors: int
     p95_ms: float | None
     """Latency's 95th percentile; None: not known."""
+    within: tuple[tuple[float, int], ...] = ()
+    """Upper bounds of latency, milliseconds, rising to infinity, and the requests within each; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +172,40 @@ def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
     # One error more in each, so that no error at all is not taken for certainty.
     smoothed = [((one.errors + 1) / (one.requests + 2), one.requests) for one in (challenger, champion)]
     variance = sum(rate * (1 - rate) / n for rate, n in smoothed)
-    more = rates[0] - rates[1] - settings.max_error_rise
-    prior = prior_variance(variance * challenger.requests / settings.planned_users, settings.alpha)
-    if more > 0 and always_valid_p(more, variance, prior) <= settings.alpha:
+    if _surely(rates[0] - rates[1] - settings.max_error_rise, variance, challenger.requests, settings):
         found.append(f"{rates[0]:.2%} of the challenger's requests fail, {rates[1]:.2%} of the champion's")
+    return found + _slow(challenger, champion, settings)
+
+
+def _slow(challenger: Health, champion: Health, settings: RolloutSettings) -> list[str]:
+    """Return that the challenger's 95th percentile is above what is borne of the champion's.
+
+    A histogram tells exactly how many requests its bounds hold, and little of what lies between two. So what is tested
+    is whether confidently more than 5 % of the challenger's requests lie above the first bound beyond
+    ``max_latency_ratio`` times the bound that holds 95 % of the champion's: coarse buckets make it slow to tell, and
+    never wrong. Where a backend knows a percentile only, its ratio decides.
+    """
     slow, usual = challenger.p95_ms, champion.p95_ms
-    if slow is not None and usual is not None and slow > settings.max_latency_ratio * usual:
-        found.append(f"95 % of the challenger's answers take up to {slow:.0f} ms, of the champion's {usual:.0f}")
-    return found
+    if usual is None or (slow is None and not challenger.within):
+        return []
+    longest = f"{slow:.0f}" if slow is not None else f"more than {challenger.within[-2][0]:.0f}"
+    told = f"95 % of the challenger's answers take up to {longest} ms, of the champion's {usual:.0f}"
+    if not (challenger.within and champion.within):
+        return [told] if slow is not None and slow > settings.max_latency_ratio * usual else []
+    enough = (1 - _SLOWEST) * champion.within[-1][1]
+    borne = settings.max_latency_ratio * next(bound for bound, count in champion.within if count >= enough)
+    limit, held = next((bound, count) for bound, count in challenger.within if bound >= borne)
+    total = challenger.within[-1][1]
+    share = (total - held + 1) / (total + 2)
+    if total and _surely((total - held) / total - _SLOWEST, share * (1 - share) / total, total, settings):
+        return [f"{told}: {total - held} of {total} are slower than {limit:.0f} ms"]
+    return []
+
+
+def _surely(more: float, variance: float, requests: int, settings: RolloutSettings) -> bool:
+    """Tell whether a share of requests is above what is borne, at all looks of a step together."""
+    prior = prior_variance(variance * requests / settings.planned_users, settings.alpha)
+    return more > 0 and always_valid_p(more, variance, prior) <= settings.alpha
 
 
 def _waits(look: Look, settings: RolloutSettings) -> list[str]:
@@ -194,11 +224,14 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
 
 def _unknown(look: Look, settings: RolloutSettings) -> list[str]:
     """Return that something of the servers' health is not known, though the settings do not call it unwatched."""
-    told = look.health is not None
-    known = {
-        "errors": told or bool(look.unread),  # which says itself why it holds
-        "latency": all(one.p95_ms is not None for one in look.health.values()) if look.health else bool(look.unread),
-    }
+    of = look.health
+    known = {"errors": of is not None, "latency": False}
+    if of is not None:  # a challenger's percentile beyond all bounds is known to be too long
+        known["latency"] = of["champion"].p95_ms is not None and bool(
+            of["challenger"].p95_ms or of["challenger"].within
+        )
+    elif look.unread:
+        return []  # which says itself why it holds
     missing = [name for name, is_known in known.items() if not (is_known or name in settings.unwatched)]
     if not missing:
         return []

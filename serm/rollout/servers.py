@@ -39,7 +39,7 @@ def look(record: Record, traffic: Traffic, now: datetime) -> Fares:
             served = {side: _grown((record.served or {}).get(side), one) for side, one in totals.items()}
             # A request that was tried thrice, or that no server took, may count as more failures than requests.
             health = {
-                side: Health(max(one.requests, one.errors), one.errors, totals[side].p95_ms)
+                side: Health(max(one.requests, one.errors), one.errors, totals[side].p95_ms, totals[side].within)
                 for side, one in served.items()
             }
     except NotReady as error:

@@ -38,17 +38,16 @@ class ByVariant(Section):
 
 class PrometheusSettings(Section):
     """Where the servers' health is asked for. In each query ``{variant}`` becomes champion or challenger,
-    ``{experiment}`` the rollout's name, and ``{window}`` the time since the step in force began, such as ``86400s``;
-    each gives one number."""
+    ``{experiment}`` the rollout's name, and ``{window}`` the time since the step in force began, such as ``86400s``."""
 
     url: Annotated[str, Field(pattern=r"^https?://")]
     """Of the server, without ``/api``."""
     requests: str | ByVariant
-    """PromQL: the requests that the variant's server took."""
+    """PromQL: one number, the requests that the variant's server took."""
     errors: str | ByVariant
-    """PromQL: those that failed; no number is none."""
-    p95_seconds: str | ByVariant
-    """PromQL: the 95th percentile of its latency."""
+    """PromQL: one number, those that failed; no number is none."""
+    latency: str | ByVariant
+    """PromQL: a histogram of its seconds, such as ``sum by (le) (increase(NAME_bucket[{window}]))``."""
     timeout_seconds: Positive = 10.0
     """Of one query."""
 
@@ -100,7 +99,7 @@ class RolloutSettings(Section):
     max_error_rise: Share = 0.005
     """How much greater the challenger's share of failed requests may be; confidently more rolls back."""
     max_latency_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0
-    """The challenger's 95th percentile over the champion's, above which it rolls back."""
+    """The challenger's 95th percentile of latency over the champion's; confidently more rolls back."""
     prometheus: PrometheusSettings | None = None
     """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it: errors."""
     unwatched: tuple[Literal["errors", "latency"], ...] = ()
