@@ -39,6 +39,7 @@ Log = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide and show what would be sent; change nothing.")]
 Gate = Annotated[Path, typer.Option(help="The deploy step's output, which says whether the gate passed.")]
+Commit = Annotated[bool, typer.Option(help="Commit the record; not in a clone that only pulls, which it would fork.")]
 Why = Annotated[str, typer.Option(help="The reason; it stays in the record.")]
 Every = Annotated[float, typer.Option(min=0.1, help="Seconds between two ticks.")]
 Fresh = Annotated[float, typer.Option(min=0, help="Seconds for which a verdict is kept.")]
@@ -67,6 +68,7 @@ def start(
     experiment: Experiment = None,
     records: Records = ROLLOUTS,
     deployed: Gate = CYCLE / "deploy",
+    commit: Commit = True,
     json: Json = False,
 ) -> None:
     """Give a challenger that passed the gate the first step's share of the users, and commit the record."""
@@ -78,7 +80,8 @@ def start(
     model = _published(settings)
     with _traffic(settings) as traffic:
         record = controller.start(records, name, settings.rollout, traffic, model=model)
-    _commit(records / f"{name}.json", f"Rollout of {name}: begun with {record.percent} %", settings)
+    if commit and DVC.is_dir():
+        _commit(records / f"{name}.json", f"Rollout of {name}: begun with {record.percent} %", settings)
     _show(record, json)
 
 
@@ -311,13 +314,14 @@ def _published(settings: Settings) -> Model | None:
     from serm.workspace.store import Workspace
 
     tag = settings.cycle.name
-    if DVC.is_dir() and (workspace := Workspace(Path())).has_tag(tag):
-        return Model.model_validate(model_of(workspace, tag))
+    try:
+        if (workspace := Workspace(Path())).has_tag(tag):
+            return Model.model_validate(model_of(workspace, tag))
+        why = f"{tag} is not published; run `serm publish` first"
+    except UserError as error:  # no git here, or it is not to be read
+        why = str(error)
     if settings.rollout.required:
-        raise UserError(
-            f"{Path.cwd()}: {tag} is not published, and rollout.required wants a record of what its tag pins; run "
-            "`serm publish` first."
-        )
+        raise UserError(f"rollout.required wants a record of what the cycle's tag pins: {why}")
     return None
 
 
@@ -326,8 +330,6 @@ def _commit(path: Path, message: str, settings: Settings) -> None:
     from serm.workspace.origin import push
     from serm.workspace.store import Workspace
 
-    if not DVC.is_dir():
-        return
     try:
         workspace = Workspace(Path())
         workspace.commit(message, (path,))

@@ -75,6 +75,11 @@ def test_a_start_commits_its_record_alone_which_says_what_model_users_see(root: 
     assert run(["git", "diff", "--cached", "--name-only"], root) == "mine.txt"
 
 
+def test_a_start_in_a_clone_that_only_pulls_commits_nothing(root: Path) -> None:
+    assert serm(root, "start", "--no-commit").exit_code == 0
+    assert run(["git", "log", "--format=%s"], root) == "published"
+
+
 def test_a_start_that_cannot_be_committed_has_begun_and_says_so(root: Path) -> None:
     run(["git", "config", "user.email", ""], root)
     run(["git", "config", "user.name", ""], root)
