@@ -153,16 +153,15 @@ def tick(
             seen = traffic.read()
         except UserError as error:
             raise (Unset(str(error)) if record.pending else error) from error
-        if record.pending is not None and not record.stages:
-            record = _begun(book, record, traffic, seen, now)
-        elif record.pending is not None and _is_near(record, seen):
-            record = _finish(book, record, traffic, seen, now)
+        if (pending := record.pending) is not None and (not record.stages or _is_near(record, seen)):
+            ended = _finish if record.stages else _begun
+            record = ended(book, record, traffic, seen, now)
         elif seen.percent == 0:
             record = _gone(record, now)
             book.save(record)
         if record.outcome != "running":
             return Tick(record, None)
-        seen = traffic.read()
+        seen = traffic.read() if pending is not None else seen
         strange = _strange(record, seen)
         if strange is not None and seen.experiment != record.experiment:
             raise strange
