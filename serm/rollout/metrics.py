@@ -133,7 +133,7 @@ def by_user(
     by name; ``stage``, the step of the ramp in force when the user was first seen, an index of ``stages``; the columns
     that METRICS names; and the same of searches with ``before_``, of the ``before_days`` days before the first stage. A
     user with more searches than the quantile ``winsorise`` weighs as much as one at it: numerators and denominators are
-    scaled alike, the user's rate stays.
+    scaled alike, the user's rate stays. One with more sessions than that quantile has as many as one at it.
 
     Args:
         searches: of ``by_search``; ``variant`` is challenger, control or champion.
@@ -180,10 +180,13 @@ def by_user(
         },
     ).drop("first_time", "first", "last")
     if winsorise < 1:
-        cap = users.aggregate(cap=users.searches.quantile(winsorise))
+        cap = users.aggregate(cap=users.searches.quantile(winsorise), most=users.sessions.quantile(winsorise))
         users = users.cross_join(cap)
         weight = ibis.least(ibis.literal(1.0), users.cap.cast("float64") / users.searches)
-        users = users.mutate(**{name: users[name] * weight for name in _OF_SEARCHES}).drop("cap")
+        users = users.mutate(
+            sessions=ibis.least(users.sessions, users.most.cast("float64")),
+            **{name: users[name] * weight for name in _OF_SEARCHES},
+        ).drop("cap", "most")
     return _with_habits(users, searches, start, before_days)
 
 

@@ -89,7 +89,7 @@ class RolloutSettings(Section):
     max_crossed: Share = 0.01
     """Share of the users seen in both groups above which the log or the split is broken."""
     winsorise: Annotated[float, Field(gt=0.5, le=1)] = 0.999
-    """A user with more searches than this quantile of the users counts as much as one at it."""
+    """A user with more searches, or more sessions, than this quantile of the users counts as much as one at it."""
     before_days: Amount = 14.0
     """Days before the start whose searches explain users' habits (CUPED); 0: none."""
     change_query_seconds: Positive = 300.0

@@ -112,10 +112,15 @@ def test_users_count_in_the_step_at_which_they_were_first_seen_and_in_no_group_w
 
 def test_a_user_of_many_searches_weighs_as_much_as_one_at_the_quantile(tmp_path: Path) -> None:
     rows = [row for n in range(99) for row in search(f"u{n}", n, "lamp")]
-    rows += [row for n in range(200) for row in search("robot", 1000 + n, "lamp", (40,) if n % 2 else ())]
+    rows += [
+        row
+        for n in range(200)
+        for row in search("robot", 1000 + n, "lamp", (40,) if n % 2 else (), session_id=f"session-{n}")
+    ]
     robot = users_of(tmp_path, rows, [START], 2, winsorise=0.98)["robot"]
     assert robot["searches"] == pytest.approx(1.0)
     assert robot["with_satisfied"] / robot["searches"] == pytest.approx(0.5)
+    assert robot["sessions"] == pytest.approx(1.0)
 
 
 def test_habits_are_read_from_the_days_before_the_start_only(tmp_path: Path) -> None:
