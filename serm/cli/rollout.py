@@ -6,6 +6,7 @@ import json as jsonlib
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from serm.rollout.traffic import Traffic
     from serm.rollout.verdict import Verdict
     from serm.settings import Settings
+    from serm.step import Figures
 
 app = typer.Typer(no_args_is_help=True, help="Ramp a challenger up by what its users do, and take it back.")
 
@@ -59,6 +61,22 @@ def plan(log: Log, params: Params = PARAMS, json: Json = False) -> None:
 
     settings = _loaded(params)
     show("rollout plan", told(plan(log, settings.rollout, settings.engine)), json)
+
+
+@app.command()
+@reads
+def interleaved(log: Log, params: Params = PARAMS, json: Json = False) -> None:
+    """Say whose documents users click on interleaved pages, which the transformer makes with ``interleave: true``."""
+    from serm.rollout.interleaved import read
+
+    settings = _loaded(params)
+    found = read(log, settings.engine, settings.rollout.alpha, settings.rollout.planned_users)
+    at = found.interval
+    told: Figures = {"users": found.users, "pages": found.pages}
+    told |= {"pages_for_the_challenger": found.for_challenger, "pages_for_the_champion": found.for_champion}
+    bounds = {"preference": at.difference, "low": at.low, "high": at.high}
+    told |= {name: round(one, 4) for name, one in bounds.items() if isfinite(one)}
+    show("interleaved pages", told, json)
 
 
 @app.command()
