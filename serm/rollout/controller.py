@@ -230,6 +230,8 @@ def _look(
         (*fares.unread, *([str(blind)] if blind else [])),
         seen.segments,
         fares.unready_since,
+        servers.looks(record),
+        fares.recent,
     )
     return found, blind, fares
 

@@ -26,6 +26,10 @@ ENDS: dict[Action, int] = {"promote": 100, "roll_back": 0, "inconclusive": 0, "e
 """The actions that end a rollout, and the challenger's percentage from then on."""
 
 
+Within = tuple[tuple[float, int], ...]
+"""Upper bounds of latency, milliseconds, rising to infinity, and the requests within each; empty: not known."""
+
+
 @dataclass(frozen=True)
 class Health:
     """How a model's server fares since the challenger's traffic began."""
@@ -34,8 +38,7 @@ class Health:
     errors: int
     p95_ms: float | None
     """Latency's 95th percentile; None: not known."""
-    within: tuple[tuple[float, int], ...] = ()
-    """Upper bounds of latency, milliseconds, rising to infinity, and the requests within each; empty: not known."""
+    within: Within = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Look:
     """Locale, or kind of query -> its estimates."""
     unready_since: datetime | None = None
     """Since when the challenger's server is said not to be ready, at each look; None: it is, or nobody says."""
+    looks: int = 0
+    """Looks before, in the step in force."""
+    recent: Mapping[Variant, Health] | None = None
+    """Since the last of them."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -162,9 +169,20 @@ def _dead(look: Look, settings: RolloutSettings) -> list[str]:
 
 
 def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
-    if look.health is None:
+    """Return what fails or is slow in this step; or since the last look, which the good weeks before must not hide.
+
+    Each look tests its own requests anew, so its alpha falls: all of them together have ``alpha``.
+    """
+    if look.health is not None and (found := _failing(look.health, settings, settings.planned_users, settings.alpha)):
+        return found
+    if look.recent is None:
         return []
-    challenger, champion = look.health["challenger"], look.health["champion"]
+    falling = settings.alpha / ((look.looks + 1) * (look.looks + 2))
+    return [f"since the last look, {one}" for one in _failing(look.recent, settings, None, falling)]
+
+
+def _failing(of: Mapping[Variant, Health], settings: RolloutSettings, planned: int | None, alpha: float) -> list[str]:
+    challenger, champion = of["challenger"], of["champion"]
     if min(challenger.requests, champion.requests) < settings.min_requests:
         return []
     found = []
@@ -172,12 +190,14 @@ def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
     # One error more in each, so that no error at all is not taken for certainty.
     smoothed = [((one.errors + 1) / (one.requests + 2), one.requests) for one in (challenger, champion)]
     variance = sum(rate * (1 - rate) / n for rate, n in smoothed)
-    if _surely(rates[0] - rates[1] - settings.max_error_rise, variance, challenger.requests, settings):
+    if _surely(rates[0] - rates[1] - settings.max_error_rise, variance, challenger.requests, planned, alpha):
         found.append(f"{rates[0]:.2%} of the challenger's requests fail, {rates[1]:.2%} of the champion's")
-    return found + _slow(challenger, champion, settings)
+    return found + _slow(challenger, champion, settings, planned, alpha)
 
 
-def _slow(challenger: Health, champion: Health, settings: RolloutSettings) -> list[str]:
+def _slow(
+    challenger: Health, champion: Health, settings: RolloutSettings, planned: int | None, alpha: float
+) -> list[str]:
     """Return that the challenger's 95th percentile is above what is borne of the champion's.
 
     A histogram tells exactly how many requests its bounds hold, and little of what lies between two. So what is tested
@@ -197,15 +217,18 @@ def _slow(challenger: Health, champion: Health, settings: RolloutSettings) -> li
     limit, held = next((bound, count) for bound, count in challenger.within if bound >= borne)
     total = challenger.within[-1][1]
     share = (total - held + 1) / (total + 2)
-    if total and _surely((total - held) / total - _SLOWEST, share * (1 - share) / total, total, settings):
+    if total and _surely((total - held) / total - _SLOWEST, share * (1 - share) / total, total, planned, alpha):
         return [f"{told}: {total - held} of {total} are slower than {limit:.0f} ms"]
     return []
 
 
-def _surely(more: float, variance: float, requests: int, settings: RolloutSettings) -> bool:
-    """Tell whether a share of requests is above what is borne, at all looks of a step together."""
-    prior = prior_variance(variance * requests / settings.planned_users, settings.alpha)
-    return more > 0 and always_valid_p(more, variance, prior) <= settings.alpha
+def _surely(more: float, variance: float, requests: int, planned: int | None, alpha: float) -> bool:
+    """Tell whether a share of requests is above what is borne, at all looks together.
+
+    The test is sharpest at ``planned`` requests; None: at those that there are, for they are looked at once.
+    """
+    prior = prior_variance(variance * requests / (planned or requests), alpha)
+    return more > 0 and always_valid_p(more, variance, prior) <= alpha
 
 
 def _waits(look: Look, settings: RolloutSettings) -> list[str]:

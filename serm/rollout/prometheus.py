@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.decision import Health, Within
 from serm.rollout.split import Variant
 from serm.settings.rollout import ByVariant, PrometheusSettings
 
@@ -62,7 +62,7 @@ class _Asked:
         value = self.series[0][1] if self.series else math.nan
         return value if math.isfinite(value) else None
 
-    def histogram(self) -> tuple[tuple[float, int], ...]:
+    def histogram(self) -> Within:
         """Return upper bounds in milliseconds, rising, and the requests within each; nothing where it gives nothing."""
         try:
             bounds = sorted((1000 * float(labels["le"]), count) for labels, count in self.series)
@@ -82,7 +82,7 @@ class _Asked:
         return tuple(within)
 
 
-def _percentile(within: tuple[tuple[float, int], ...]) -> float | None:
+def _percentile(within: Within) -> float | None:
     """Return the 95th percentile, as if requests were spread evenly in their bucket; None beyond the last bound."""
     total = within[-1][1] if within else 0
     low, below = 0.0, 0

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from serm.errors import UserError
 from serm.rollout import prometheus
-from serm.rollout.decision import Health
+from serm.rollout.decision import Health, Within
 from serm.rollout.record import Record, Served
 from serm.rollout.split import Variant
 from serm.rollout.traffic import NotReady, Traffic
@@ -23,6 +23,9 @@ class Fares:
     """What a look finds of the servers."""
 
     health: Mapping[Variant, Health] | None
+    """Since the step began."""
+    recent: Mapping[Variant, Health] | None
+    """Since the last look; None where this is the step's first."""
     unread: tuple[str, ...]
     """Why they could not be asked."""
     served: dict[Variant, Served] | None
@@ -33,15 +36,21 @@ class Fares:
 def look(record: Record, traffic: Traffic, now: datetime) -> Fares:
     """Return how the servers fare; what cannot be read is told, not raised."""
     unread: list[str] = []
-    health, served, unready = None, record.served, None
+    health, recent, served, unready = None, None, record.served, None
+    before = record.decisions[-1].at if looks(record) else None
     try:
         if (totals := traffic.health()) is not None:
             served = {side: _grown((record.served or {}).get(side), one) for side, one in totals.items()}
-            # A request that was tried thrice, or that no server took, may count as more failures than requests.
             health = {
-                side: Health(max(one.requests, one.errors), one.errors, totals[side].p95_ms, totals[side].within)
+                side: _health(one.requests, one.errors, totals[side].p95_ms, totals[side].within)
                 for side, one in served.items()
             }
+            if before is not None and record.served is not None:
+                known = record.served
+                recent = {
+                    side: _health(one.requests - known[side].requests, one.errors - known[side].errors)
+                    for side, one in served.items()
+                }
     except NotReady as error:
         unready = record.unready_since or now
         unread.append(str(error))
@@ -51,10 +60,16 @@ def look(record: Record, traffic: Traffic, now: datetime) -> Fares:
     if (asked := record.settings.prometheus) is not None:
         try:
             health = prometheus.health(asked, record.stages[-1].since, now, record.experiment)
+            recent = prometheus.health(asked, before, now, record.experiment) if before is not None else None
         except UserError as error:
-            health = None
+            health = recent = None
             unread.append(str(error))
-    return Fares(health, tuple(unread), served, unready)
+    return Fares(health, recent, tuple(unread), served, unready)
+
+
+def looks(record: Record) -> int:
+    """Return how many looks there were in the step in force."""
+    return sum(one.at > record.stages[-1].since for one in record.decisions)
 
 
 def begin(traffic: Traffic) -> dict[Variant, Served] | None:
@@ -64,6 +79,11 @@ def begin(traffic: Traffic) -> dict[Variant, Served] | None:
     except UserError:
         return None
     return {side: _grown(None, one) for side, one in totals.items()} if totals is not None else None
+
+
+def _health(requests: int, errors: int, p95_ms: float | None = None, within: Within = ()) -> Health:
+    """Return a server's health; what was tried thrice, or no server took, may count as more failures than requests."""
+    return Health(max(requests, errors), errors, p95_ms, within)
 
 
 def _grown(before: Served | None, total: Health) -> Served:

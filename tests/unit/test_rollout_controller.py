@@ -371,6 +371,19 @@ def test_what_a_server_did_before_the_step_counts_neither_for_nor_against_it(
     assert "50.00% of the challenger's requests fail" in saved(tmp_path).decisions[-1].reasons[0]
 
 
+def test_a_server_that_begins_to_fail_late_in_a_long_step_is_taken_back_at_the_next_look(
+    users: Users, traffic: FileTraffic, tmp_path: Path
+) -> None:
+    traffic.fares = fares((0, 0), (0, 0))
+    begin(tmp_path, traffic)
+    traffic.fares = fares((400_000, 0), (400_000, 0))
+    users.a_step = 300  # too few for the next step
+    assert tick(tmp_path, traffic, 9).record.outcome == "running"
+    traffic.fares = fares((401_000, 200), (401_000, 0))  # 0.05 % of the step's
+    assert tick(tmp_path, traffic, 9.1).record.outcome == "rolled_back"
+    assert "since the last look, 20.00%" in saved(tmp_path).decisions[-1].reasons[0]
+
+
 def test_counters_that_begin_anew_lose_nothing_that_was_seen(
     users: Users, traffic: FileTraffic, tmp_path: Path
 ) -> None:

@@ -188,6 +188,22 @@ def test_buckets_and_chance_make_no_server_slow_at_any_of_many_looks_and_a_slow_
     assert "take up to more than" in decide(replace(look(10), health=sides), SETTINGS).reasons[0]
 
 
+def test_weeks_without_a_failure_hide_none_of_today_s_and_chance_is_none_at_any_look() -> None:
+    whole: dict[Variant, Health] = {"challenger": Health(500_000, 900, 40.0), "champion": Health(500_000, 900, 40.0)}
+    sick: dict[Variant, Health] = {"challenger": Health(800, 80, None), "champion": Health(800, 0, None)}
+    back = decide(replace(look(50), health=whole, recent=sick, looks=400), SETTINGS)
+    assert back.action == "roll_back"
+    assert back.reasons[0] == ("since the last look, 10.00% of the challenger's requests fail, 0.00% of the champion's")
+    generator = np.random.default_rng(5)
+    for looks in range(600):  # as an hour of a healthy server is
+        errors = generator.binomial(800, 0.01, 2)
+        fine: dict[Variant, Health] = {
+            "challenger": Health(800, int(errors[0]), None),
+            "champion": Health(800, int(errors[1]), None),
+        }
+        assert decide(replace(look(50), health=whole, recent=fine, looks=looks), SETTINGS).action == "hold"
+
+
 def test_a_server_that_takes_no_request_where_many_are_due_is_taken_back() -> None:
     none = {"challenger": Health(0, 0, None), "champion": Health(30_000, 0, 40.0)}
     blind = replace(look(10), users=[(0, 0)], estimates={}, health=none)
