@@ -17,7 +17,9 @@ class FileTraffic:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.down = False
+        self.stuck = False
         self.seen: list[int] = []
+        self.fares: Mapping[Variant, Health] | UserError | None = None
         if not path.exists():
             self.write("", 0)
 
@@ -32,6 +34,8 @@ class FileTraffic:
 
     def set(self, experiment: str, percent: int, seen: State) -> State:
         now = self.read()
+        if self.stuck:
+            raise UserError("the backend does not answer")
         if (now.experiment, now.percent) != (experiment, percent):
             if now != seen:
                 raise Conflict.of("file", now, seen)
@@ -42,4 +46,6 @@ class FileTraffic:
         return {"percent": percent}
 
     def health(self) -> Mapping[Variant, Health] | None:
-        return None
+        if isinstance(self.fares, UserError):
+            raise self.fares
+        return self.fares

@@ -6,6 +6,7 @@ import json as jsonlib
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,22 +16,24 @@ from serm.cli.options import Json, Params, show
 from serm.cli.standing import reads
 from serm.errors import UserError
 from serm.escaping import visible
-from serm.layout import CYCLE, PARAMS, ROLLOUTS
+from serm.layout import CYCLE, DVC, PARAMS, ROLLOUTS
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from serm.rollout.controller import Tick
-    from serm.rollout.record import Record
+    from serm.rollout.record import Model, Record
     from serm.rollout.traffic import Traffic
     from serm.rollout.verdict import Verdict
     from serm.settings import Settings
+    from serm.step import Figures
 
 app = typer.Typer(no_args_is_help=True, help="Ramp a challenger up by what its users do, and take it back.")
 
 Records = Annotated[Path, typer.Option(help="The directory of the rollouts' records.")]
 Experiment = Annotated[
-    str | None, typer.Option(help="The rollout's name, by which users are placed. Default: the cycle's.")
+    str | None,
+    typer.Option(help="The rollout's name, by which users are placed. Default: the one that runs, else the cycle's."),
 ]
 Log = Annotated[
     Path,
@@ -38,6 +41,7 @@ Log = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide and show what would be sent; change nothing.")]
 Gate = Annotated[Path, typer.Option(help="The deploy step's output, which says whether the gate passed.")]
+Commit = Annotated[bool, typer.Option(help="Commit the record; not in a clone that only pulls, which it would fork.")]
 Why = Annotated[str, typer.Option(help="The reason; it stays in the record.")]
 Every = Annotated[float, typer.Option(min=0.1, help="Seconds between two ticks.")]
 Fresh = Annotated[float, typer.Option(min=0, help="Seconds for which a verdict is kept.")]
@@ -55,8 +59,24 @@ def plan(log: Log, params: Params = PARAMS, json: Json = False) -> None:
     """Say how long a rollout would take and what it could find, from the traffic that the log shows."""
     from serm.rollout.plan import plan, told
 
-    settings, _ = _settings(params, None)
+    settings = _loaded(params)
     show("rollout plan", told(plan(log, settings.rollout, settings.engine)), json)
+
+
+@app.command()
+@reads
+def interleaved(log: Log, params: Params = PARAMS, json: Json = False) -> None:
+    """Say whose documents users click on interleaved pages, which the transformer makes with ``interleave: true``."""
+    from serm.rollout.interleaved import read
+
+    settings = _loaded(params)
+    found = read(log, settings.engine, settings.rollout.alpha, settings.rollout.planned_users)
+    at = found.interval
+    told: Figures = {"users": found.users, "pages": found.pages}
+    told |= {"pages_for_the_challenger": found.for_challenger, "pages_for_the_champion": found.for_champion}
+    bounds = {"preference": at.difference, "low": at.low, "high": at.high}
+    told |= {name: round(one, 4) for name, one in bounds.items() if isfinite(one)}
+    show("interleaved pages", told, json)
 
 
 @app.command()
@@ -66,15 +86,21 @@ def start(
     experiment: Experiment = None,
     records: Records = ROLLOUTS,
     deployed: Gate = CYCLE / "deploy",
+    commit: Commit = True,
     json: Json = False,
 ) -> None:
-    """Give a challenger that passed the gate the first step's share of the users."""
+    """Give a challenger that passed the gate the first step's share of the users, and commit the record."""
     from serm.rollout import controller
 
-    settings, name = _settings(params, experiment)
-    _passed(deployed / "deploy.json")
+    settings = _loaded(params)
+    name = experiment or settings.cycle.name
+    _passed(deployed, settings)
+    model = _published(settings)
     with _traffic(settings) as traffic:
-        _show(controller.start(records, name, settings.rollout, traffic), json)
+        record = controller.start(records, name, settings.rollout, traffic, model=model)
+    if commit and DVC.is_dir():
+        _commit(records / f"{name}.json", f"Rollout of {name}: begun with {record.percent} %", settings)
+    _show(record, json)
 
 
 @app.command()
@@ -90,15 +116,13 @@ def tick(
     """Look at what users did, decide, and set the traffic. Run it from a CronJob; it may run twice, or be killed."""
     from serm.rollout import controller
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
     with _traffic(settings) as traffic:
         done = controller.tick(records, name, log, settings.engine, traffic, dry_run=dry_run)
     if not dry_run:
         _show(done.record, json)
         return
-    decided = done.decision
-    found = {"action": decided.action, "percent": decided.percent, "reasons": decided.reasons} if decided else {}
-    print(jsonlib.dumps({**found, "would_send": done.patch}, indent=None if json else 2, ensure_ascii=False))
+    print(jsonlib.dumps({**_tried(done), "would_send": done.patch}, indent=None if json else 2, ensure_ascii=False))
 
 
 @app.command()
@@ -119,7 +143,7 @@ def watch(
     from serm.rollout.watch import until_told
     from serm.rollout.watch import watch as ticks
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
 
     def once() -> Tick:
         with _traffic(settings) as traffic:
@@ -142,7 +166,7 @@ def status(
     """Show where a rollout stands, and why; with --html as a page with its whole ramp."""
     from serm.rollout.record import load, path_of
 
-    _, name = _settings(params, experiment)
+    _, name = _named(params, experiment, records)
     record = load(path_of(records, name))
     if html is not None:
         from serm.report import ramp
@@ -180,7 +204,7 @@ def serve_verdict(
     """Answer with the verdict over HTTP, for Argo Rollouts' AnalysisTemplate or Flagger's webhooks; set nothing."""
     from serm.rollout.verdict import Asked, server
 
-    _settings(params, experiment)
+    _named(params, experiment, records)
     answering = server(Asked(partial(_verdict, log, params, experiment, records), every), host, port)
     with answering:
         print(f"http://{host}:{answering.server_port}/verdict (Ctrl+C ends)", flush=True)
@@ -200,7 +224,7 @@ def abort(
     """Take the challenger back to 0 now, and end its rollout."""
     from serm.rollout import controller
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
     with _traffic(settings) as traffic:
         _show(controller.abort(records, name, why, traffic), json)
 
@@ -214,14 +238,21 @@ def map_(file: MapFile, params: Params = PARAMS, experiment: Experiment = None) 
 
     if file.exists():
         raise UserError(f"{file}: is there already, and may be in force; take it away first if it is not.")
-    write_text(file, lines(_settings(params, experiment)[1], 0))
+    write_text(file, lines(experiment or _loaded(params).cycle.name, 0))
 
 
-def _settings(params: Path, experiment: str | None) -> tuple[Settings, str]:
+def _loaded(params: Path) -> Settings:
     from serm import settings
 
-    loaded = settings.load(params)
-    return loaded, experiment or loaded.cycle.name
+    return settings.load(params)
+
+
+def _named(params: Path, experiment: str | None, records: Path) -> tuple[Settings, str]:
+    """Return the settings, and the name of the rollout that is meant: params.yaml may be a cycle further."""
+    from serm.rollout.record import running
+
+    settings = _loaded(params)
+    return settings, experiment or running(records) or settings.cycle.name
 
 
 def _traffic(settings: Settings) -> AbstractContextManager[Traffic]:
@@ -235,7 +266,7 @@ def _verdict(log: Path, params: Path, experiment: str | None, records: Path) -> 
     from serm.rollout import controller
     from serm.rollout.verdict import verdict as of
 
-    settings, name = _settings(params, experiment)
+    settings, name = _named(params, experiment, records)
     with _traffic(settings) as traffic:
         return of(controller.tick(records, name, log, settings.engine, traffic, dry_run=True))
 
@@ -254,15 +285,75 @@ def _tell(found: Record | UserError, *, json: bool) -> None:
     print(visible(f"{found.percent} % {what}"), flush=True)
 
 
-def _passed(path: Path) -> None:
+def _tried(done: Tick) -> dict[str, Any]:
+    """Return what a dry run says: what it decides, or what was begun before and is to be ended, or how it ended."""
+    record = done.record
+    if (decided := done.decision) is not None:
+        return {"action": decided.action, "percent": decided.percent, "reasons": decided.reasons}
+    last = record.decisions[-1] if record.decisions else None
+    reasons = last.reasons if last else ()
+    if record.pending is not None:
+        return {"pending": record.pending.action, "percent": record.pending.percent, "reasons": reasons}
+    return {"outcome": record.outcome, "percent": record.percent, "reasons": reasons}
+
+
+def _passed(deployed: Path, settings: Settings) -> None:
+    """Refuse a challenger of another cycle, one that the gate did not pass, and one that was too slow here."""
+    import yaml
+
+    path = deployed / "deploy.json"
     try:
-        gate = jsonlib.loads(path.read_text(encoding="utf-8"))["gate"]
+        tried = jsonlib.loads(path.read_text(encoding="utf-8"))
+        gate, p95 = tried["gate"], tried["variants"]["challenger"]["latency_ms"]["p95"]
+        manifest = yaml.safe_load((deployed / "inferenceservice.yaml").read_text(encoding="utf-8"))
+        cycle = manifest["metadata"]["annotations"]["serm/cycle"]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run the deploy step before.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: no gate result in it; run the deploy step again.") from error
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); run the deploy step before.") from error
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"{deployed}: no output of the deploy step ({error!r}); run it again.") from error
+    if cycle != settings.cycle.name:
+        raise UserError(
+            f"{deployed}: holds the challenger of {cycle}, and params.yaml is at {settings.cycle.name}; give "
+            "--deployed the output of this cycle's deploy step, or set cycle.number to that cycle's."
+        )
     if gate != "passed":
         raise UserError(f"{path}: the gate's result is {gate!r}: users do not see this challenger.")
+    if p95 is None or p95 > settings.serving.max_p95_ms:
+        raise UserError(
+            f"{path}: 95 % of the challenger's requests took up to {p95} ms, and serving.max_p95_ms is "
+            f"{settings.serving.max_p95_ms:g}: users do not see this challenger."
+        )
+
+
+def _published(settings: Settings) -> Model | None:
+    """Return which model the cycle's tag pins, so that ``advance`` takes no other one; None without a tag."""
+    from serm.rollout.record import Model
+    from serm.workspace.advance import model_of
+    from serm.workspace.store import Workspace
+
+    tag = settings.cycle.name
+    try:
+        if (workspace := Workspace(Path())).has_tag(tag):
+            return Model.model_validate(model_of(workspace, tag))
+        why = f"{tag} is not published; run `serm publish` first"
+    except UserError as error:  # no git here, or it is not to be read
+        why = str(error)
+    if settings.rollout.required:
+        raise UserError(f"rollout.required wants a record of what the cycle's tag pins: {why}")
+    return None
+
+
+def _commit(path: Path, message: str, settings: Settings) -> None:
+    """Commit the record and nothing else, and push it if the settings say so: a run on Kubeflow reads it from git."""
+    from serm.workspace.origin import push
+    from serm.workspace.store import Workspace
+
+    try:
+        workspace = Workspace(Path())
+        workspace.commit(message, (path,))
+        push(workspace, settings.publish)
+    except UserError as error:  # the rollout has begun all the same
+        typer.echo(f"{path} is not committed, or not pushed; do it by hand: {visible(str(error))}", err=True)
 
 
 def _show(record: Record, json: bool) -> None:

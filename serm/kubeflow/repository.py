@@ -124,28 +124,34 @@ def found(repository: str, volume: Path, given: Given) -> Figures:
 
 
 def ramp(repository: str, volume: Path, log: Path) -> Figures:
-    """Tick the rollout of the workspace's cycle, and push its record; where none runs, do nothing.
+    """Tick the rollout that runs, else the cycle's, and push its record; where there is none, do nothing.
+
+    The record is pushed before the challenger gets more traffic: a later run, which clones anew, must know of it.
 
     Returns:
         ``outcome`` (``none`` where there is no rollout) and ``percent``.
     """
     from serm.rollout import controller
+    from serm.rollout.record import Record, running
     from serm.rollout.traffic import connect
 
     workspace = opened(repository, volume, ())
     settings = params.load(workspace.path / PARAMS)
-    name = settings.cycle.name
-    record = ROLLOUTS / f"{name}.json"
-    if not (workspace.path / record).exists():
+    name = running(workspace.path / ROLLOUTS) or settings.cycle.name
+    path = ROLLOUTS / f"{name}.json"
+    if not (workspace.path / path).exists():
         return {"outcome": "none", "percent": 0}
     rollout, serving = settings.rollout, settings.serving
+
+    def keep(record: Record) -> None:
+        workspace.commit(f"Rollout of {name}: {record.outcome}, {record.percent} %", (path,))
+        _push(workspace, repository)
+
     with (
         writing(workspace.path, "serm submit"),
         connect(rollout.traffic, rollout.traffic_options, serving.namespace, serving.name) as traffic,
     ):
-        done = controller.tick(workspace.path / ROLLOUTS, name, log, settings.engine, traffic)
-        workspace.commit(f"Rollout of {name}: {done.record.outcome}, {done.record.percent} %", (record,))
-        _push(workspace, repository)
+        done = controller.tick(workspace.path / ROLLOUTS, name, log, settings.engine, traffic, keep=keep)
     return {"outcome": done.record.outcome, "percent": done.record.percent}
 
 

@@ -14,8 +14,20 @@ from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
 Action = Literal["advance", "hold", "promote", "roll_back", "inconclusive", "error"]
+PATIENCE = timedelta(minutes=30)
+"""How long a challenger may get no request, or not be ready, before it goes back: a share takes minutes to get around,
+and a pod to start."""
+_DUE = 5
+"""A fifth of what the champion's requests make due is taken for it: an experiment of a layer's part has fewer users
+than its percentage says."""
+_SLOWEST = 0.05
+"""Share of the requests beyond the 95th percentile."""
 ENDS: dict[Action, int] = {"promote": 100, "roll_back": 0, "inconclusive": 0, "error": 0}
 """The actions that end a rollout, and the challenger's percentage from then on."""
+
+
+Within = tuple[tuple[float, int], ...]
+"""Upper bounds of latency, milliseconds, rising to infinity, and the requests within each; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,7 @@ class Health:
     errors: int
     p95_ms: float | None
     """Latency's 95th percentile; None: not known."""
+    within: Within = ()
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,17 @@ class Look:
     """Users seen in both groups; they are counted in neither."""
     estimates: Mapping[str, Estimate]
     health: Mapping[Variant, Health] | None = None
-    """None: nobody measures it, or it could not be read."""
+    """None: nobody measures it, or it could not be read; holds, unless the settings call it unwatched."""
     unread: tuple[str, ...] = ()
     """What could not be read, and why: it holds."""
     segments: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     """Locale, or kind of query -> its estimates."""
+    unready_since: datetime | None = None
+    """Since when the challenger's server is said not to be ready, at each look; None: it is, or nobody says."""
+    looks: int = 0
+    """Looks before, in the step in force."""
+    recent: Mapping[Variant, Health] | None = None
+    """Since the last of them."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -74,11 +93,11 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
 
     Groups that are not as large as asked for, or users in both, are an error: no metric is read, and the challenger
     goes back to 0. It goes back as well where it is confidently worse on a primary metric, by more than its margin
-    on a guardrail, or its server fails or is slow. A signal that is confidently worse holds, and so does a locale
-    or a kind of query (head, torso, tail, new) in which a primary metric is. A step that has lasted ``bake_hours``
-    and brought ``min_users`` users to each group gives way to the next; at the last one a primary metric that is
-    confidently better promotes, if every guardrail's loss is confidently within its margin. Past ``max_days`` the
-    champion stays. What cannot be read never promotes.
+    on a guardrail, or its server fails, is slow, or takes no request where many were due. A signal that is confidently
+    worse holds, and so does a locale or a kind of query (head, torso, tail, new) in which a primary metric is. A step
+    that has lasted ``bake_hours`` and brought ``min_users`` users to each group gives way to the next; at the last one
+    a primary metric that is confidently better promotes, if every guardrail's loss is confidently within its margin.
+    Past ``max_days`` the champion stays. What cannot be read never promotes, the servers' health included.
     """
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
@@ -88,7 +107,7 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     tests = _Tests(look, settings) if readable else None
     if tests is not None:
         findings |= tests.findings
-    if back := [*_unhealthy(look, settings), *(tests.harmful() if tests else [])]:
+    if back := [*_dead(look, settings), *_unhealthy(look, settings), *(tests.harmful() if tests else [])]:
         return Decision("roll_back", 0, tuple(back), findings)
     late = look.at - look.started >= timedelta(days=settings.max_days)
     waits = [*look.unread, *_waits(look, settings)]
@@ -133,10 +152,37 @@ def _broken(look: Look, ratio_p: float | None, settings: RolloutSettings) -> lis
     return found
 
 
-def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
-    if look.health is None:
+def _dead(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return that the challenger's server gets nothing: its users are served by another one, or by none."""
+    if look.unready_since is not None and look.at - look.unready_since >= PATIENCE:
+        return [f"the challenger's server has not been ready since {look.unready_since:%Y-%m-%d %H:%M} UTC"]
+    if look.health is None or look.health["challenger"].requests or look.at - look.since < PATIENCE:
         return []
-    challenger, champion = look.health["challenger"], look.health["champion"]
+    champion = look.health["champion"].requests
+    due = max(champion * look.percent // (100 - look.percent) // _DUE, look.users[-1][0] if look.users else 0)
+    if min(champion, due) < settings.min_requests:
+        return []
+    return [
+        f"the challenger's server has taken no request at {look.percent} %, where {due} or more were due and the "
+        f"champion's took {champion}: it is down, its users are sent elsewhere, or rollout.prometheus asks for another"
+    ]
+
+
+def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return what fails or is slow in this step; or since the last look, which the good weeks before must not hide.
+
+    Each look tests its own requests anew, so its alpha falls: all of them together have ``alpha``.
+    """
+    if look.health is not None and (found := _failing(look.health, settings, settings.planned_users, settings.alpha)):
+        return found
+    if look.recent is None:
+        return []
+    falling = settings.alpha / ((look.looks + 1) * (look.looks + 2))
+    return [f"since the last look, {one}" for one in _failing(look.recent, settings, None, falling)]
+
+
+def _failing(of: Mapping[Variant, Health], settings: RolloutSettings, planned: int | None, alpha: float) -> list[str]:
+    challenger, champion = of["challenger"], of["champion"]
     if min(challenger.requests, champion.requests) < settings.min_requests:
         return []
     found = []
@@ -144,14 +190,45 @@ def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
     # One error more in each, so that no error at all is not taken for certainty.
     smoothed = [((one.errors + 1) / (one.requests + 2), one.requests) for one in (challenger, champion)]
     variance = sum(rate * (1 - rate) / n for rate, n in smoothed)
-    more = rates[0] - rates[1] - settings.max_error_rise
-    prior = prior_variance(variance * challenger.requests / settings.planned_users, settings.alpha)
-    if more > 0 and always_valid_p(more, variance, prior) <= settings.alpha:
+    if _surely(rates[0] - rates[1] - settings.max_error_rise, variance, challenger.requests, planned, alpha):
         found.append(f"{rates[0]:.2%} of the challenger's requests fail, {rates[1]:.2%} of the champion's")
+    return found + _slow(challenger, champion, settings, planned, alpha)
+
+
+def _slow(
+    challenger: Health, champion: Health, settings: RolloutSettings, planned: int | None, alpha: float
+) -> list[str]:
+    """Return that the challenger's 95th percentile is above what is borne of the champion's.
+
+    A histogram tells exactly how many requests its bounds hold, and little of what lies between two. So what is tested
+    is whether confidently more than 5 % of the challenger's requests lie above the first bound beyond
+    ``max_latency_ratio`` times the bound that holds 95 % of the champion's: coarse buckets make it slow to tell, and
+    never wrong. Where a backend knows a percentile only, its ratio decides.
+    """
     slow, usual = challenger.p95_ms, champion.p95_ms
-    if slow is not None and usual is not None and slow > settings.max_latency_ratio * usual:
-        found.append(f"95 % of the challenger's answers take up to {slow:.0f} ms, of the champion's {usual:.0f}")
-    return found
+    if usual is None or (slow is None and not challenger.within):
+        return []
+    longest = f"{slow:.0f}" if slow is not None else f"more than {challenger.within[-2][0]:.0f}"
+    told = f"95 % of the challenger's answers take up to {longest} ms, of the champion's {usual:.0f}"
+    if not (challenger.within and champion.within):
+        return [told] if slow is not None and slow > settings.max_latency_ratio * usual else []
+    enough = (1 - _SLOWEST) * champion.within[-1][1]
+    borne = settings.max_latency_ratio * next(bound for bound, count in champion.within if count >= enough)
+    limit, held = next((bound, count) for bound, count in challenger.within if bound >= borne)
+    total = challenger.within[-1][1]
+    share = (total - held + 1) / (total + 2)
+    if total and _surely((total - held) / total - _SLOWEST, share * (1 - share) / total, total, planned, alpha):
+        return [f"{told}: {total - held} of {total} are slower than {limit:.0f} ms"]
+    return []
+
+
+def _surely(more: float, variance: float, requests: int, planned: int | None, alpha: float) -> bool:
+    """Tell whether a share of requests is above what is borne, at all looks together.
+
+    The test is sharpest at ``planned`` requests; None: at those that there are, for they are looked at once.
+    """
+    prior = prior_variance(variance * requests / (planned or requests), alpha)
+    return more > 0 and always_valid_p(more, variance, prior) <= alpha
 
 
 def _waits(look: Look, settings: RolloutSettings) -> list[str]:
@@ -165,7 +242,26 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
     asked = min(one.requests for one in look.health.values()) if look.health is not None else settings.min_requests
     if asked < settings.min_requests:
         found.append(f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health")
-    return found
+    return found + _unknown(look, settings)
+
+
+def _unknown(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return that something of the servers' health is not known, though the settings do not call it unwatched."""
+    of = look.health
+    known = {"errors": of is not None, "latency": False}
+    if of is not None:  # a challenger's percentile beyond all bounds is known to be too long
+        known["latency"] = of["champion"].p95_ms is not None and bool(
+            of["challenger"].p95_ms or of["challenger"].within
+        )
+    elif look.unread:
+        return []  # which says itself why it holds
+    missing = [name for name, is_known in known.items() if not (is_known or name in settings.unwatched)]
+    if not missing:
+        return []
+    return [
+        f"nothing is known of the servers' {' and '.join(missing)}: set rollout.prometheus, or list them in "
+        "rollout.unwatched, before the next rollout starts"
+    ]
 
 
 def _worse_segments(look: Look, settings: RolloutSettings, findings: dict[str, Any]) -> list[str]:

@@ -15,7 +15,8 @@ from serm.rollout.metrics import METRICS, covariate
 from serm.rollout.sequence import Interval, always_valid_p, prior_variance
 
 Floats = NDArray[np.float64]
-_PRIOR_ALPHA = 0.05
+PRIOR_ALPHA = 0.05
+"""At which the mixture is sized, whatever ``rollout.alpha`` is."""
 Row = Mapping[str, Any]
 """A row of ``metrics.moments``."""
 
@@ -58,7 +59,7 @@ class Estimate:
 
     def _prior(self, planned_users: int) -> float:
         """Variance of the mixture: the paper's rho, which N* alone fixes, in units of one pair of users' variance."""
-        return prior_variance(self.variance * self._pairs / planned_users, _PRIOR_ALPHA)
+        return prior_variance(self.variance * self._pairs / planned_users, PRIOR_ALPHA)
 
     @property
     def _pairs(self) -> float:

@@ -96,11 +96,15 @@ def preference(credits: Mapping[str, Sequence[int]], alpha: float, planned_users
         planned_users: at which the interval is narrowest; fixed before the first look.
     """
     means = np.array([np.mean(pages) for pages in credits.values() if len(pages)])
-    if len(means) < 2:
-        return Interval.of(float("nan"), float("nan"), 1.0, alpha)
-    variance = float(means.var(ddof=1))
-    prior = prior_variance(variance / planned_users, alpha) if variance > 0 else 1.0
-    return Interval.of(float(means.mean()), variance / len(means), prior, alpha)
+    variance = float(means.var(ddof=1)) if len(means) > 1 else 0.0
+    return interval_of(len(means), float(means.mean()) if len(means) else float("nan"), variance, alpha, planned_users)
+
+
+def interval_of(users: int, mean: float, variance: float, alpha: float, planned_users: int) -> Interval:
+    """Return the interval of the users' ``mean`` credit at all looks together; ``variance`` is that between users."""
+    if users < 2 or variance <= 0:
+        return Interval.of(mean, 0.0, 1.0, alpha)
+    return Interval.of(mean, variance / users, prior_variance(variance / planned_users, alpha), alpha)
 
 
 def _interleave(

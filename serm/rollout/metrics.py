@@ -133,7 +133,7 @@ def by_user(
     by name; ``stage``, the step of the ramp in force when the user was first seen, an index of ``stages``; the columns
     that METRICS names; and the same of searches with ``before_``, of the ``before_days`` days before the first stage. A
     user with more searches than the quantile ``winsorise`` weighs as much as one at it: numerators and denominators are
-    scaled alike, the user's rate stays.
+    scaled alike, the user's rate stays. One with more sessions than that quantile has as many as one at it.
 
     Args:
         searches: of ``by_search``; ``variant`` is challenger, control or champion.
@@ -142,6 +142,7 @@ def by_user(
         winsorise: a quantile, above 0.5 to 1.
         before_days: of the covariates; 0: all of them are 0.
         part: columns of ``searches``, such as traffic: a user has a row for each value of theirs, and those columns.
+            ``crossed`` and ``stage`` are those of all of the user's searches.
     """
     start = stages[0]
     during = searches.filter(
@@ -161,6 +162,9 @@ def by_user(
         searches=during.count().cast("float64"),
         **{name: during[name].sum().cast("float64") for name in _OF_SEARCHES[1:]},
     )
+    if part:  # who crossed, and when they came, is the user's and not the part's
+        whole = during.group_by("user_id").agg(crossed=during.variant.nunique() > 1, first_time=during.event_time.min())
+        users = users.drop("crossed", "first_time").join(whole, "user_id")
     stage = ibis.literal(0)
     for began in stages[1:]:
         stage = stage + (users.first_time >= ibis.literal(began)).cast("int64")
@@ -176,10 +180,13 @@ def by_user(
         },
     ).drop("first_time", "first", "last")
     if winsorise < 1:
-        cap = users.aggregate(cap=users.searches.quantile(winsorise))
+        cap = users.aggregate(cap=users.searches.quantile(winsorise), most=users.sessions.quantile(winsorise))
         users = users.cross_join(cap)
         weight = ibis.least(ibis.literal(1.0), users.cap.cast("float64") / users.searches)
-        users = users.mutate(**{name: users[name] * weight for name in _OF_SEARCHES}).drop("cap")
+        users = users.mutate(
+            sessions=ibis.least(users.sessions, users.most.cast("float64")),
+            **{name: users[name] * weight for name in _OF_SEARCHES},
+        ).drop("cap", "most")
     return _with_habits(users, searches, start, before_days)
 
 

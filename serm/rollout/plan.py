@@ -13,7 +13,7 @@ import ibis
 from serm import contracts, engine
 from serm.errors import UserError
 from serm.rollout import look, metrics
-from serm.rollout.estimates import Estimate
+from serm.rollout.estimates import PRIOR_ALPHA, Estimate
 from serm.rollout.metrics import METRICS
 from serm.rollout.sequence import half_width, prior_variance
 from serm.settings import EngineSettings, RolloutSettings
@@ -37,6 +37,10 @@ class Plan:
     """Primary metric -> lift (a share of its value) -> days until it is found with a chance of 80 %."""
     guardrail_days: dict[str, float]
     """Guardrail -> days until a loss beyond its margin is ruled out with that chance, where there is none."""
+    tau: dict[str, float]
+    """Primary metric -> standard deviation of the mixture over its true relative difference, by ``planned_users``."""
+    planned: dict[str, dict[float, int]]
+    """Primary metric -> lift -> the ``planned_users`` with which it is found soonest, as far as the traffic goes."""
 
 
 def plan(log: Path, settings: RolloutSettings, on: EngineSettings, lifts: Sequence[float] = LIFTS) -> Plan:
@@ -83,7 +87,36 @@ def plan(log: Path, settings: RolloutSettings, on: EngineSettings, lifts: Sequen
             for name, margin in settings.guardrails.items()
             if name in known
         },
+        tau={name: tau(known[name], settings) for name in settings.primary if name in known},
+        planned={
+            name: {lift: planned_for(known[name], lift, settings, reached[-1][0] if reached else 0) for lift in lifts}
+            for name in settings.primary
+            if name in known
+        },
     )
+
+
+def tau(one: Estimate, settings: RolloutSettings) -> float:
+    """Return the mixture's standard deviation, as a share of the metric's value."""
+    scale = abs(one.control) or 1.0
+    return math.sqrt(prior_variance(_per_pair(one) / settings.planned_users, PRIOR_ALPHA)) / scale
+
+
+def planned_for(one: Estimate, lift: float, settings: RolloutSettings, most: float) -> int:
+    """Return the users of each group, ``most`` at most, whose interval is narrowest where ``lift`` is found."""
+    planned = float(settings.planned_users)
+    for _ in range(20):
+        found = users_for(one, lift, settings.model_copy(update={"planned_users": planned}))
+        if math.isinf(found) or abs(found - planned) < 0.01 * planned:
+            planned = found
+            break
+        planned = found
+    return max(1, round(min(planned, most)))
+
+
+def _per_pair(one: Estimate) -> float:
+    """Return the variance of the difference of one user in each group."""
+    return one.variance * 2 / (1 / one.users[0] + 1 / one.users[1])
 
 
 def users_for(one: Estimate, lift: float, settings: RolloutSettings) -> float:
@@ -91,11 +124,11 @@ def users_for(one: Estimate, lift: float, settings: RolloutSettings) -> float:
 
     It is found where the estimate lies beyond the interval's half width; the search goes by halves.
     """
-    per_pair = one.variance * 2 / (1 / one.users[0] + 1 / one.users[1])
+    per_pair = _per_pair(one)
     effect = lift * abs(one.control)
     if per_pair <= 0 or effect <= 0:
         return math.inf
-    prior = prior_variance(per_pair / settings.planned_users, settings.alpha)
+    prior = prior_variance(per_pair / settings.planned_users, PRIOR_ALPHA)
 
     def found(users: float) -> bool:
         variance = per_pair / users
@@ -144,6 +177,10 @@ def told(found: Plan) -> dict[str, int | float | str]:
         for lift, value in by_lift.items():
             how = "more" if METRICS[name].better > 0 else "less"
             figures[f"days until {lift:.0%} {how} {name} is found"] = days(value)
+    for name, by_users in found.planned.items():
+        figures[f"tau of {name} by planned_users"] = f"{found.tau[name]:.2%}"
+        for lift, users in by_users.items():
+            figures[f"planned_users for {lift:.0%} of {name}"] = users
     for name, value in found.guardrail_days.items():
         figures[f"days until {name} is shown to be within its margin"] = days(value)
     return figures

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from serm.atomic import write_json
 from serm.errors import UserError
 from serm.rollout.decision import Action
+from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
 Outcome = Literal["running", "promoted", "rolled_back", "inconclusive", "error"]
@@ -45,6 +46,15 @@ class Pending(_Part):
     since: AwareDatetime
 
 
+class Served(_Part):
+    """What a model's server did since the step in force began, by a backend that counts from its own start."""
+
+    requests: int = 0
+    errors: int = 0
+    counted: tuple[int, int]
+    """Requests and errors that the backend had counted at the last look."""
+
+
 class Decided(_Part):
     """What a look decided, and on what."""
 
@@ -58,18 +68,33 @@ class Decided(_Part):
     findings: dict[str, Any] = Field(default_factory=dict)
 
 
+class Model(_Part):
+    """Which model users were shown."""
+
+    tag: str
+    """The git tag of its cycle."""
+    trained: str
+    """DVC's hash of the train step's output, as the tag pins it."""
+
+
 class Record(_Part):
     """All that is known of a rollout."""
 
     experiment: str
     note: str = ""
     """What whoever reads it should know, such as that its users are simulated."""
+    model: Model | None = None
+    """The challenger; None: its cycle was not published when the rollout began."""
     outcome: Outcome = "running"
     settings: RolloutSettings
     """As they were at the start: what is looked at, and how closely, may not change on the way."""
     stages: tuple[Stage, ...] = ()
     pending: Pending | None = None
     decisions: tuple[Decided, ...] = ()
+    served: dict[Variant, Served] | None = None
+    """None: the backend counts nothing, or could not be asked when the step began."""
+    unready_since: AwareDatetime | None = None
+    """Since which look the cluster says at each that the challenger is not ready."""
 
     @property
     def percent(self) -> int:
@@ -106,6 +131,27 @@ def load(path: Path) -> Record:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "it"
         raise UserError(f"{path}: no rollout's record ({where}: {first['msg']}); bring an undamaged copy.") from error
+
+
+def running(records: Path) -> str | None:
+    """Return the name of the rollout that runs, whichever cycle params.yaml is at; None: none does.
+
+    Raises:
+        UserError: two do; or none, and a record is damaged, so that it may be the one.
+    """
+    found: list[str] = []
+    damaged: UserError | None = None
+    for path in sorted(records.glob("*.json")):
+        try:
+            if load(path).outcome == "running":
+                found.append(path.stem)
+        except UserError as error:
+            damaged = error
+    if len(found) > 1:
+        raise UserError(f"{records}: {' and '.join(found)} are running at once; name one with --experiment.")
+    if damaged is not None and not found:
+        raise damaged
+    return found[0] if found else None
 
 
 def save(path: Path, record: Record) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from serm.errors import UserError
-from serm.rollout.controller import Tick
+from serm.rollout.controller import Tick, Unset
 from serm.rollout.record import Record
+
+RETRY_SECONDS = 15.0
+"""Until a decision is tried again that the backend did not take: a challenger that should go waits for no next look."""
 
 
 def watch(
@@ -18,7 +21,7 @@ def watch(
     """Tick until the rollout has ended, and return its record; None where ``stop`` was set before.
 
     A tick that fails is told and tried again at the next time: a proxy or a log that is away for an hour ends no
-    rollout. A tick under way is never cut short by ``stop``.
+    rollout. What was decided and is not in force is tried again soon. A tick under way is never cut short by ``stop``.
 
     Args:
         once: a tick.
@@ -27,15 +30,18 @@ def watch(
         tell: is given each tick's record, or why it failed.
     """
     while not stop.is_set():
+        wait = every_seconds
         try:
             record = once().record
         except UserError as error:
             tell(error)
+            if isinstance(error, Unset):
+                wait = min(every_seconds, RETRY_SECONDS)
         else:
             tell(record)
             if record.outcome != "running":
                 return record
-        stop.wait(every_seconds)
+        stop.wait(wait)
     return None
 
 

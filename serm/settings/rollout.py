@@ -38,17 +38,16 @@ class ByVariant(Section):
 
 class PrometheusSettings(Section):
     """Where the servers' health is asked for. In each query ``{variant}`` becomes champion or challenger,
-    ``{experiment}`` the rollout's name, and ``{window}`` the time since the step in force began, such as ``86400s``;
-    each gives one number."""
+    ``{experiment}`` the rollout's name, and ``{window}`` the time since the step in force began, such as ``86400s``."""
 
     url: Annotated[str, Field(pattern=r"^https?://")]
     """Of the server, without ``/api``."""
     requests: str | ByVariant
-    """PromQL: the requests that the variant's server took."""
+    """PromQL: one number, the requests that the variant's server took."""
     errors: str | ByVariant
-    """PromQL: those that failed; no number is none."""
-    p95_seconds: str | ByVariant
-    """PromQL: the 95th percentile of its latency."""
+    """PromQL: one number, those that failed; no number is none."""
+    latency: str | ByVariant
+    """PromQL: a histogram of its seconds, such as ``sum by (le) (increase(NAME_bucket[{window}]))``."""
     timeout_seconds: Positive = 10.0
     """Of one query."""
 
@@ -56,6 +55,9 @@ class PrometheusSettings(Section):
 class RolloutSettings(Section):
     """The ramp of a challenger that passed the gate, and what its users decide."""
 
+    required: bool = False
+    """Whether ``serm advance`` waits for users: a challenger that passed the gate becomes the champion only with a
+    record of a rollout of that very model which promoted it. Without it one that had no rollout becomes it too."""
     steps: Annotated[tuple[Percent, ...], Field(min_length=1)] = (1, 5, 10, 25, 50)
     """Percent of the users who see the challenger, step by step. At 50 the control is all the others, so a higher step
     would compare less; promotion goes to 100."""
@@ -87,7 +89,7 @@ class RolloutSettings(Section):
     max_crossed: Share = 0.01
     """Share of the users seen in both groups above which the log or the split is broken."""
     winsorise: Annotated[float, Field(gt=0.5, le=1)] = 0.999
-    """A user with more searches than this quantile of the users counts as much as one at it."""
+    """A user with more searches, or more sessions, than this quantile of the users counts as much as one at it."""
     before_days: Amount = 14.0
     """Days before the start whose searches explain users' habits (CUPED); 0: none."""
     change_query_seconds: Positive = 300.0
@@ -97,9 +99,11 @@ class RolloutSettings(Section):
     max_error_rise: Share = 0.005
     """How much greater the challenger's share of failed requests may be; confidently more rolls back."""
     max_latency_ratio: Annotated[float, Field(gt=1, le=100)] = 2.0
-    """The challenger's 95th percentile over the champion's, above which it rolls back."""
+    """The challenger's 95th percentile of latency over the champion's; confidently more rolls back."""
     prometheus: PrometheusSettings | None = None
-    """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it."""
+    """Asked for the servers' health; without it the traffic backend is, and HAProxy alone knows some of it: errors."""
+    unwatched: tuple[Literal["errors", "latency"], ...] = ()
+    """What of the servers' health nobody measures. All else must be known before a challenger gets more traffic."""
     traffic: RegisteredName = "haproxy"
     """What splits the traffic: haproxy, transformer, configmap, kserve, httproute, or a name that a package registers
     in ``serm.traffic``."""

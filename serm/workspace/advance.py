@@ -29,7 +29,7 @@ from serm.step import Figures, step
 from serm.workspace import merge, registry
 from serm.workspace.lock import reviews_at_rest, writing
 from serm.workspace.origin import push, require_level
-from serm.workspace.pins import bring
+from serm.workspace.pins import bring, pinned
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace
 
@@ -43,18 +43,20 @@ def advance(repository: Path, settings: Settings) -> Figures:
 
     All comes from the cycle's tag: the gate's result out of git, the rest out of DVC by the hashes that the tag pins,
     whatever lies in ``cycle/`` and ``history/`` by now. A challenger that passed the gate becomes the champion; where
-    it had a rollout (``rollout/<tag>.json``), only if its users promoted it. The panel's judgments, of mined pairs and
-    of shown ones, join the earlier ones in any case: they were earned, whatever the model made of them. So do the human
-    judgments of ``serm review``, if there are any (``reviewed/``). The window becomes the reference; its profile and a
-    sample of it join those of the windows before. A window that was recorded because nothing drifted has no challenger
-    and no panel's judgments. An advance that was cut short is ended by the next one.
+    it had a rollout (``rollout/<tag>.json``), or needs one (``rollout.required``), only if its users promoted it. The
+    panel's judgments, of mined pairs and of shown ones, join the earlier ones in any case: they were earned, whatever
+    the model made of them. So do the human judgments of ``serm review``, if there are any (``reviewed/``). The window
+    becomes the reference; its profile and a sample of it join those of the windows before. A window that was recorded
+    because nothing drifted has no challenger and no panel's judgments. An advance that was cut short is ended by the
+    next one.
 
     Returns:
         ``champion`` (``promoted`` or ``kept``), ``judgments`` (rows now in the state), ``commit``.
 
     Raises:
-        UserError: the cycle has been neither published nor recorded, its rollout runs, the state is past a later one,
-            an advance past another one was cut short, HEAD is on no branch, or another command writes in the workspace.
+        UserError: the cycle has been neither published nor recorded, its rollout runs or is missing, the state is past
+            a later one, an advance past another one was cut short, HEAD is on no branch, or another command writes in
+            the workspace.
     """
     workspace = Workspace(repository)
     with writing(workspace.path, "serm advance"):
@@ -63,7 +65,7 @@ def advance(repository: Path, settings: Settings) -> Figures:
         tag = settings.cycle.name
         progress = _checked(workspace, tag)
         learned = workspace.shows(tag, f"history/{tag}/evaluate.json")
-        promoted = learned and _gate(workspace, tag) == "passed" and _liked(workspace.path, tag)
+        promoted = learned and _gate(workspace, tag) == "passed" and _liked(workspace, tag, settings)
         root = workspace.path
         if progress.after != tag:
             Progress(progress.after, progress.champion, advancing=tag).write(root)
@@ -121,22 +123,49 @@ def _gate(workspace: Workspace, tag: str) -> str:
         ) from error
 
 
-def _liked(root: Path, tag: str) -> bool:
-    """Tell whether users let the challenger pass: its rollout promoted it, or it had none.
+def model_of(workspace: Workspace, tag: str) -> dict[str, str]:
+    """Return which challenger a published cycle has: its git ``tag``, and DVC's hash of what ``trained`` it.
 
     Raises:
-        UserError: the rollout still runs, or its record is damaged.
+        UserError: the tag pins no trained model.
     """
-    path = root / ROLLOUTS / f"{tag}.json"
+    for path, found in pinned(workspace, tag).items():
+        if path in ("cycle/train", "cycle/train/model"):
+            return {"tag": workspace.tag(tag), "trained": found}
+    raise UserError(f"{workspace.path}: {workspace.tag(tag)} pins no cycle/train; publish the cycle again.")
+
+
+def _liked(workspace: Workspace, tag: str, settings: Settings) -> bool:
+    """Tell whether users let the challenger pass: its rollout promoted it, or it had none and needs none.
+
+    Raises:
+        UserError: the rollout still runs, there is none and ``rollout.required`` wants one, it was of another model, or
+            its record is damaged.
+    """
+    path = workspace.path / ROLLOUTS / f"{tag}.json"
+    required = settings.rollout.required
     if not path.exists():
+        if required:
+            raise UserError(
+                f"{path}: there is no such rollout, and rollout.required is set: {tag}'s challenger passed the "
+                "gate and waits for users. Run `serm rollout start`, and advance once they have decided."
+            )
         return True
     try:
-        outcome = json.loads(path.read_text(encoding="utf-8"))["outcome"]
-    except (ValueError, KeyError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        outcome, model = record["outcome"], record.get("model")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: no rollout's record ({error!r}); bring an undamaged copy.") from error
     if outcome == "running":
         raise UserError(f"{path}: this rollout is running; advance after it, or end it with `serm rollout abort`.")
-    return bool(outcome == "promoted")
+    if outcome != "promoted":
+        return False
+    if (model or required) and model != (challenger := model_of(workspace, tag)):
+        raise UserError(
+            f"{path}: users promoted the model {model}, and {workspace.tag(tag)} pins {challenger}; roll that one out, "
+            "under another cycle's number."
+        )
+    return True
 
 
 def _take(workspace: Workspace, tag: str, learned: bool, promoted: bool) -> None:

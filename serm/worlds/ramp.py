@@ -46,8 +46,10 @@ RAMP = RolloutSettings(
     planned_users=4000,
     min_requests=100,
     before_days=0,
+    unwatched=("latency",),
 )
-"""A ramp for some thousand users a day: first clicks higher up are seen sooner than more satisfied ones."""
+"""A ramp for some thousand users a day: first clicks higher up are seen sooner than more satisfied ones. HAProxy tells
+no latency."""
 USERS_A_DAY = 3000
 _CLIENTS = 8
 _NOTE = "Simulated users, on real model servers behind a real HAProxy."

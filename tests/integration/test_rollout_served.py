@@ -77,7 +77,8 @@ def roll_out(
     monkeypatch.setattr(ramp, "site", lambda *_: site)
     monkeypatch.setattr(ramp, "USERS_A_DAY", 240)
     settings = RolloutSettings(steps=(20, 50), min_users=30, planned_users=150, guardrails={"abandonment": 0.3})
-    monkeypatch.setattr(ramp, "RAMP", settings.model_copy(update={"signals": (), "max_days": 9.0, "min_requests": 20}))
+    more = {"signals": (), "max_days": 9.0, "min_requests": 20, "unwatched": ("latency",)}
+    monkeypatch.setattr(ramp, "RAMP", settings.model_copy(update=more))
 
     def run(champion: str, challenger: str) -> list[Record]:
         for name, path in ((champion, CHAMPION), (challenger, CYCLE / "train/model")):

@@ -25,6 +25,7 @@ from transforming import TITLES, ask, logged, transforming, write_catalogue, wri
 
 from serm import relevance
 from serm.errors import UserError
+from serm.rollout.assignment import Experiment, exposure
 from serm.rollout.interleaving import team_draft
 from serm.serving import documents as store
 from serm.serving.transformer.__main__ import predictors
@@ -188,6 +189,8 @@ def test_where_the_challenger_fails_the_champion_ranks_and_the_log_says_so(
     told = [one["query_attributes"]["serm"] for one in logged(log)]
     assert [one["ranked_by"] for one in told] == ["challenger", "champion"]
     assert [set(one["variants"]) for one in told] == [{"challenger"}] * 2  # a user's group is what was drawn
+    users = [one["client_id"] for one in logged(log)]
+    assert [one["exposure"] for one in told] == [exposure(user, Experiment("cycle-0007"), 100) for user in users]
 
 
 def test_an_experiment_that_interleaves_logs_whose_document_each_is(

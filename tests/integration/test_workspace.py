@@ -21,7 +21,7 @@ from workspace_world import (
 from serm import contracts
 from serm.errors import UserError
 from serm.steps import STEPS, WATCH
-from serm.workspace.advance import advance
+from serm.workspace.advance import advance, model_of
 from serm.workspace.publish import publish
 from serm.workspace.record import record
 from serm.workspace.store import Workspace
@@ -156,6 +156,27 @@ def test_users_have_the_last_word_on_a_challenger_that_was_rolled_out(workspace)
     told.write_text('{"outcome": "rolled_back"}')
     assert advance(root, params(workspace))["champion"] == "kept"
     assert workspace.git("show", "HEAD:./rollout/cycle-0001.json") == '{"outcome": "rolled_back"}'
+
+
+def test_where_a_rollout_is_required_only_the_model_that_users_promoted_becomes_the_champion(workspace):
+    root = workspace.path
+    run_steps(root)
+    publish(root, outputs(workspace), params(workspace))
+    given = params(workspace)
+    required = given.model_copy(update={"rollout": given.rollout.model_copy(update={"required": True})})
+    with pytest.raises(UserError, match=r"cycle-0001\.json: there is no such rollout, and rollout\.required is set"):
+        advance(root, required)
+    told = root / "rollout/cycle-0001.json"
+    told.parent.mkdir()
+    for other in (None, {"tag": "cycle-0001", "trained": "0.dir"}):
+        told.write_text(json.dumps({"outcome": "promoted", "model": other}))
+        with pytest.raises(UserError, match="users promoted the model"):
+            advance(root, required)
+    with pytest.raises(UserError, match="users promoted the model"):
+        advance(root, given)
+    assert not (root / "state.json").exists() or json.loads((root / "state.json").read_text())["after"] is None
+    told.write_text(json.dumps({"outcome": "promoted", "model": model_of(workspace, "cycle-0001")}))
+    assert advance(root, required)["champion"] == "promoted"
 
 
 def test_outputs_from_elsewhere_are_placed_into_the_workspace(workspace, tmp_path):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from cluster_manifests import OVERLAYS, ROOT, Object, Pods, built, every, name_of, pods, selects, the
+
+from serm.rollout.traffic import httproute, kserve
 
 #: They talk to the API server; no other pod has a token by itself.
 TOKENS = {"serm-rollout", "serm-spark"}
@@ -129,6 +133,21 @@ def test_each_verb_has_its_reason_beside_it() -> None:
                 verbs += 1
                 assert re.fullmatch(r"\s+- [a-z]+  # \S.{4,}", line), f"{file.name}: {line}"
     assert verbs == sum(len(rule["verbs"]) for _, role in every("Role", "ClusterRole") for rule in role["rules"])
+
+
+def test_the_documented_patch_lets_the_rollout_change_what_its_other_backends_change() -> None:
+    page = (ROOT / "docs/rollout.md").read_text(encoding="utf-8")
+    found = re.search(r"```yaml\n(patches:\n.*?)```", page, re.DOTALL)
+    assert found
+    (patch,) = yaml.safe_load(found[1])["patches"]
+    assert the("standard", *patch["target"].values())  # what it is added to
+    added = [one["value"] for one in yaml.safe_load(patch["patch"])]
+    sources = [inspect.getsource(backend.connect) for backend in (kserve, httproute)]
+    for rule, source in zip(added, sources, strict=True):
+        assert f"/apis/{rule['apiGroups'][0]}/" in source
+        assert f"/{rule['resources'][0]}/" in source
+        assert (rule["verbs"], rule["resourceNames"]) == (["get", "patch"], ["relevance"])
+    assert all(re.search(rf"- {verb}  # \S.{{4,}}", patch["patch"]) for verb in ("get", "patch"))
 
 
 def _ports(rule: Object) -> set[int]:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from serm import cli, contracts
+from serm.errors import UserError
+from serm.rollout import interleaved
 from serm.rollout.interleaving import balanced, balanced_credit, credit, preference, team_draft
+from serm.settings import EngineSettings
 
 # Radlinski, Kurup and Joachims (CIKM 2008), figure 1: two rankings of documents about the Napa valley.
 A = ["napavalley.com", "napavalley.com/wineries", "napavalley.edu", "been-there", "napavalley.org", "napavintners"]
@@ -89,3 +99,39 @@ def test_a_user_counts_once_however_many_pages_they_saw() -> None:
     one = preference({"a": [1] * 100, "b": [-1], "c": [1], "d": [-1]}, 0.05, 4)
     assert one.difference == pytest.approx(0.0)
     assert preference({"a": [1]}, 0.05, 10).low == -np.inf
+
+
+def test_a_log_of_interleaved_pages_says_what_their_clicks_do(
+    make_impressions: Callable[..., pa.Table], tmp_path: Path
+) -> None:
+    rows, credits = [], {}
+    given = make_impressions(searches=1).to_pylist()[0]
+    generator = np.random.default_rng(3)
+    for number in range(300):
+        page = team_draft(["a", "b", "c", "d"], ["a", "d", "c", "b"], f"q{number}", 4)
+        clicked = [one.doc_id for one in page if generator.random() < (0.5 if one.team == "challenger" else 0.2)]
+        credits.setdefault(f"u{number % 40}", []).append(credit(page, clicked))
+        rows += [
+            given
+            | {"query_id": f"q{number}", "user_id": f"u{number % 40}", "doc_id": one.doc_id, "position": position}
+            | {"clicked": one.doc_id in clicked, "variant": f"interleaved:{one.team or 'both'}"}
+            for position, one in enumerate(page, 1)
+        ]
+    rows += [given | {"query_id": "other", "user_id": "v", "variant": "challenger"}]  # of no interleaved page
+    contracts.write(pa.Table.from_pylist(rows, contracts.IMPRESSIONS), tmp_path / "log", contracts.IMPRESSIONS)
+    found = interleaved.read(tmp_path / "log", EngineSettings(threads=1, memory_gb=1), 0.05, 40)
+    expected = preference(credits, 0.05, 40)
+    assert (found.users, found.pages) == (40, 300)
+    pages = [one for user in credits.values() for one in user]
+    assert (found.for_challenger, found.for_champion) == (pages.count(1), pages.count(-1))
+    assert (found.interval.low, found.interval.high) == pytest.approx((expected.low, expected.high))
+    assert found.interval.low > 0
+    contracts.write(pa.Table.from_pylist(rows[-1:], contracts.IMPRESSIONS), tmp_path / "none", contracts.IMPRESSIONS)
+    with pytest.raises(UserError, match="interleave: true"):
+        interleaved.read(tmp_path / "none", EngineSettings(threads=1, memory_gb=1), 0.05, 40)
+    window = '{number: 3, start: "2018-01-01T00:00:00Z", end: "2019-01-01T00:00:00Z"}'
+    (tmp_path / "params.yaml").write_text(f"cycle: {window}")
+    asked = ["rollout", "interleaved", "--log", str(tmp_path / "log"), "--workspace", str(tmp_path), "--json"]
+    told = json.loads(CliRunner().invoke(cli.app, asked).output)
+    assert (told["users"], told["pages_for_the_champion"]) == (40, pages.count(-1))
+    assert told["low"] < told["preference"] < told["high"]

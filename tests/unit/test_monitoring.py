@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serm.errors import UserError
 from serm.monitoring import exporter
+from serm.settings.rollout import PrometheusSettings
 from serm.workspace import history
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -102,11 +103,58 @@ def test_each_alert_is_tested_to_fire_and_to_be_silent() -> None:
     assert {case["alertname"] for case in cases if not case["exp_alerts"]} == alerts
 
 
-@pytest.mark.parametrize("command", ["check rules rules.yaml", "test rules rules_test.yaml"])
-def test_promtool_is_content(command: str) -> None:
-    promtool = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if not promtool:
+def promtool(command: str, directory: Path) -> None:
+    found = shutil.which("promtool", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not found:
         refuse = pytest.fail if os.environ.get("CI") else pytest.skip
         refuse("no promtool here: `make install` brings Debian's; elsewhere take it from prometheus.io/download")
-    done = subprocess.run([promtool, *command.split()], cwd=MONITORING, capture_output=True, text=True, check=False)
+    done = subprocess.run([found, *command.split()], cwd=directory, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["check rules rules.yaml", "test rules rules_test.yaml"])
+def test_promtool_is_content(command: str) -> None:
+    promtool(command, MONITORING)
+
+
+@pytest.mark.parametrize(
+    ("page", "requests", "failed"),
+    [("rollout.md", 540, 120), ("install-on-a-cluster.md", 600, 60)],  # 60 that the champion ranked instead
+)
+def test_the_queries_of_the_pages_tell_a_rollout_both_servers_apart(
+    page: str, requests: int, failed: int, tmp_path: Path
+) -> None:
+    """An hour of the servers' and the transformer's own series: the champion's 90 requests a minute, the canary's 9."""
+    text = (MONITORING.parent / "docs" / page).read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(rollout:\n(?:  traffic: \w+\n)?  prometheus:.*?)```", text, re.DOTALL)
+    asked = PrometheusSettings.model_validate(yaml.safe_load(block)["rollout"]["prometheus"])
+    pods = {"relevance-predictor-1": 90, "relevance-cycle-0003-predictor-1": 9}
+    series = {
+        'serm_ranked_requests_total{ranked_by="champion"}': "0+90x120",
+        'serm_ranked_requests_total{ranked_by="challenger"}': "0+9x120",
+        "serm_ranked_by_champion_instead_total": "0+1x120",
+        'serm_requests_dropped_total{pod="relevance-predictor-1",reason="late"}': "0+3x120",
+        'serm_requests_dropped_total{pod="relevance-cycle-0003-predictor-1",reason="late"}': "0+2x120",
+    }
+    for pod, rate in pods.items():
+        labels = f'stage="total",pod="{pod}"'
+        series[f"serm_request_stage_seconds_count{{{labels}}}"] = f"0+{rate}x120"
+        series[f'serm_request_stage_seconds_bucket{{{labels},le="+Inf"}}'] = f"0+{rate}x120"
+    expected = {
+        asked.requests: ({"champion": 5400, "challenger": requests}, "{}"),
+        asked.errors: ({"champion": 180, "challenger": failed}, "{}"),
+        asked.latency: ({"champion": 5400, "challenger": 540}, '{le="+Inf"}'),
+    }
+    wanted = [
+        {
+            "expr": getattr(query, side).replace("{experiment}", "cycle-0003").replace("{window}", "3600s"),
+            "eval_time": "90m",
+            "exp_samples": [{"labels": labels, "value": value}],
+        }
+        for query, (values, labels) in expected.items()
+        for side, value in values.items()
+    ]
+    given = [{"series": name, "values": values} for name, values in series.items()]
+    test = {"tests": [{"interval": "1m", "input_series": given, "promql_expr_test": wanted}]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    promtool("test rules test.yaml", tmp_path)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from serm.rollout import prometheus
 from serm.rollout.decision import ENDS, Health, Look, decide
 from serm.rollout.estimates import Estimate
 from serm.rollout.metrics import METRICS
+from serm.rollout.split import Variant
+from serm.serving import metrics
 from serm.settings import RolloutSettings
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 SETTINGS = RolloutSettings()
 USERS = 10_000
+FAST = Health(2000, 1, 40.0)
 
 
 def measured(metric: str, lift: float = 0.0, control: float = 0.4, error: float = 0.0005) -> Estimate:
@@ -35,6 +43,7 @@ def look(percent: int = 50, **lifts: float) -> Look:
         users=[(2000, 2000), (USERS - 2000, USERS - 2000)],
         crossed=0,
         estimates={name: measured(name, lifts.get(name, 0.0)) for name in SETTINGS.metrics},
+        health={"challenger": FAST, "champion": FAST},
     )
 
 
@@ -122,9 +131,6 @@ def test_a_rollout_that_decides_nothing_in_time_keeps_the_champion() -> None:
     assert decide(replace(look(50, satisfied_clicks=0.03), started=late.started), SETTINGS).action == "promote"
 
 
-FAST = Health(2000, 1, 40.0)
-
-
 @pytest.mark.parametrize(
     ("sick", "told"),
     [(Health(2000, 60, 40.0), "3.00% of the challenger's requests fail"), (Health(2000, 1, 121.0), "up to 121 ms")],
@@ -139,14 +145,98 @@ def test_a_server_that_fails_or_is_slow_is_taken_back_even_before_any_metric_can
 
 
 def test_a_few_failures_are_no_reason_and_a_few_requests_tell_nothing_yet() -> None:
-    for fine in (Health(2000, 4, 60.0), Health(2000, 0, None)):
-        assert decide(replace(look(10), health={"challenger": fine, "champion": FAST}), SETTINGS).action == "advance"
+    fine = replace(look(10), health={"challenger": Health(2000, 4, 60.0), "champion": FAST})
+    assert decide(fine, SETTINGS).action == "advance"
     silent = replace(look(50, satisfied_clicks=0.05), health={"challenger": Health(100, 50, 900.0), "champion": FAST})
     held = decide(silent, SETTINGS)
     assert (held.action, held.reasons) == (
         "hold",
         ("a model's server has taken 100 of the 200 requests that tell its health",),
     )
+
+
+BUCKETS = {
+    "coarse": (1, 2.5, 5, 10, 25, 50, 100, 250, math.inf),
+    "the predictor's own": (*(1000 * one for one in metrics._SECONDS), math.inf),
+}
+
+
+def timed(milliseconds: Any, bounds: Sequence[float]) -> Health:
+    """The health of a server whose answers took so long, as a histogram of these bounds tells it."""
+    within = tuple((bound, int((milliseconds <= bound).sum())) for bound in bounds)
+    labels = [({"le": str(bound / 1000) if bound < math.inf else "+Inf"}, float(count)) for bound, count in within]
+    counted = prometheus._Asked("", "", labels).histogram()
+    return Health(len(milliseconds), 0, prometheus._percentile(counted), counted)
+
+
+@pytest.mark.parametrize("buckets", BUCKETS)
+def test_buckets_and_chance_make_no_server_slow_at_any_of_many_looks_and_a_slow_one_is_found(buckets: str) -> None:
+    """95 % of the champion's answers take up to 9.6 ms, of one 15 % slower 11: an older bucket ended at 10, the next
+    at 25, so that a percentile read 2.3 times as much."""
+    generator = np.random.default_rng(7)
+    bounds = BUCKETS[buckets]
+    for run in range(40):
+        champion, other = (9.6 * np.exp(0.5 * (generator.normal(size=20_000) - 1.645)) for _ in range(2))
+        for count in (200, 400, 800, 1600, 3200, 6400, 12_800, 20_000):
+            usual = timed(champion[:count], bounds)
+            for slower in (1.0, 1.15, 1.9):
+                sides: dict[Variant, Health] = {"challenger": timed(slower * other[:count], bounds), "champion": usual}
+                assert decide(replace(look(10), health=sides), SETTINGS).action == "advance", (run, count, slower)
+        for slower, count in ((3, 3000), (10, 400), (10_000, 400)):
+            sides = {"challenger": timed(slower * other[:count], bounds), "champion": timed(champion[:count], bounds)}
+            assert decide(replace(look(10), health=sides), SETTINGS).action == "roll_back", (run, slower)
+    assert "take up to more than" in decide(replace(look(10), health=sides), SETTINGS).reasons[0]
+
+
+def test_weeks_without_a_failure_hide_none_of_today_s_and_chance_is_none_at_any_look() -> None:
+    whole: dict[Variant, Health] = {"challenger": Health(500_000, 900, 40.0), "champion": Health(500_000, 900, 40.0)}
+    sick: dict[Variant, Health] = {"challenger": Health(800, 80, None), "champion": Health(800, 0, None)}
+    back = decide(replace(look(50), health=whole, recent=sick, looks=400), SETTINGS)
+    assert back.action == "roll_back"
+    assert back.reasons[0] == ("since the last look, 10.00% of the challenger's requests fail, 0.00% of the champion's")
+    generator = np.random.default_rng(5)
+    for looks in range(600):  # as an hour of a healthy server is
+        errors = generator.binomial(800, 0.01, 2)
+        fine: dict[Variant, Health] = {
+            "challenger": Health(800, int(errors[0]), None),
+            "champion": Health(800, int(errors[1]), None),
+        }
+        assert decide(replace(look(50), health=whole, recent=fine, looks=looks), SETTINGS).action == "hold"
+
+
+def test_a_server_that_takes_no_request_where_many_are_due_is_taken_back() -> None:
+    none = {"challenger": Health(0, 0, None), "champion": Health(30_000, 0, 40.0)}
+    blind = replace(look(10), users=[(0, 0)], estimates={}, health=none)
+    back = decide(blind, SETTINGS)
+    assert (back.action, back.percent) == ("roll_back", 0)
+    assert "has taken no request at 10 %, where 666 or more were due and the champion's took 30000" in back.reasons[0]
+    # Its users searched, and another server answered them.
+    few = {**none, "champion": Health(1000, 0, 40.0)}
+    assert decide(replace(blind, users=[(300, 300)], health=few), SETTINGS).action == "roll_back"
+    # Neither so few requests nor so short a time tell anything.
+    assert decide(replace(blind, health=few), SETTINGS).action == "hold"
+    assert decide(replace(blind, since=NOW - timedelta(minutes=10)), SETTINGS).action == "hold"
+    assert decide(replace(blind, health={**none, "champion": Health(0, 0, None)}), SETTINGS).action == "hold"
+
+
+@pytest.mark.parametrize(
+    ("health", "missing"),
+    [
+        (None, "errors and latency"),
+        ({"challenger": Health(2000, 0, None), "champion": FAST}, "latency"),
+        ({"challenger": FAST, "champion": Health(2000, 0, None)}, "latency"),
+        ({"challenger": FAST, "champion": Health(2000, 0, None, ((5.0, 0), (math.inf, 2000)))}, "latency"),
+    ],
+)
+def test_health_that_nobody_measures_gives_no_more_traffic_unless_the_settings_say_so(
+    health: dict[Variant, Health] | None, missing: str
+) -> None:
+    unwatched = SETTINGS.model_copy(update={"unwatched": tuple(missing.split(" and "))})
+    for seen in (replace(look(50, satisfied_clicks=0.05), health=health), replace(look(1), health=health)):
+        held = decide(seen, SETTINGS)
+        assert (held.action, held.percent) == ("hold", seen.percent)
+        assert held.reasons[0].startswith(f"nothing is known of the servers' {missing}: set rollout.prometheus")
+        assert decide(seen, unwatched).action in ("promote", "advance")
 
 
 LIFT = st.floats(-0.3, 0.3)

@@ -112,10 +112,15 @@ def test_users_count_in_the_step_at_which_they_were_first_seen_and_in_no_group_w
 
 def test_a_user_of_many_searches_weighs_as_much_as_one_at_the_quantile(tmp_path: Path) -> None:
     rows = [row for n in range(99) for row in search(f"u{n}", n, "lamp")]
-    rows += [row for n in range(200) for row in search("robot", 1000 + n, "lamp", (40,) if n % 2 else ())]
+    rows += [
+        row
+        for n in range(200)
+        for row in search("robot", 1000 + n, "lamp", (40,) if n % 2 else (), session_id=f"session-{n}")
+    ]
     robot = users_of(tmp_path, rows, [START], 2, winsorise=0.98)["robot"]
     assert robot["searches"] == pytest.approx(1.0)
     assert robot["with_satisfied"] / robot["searches"] == pytest.approx(0.5)
+    assert robot["sessions"] == pytest.approx(1.0)
 
 
 def test_habits_are_read_from_the_days_before_the_start_only(tmp_path: Path) -> None:
@@ -243,3 +248,34 @@ def test_queries_are_head_torso_tail_or_new_by_what_was_searched_for_before_the_
     assert counted == {"tail queries": (3, 3)}
     assert sorted(seen.segments) == ["head queries", "new queries", "tail queries", "torso queries"]
     assert seen.segments["tail queries"]["click_through"].difference == pytest.approx(1 / 3)
+
+
+def test_a_user_who_crossed_between_two_kinds_of_query_is_in_no_kind_and_each_one_has_the_users_step(
+    tmp_path: Path,
+) -> None:
+    rows = [row for n in range(4) for row in search(f"before{n}", -60 - n, "lamp", variant="champion")]
+    for n in range(8):
+        variant = ("challenger", "control")[n % 2]
+        rows += [*search(f"u{n}", 1, "lamp", (), variant), *search(f"u{n}", 120, "bolt", (), variant)]
+    for n in range(5):
+        rows += [*search(f"crossed{n}", 1, "lamp", (), "challenger"), *search(f"crossed{n}", 120, "bolt", ())]
+    contracts.write(pa.Table.from_pylist(rows, contracts.IMPRESSIONS), tmp_path / "log", contracts.IMPRESSIONS)
+    seen = look.read(
+        tmp_path / "log",
+        [START, START + timedelta(hours=1)],  # the second query comes in the second step
+        START + timedelta(days=1),
+        RolloutSettings(winsorise=1, min_users=1),
+        EngineSettings(threads=1, memory_gb=1),
+    )
+    assert (seen.crossed, seen.users) == (5, [(4, 4), (0, 0)])
+    assert {name: one["click_through"].users for name, one in seen.segments.items()} == {
+        "head queries": (4, 4),
+        "new queries": (4, 4),
+    }
+    with engines.connect(EngineSettings(threads=1, memory_gb=1)) as engine:
+        impressions = contracts.scan(engine, tmp_path / "log", contracts.IMPRESSIONS)
+        stages = [START, START + timedelta(hours=1)]
+        searches = look.searches_of(impressions, stages, START + timedelta(days=1), ALL)
+        kinds = metrics.with_traffic(searches, START, ALL.before_days)
+        users = metrics.by_user(kinds, stages, START + timedelta(days=1), 1.0, ALL.before_days, ("traffic",))
+        assert {row["stage"] for row in users.to_pyarrow().to_pylist()} == {0}

@@ -13,7 +13,7 @@ import pytest
 from serm import contracts
 from serm.errors import UserError
 from serm.rollout.estimates import Estimate
-from serm.rollout.plan import plan, schedule, told, users_for
+from serm.rollout.plan import plan, planned_for, schedule, tau, told, users_for
 from serm.settings import EngineSettings, RolloutSettings
 
 ENGINE = EngineSettings(threads=1, memory_gb=1)
@@ -29,6 +29,20 @@ def test_with_the_users_that_it_names_a_lift_is_found_in_eighty_of_a_hundred(lif
     one = [Estimate("satisfied_clicks", (int(users), int(users)), value, 0.4, error**2, 0.0) for value in drawn]
     found = [estimate.interval(settings.alpha, settings.planned_users).low > 0 for estimate in one]
     assert np.mean(found) == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_planned_users_that_it_names_find_a_lift_no_later_than_others() -> None:
+    settings = RolloutSettings()
+    known = Estimate("satisfied_clicks", (1000, 1000), 0.4, 0.4, 2 * 0.3**2 / 1000, 0.0)
+    best = planned_for(known, 0.05, settings, 1e9)
+    needed = {
+        planned: users_for(known, 0.05, settings.model_copy(update={"planned_users": planned}))
+        for planned in (best // 10, best, best * 10)
+    }
+    assert min(needed, key=lambda planned: needed[planned]) == best
+    assert needed[best] == pytest.approx(best, rel=0.02)
+    assert planned_for(known, 0.05, settings, 700) == 700  # more will not come
+    assert tau(known, settings) == pytest.approx(0.3 * math.sqrt(2 / 20_000) * math.sqrt(8.7818) / 0.4, rel=1e-3)
 
 
 def test_the_ramp_goes_on_when_a_step_has_lasted_and_has_its_users() -> None:
@@ -51,6 +65,8 @@ def test_a_log_says_how_long_it_takes(make_impressions: Callable[..., pa.Table],
     assert days[0.05] <= days[0.02] <= days[0.01] == math.inf
     assert found.guardrail_days["abandonment"] < 400
     assert told(found)["days until 1% more satisfied_clicks is found"] == "not in time"
+    assert str(told(found)["tau of satisfied_clicks by planned_users"]).endswith("%")
+    assert found.planned["satisfied_clicks"][0.05] <= found.planned["satisfied_clicks"][0.01] <= 400 * 6 / 2
     contracts.write(log.slice(0, 0), tmp_path / "none", contracts.IMPRESSIONS)
     with pytest.raises(UserError, match="no impressions, so no traffic to plan with"):
         plan(tmp_path / "none", settings, ENGINE)

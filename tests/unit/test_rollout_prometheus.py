@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from serm.settings.rollout import ByVariant, PrometheusSettings
 
 NOW = datetime(2026, 3, 3, tzinfo=UTC)
 PAGE = Path(__file__).parents[2] / "docs" / "rollout.md"
-ASKED = {"requests": "requests{{variant}}[{window}]", "errors": "errors{{variant}}", "p95_seconds": "p95{{variant}}"}
+ASKED = {"requests": "requests{{variant}}[{window}]", "errors": "errors{{variant}}", "latency": "seconds{{variant}}"}
 
 
 @contextmanager
@@ -49,6 +50,10 @@ def answering(answers: dict[str, Any], status: int = 200) -> Iterator[tuple[str,
         server.shutdown()
 
 
+def histogram(counts: dict[str, float]) -> list[dict[str, Any]]:
+    return [{"metric": {"le": le}, "value": [0, str(count)]} for le, count in counts.items()]
+
+
 def read(url: str) -> Any:
     return health(PrometheusSettings(url=url, **ASKED), NOW - timedelta(hours=2), NOW)
 
@@ -57,15 +62,21 @@ def test_both_servers_are_asked_for_what_they_did_since_the_step_began() -> None
     answers = {
         "requests{challenger}": 120.4,
         "errors{challenger}": 3,
-        "p95{challenger}": 0.25,
+        "seconds{challenger}": histogram({"0.1": 90, "0.2": 99.6, "+Inf": 100}),
         "requests{champion}": 900,
     }
     with answering(answers) as (url, asked):
         found = read(url)
     challenger, champion = found["challenger"], found["champion"]
-    assert (challenger.requests, challenger.errors, challenger.p95_ms) == (120, 3, 250.0)
+    assert (challenger.requests, challenger.errors, challenger.p95_ms) == (120, 3, 150.0)
+    assert challenger.within == ((100.0, 90), (200.0, 100), (math.inf, 100))
     assert (champion.requests, champion.errors, champion.p95_ms) == (900, 0, None)
     assert "requests{challenger}[7200s]" in asked
+
+
+def test_failures_that_no_server_counted_as_requests_are_requests_too() -> None:
+    with answering({"errors{challenger}": 70, "requests{champion}": 900}) as (url, _):
+        assert (read(url)["challenger"].requests, read(url)["challenger"].errors) == (70, 70)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +84,9 @@ def test_both_servers_are_asked_for_what_they_did_since_the_step_began() -> None
     [
         ({"whole": {"status": "error", "error": "bad query"}}, "refuses 'requests{champion}.*': bad query"),
         ({"requests": [{"value": [0, "1"]}] * 2}, "gives 2 numbers, where one is wanted"),
+        ({"seconds": 0.25}, "gives no histogram; ask for `sum by"),
+        ({"seconds": histogram({"0.1": 1, "0.2": 2})}, "gives no histogram"),
+        ({"seconds": histogram({"0.1": 1, "+Inf": 2}) * 2}, "gives no histogram"),
         ({"whole": {"status": "success", "data": None}}, "answers as no Prometheus does"),
         ({"whole": ["?"]}, "answers as no Prometheus does"),
     ],
@@ -93,7 +107,7 @@ def test_the_queries_of_the_page_are_settings() -> None:
     found = re.search(r"```yaml\n(rollout:\n  prometheus:.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert found
     settings = PrometheusSettings.model_validate(yaml.safe_load(found[1])["rollout"]["prometheus"])
-    for query in (settings.requests, settings.errors, settings.p95_seconds):
+    for query in (settings.requests, settings.errors, settings.latency):
         assert isinstance(query, ByVariant)
         for one in (query.champion, query.challenger):
             assert "relevance-{experiment}-predictor" in one  # the canary's pods, which the champion's are not
@@ -102,8 +116,17 @@ def test_the_queries_of_the_page_are_settings() -> None:
 
 
 def test_a_canary_is_found_by_its_rollouts_name_and_the_champion_by_not_having_it() -> None:
-    both = {"champion": 'p95{pod!~"r-{experiment}"}', "challenger": 'p95{pod=~"r-{experiment}"}'}
-    with answering({'p95{pod!~"r-cycle-0003"}': 0.5, 'p95{pod=~"r-cycle-0003"}': 0.25}) as (url, _):
-        settings = PrometheusSettings.model_validate({"url": url, **ASKED, "p95_seconds": both})
+    both = {"champion": 'seconds{pod!~"r-{experiment}"}', "challenger": 'seconds{pod=~"r-{experiment}"}'}
+    answers = {
+        'seconds{pod!~"r-cycle-0003"}': histogram({"0.5": 95, "+Inf": 100}),
+        'seconds{pod=~"r-cycle-0003"}': histogram({"0.25": 95, "0.5": 100, "+Inf": 100}),
+    }
+    with answering(answers) as (url, _):
+        settings = PrometheusSettings.model_validate({"url": url, **ASKED, "latency": both})
         found = health(settings, NOW - timedelta(hours=2), NOW, "cycle-0003")
     assert (found["champion"].p95_ms, found["challenger"].p95_ms) == (500.0, 250.0)
+
+
+def test_a_percentile_beyond_the_last_bound_is_not_known() -> None:
+    with answering({"seconds": histogram({"0.5": 90, "+Inf": 100})}) as (url, _):
+        assert read(url)["champion"].p95_ms is None

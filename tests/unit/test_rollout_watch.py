@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from serm.errors import UserError
-from serm.rollout.controller import Tick
+from serm.rollout import watch as watching
+from serm.rollout.controller import Tick, Unset
 from serm.rollout.decision import ENDS, Decision
 from serm.rollout.record import Decided, Outcome, Pending, Record
 from serm.rollout.verdict import Asked, Verdict, server, verdict
@@ -45,6 +46,21 @@ def test_a_watch_goes_on_past_failing_ticks_until_users_have_decided() -> None:
     assert ended is not None
     assert ended.outcome == "promoted"
     assert [type(one).__name__ for one in told] == ["Record", "UserError", "Record", "Record"]
+
+
+def test_a_roll_back_that_the_backend_did_not_take_waits_for_no_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "RETRY_SECONDS", 0.0)
+    coming: list[Record | UserError] = [Unset("the proxy is away"), Unset("still"), record("rolled_back")]
+
+    def once() -> Tick:
+        found = coming.pop(0)
+        if isinstance(found, UserError):
+            raise found
+        return Tick(found, None)
+
+    ended = watch(once, 3600.0, threading.Event(), lambda _: None)
+    assert ended is not None
+    assert ended.outcome == "rolled_back"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -96,6 +96,18 @@ def test_a_file_that_is_no_experiment_is_an_error(
         made.read()
 
 
+def test_interleaved_pages_are_no_rollout_and_can_be_taken_back(
+    made: traffic.Traffic, cluster: fake_cluster.FakeCluster, tmp_path: Path
+) -> None:
+    put(cluster, "{name: cycle-0003, percent: 5, interleave: true}")
+    with pytest.raises(UserError, match="interleave is true"):
+        made.set("cycle-0003", 10, made.read())
+    assert made.set("cycle-0003", 0, made.read()).percent == 0
+    with pytest.raises(UserError, match="interleave is true"):
+        controller.start(tmp_path, "cycle-0004", RolloutSettings(), made)
+    assert not list(tmp_path.glob("*.json"))
+
+
 def test_a_rollout_starts_is_killed_at_a_conflict_and_ends_on_the_cluster(
     made: traffic.Traffic, cluster: fake_cluster.FakeCluster, tmp_path: Path
 ) -> None:

@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from serm.errors import UserError
-from serm.rollout import traffic
+from serm.rollout import controller, traffic
 from serm.rollout.traffic import Conflict, State
 from serm.serving.transformer import experiment
+from serm.settings import RolloutSettings
 
 TOLD = (
     "import signal, sys; signal.signal(signal.SIGHUP, lambda *_: sys.exit(7)); print('on', flush=True); signal.pause()"
@@ -36,9 +37,36 @@ def test_what_is_set_is_what_the_transformer_reads_and_it_is_told(tmp_path: Path
         assert (read.name, read.percent, read.layer, read.high) == ("cycle-0003", 10, "ranking", 50)
         with pytest.raises(Conflict, match="where 5 % of 'cycle-0003' was read"):
             backend.set("cycle-0003", 25, State("cycle-0003", 5))
-        with pytest.raises(UserError, match="cannot be told to read the experiment"):
-            backend.set("cycle-0003", 0, backend.read())
-        assert yaml.safe_load(file.read_text())["percent"] == 0  # in force when it starts
+        backend.set("cycle-0003", 0, backend.read())  # who is gone reads it when it starts
+        assert yaml.safe_load(file.read_text())["percent"] == 0
+
+
+def test_one_pid_that_cannot_be_told_keeps_no_other_from_being_told(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", TOLD], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    (tmp_path / "pid").write_text(f"{process.pid}\n")
+    (tmp_path / "damaged").write_text("none")
+    pids = [str(tmp_path / name) for name in ("gone", "damaged", "pid")]
+    options = {"experiment": str(tmp_path / "experiment.yaml"), "pid_files": pids}
+    with traffic.connect("transformer", options, "", "") as backend:
+        with pytest.raises(UserError, match="damaged: its transformer cannot be told to read the experiment"):
+            backend.set("cycle-0003", 10, backend.read())
+        assert process.wait(10) == 7
+        assert backend.read().percent == 10
+
+
+def test_a_rollout_of_interleaved_pages_is_refused_before_it_begins_and_can_always_be_taken_back(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text("{name: older, percent: 0, interleave: true}")
+    with traffic.connect("transformer", {"experiment": str(file)}, "", "") as backend:
+        with pytest.raises(UserError, match=r"experiment.yaml: interleave is true"):
+            controller.start(tmp_path / "rollout", "cycle-0003", RolloutSettings(), backend)
+        assert not list((tmp_path / "rollout").glob("*.json"))
+        file.write_text("{name: cycle-0003, percent: 5, interleave: true}")
+        assert backend.set("cycle-0003", 0, backend.read()).percent == 0
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,10 @@ class Conflict(UserError):
         )
 
 
+class NotReady(UserError):
+    """The challenger's server is not ready, so that it gets no request whatever its share."""
+
+
 @dataclass(frozen=True)
 class State:
     """How the traffic is split."""
@@ -63,7 +67,14 @@ class Traffic(Protocol):
         """Return what ``set`` would send, as JSON, for people to read."""
 
     def health(self) -> Mapping[Variant, Health] | None:
-        """Return requests, errors and latency of both models' servers, or None where this backend does not see them."""
+        """Return requests and errors that both models' servers had so far, and their latency; None: it sees none.
+
+        They only grow, but for a restart, which begins at 0; the controller takes what they grew by in a step.
+
+        Raises:
+            NotReady: the challenger's server takes no requests.
+            UserError: it cannot be told.
+        """
 
 
 def connect(name: str, options: Mapping[str, Any], namespace: str, service: str) -> AbstractContextManager[Traffic]:

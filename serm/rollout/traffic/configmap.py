@@ -16,6 +16,7 @@ from serm.rollout.traffic.backend import State
 from serm.rollout.traffic.kubernetes import Cluster, ClusterOptions, client
 from serm.rollout.traffic.object import ObjectTraffic
 from serm.rollout.traffic.options import parse
+from serm.rollout.traffic.transformer import require_groups
 
 
 class ConfigMapOptions(ClusterOptions):
@@ -55,6 +56,7 @@ class ConfigMapTraffic(ObjectTraffic):
 
     def _patch(self, found: Mapping[str, Any], experiment: str, percent: int) -> dict[str, Any]:
         content = {**self.change(found, percent), "name": experiment}
+        require_groups(content, f"{self._path}: {self._key}")
         return {"data": {self._key: yaml.safe_dump(content, allow_unicode=True)}}
 
     def _state(self, found: Mapping[str, Any]) -> State:

@@ -9,6 +9,7 @@ from typing import Any
 from serm.errors import UserError
 from serm.rollout.decision import Health
 from serm.rollout.split import Variant
+from serm.rollout.traffic.backend import NotReady
 from serm.rollout.traffic.kubernetes import ClusterOptions, client
 from serm.rollout.traffic.object import ObjectTraffic
 from serm.rollout.traffic.options import parse
@@ -55,14 +56,14 @@ class InferenceServiceTraffic(ObjectTraffic):
         """Return None: the API server knows nothing of requests.
 
         Raises:
-            UserError: the canary is not ready, so that the cluster gives it no traffic whatever its share.
+            NotReady: the canary is not ready, so that the cluster gives it no traffic whatever its share.
         """
         found = self._cluster.read(self._path)
         if not self._knative(found):
             name = (self._canary(found).get("predictor") or {}).get("name")
             told = [one for one in (found.get("status") or {}).get("canaryStatuses") or [] if one.get("name") == name]
             if told and not told[0].get("ready"):
-                raise UserError(f"{self._path}: the canary {name!r} is not ready, so the cluster sends it no request.")
+                raise NotReady(f"{self._path}: the canary {name!r} is not ready, so the cluster sends it no request.")
         return None
 
     def _knative(self, found: Mapping[str, Any]) -> bool:

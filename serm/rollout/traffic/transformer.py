@@ -26,7 +26,8 @@ class TransformerOptions(Section):
     experiment: str
     """The file that the transformer's ``--experiment`` names; fields other than name and percent stay."""
     pid_files: tuple[str, ...] = ()
-    """Files that hold the process id of each transformer on this machine, to be told (SIGHUP)."""
+    """Files that hold the process id of each transformer on this machine, to be told (SIGHUP); a process that is gone
+    needs no telling."""
 
 
 @contextmanager
@@ -59,13 +60,19 @@ class TransformerTraffic:
             if (now.experiment, now.percent) != (seen.experiment, seen.percent):
                 raise Conflict.of(str(self._file), now, seen)
             write_text(self._file, yaml.safe_dump(self.patch(experiment, percent, seen), allow_unicode=True))
-        for pid_file in self._pid_files:
-            _tell(pid_file)
+        if untold := [told for pid_file in self._pid_files if (told := _tell(pid_file))]:
+            raise UserError(" ".join(untold))
         return State(experiment, percent)
 
     def patch(self, experiment: str, percent: int, seen: State) -> dict[str, Any]:
-        """Return the file's new content."""
-        return {**self._content(), "name": experiment, "percent": percent}
+        """Return the file's new content.
+
+        Raises:
+            UserError: the challenger is to get users, and they would see both models' documents on one page.
+        """
+        content = {**self._content(), "name": experiment, "percent": percent}
+        require_groups(content, str(self._file))
+        return content
 
     def health(self) -> Mapping[Variant, Health] | None:
         """Return None: a file knows nothing of requests."""
@@ -83,10 +90,25 @@ class TransformerTraffic:
         return found
 
 
-def _tell(pid_file: Path) -> None:
+def require_groups(content: Mapping[str, Any], where: str) -> None:
+    """Refuse an experiment whose challenger's group sees interleaved pages: its rows count for neither group.
+
+    Raises:
+        UserError: it is one, and the challenger has users.
+    """
+    if content.get("interleave") and content.get("percent"):
+        raise UserError(
+            f"{where}: interleave is true, so that the challenger's users would see both models' documents and count "
+            "for no group; take it out before a rollout starts."
+        )
+
+
+def _tell(pid_file: Path) -> str:
+    """Send SIGHUP, and return why that was not possible; whoever is gone reads the file when it starts again."""
     try:
         os.kill(int(pid_file.read_text(encoding="ascii")), signal.SIGHUP)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
     except (OSError, ValueError, OverflowError) as error:
-        raise UserError(
-            f"{pid_file}: its transformer cannot be told to read the experiment ({error}); start it, which reads it."
-        ) from error
+        return f"{pid_file}: its transformer cannot be told to read the experiment ({error}); mend the file."
+    return ""

@@ -156,10 +156,11 @@ class Transformer(Answering):
         asked = await loop.run_in_executor(self._reading, read, body, self._settings)
         texts = await self._texts(asked)
         known = [row for row, text in enumerate(texts) if text is not None]
-        group = self._ramp.group(hashed(asked.client_id, self._key)) if self._ramp else None
+        shown = self._ramp.exposure(hashed(asked.client_id, self._key)) if self._ramp else None
+        group: Group | None = shown["variant"] if shown else None
         end = start + min(deadline(headers), self._settings.deadline_seconds)
         page, ranked_by = await self._page(asked, texts, known, group, end, headers)
-        record = _record(asked, page, ranked_by, group, self._ramp, self._key)
+        record = _record(asked, page, ranked_by, shown, self._key)
         logged = self._query_log.add(record)
         if self._events is not None:
             self._events.add(asked, record)
@@ -261,11 +262,12 @@ def _result(asked: RankRequest, one: Served, ranked_by: str) -> dict[str, Any]:
 
 
 def _record(
-    asked: RankRequest, page: Sequence[Served], ranked_by: str, group: Group | None, ramp: Ramp | None, key: bytes
+    asked: RankRequest, page: Sequence[Served], ranked_by: str, shown: dict[str, Any] | None, key: bytes
 ) -> dict[str, Any]:
     """Return a UBI query with what was returned, which ingest joins with the events of its ``query_id``.
 
-    Its client and session are keyed hashes, those that ingest makes of the events' raw ones.
+    Its client and session are keyed hashes, those that ingest makes of the events' raw ones; so is the one in
+    ``exposure``, which says in OpenFeature's words what the user was ``shown``.
     """
     served: dict[str, Any] = {
         "variants": [one.variant for one in page],
@@ -274,8 +276,8 @@ def _record(
         "ranked_by": ranked_by,
         "hashed_ids": True,
     }
-    if ramp is not None:
-        served |= {"experiment": ramp.name, "percent": ramp.percent, "group": group}
+    if shown is not None:
+        served["exposure"] = shown
     record: dict[str, Any] = {
         "application": "serm",
         "query_id": asked.query_id,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
 from serm.errors import UserError
-from serm.rollout.assignment import Experiment, Group, assign
+from serm.rollout.assignment import Experiment, exposure
 from serm.settings.section import Section
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -33,9 +33,9 @@ class Ramp(Section):
         """The experiment; raises ``ValueError`` where its range is none."""
         return Experiment(self.name, self.layer, self.low, self.high)
 
-    def group(self, user_id: str) -> Group:
-        """Return the group of a user, whose id is the keyed hash that the log will have."""
-        return assign(user_id, self.experiment, self.percent)
+    def exposure(self, user_id: str) -> dict[str, Any]:
+        """Return the user's group and who serves it, in OpenFeature's words; the id is the log's keyed hash."""
+        return exposure(user_id, self.experiment, self.percent)
 
 
 def read(path: Path) -> Ramp:
