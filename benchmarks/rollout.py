@@ -6,15 +6,18 @@ Users are simulated (``serm.worlds.simulator``): they read pages that a model wi
 become a log, which ``serm.rollout.metrics`` reads by user. Each run draws its users from that log with replacement, day
 by day, along the whole ramp of params.yaml's defaults, and ``serm.rollout.decision.decide`` looks at them once a day,
 as ``serm rollout tick`` would. The better and the worse challengers score with less and with more noise than the
-champion. Beside it, on the same users, a fixed-horizon z test that is looked at daily. Each run is kept in
-runs/benchmarks/rollout/ as it ends, so that what was cut short goes on; benchmarks/results/rollout.json is written
-after each scenario, and those that it holds are not run again with the same --runs.
+champion. Each user comes on one day and makes three requests, whose latency is log-normal (median 15 ms) and read from
+a histogram of ten bounds a decade, in the step and since the last look, as Prometheus tells it. Beside it, on the same
+users, a fixed-horizon z test that is looked at daily. Each run is kept in runs/benchmarks/rollout/ as it ends, so that
+what was cut short goes on; benchmarks/results/rollout.json is written after each scenario, and those that it holds are
+not run again with the same --runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -26,20 +29,27 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
+from scipy.stats import norm
 
 from serm import contracts, engine
-from serm.rollout import look, metrics
+from serm.rollout import look, metrics, prometheus
 from serm.rollout.decision import Health, Look, decide
+from serm.rollout.split import Variant
 from serm.settings import EngineSettings, RolloutSettings
 from serm.worlds.simulator import Ranking, Users, simulate
 
 RESULT = Path(__file__).parent / "results" / "rollout.json"
 RUNS = Path("runs/benchmarks/rollout")
-SETTINGS = RolloutSettings(before_days=0, winsorise=1, signals=())
+SETTINGS = RolloutSettings(before_days=0)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL_SESSIONS, QUERIES, DEPTH, POSITIONS = 60_000, 400, 30, 10
+BOUNDS = tuple(float(f"{one}e{power}") for power in (0, 1, 2, 3) for one in (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8))
+"""Of the latency's histogram, milliseconds; the last bucket has none."""
+MEDIAN_MS, SPREAD, REQUESTS = 15.0, 0.5, 3
+"""A request's latency: the median, and the deviation of its logarithm; and a user's requests."""
 NOISE = 0.9
 """Standard deviation of the champion's scores around the hidden grades."""
+SIDES: tuple[Variant, Variant] = ("challenger", "champion")
 COLUMNS = sorted({n for m in SETTINGS.metrics for n in (metrics.METRICS[m].numerator, metrics.METRICS[m].denominator)})
 
 
@@ -73,6 +83,7 @@ SCENARIOS = {
     "5 points more": Scenario(0.05),
     "2 points less": Scenario(-0.02),
     "5 points less": Scenario(-0.05),
+    "1.2 times the latency": Scenario(latency=1.2),
     "3 times the latency": Scenario(latency=3.0),
     "1 % errors": Scenario(errors=0.01),
     "a log without its clicks": Scenario(lost_clicks=True),
@@ -177,6 +188,30 @@ def pool(difference: float, seed: int) -> Pool:
     return Pool(np.concatenate([kinds, products], axis=1), counts / counts.sum())
 
 
+@dataclass
+class Servers:
+    """What a server's metrics tell: requests by latency, and those that failed."""
+
+    counts: Any
+    """int [buckets]"""
+    errors: int
+
+    @classmethod
+    def draw(cls, users: int, latency: float, errors: float, generator: np.random.Generator) -> Servers:
+        """Return what so many users' requests leave there."""
+        lower = norm.cdf(np.log(np.array(BOUNDS) / (MEDIAN_MS * latency)) / SPREAD)
+        shares = np.diff(np.concatenate([[0.0], lower, [1.0]]))
+        return cls(generator.multinomial(REQUESTS * users, shares), int(generator.binomial(REQUESTS * users, errors)))
+
+    def __add__(self, other: Servers) -> Servers:
+        return Servers(self.counts + other.counts, self.errors + other.errors)
+
+    def health(self) -> Health:
+        """Return it as a look has it."""
+        within = tuple(zip((*BOUNDS, math.inf), np.cumsum(self.counts).tolist(), strict=True))
+        return Health(within[-1][1], self.errors, prometheus._percentile(within), within)
+
+
 NAMES = [*COLUMNS, *(f"{a}*{b}" for i, a in enumerate(COLUMNS) for b in COLUMNS[i:])]
 
 
@@ -184,7 +219,8 @@ def run(scenario: Scenario, champion: Pool, challenger: Pool, seed: int) -> dict
     """Go along the ramp once, a look a day."""
     generator = np.random.default_rng([seed, 5])
     sums, counts = [np.zeros((2, len(NAMES)))], [np.zeros(2, int)]
-    percent, since, at = SETTINGS.steps[0], START, START
+    percent, since, at, looks = SETTINGS.steps[0], START, START, 0
+    step: list[Servers] = []
     peeked = False
     while True:
         at += timedelta(days=1)
@@ -200,19 +236,20 @@ def run(scenario: Scenario, champion: Pool, challenger: Pool, seed: int) -> dict
         ]
         found = look.estimates(rows, SETTINGS)
         total = np.sum(counts, axis=0)
-        health = {
-            "challenger": Health(
-                int(3 * total[0]), int(generator.binomial(3 * total[0], scenario.errors)), 40 * scenario.latency
-            ),
-            "champion": Health(int(3 * total[1]), 0, 40.0),
-        }
+        drawn = [
+            Servers.draw(int(sizes[0]), scenario.latency, scenario.errors, generator),
+            Servers.draw(int(sizes[1]), 1.0, 0.0, generator),
+        ]
+        step = [before + now for before, now in zip(step, drawn, strict=True)] if step else drawn
+        health, recent = (dict(zip(SIDES, [one.health() for one in both], strict=True)) for both in (step, drawn))
         users = [(int(a), int(b)) for a, b in counts]
-        seen = Look(at, percent, START, since, users, 0, found, health)
+        seen = Look(at, percent, START, since, users, 0, found, health, looks=looks, recent=recent if looks else None)
+        looks += 1
         decision = decide(seen, SETTINGS)
         primary = found.get(SETTINGS.primary[0])
         peeked |= primary is not None and abs(primary.difference) > 1.959964 * primary.variance**0.5
         if decision.action == "advance":
-            percent, since = decision.percent, at
+            percent, since, looks, step = decision.percent, at, 0, []
             sums.append(np.zeros((2, len(NAMES))))
             counts.append(np.zeros(2, int))
         elif decision.action != "hold":
