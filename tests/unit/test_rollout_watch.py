@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -63,20 +64,34 @@ def test_a_roll_back_that_the_backend_did_not_take_waits_for_no_next_look(monkey
     assert ended.outcome == "rolled_back"
 
 
+TOLD = """
+import os, signal, sys
+from serm.rollout.controller import Tick
+from serm.rollout.record import Record
+from serm.rollout.watch import until_told, watch
+from serm.settings import RolloutSettings
+
+number = int(sys.argv[1])
+
+def once():
+    print("begun")
+    os.kill(os.getpid(), number)
+    print("ended")
+    return Tick(Record(experiment="cycle-0003", outcome="running", settings=RolloutSettings()), None)
+
+before = signal.getsignal(number)
+with until_told() as stop:
+    assert watch(once, 60.0, stop, lambda _: None) is None
+assert signal.getsignal(number) is before
+print("as before")
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_tick_under_way_end_and_no_other_begin(number: int) -> None:
-    before, ticks = signal.getsignal(number), []
-
-    def once() -> Tick:
-        ticks.append("begun")
-        os.kill(os.getpid(), number)
-        ticks.append("ended")
-        return Tick(record(), None)
-
-    with until_told() as stop:
-        assert watch(once, 60.0, stop, lambda _: None) is None
-    assert ticks == ["begun", "ended"]
-    assert signal.getsignal(number) is before
+    """In a process of its own: what goes wrong with a signal ends it."""
+    done = subprocess.run([sys.executable, "-c", TOLD, str(int(number))], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split("\n")) == (0, ["begun", "ended", "as before", ""]), done.stderr
 
 
 def test_a_verdict_is_a_dry_ticks_decision_and_stays_when_the_rollout_has_ended() -> None:
