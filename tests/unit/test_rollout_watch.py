@@ -22,7 +22,7 @@ from serm.rollout.controller import Tick, Unset
 from serm.rollout.decision import ENDS, Decision
 from serm.rollout.record import Decided, Outcome, Pending, Record
 from serm.rollout.verdict import Asked, Verdict, server, verdict
-from serm.rollout.watch import until_told, watch
+from serm.rollout.watch import watch
 from serm.settings import RolloutSettings
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
