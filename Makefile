@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-full test quick lint docs bench compile constraints install images audit sbom licences
+.PHONY: demo demo-full test quick lint docs bench compile constraints install images images-test audit sbom licences
 
 install: $(STAMP) $(BIN)/promtool $(BIN)/chromium
 
@@ -71,6 +71,10 @@ constraints: install
 # The images, by docker or what BUILDER names (podman, buildah); all four, or IMAGE.
 images:
 	PYTHON=$(PYTHON) components/images/build.sh $(IMAGE)
+
+# The images at work: a small cycle in them by KFP's DockerRunner, and a predictor. Docker is to have them, as 10001 reads.
+images-test: install images
+	$(BIN)/python benchmarks/images.py "$$(mktemp -d)"
 
 # What the images stand on, by tools of their own environment: known weaknesses, and a bill of materials (CycloneDX).
 IMAGE ?= data train judge serve

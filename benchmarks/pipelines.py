@@ -65,7 +65,7 @@ def main() -> None:
         "watch": {"repository": f"file://{origin}"},
         "rollout": {"repository": f"file://{origin}", "log": str(files / raw.LOG)},
     }
-    ran = {name: whole(name, of, here) for name, of in given.items()}
+    ran = {name: whole(name, of, here / name) for name, of in given.items()}
     repositories = {"bootstrap": empty, "backfill": origin}
     for name, repository in repositories.items():
         ran[name]["commits"] = run(["git", "log", "--format=%s", "main"], repository).splitlines()
@@ -93,11 +93,11 @@ def found(here: Path, encoder: Path) -> tuple[Path, Path]:
     return stream.raw, here / "origin.git"
 
 
-def whole(name: str, given: Mapping[str, Any], here: Path) -> dict[str, Any]:
-    """Run a compiled pipeline in a process of its own; return how it ended, its tasks and its seconds."""
-    for left in (here / "volume", here / "tasks"):
-        shutil.rmtree(left, ignore_errors=True)
-    command = [sys.executable, "-c", PROGRAM, COMPILED / f"{name}.yaml", here / "tasks", here / "volume"]
+def whole(name: str, given: Mapping[str, Any], here: Path, program: str = PROGRAM) -> dict[str, Any]:
+    """Run a compiled pipeline by a program of its own; return how it ended, its tasks and its seconds."""
+    shutil.rmtree(here / "volume", ignore_errors=True)
+    here.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", program, COMPILED / f"{name}.yaml", here / "tasks", here / "volume"]
     start = time.perf_counter()
     done = subprocess.run([*map(str, command), json.dumps(given)], capture_output=True, text=True, check=False)
     said = re.sub(r"\x1b\[\d*m", "", done.stdout)

@@ -2,8 +2,8 @@
 
 _REGISTRY = "ghcr.io/serm-relevance"
 
-DATA = f"{_REGISTRY}/serm-data:0.1.0-python3.11"
+DATA = f"{_REGISTRY}/serm-data:0.2.0-python3.11"
 #: Has the extra ``data`` too: drift embeds queries, and draws with Evidently.
-TRAIN = f"{_REGISTRY}/serm-train:0.1.0-python3.11"
-JUDGE = f"{_REGISTRY}/serm-judge:0.1.0-python3.11"
-SERVE = f"{_REGISTRY}/serm-serve:0.1.0-python3.11"
+TRAIN = f"{_REGISTRY}/serm-train:0.2.0-python3.11"
+JUDGE = f"{_REGISTRY}/serm-judge:0.2.0-python3.11"
+SERVE = f"{_REGISTRY}/serm-serve:0.2.0-python3.11"

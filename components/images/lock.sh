@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Write each image's lock file: exact versions within constraints.txt, each with the hashes of its files. torch is the build
+# Write each image's lock file, or those that are named: exact versions within constraints.txt, each with the hashes of its files. torch is the build
 # without CUDA, from PyTorch's own index; FIND_LINKS may name a folder that has its wheel.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-for image in data train judge serve; do
+for image in ${*:-data train judge serve}; do
     extras=(--extra "$image")
+    [ "$image" = data ] || extras+=(--extra s3) # its steps read and write what KFP brought, and no DVC
     [ "$image" = train ] && extras+=(--extra data) # drift embeds queries, and draws with Evidently
     uv pip compile pyproject.toml components/images/requirements.in "${extras[@]}" \
         --constraint constraints.txt \

@@ -19,7 +19,7 @@ FOLDER = ROOT / "components/images"
 DOCKERFILE = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
 IMAGES = ("data", "train", "judge", "serve")
 #: What each image's steps need (serm/steps.py), as extras.
-EXTRAS = {"data": ("data",), "train": ("data", "train"), "judge": ("judge",), "serve": ("serve",)}
+EXTRAS = {"data": ("data",), "train": ("data", "train", "s3"), "judge": ("judge", "s3"), "serve": ("serve", "s3")}
 
 
 def _key(name: str) -> str:
@@ -71,7 +71,7 @@ def test_every_package_of_an_image_is_of_the_tested_version_and_hashed(image: st
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_image_has_all_that_its_steps_need(image: str) -> None:
     brought = requirements()
-    wanted = {_key(name) for extra in ("", *EXTRAS[image]) for name in brought[extra]} | {"kfp", "dvc-s3"}
+    wanted = {_key(name) for extra in ("", *EXTRAS[image]) for name in brought[extra]} | {"kfp"}
     assert wanted <= _locked(image).keys()
     assert importlib.metadata.version("kfp") == _locked(image)["kfp"][0]
 
@@ -79,3 +79,9 @@ def test_an_image_has_all_that_its_steps_need(image: str) -> None:
 def test_each_image_that_components_name_has_its_lock() -> None:
     named = {name.lower() for name in dir(images) if name.isupper() and not name.startswith("_")}
     assert named == set(IMAGES) == {path.parent.name for path in FOLDER.glob("*/requirements.txt")}
+
+
+def test_an_images_tag_is_serms_version() -> None:
+    for name in IMAGES:
+        tag = getattr(images, name.upper()).rpartition(":")[2]
+        assert tag.startswith(f"{importlib.metadata.version('serm')}-"), name
