@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from serm.cli.documents import Body, Id, Published, Title
-from serm.cli.init import Documents, Every, Knowledge, Log
+from serm.cli.init import Documents, Every, Knowledge, Locale, Log
 from serm.cli.options import Json, show
 
 Out = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory to make, for `serm init --judgments`.")]
@@ -23,7 +23,6 @@ Judges = Annotated[
         "--params", help="A params.yaml whose section `judging` names LLM judges. Default: all pairs are for people."
     ),
 ]
-Locale = Annotated[str, typer.Option(help="The locale of queries and documents that name none.")]
 
 
 class Draw(StrEnum):
@@ -55,20 +54,23 @@ def bootstrap(
     id: Id = None,
     title: Title = None,
     body: Body = None,
-    locale: Locale = "en",
+    locale: Locale = None,
     published_at: Published = None,
     knowledge: Knowledge = None,
-    every: Every = 14.0,
+    every: Every = None,
     json: Json = False,
 ) -> None:
     """Without judgments: draw queries of the log and what they are served, have them graded; run it again to go on."""
     from serm.catalogue import Asked
     from serm.founding import bootstrap as cold
-    from serm.founding.given import early
+    from serm.founding.given import early, settled
 
-    asked = Asked(id, title, body, None, published_at)
-    wanted = cold.Wanted(log, documents, asked, queries, draw.value, sample, every, knowledge)
-    told = cold.bootstrap(out, wanted, early(locale, params), lambda line: print(line, file=sys.stderr, flush=True))
+    asked = Asked(id, title, body, locale, published_at)
+    options = settled(documents, asked, params, locale=locale, base=None, every=every)
+    wanted = cold.Wanted(log, documents, asked, queries, draw.value, sample, options["every"], knowledge)
+    told = cold.bootstrap(
+        out, wanted, early(options["locale"], params), lambda line: print(line, file=sys.stderr, flush=True)
+    )
     if json:
         print(jsonlib.dumps(told, sort_keys=True))
         return

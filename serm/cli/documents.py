@@ -40,7 +40,10 @@ Locale = Annotated[
     typer.Option(help="The field that is the locale, or the locale of all. Default: by name, or stream.locale."),
 ]
 Published = Annotated[
-    str | None, typer.Option("--published-at", help="The field that says since when. Default: by its name, or unknown.")
+    str | None,
+    typer.Option(
+        "--published-at", help="The field that says since when; empty: none. Default: by its name, or unknown."
+    ),
 ]
 Quarantine = Annotated[
     Path | None, typer.Option(help="Where the documents that cannot be kept go. Default: DOCUMENTS.quarantine.jsonl.")

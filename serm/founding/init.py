@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -112,7 +113,7 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         UserError: as ``plan`` says, or there is another workspace or something else at ``path``.
     """
     given = _absolute(given)
-    asked = json.loads(json.dumps(vars(given) | {"asked": vars(given.asked)}, default=str))
+    asked = _asked(given)
     _require_room(path, asked)
     planned = plan(given)
     if not (path / BEGUN).exists():
@@ -122,18 +123,8 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
     root = workspace.path
     with writing(root, "serm init"), contextlib.chdir(root):  # where texts' encodings are kept
         parts = Parts(root, given, planned, list(planned.notes))
-        tell(f"Reading the catalogue {given.documents}")
-        documents = parts.documents(early(given.locale, given.params))
-        settings = parts.settings(documents)
-        tell(f"Taking the log {given.log}")
-        parts.log()
-        parts.knowledge()
-        shown = parts.windows(settings)
-        for told in (lacking := parts.lacking(shown, settings)):
-            tell(told)
-        parts.notes[:0] = lacking
-        tell("Splitting the judgments by query: seed, frozen and rolling test")
-        judgments = parts.judgments(shown, settings)
+        settings, figures = _prepared(parts, tell)
+        judgments = figures["judgments"]
         from serm import training  # torch: a plan needs none
 
         if not (root / CHAMPION).exists():
@@ -148,13 +139,52 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
         compared = first.compare(root / CHAMPION, root / TESTS, root / DOCUMENTS, settings)
         _commit(workspace)
         (root / BEGUN).unlink()
-    figures = {"documents": documents, "impressions": parts.impressions(), "judgments": judgments}
     return Founded(planned, {**figures, "NDCG@10, frozen": compared}, parts.notes)
+
+
+def trial(path: Path, given: Given, tell: Callable[[str], None] = lambda line: None) -> tuple[Founded, str]:
+    """Do all that ``init`` does before it trains, in a directory that is gone afterwards; raises as ``init`` does.
+
+    Returns:
+        What would come of it, without a champion, and the text of its params.yaml.
+    """
+    given = _absolute(given)
+    _require_room(path, _asked(given))
+    planned = plan(given)
+    with TemporaryDirectory(prefix="serm-") as scratch:
+        root = Path(scratch)
+        (root / BEGUN).parent.mkdir()
+        parts = Parts(root, given, planned, list(planned.notes), is_trial=True)
+        _, figures = _prepared(parts, tell)
+        return Founded(planned, figures, parts.notes), (root / PARAMS).read_text(encoding="utf-8")
+
+
+def _prepared(parts: Parts, tell: Callable[[str], None]) -> tuple[Settings, dict[str, Any]]:
+    """Make all but the champion; return the settings, and figures of documents, impressions and judgments."""
+    given = parts.given
+    tell(f"Reading the catalogue {given.documents}")
+    documents = parts.documents(early(given.locale, given.params))
+    settings = parts.settings(documents)
+    tell(f"Taking the log {given.log}")
+    parts.log()
+    parts.knowledge()
+    shown = parts.windows(settings)
+    for told in (lacking := parts.lacking(shown, settings)):
+        tell(told)
+    parts.notes[:0] = lacking
+    tell("Splitting the judgments by query: seed, frozen and rolling test")
+    judgments = parts.judgments(shown, settings)
+    return settings, {"documents": documents, "impressions": parts.impressions(), "judgments": judgments}
 
 
 def _absolute(given: Given) -> Given:
     paths: dict[str, Any] = {name: value.absolute() for name, value in vars(given).items() if isinstance(value, Path)}
     return replace(given, **paths, judgments=tuple(path.absolute() for path in given.judgments))
+
+
+def _asked(given: Given) -> dict[str, Any]:
+    """Return what was asked for as JSON holds it."""
+    return dict(json.loads(json.dumps(vars(given) | {"asked": vars(given.asked)}, default=str)))
 
 
 def _about(root: Path, settings: Settings) -> str:

@@ -22,7 +22,7 @@ from serm import settings as params
 from serm.atomic import replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
-from serm.founding import judged
+from serm.founding import judged, refused
 from serm.founding.first import PROCESSOR_LAYERS, founding_epochs, max_tokens
 from serm.founding.given import Given, Plan
 from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
@@ -46,6 +46,8 @@ class Parts:
     given: Given
     plan: Plan
     notes: list[str]
+    is_trial: bool = False
+    """Whether ``root`` is gone soon: the log is then read where it is."""
 
     def documents(self, settings: Settings) -> dict[str, Any]:
         """Read the catalogue, and return its figures."""
@@ -125,7 +127,13 @@ stream:
         """Take the log in: copies, as DVC makes what it tracks read-only, and a team's own files may still grow."""
         if (self.root / LOG).exists():
             return
+        if self.is_trial and self.given.log.is_dir():
+            (self.root / LOG).symlink_to(self.given.log)
+            return
         with replace_directory(self.root / LOG) as beside:
+            if self.is_trial:
+                (beside / self.given.log.name).symlink_to(self.given.log)
+                return
             if self.given.log.is_file():
                 shutil.copyfile(self.given.log, beside / self.given.log.name)
                 return
@@ -141,7 +149,7 @@ stream:
             contracts.write(table, self.root / KNOWLEDGE, contracts.KNOWLEDGE)
 
     def windows(self, settings: Settings) -> pa.Table:
-        """Cut the reference window; return what both windows show was served: locale, query (folded), doc_id."""
+        """Cut the reference window; return locale, query (folded), doc_id and impressions of what both show."""
         kept = self.root / ".serm" / "shown.parquet"
         if (self.root / REFERENCE).exists() and kept.exists() and (self.root / _IMPRESSIONS).exists():
             return pq.read_table(kept)
@@ -151,7 +159,8 @@ stream:
             window, counts["window"] = self._cut(self.plan.window, None, settings)
             found.append(window)
         write_json(self.root / _IMPRESSIONS, counts)
-        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([])
+        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([("impressions", "sum")])
+        shown = shown.rename_columns(["locale", "query", "doc_id", "impressions"])
         pq.write_table(shown, kept)
         return shown
 
@@ -162,7 +171,7 @@ stream:
     def lacking(self, shown: pa.Table, settings: Settings) -> list[str]:
         """Say for what `serm evolve` will stop at the first cycle's validation."""
         count = self.impressions().get("window")
-        found = [told] if (told := self._unknown(shown, settings)) else []
+        found = refused.told(self.root / DOCUMENTS, shown, self.plan.judgments, settings)
         if count is not None and count < settings.validation.min_impressions:
             found.append(
                 f"The first cycle's window has {count:,} impressions, and `serm evolve` stops at fewer than"
@@ -171,28 +180,13 @@ stream:
             )
         return found
 
-    def _unknown(self, shown: pa.Table, settings: Settings) -> str:
-        """Say which of the documents that the log shows are not in the catalogue, if validation will stop at them."""
-        ids = pc.unique(shown["doc_id"])
-        with engines.connect(settings.engine) as engine:
-            catalogue = contracts.scan(engine, self.root / DOCUMENTS, contracts.DOCUMENTS).select("doc_id")
-            asked = ibis.memtable(pa.table({"doc_id": ids}), schema=ibis.schema({"doc_id": "string"}))
-            gone = engine.to_pyarrow(asked.anti_join(catalogue, "doc_id").order_by("doc_id"))["doc_id"]
-            own = engine.to_pyarrow(catalogue.order_by("doc_id").limit(1))["doc_id"].to_pylist()
-        if len(gone) <= settings.validation.max_quarantined_share * len(ids):
-            return ""
-        return (
-            f"Of {len(ids):,} documents that the log shows {len(gone):,} are not in the catalogue, such"
-            f" as {gone[0].as_py()!r} (the catalogue has ids such as {own[0]!r}): `serm evolve` will stop at"
-            " validation. Give the catalogue that the log is of, or with --id the field that the log's ids are of."
-        )
-
     def _cut(self, window: tuple[datetime, datetime], place: Path | None, settings: Settings) -> tuple[pa.Table, int]:
         with TemporaryDirectory(dir=self.root / ".serm", prefix="init-") as scratch:
             impressions = cut(self.root / LOG, window, Path(scratch) / "ingest", settings)
             with engines.connect(settings.engine) as engine:
                 rows = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
-                pairs = engine.to_pyarrow(rows.select("locale", "query", "doc_id").distinct())
+                counted = rows.group_by("locale", "query", "doc_id").aggregate(impressions=ibis._.count())
+                pairs = engine.to_pyarrow(counted)
                 count = int(rows.count().to_pyarrow().as_py())
             if place is not None:
                 place.parent.mkdir(exist_ok=True)

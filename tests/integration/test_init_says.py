@@ -1,0 +1,97 @@
+"""``serm init --dry-run`` on small files: what does not fit is said before anything is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from serm.cli import app
+from serm.errors import UserError
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERM_USER_KEY", "0123456789abcdef0123456789abcdef")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A log of 40 days, ten documents and judgments of 40 queries, none of which names a locale."""
+    records: Rows = []
+    for number in range(40):
+        day = f"2026-{3 + number // 28:02d}-{1 + number % 28:02d}T10:00:00Z"
+        head = {"query_id": f"q{number}", "client_id": f"u{number}", "timestamp": day}
+        records.append({**head, "user_query": f"lamp {number}"})
+        for place in range(3):
+            where = {"object": {"object_id": f"d{(number + place) % 10}"}, "position": {"ordinal": place}}
+            actions = ["impression"] + (["click"] if place == 1 else [])
+            records += [{**head, "action_name": action, "event_attributes": where} for action in actions]
+    lines(tmp_path / "log.ndjson", records)
+    lines(tmp_path / "products.jsonl", [{"id": f"d{n}", "title": f"lamp {n}"} for n in range(10)])
+    rows = [f"lamp {n},d{(n + place) % 10},{place}" for n in range(40) for place in range(3)]
+    (tmp_path / "judged.csv").write_text("query,docid,rating\n" + "\n".join(rows))
+    return tmp_path
+
+
+def lines(path: Path, rows: Rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def documents(shop: Path, **more: Any) -> None:
+    rows = [json.loads(line) | more for line in (shop / "products.jsonl").read_text().splitlines()]
+    lines(shop / "products.jsonl", rows)
+
+
+def tried(shop: Path, *more: str) -> dict[str, Any]:
+    files = [f"--log={shop / 'log.ndjson'}", f"--documents={shop / 'products.jsonl'}"]
+    arguments = ["init", str(shop / "new"), *files, f"--judgments={shop / 'judged.csv'}", "--every=10", "--dry-run"]
+    done = CliRunner().invoke(app, [*arguments, "--json", *more])
+    if done.exception is not None:
+        raise done.exception
+    assert not (shop / "new").exists()
+    return dict(json.loads(done.stdout))
+
+
+def noted(told: dict[str, Any], words: str) -> str:
+    (note,) = [note for note in told["notes"] if words in note]
+    return str(note)
+
+
+def test_what_fits_is_refused_by_nobody(shop: Path) -> None:
+    told = tried(shop)
+    assert not [note for note in told["notes"] if "will stop at validation" in note]
+    assert told["documents"]["kept"] == 10
+
+
+def test_a_locale_of_log_and_judgments_that_no_document_has_is_told_and_mended(shop: Path) -> None:
+    documents(shop, locale="en_US")
+    told = tried(shop)
+    note = noted(told, "Of 51 impressions")
+    assert "51 are of a locale that no document of the catalogue has (en; the catalogue has en_US)" in note
+    assert "120 judgments 120 are" in noted(told, "judgments 120")
+    for locale in ("en", "en_US"):
+        told = tried(shop, f"--locale={locale}")
+        assert not [note for note in told["notes"] if "will stop at validation" in note]
+
+
+def test_documents_that_are_younger_than_the_window_are_told_and_mended(shop: Path) -> None:
+    documents(shop, created_at="2026-09-01T00:00:00Z", made_at="2025-01-01T00:00:00Z")
+    note = noted(tried(shop), "dated after")
+    assert "10 documents are dated after the first cycle's window" in note
+    assert "51 of 51 impressions" in note
+    for option in ("--published-at=made_at", "--published-at="):
+        assert not [note for note in tried(shop, option)["notes"] if "will stop at validation" in note]
+
+
+def test_a_locale_is_a_field_or_a_constant(shop: Path) -> None:
+    documents(shop, market="en")
+    assert tried(shop, "--locale=market")["fields"]["locale"] == "market"
+    assert tried(shop, "--locale=en")["fields"]["locale"] == "(all: en)"
+    with pytest.raises(UserError, match=r"'the market' is neither a field of its documents .* nor a locale"):
+        tried(shop, "--locale=the market")
