@@ -64,7 +64,7 @@ Settings = Annotated[
     Path | None,
     typer.Option(
         "--params",
-        help="Settings of your own: the sections of this params.yaml stand in the place of those that init would "
+        help="Settings of your own: the fields of this params.yaml stand in the place of those that init would "
         "write. Its section cycle names the first cycle's window, which may lie after the log.",
     ),
 ]

