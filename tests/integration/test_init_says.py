@@ -50,13 +50,13 @@ def documents(shop: Path, **more: Any) -> None:
     lines(shop / "products.jsonl", rows)
 
 
-def tried(shop: Path, *more: str) -> dict[str, Any]:
+def tried(shop: Path, *more: str, new: str = "new") -> dict[str, Any]:
     files = [f"--log={shop / 'log.ndjson'}", f"--documents={shop / 'products.jsonl'}"]
-    arguments = ["init", str(shop / "new"), *files, f"--judgments={shop / 'judged.csv'}", "--every=10", "--dry-run"]
+    arguments = ["init", str(shop / new), *files, f"--judgments={shop / 'judged.csv'}", "--every=10", "--dry-run"]
     done = CliRunner().invoke(app, [*arguments, "--json", *more])
     if done.exception is not None:
         raise done.exception
-    assert not (shop / "new").exists()
+    assert not (shop / new).exists()
     return dict(json.loads(done.stdout))
 
 
@@ -131,3 +131,16 @@ def test_own_settings_and_an_option_that_say_two_things_are_refused_by_name(shop
         section, field = text.partition(":")[0], option[2:].partition("=")[0]
         with pytest.raises(UserError, match=rf"{option[:5]}.*has {section}\.{field} .*leave one of the two out"):
             tried(shop, f"--params={own}", option)
+
+
+def test_a_base_that_is_none_is_told_before_anything_is_made(shop: Path) -> None:
+    (shop / "broken").mkdir()
+    with pytest.raises(UserError, match=r"relevance\.base '.*broken' cannot be loaded"):
+        tried(shop, f"--base={shop / 'broken'}")
+    with pytest.raises(UserError, match=r"relevance\.base './none': no such directory"):
+        tried(shop, "--base=./none")
+
+
+def test_a_place_that_is_taken_is_refused_by_a_dry_run_too(shop: Path) -> None:
+    with pytest.raises(UserError, match="something is there already"):
+        tried(shop, new=".")
