@@ -21,7 +21,7 @@ from serm.founding.bootstrap import is_bootstrap
 from serm.founding.bootstrap import judgments as bootstrapped
 from serm.founding.given import Given, Plan, early
 from serm.founding.judged import given_tests
-from serm.founding.parts import Parts
+from serm.founding.parts import Parts, drop, given_files
 from serm.founding.windows import fitting, windows
 from serm.layout import AFTER, CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, SETUP, TESTS
 from serm.settings import Settings, document
@@ -120,6 +120,8 @@ def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any
 def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: None) -> Founded:
     """Make the workspace ``path``; an ``init`` of the same files that was cut short goes on where it was.
 
+    What is made of a file that has changed since is made anew.
+
     Args:
         path: a directory that is new or empty, or that an ``init`` of the same began.
         given: the team's files.
@@ -131,10 +133,14 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
     given = _absolute(given)
     asked = _asked(given)
     _require_room(path, asked)
+    found = given_files(given)  # before they are read: what changes from now on is seen
     planned = plan(given)
-    if not (path / BEGUN).exists():
-        (path / BEGUN).parent.mkdir(parents=True, exist_ok=True)
-        write_json(path / BEGUN, asked)
+    before = json.loads((path / BEGUN).read_text(encoding="utf-8")) if (path / BEGUN).exists() else {}
+    if changed := sorted(name for name in found if name in before and before[name] != found[name]):
+        tell(f"Changed since this was begun, and taken anew: {', '.join(changed)}")
+        drop(path, changed)
+    (path / BEGUN).parent.mkdir(parents=True, exist_ok=True)
+    write_json(path / BEGUN, asked | found)
     workspace = Workspace.create(path, given.remote or path.absolute().with_name(f"{path.name}.remote"))
     root = workspace.path
     with writing(root, "serm init"), contextlib.chdir(root):  # where texts' encodings are kept

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,14 +20,14 @@ import pyarrow.parquet as pq
 from serm import contracts
 from serm import engine as engines
 from serm import settings as params
-from serm.atomic import replace_directory, write_json, write_text
+from serm.atomic import recover, replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
 from serm.founding import judged, refused
 from serm.founding.first import PROCESSOR_LAYERS, founding_epochs, max_tokens
 from serm.founding.given import Given, Plan
 from serm.founding.own import with_sections
-from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
+from serm.layout import CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
 from serm.pairs.test_sets import MADE, POOL, SETS, datasets
 from serm.pairs.text import folded
 from serm.pooling import cut
@@ -36,6 +38,44 @@ from serm.workspace.store import TEMPLATE, link_or_copy
 QUARANTINE = Path("quarantine")
 """What could not be kept of catalogue and judgments; git does not see it."""
 _DOCUMENTS, _IMPRESSIONS = Path(".serm/documents.json"), Path(".serm/impressions.json")
+_SHOWN = Path(".serm/shown.parquet")
+_FILES = "files of "
+
+
+#: What is made of each of the files that are given, and of what is made of them.
+_MADE_OF = {
+    "documents": (DOCUMENTS, _DOCUMENTS, PARAMS, CHAMPION),
+    "log": (LOG, REFERENCE, _SHOWN, _IMPRESSIONS, PARAMS, TESTS),
+    "judgments": (PARAMS, TESTS, CHAMPION),
+    "queries": (PARAMS, TESTS, CHAMPION),
+    "tests": (TESTS, CHAMPION),
+    "knowledge": (KNOWLEDGE,),
+    "params": (DOCUMENTS, _DOCUMENTS, PARAMS, REFERENCE, _SHOWN, _IMPRESSIONS, TESTS, CHAMPION),
+}
+
+
+def given_files(given: Given) -> dict[str, str]:
+    """Return ``files of <what>`` -> a hash of names, sizes and times of the files of each part of ``given``."""
+    found = {}
+    for name in _MADE_OF:
+        told = hashlib.sha256()
+        paths = given.judgments if name == "judgments" else [getattr(given, name)]
+        for path in filter(None, paths):
+            files = [one for one in path.rglob("*") if ".serm" not in one.relative_to(path).parts]
+            for file in sorted(one for one in (path, *files) if one.is_file()):
+                told.update(f"{file}\x1f{file.stat().st_size}\x1f{file.stat().st_mtime_ns}\x1e".encode())
+        found[f"{_FILES}{name}"] = told.hexdigest()
+    return found
+
+
+def drop(root: Path, changed: Sequence[str]) -> None:
+    """Take out of the workspace ``root`` what was made of files (names of ``given_files``) that have changed."""
+    for path in {root / part for name in changed for part in _MADE_OF[name.removeprefix(_FILES)]}:
+        recover(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -150,7 +190,7 @@ stream:
 
     def windows(self, settings: Settings) -> pa.Table:
         """Cut the reference window; return locale, query (folded), doc_id and impressions of what both show."""
-        kept = self.root / ".serm" / "shown.parquet"
+        kept = self.root / _SHOWN
         if (self.root / REFERENCE).exists() and kept.exists() and (self.root / _IMPRESSIONS).exists():
             return pq.read_table(kept)
         reference, count = self._cut(self.plan.reference, self.root / REFERENCE, settings)
