@@ -152,11 +152,14 @@ def correct(
 ) -> None:
     """Give a pair a person's grade: it stands before any other, and the earlier one is kept in state/superseded."""
     from serm import settings
-    from serm.workspace.merge import correct
+    from serm.workspace.mending import correct
 
     cycle = settings.load(PARAMS).cycle.number if PARAMS.exists() else 0
-    found = correct(judgments, (query, locale, doc_id), grade, by, why, cycle)
-    show("judgments correct", {"judgments": found.num_rows}, json)
+    before = correct(judgments, (query, locale, doc_id), grade, by, why, cycle)
+    what = "added: it was not judged" if before is None else "corrected"
+    show(
+        "judgments correct", {"pair": what, "grade": grade, "grade_before": "none" if before is None else before}, json
+    )
 
 
 @app.command()
@@ -171,9 +174,10 @@ def retire(
     json: Json = False,
 ) -> None:
     """Take the judgment of a pair out; it is kept in state/superseded, with who took it out and why."""
-    from serm.workspace.merge import retire
+    from serm.workspace.mending import retire
 
-    show("judgments retire", {"judgments": retire(judgments, (query, locale, doc_id), by, why).num_rows}, json)
+    retire(judgments, (query, locale, doc_id), by, why)
+    show("judgments retire", {"pair": "retired"}, json)
 
 
 @app.command()
