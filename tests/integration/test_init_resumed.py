@@ -5,26 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_init_says import _key, documents, shop  # noqa: F401  (fixtures)
+import small_shop
+from small_shop import documents
 
 from serm import contracts, layout
 from serm.founding import Given, init
 from serm.pairs.test_sets import POOL, datasets
 
 
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    return small_shop.write(tmp_path)
+
+
 @pytest.fixture(autouse=True)
 def _untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERM_USER_KEY", "0123456789abcdef0123456789abcdef")
     monkeypatch.setattr("serm.training.bootstrap", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
 
 
-def begun(shop: Path, tell: list[str]) -> Path:  # noqa: F811
+def begun(shop: Path, tell: list[str]) -> Path:
     given = Given(shop / "log.ndjson", shop / "products.jsonl", [shop / "judged.csv"], every=10)
     with pytest.raises(KeyboardInterrupt):
         init(shop / "new", given, tell.append)
     return shop / "new"
 
 
-def test_a_catalogue_that_was_mended_is_read_anew_and_the_rest_is_not(shop: Path) -> None:  # noqa: F811
+def test_a_catalogue_that_was_mended_is_read_anew_and_the_rest_is_not(shop: Path) -> None:
     root, told = begun(shop, []), list[str]()
     (root / layout.CHAMPION).mkdir(parents=True)  # as if trained
     log, params = (root / layout.LOG).stat().st_ino, (root / layout.PARAMS).read_text()
@@ -39,7 +46,7 @@ def test_a_catalogue_that_was_mended_is_read_anew_and_the_rest_is_not(shop: Path
     assert not [line for line in again if line.startswith("Changed")]
 
 
-def test_judgments_and_a_log_that_were_mended_are_too(shop: Path) -> None:  # noqa: F811
+def test_judgments_and_a_log_that_were_mended_are_too(shop: Path) -> None:
     root = begun(shop, [])
     pools = [contracts.read(path, contracts.JUDGMENTS).num_rows for path in paths(root)]
     text = (shop / "judged.csv").read_text()
