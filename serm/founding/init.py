@@ -61,14 +61,14 @@ def plan(given: Given) -> Plan:
     settings = early(given.locale, given.params)
     _require_base(given, settings)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
-    table, quarantined, made = _judgments(given)
+    table, quarantined, made, read_as = _judgments(given)
     tests = given_tests(given) if given.tests else {}
     seen, _, found = fitting(given.log, settings)
     own = document.sections(document.read_text(given.params), str(given.params)) if given.params else {}
     first = (settings.cycle.start, settings.cycle.end) if "cycle" in own else None
     reference, window, notes = windows(found, given.every, first)
     told = [f"The log: {warning}." for warning in seen.warnings]
-    notes = [*told, *notes]
+    notes = [*told, *notes, *read_as]
     of_log = (found.first, found.last)
     planned = Plan(fields, *of_log, reference, window, seen.settings, notes, table, quarantined, tests, made)
     if planned.is_ahead:
@@ -93,13 +93,14 @@ def _require_base(given: Given, settings: Settings) -> None:
         base_folder(base)
 
 
-def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any]]:
+def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any], list[str]]:
     """Read all files of judgments; of a pair in two of them the later file's stands, but a person's before a panel's.
 
     Raises:
         UserError: there are none.
     """
     table, quarantined, made = contracts.JUDGMENTS.empty_table(), list[Quarantined](), dict[str, Any]()
+    notes: list[str] = []
     if not given.judgments:
         raise UserError(
             "no --judgments: without any, `serm bootstrap DIRECTORY` with the same --log and --documents draws queries"
@@ -114,7 +115,8 @@ def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any
         found = read_judgments(path, given.locale, scaled, given.queries, all_locales=True)
         table = merged(table, found.judgments.select(table.column_names))
         quarantined += found.quarantined
-    return table, quarantined, made
+        notes += [f"{path.name} was read as {found.form}.", *found.notes]
+    return table, quarantined, made, notes
 
 
 def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: None) -> Founded:
