@@ -319,3 +319,14 @@ def test_whatever_a_catalogue_holds_each_record_is_kept_or_set_aside_or_one_sent
     assert "good" in rows
     if form in ("lines", "array"):
         assert found.figures["rows"] == 1 + len(records)
+
+
+def test_a_field_within_is_found_however_deep_and_whichever_document_has_it(params: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "products.jsonl"
+    first = {"id": 1, "product": {"sku": "x"}, "a": {"b": {}}, "title": "t"}
+    second = {"id": 2, "product": {"name": "Lamp"}, "a": {"b": {"title": "Rug", "x/y": {"z": "deep"}}}, "a.b": "own"}
+    path.write_bytes(lines(first, second))
+    for name, title in (("product.name", "Lamp"), ("a.b.title", "Rug"), ("a.b.x/y.z", "deep"), ("a.b", "own")):
+        _, rows, aside = taken(path, params, title=name, body=["title"])
+        assert rows["2"]["title"] == title
+        assert (set(rows), aside) == ({"1", "2"}, [])
