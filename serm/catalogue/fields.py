@@ -158,6 +158,11 @@ class _Found:
         return asked
 
 
+def is_id(name: str) -> bool:
+    """Tell whether a field that is called so is an id's."""
+    return any(re.sub(r"[^a-z0-9]+", "_", name.lower()) in row for row in _IDS)
+
+
 def shown(names: Iterable[str]) -> str:
     """Return names for a message: 20 at most, each cut to 40 characters."""
     listed = list(names)
