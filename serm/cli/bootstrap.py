@@ -12,7 +12,7 @@ import typer
 
 from serm.cli.documents import Body, Id, Published, Title
 from serm.cli.init import Documents, Every, Knowledge, Locale, Log
-from serm.cli.options import Json, show
+from serm.cli.options import Json, command, show
 
 Out = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory to make, for `serm init --judgments`.")]
 Queries = Annotated[int, typer.Option(min=4, help="How many queries to draw.")]
@@ -77,6 +77,15 @@ def bootstrap(
     show("serm bootstrap", {name: value for name, value in told.items() if isinstance(value, int | str)}, False)
     for note in told["notes"]:
         print(f"- {note}")
-    where = f"--annotated {out / cold.ANNOTATED} --validated {out / cold.VALIDATED} --out {out / cold.REVIEWED}"
-    print("\nNext:", *([f"serm review {where}"] if told["to_review"] else []), sep="\n  ")
-    print(f"  serm init WORKSPACE --log {log} --documents {documents} --judgments {out}")
+    places = {"annotated": out / cold.ANNOTATED, "validated": out / cold.VALIDATED, "out": out / cold.REVIEWED}
+    given: dict[str, object] = {
+        "log": log,
+        "documents": documents,
+        "judgments": out,
+        "id": id,
+        "title": title,
+        "body": body,
+    }
+    given |= {"locale": locale, "published_at": published_at, "knowledge": knowledge, "every": every}
+    print("\nNext:", *([command("serm review", **places)] if told["to_review"] else []), sep="\n  ")
+    print("  " + command("serm init WORKSPACE", **given))

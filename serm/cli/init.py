@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -120,7 +121,7 @@ def init(
     founded = founding.init(workspace, given, lambda line: print(line, file=sys.stderr, flush=True))
     _show_plan(founded.plan, founded.figures, founded.notes, json)
     if not json:
-        print(f"\nNext:\n  cd {workspace}\n  serm evolve")
+        print(f"\nNext:\n  cd {shlex.quote(str(workspace))}\n  serm evolve")
 
 
 def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: bool, params: str = "") -> None:

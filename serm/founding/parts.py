@@ -101,7 +101,9 @@ class Parts:
             write_json(told, figures)
         figures = json.loads(told.read_text(encoding="utf-8"))
         if figures["quarantined"]:
-            self.notes.append(f"{figures['quarantined']:,} documents are in {QUARANTINE}/documents.jsonl with reasons.")
+            why = ", ".join(f"{rows:,} because {reason}" for reason, rows in list(figures["reasons"].items())[:5])
+            where = "" if self.is_trial else f"; they are in {QUARANTINE}/documents.jsonl with reasons"
+            self.notes.append(f"{figures['quarantined']:,} documents cannot be kept ({why}){where}.")
         return dict(figures)
 
     def settings(self, documents: dict[str, Any]) -> Settings:
@@ -243,8 +245,10 @@ stream:
             aside = self.root / QUARANTINE / "judgments.jsonl"
             aside.parent.mkdir(exist_ok=True)
             write_text(aside, "".join(json.dumps(vars(one), ensure_ascii=False) + "\n" for one in quarantined))
+            first, where = quarantined[0], f"; they are in {QUARANTINE}/judgments.jsonl with reasons"
             self.notes.append(
-                f"{len(quarantined):,} rows of judgments are in {QUARANTINE}/judgments.jsonl, with reasons."
+                f"{len(quarantined):,} rows of judgments cannot be kept, the first {first.where}: {first.reason}"
+                f"{'' if self.is_trial else where}."
             )
         given = self.plan.tests
         parts = judged.beside(self.plan.judgments, given, shown) if given else judged.split(self.plan.judgments, shown)

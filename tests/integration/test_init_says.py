@@ -122,3 +122,17 @@ def test_a_base_that_is_none_is_told_before_anything_is_made(shop: Path) -> None
 def test_a_place_that_is_taken_is_refused_by_a_dry_run_too(shop: Path) -> None:
     with pytest.raises(UserError, match="something is there already"):
         tried(shop, new=".")
+
+
+def test_what_cannot_be_kept_and_too_few_queries_are_told_with_numbers(shop: Path) -> None:
+    with (shop / "judged.csv").open("a") as file:
+        file.write("\nlamp 1,d9,7\nlamp 2,,1\n")
+    with (shop / "products.jsonl").open("a") as file:
+        file.write('{"title": "nobody knows which"}\n')
+    told = tried(shop, "--ratings", "0,1,2,3")
+    assert "1 documents cannot be kept (1 because it has no id)." in told["notes"]
+    assert "the first line 122: its rating '7' has no grade." in noted(told, "rows of judgments cannot be kept")
+    assert noted(told, "four times in five takes about 1,766")
+    assert noted(told, "judged.csv was read as a table with the columns 'query', 'docid', 'rating'")
+    assert told["judgments"]["quarantined"] == 2
+    assert told["judgments"]["seed_queries"] + told["judgments"]["frozen_queries"] <= 40
