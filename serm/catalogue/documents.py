@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from ibis.backends import BaseBackend
 
 from serm import contracts
@@ -16,6 +17,7 @@ from serm.catalogue.fields import Asked, Fields
 from serm.catalogue.reading import Progress, read
 from serm.errors import UserError
 from serm.lines import LINES, read_lines
+from serm.pairs.documents import REMOVED, removed
 from serm.settings import Settings
 
 _COLUMNS = ", ".join(contracts.DOCUMENTS.names)
@@ -127,6 +129,9 @@ SELECT doc_id FROM earlier SEMI JOIN gone USING (doc_id)
 UNION
 SELECT doc_id FROM earlier ANTI JOIN documents USING (doc_id) ANTI JOIN bad USING (doc_id) WHERE $snapshot;
 
+CREATE TEMP VIEW gone_by_now AS
+SELECT doc_id FROM removed UNION SELECT doc_id FROM removed_earlier ANTI JOIN documents USING (doc_id);
+
 CREATE TEMP VIEW now AS
 SELECT {_COLUMNS} FROM documents
 UNION ALL SELECT {_COLUMNS} FROM earlier ANTI JOIN documents USING (doc_id) ANTI JOIN removed USING (doc_id);
@@ -144,6 +149,9 @@ def _open(engine: BaseBackend, documents: Path) -> None:
     if not documents.exists():
         raise UserError(f"{documents}: no documents there to update; make them with `serm documents import`.")
     engines.hold(engine, "earlier", contracts.scan(engine, documents, contracts.DOCUMENTS))
+    gone = removed(engine, documents)
+    rows = pa.table({"doc_id": pa.array([], pa.string())}) if gone is None else engine.to_pyarrow(gone)
+    engine.con.register("removed_earlier", rows)
     twice = engine.con.execute("SELECT doc_id FROM earlier GROUP BY ALL HAVING count(*) > 1 LIMIT 1").fetchall()
     if twice:
         raise UserError(
@@ -176,9 +184,12 @@ def _retired(engine: BaseBackend, judgments: Path) -> int:
 
 
 def _write(engine: BaseBackend, table: str, documents: Path) -> None:
+    """Replace the dataset, and with ``now`` the ids that were taken out of it so far."""
     with replace_directory(documents) as beside:
         order = (contracts.DOCUMENTS.names[0],)
         written = engines.write(engine, engine.table(table), beside, contracts.DOCUMENTS, order)
+        if table == "now" and engine.con.execute("SELECT 1 FROM gone_by_now LIMIT 1").fetchall():
+            engines.write(engine, engine.table("gone_by_now"), beside / REMOVED, contracts.REMOVED, order)
     wanted = engine.con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
     if written != wanted:
         raise RuntimeError(f"documents lost: {wanted} to be written, {written} in {documents}")

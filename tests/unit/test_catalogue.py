@@ -276,12 +276,22 @@ def test_an_update_adds_changes_and_removes_by_id_and_counts_what_it_retires(
     assert of_d3 > 0
     assert "d3" in done["titles"]
     assert update(changed, gone=tmp_path / "gone.txt")["titles"] == {"d0": "new", "d1": "t1", "d2": "t2", "d9": "t9"}
+    assert removed(tmp_path) == {"d3"}
+    assert update([docs[3]])["titles"].keys() == {"d0", "d1", "d2", "d3", "d9"}
+    assert removed(tmp_path) == set()
+    assert update(changed, gone=tmp_path / "gone.txt")["counts"] == [0, 0, 4, 1, 4]
     # d0 is bad in the snapshot: that does not say that it is gone.
     done = update([{"id": "d0", "title": ""}, docs[2]], snapshot=True)
     assert (done["counts"], done["titles"]) == ([0, 0, 1, 2, 2], {"d0": "new", "d2": "t2"})
+    assert removed(tmp_path) == {"d1", "d3", "d9"}
     (tmp_path / "gone.txt").write_text("d2\n")
     with pytest.raises(UserError, match="it names 'd2', which the new documents have"):
         update([docs[2]], gone=tmp_path / "gone.txt")
+
+
+def removed(folder: Path) -> set[str]:
+    path = folder / "out/documents/_removed"
+    return set(contracts.read(path, contracts.REMOVED)["doc_id"].to_pylist()) if path.exists() else set()
 
 
 VALUE = st.recursive(
