@@ -14,7 +14,7 @@ from serm import contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, replace_file
 from serm.catalogue.fields import Asked, Fields
-from serm.catalogue.reading import Progress, read
+from serm.catalogue.reading import Progress, nothing, read
 from serm.errors import UserError
 from serm.lines import LINES, read_lines
 from serm.pairs.documents import REMOVED, removed
@@ -27,8 +27,8 @@ _COLUMNS = ", ".join(contracts.DOCUMENTS.names)
 class Taken:
     """What became of a catalogue's documents."""
 
-    fields: Fields
-    """What was read as what."""
+    fields: Fields | None
+    """What was read as what; None where no files were."""
     figures: dict[str, Any]
     """Of ``reading.read``; of an update also ``added``, ``changed``, ``unchanged``, ``removed``, ``documents`` (all
     that are there now), and by the path of each dataset of judgments how many of its rows are ``retired``."""
@@ -66,7 +66,7 @@ def import_documents(
 
 
 def update_documents(
-    catalogue: Path,
+    catalogue: Path | None,
     documents: Path,
     bad: Path | None,
     asked: Asked,
@@ -83,7 +83,7 @@ def update_documents(
     A document that is quarantined in ``catalogue`` stays as it was, in a snapshot too.
 
     Args:
-        catalogue: the new and the changed documents; others in it change nothing.
+        catalogue: the new and the changed documents; others in it change nothing. None: documents only go.
         documents: the dataset, replaced atomically.
         bad: as for ``import_documents``.
         asked: as for ``import_documents``.
@@ -99,7 +99,9 @@ def update_documents(
         UserError: as ``import_documents``; there are no documents to update, ``gone`` cannot be read or names a
             document that ``catalogue`` has, or nothing would be left.
     """
-    with read(catalogue, asked, settings, progress) as found:
+    if catalogue is None and (gone is None or snapshot):
+        raise UserError("no PATH: give the files of documents that are new or changed, or with --gone those that go.")
+    with nothing(settings) if catalogue is None else read(catalogue, asked, settings, progress) as found:
         engine = found.engine
         _open(engine, documents)
         unknown = _gone(engine, gone)
@@ -107,7 +109,7 @@ def update_documents(
             engine.con.execute(statement, {name: snapshot for name in statement.named_parameters})
         (counts,) = engine.con.sql(_COUNTS).to_arrow_table().to_pylist()
         if not counts["documents"]:
-            raise UserError(f"{catalogue}: no document would be left in {documents}; give the documents that stay.")
+            raise UserError(f"{catalogue or gone}: no document would be left in {documents}; some have to stay.")
         retired = {str(path): _retired(engine, path) for path in judgments if path.exists()}
         if not dry_run:
             _write(engine, "now", documents)

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 from ibis.backends import BaseBackend
 
+from serm import contracts
 from serm import engine as engines
 from serm.catalogue.fields import OUTER_ID, Asked, Field, Fields, choose
 from serm.catalogue.files import CatalogueFile, catalogue_files
@@ -36,7 +37,7 @@ class Read:
     engine: BaseBackend
     """``documents`` has what can be kept as DOCUMENTS, a row an id; ``bad`` file, line, reason and, where it is known,
     doc_id of the others."""
-    fields: Fields
+    fields: Fields | None
     figures: dict[str, Any]
     """See ``figures``."""
 
@@ -77,6 +78,19 @@ def read(catalogue: Path, asked: Asked, settings: Settings, progress: Progress =
                 f"{file}: {reason}."
             )
         yield Read(engine, fields, figures)
+
+
+@contextmanager
+def nothing(settings: Settings) -> Iterator[Read]:
+    """Read no catalogue: ``documents`` and ``bad`` are empty."""
+    columns = [*contracts.DOCUMENTS, ("is_undated", pa.bool_()), ("is_titled_by_body", pa.bool_())]
+    with engines.duckdb(settings.engine) as engine:
+        engine.con.register("documents", pa.schema(columns).empty_table())
+        names = ("file", "reason", "doc_id")
+        engine.con.register(
+            "bad", pa.schema([("line", pa.int64()), *((name, pa.string()) for name in names)]).empty_table()
+        )
+        yield Read(engine, None, _figures(engine.con, 0))
 
 
 def look(catalogue: Path, asked: Asked, settings: Settings) -> Fields:

@@ -17,8 +17,10 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from serm import catalogue, contracts
+from serm.cli import app
 from serm.errors import UserError
 from serm.settings import Settings
 
@@ -344,3 +346,16 @@ def test_a_field_within_is_found_however_deep_and_whichever_document_has_it(para
         _, rows, aside = taken(path, params, title=name, body=["title"])
         assert rows["2"]["title"] == title
         assert (set(rows), aside) == ({"1", "2"}, [])
+
+
+def test_documents_go_without_any_that_come(params: Settings, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(*({"id": f"d{n}", "title": f"t{n}"} for n in range(3))))
+    taken(tmp_path / "a.jsonl", params)
+    (tmp_path / "gone.txt").write_text("d1\nd7\n")
+    arguments = ["documents", "update", f"--documents={tmp_path / 'out/documents'}"]
+    done = CliRunner().invoke(app, [*arguments, f"--gone={tmp_path / 'gone.txt'}", "--json"])
+    told = json.loads(done.stdout)
+    assert [told[name] for name in ("added", "removed", "documents", "gone_unknown", "rows")] == [0, 1, 2, 1, 0]
+    assert CliRunner().invoke(app, [*arguments, f"--gone={tmp_path / 'gone.txt'}"]).exit_code == 0
+    for wrong in ([], ["--snapshot", f"--gone={tmp_path / 'gone.txt'}"]):
+        assert "no PATH: give the files" in str(CliRunner().invoke(app, [*arguments, *wrong]).exception)
