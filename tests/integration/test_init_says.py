@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import small_shop
+import tiny_encoder
 from small_shop import documents
 from typer.testing import CliRunner
 
@@ -117,6 +118,14 @@ def test_a_base_that_is_none_is_told_before_anything_is_made(shop: Path) -> None
         tried(shop, f"--base={shop / 'broken'}")
     with pytest.raises(UserError, match=r"relevance\.base './none': no such directory"):
         tried(shop, "--base=./none")
+
+
+def test_a_base_with_a_head_is_told_to_lose_it(shop: Path) -> None:
+    base = tiny_encoder.write(shop / "encoder")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"architectures": ["BertForSequenceClassification"]}))
+    note = noted(tried(shop, f"--base={base}"), "The base")
+    assert "is a BertForSequenceClassification: only its text encoder is taken" in note
 
 
 def test_a_place_that_is_taken_is_refused_by_a_dry_run_too(shop: Path) -> None:
