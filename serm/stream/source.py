@@ -92,12 +92,14 @@ def text_files(log: Path) -> Sequence[Path]:
 
 def require_json(log: Path, texts: Sequence[Path]) -> None:
     """Raise where no file begins as JSON lines do: each of its lines would be a bad one, and none says what to do."""
-    heads = []
+    lines: list[str] = []
     for file in texts:
         with contextlib.suppress(BrokenOff):
-            heads.append(next(chunks(file), b"")[:_HEAD].decode("utf-8-sig", "replace"))
-    lines = [line.strip() for head in heads for line in head.split("\n") if line.strip()]
-    if not lines or any(line.startswith("{") for line in lines):
+            head = next(chunks(file), b"")[:_HEAD].decode("utf-8-sig", "replace")
+            lines += [line.strip() for line in head.split("\n") if line.strip()]
+        if any(line.startswith("{") for line in lines):
+            return
+    if not lines:
         return
     if lines[0].startswith("["):
         raise UserError(f"{log}: it is a JSON array; write an object a line (jq -c '.[]').")
