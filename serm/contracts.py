@@ -49,6 +49,9 @@ DOCUMENTS = pa.schema(
     ]
 )
 
+#: Documents that a catalogue had and that were taken out of it: the dataset ``_removed`` in the catalogue's directory.
+REMOVED = pa.schema([_field("doc_id", pa.string())])
+
 #: One row for each document shown to a user. ``position`` counts from 1, ``user_id`` is a keyed hash,
 #: ``score`` is the expected grade (0 to 3) that the serving model gave, ``dwell_seconds`` is null without a click.
 #: ``click_seconds`` run from the page to the document's first click; null without one, or where nobody says.

@@ -26,6 +26,7 @@ from serm.workspace.windows import go_on, next_cycle
 def evolve(
     workspace: Path,
     show: Callable[[str, dict[str, Figures]], None],
+    tell: Callable[[str], None] = lambda line: None,
     *,
     force: bool = False,
     hold: bool = False,
@@ -36,6 +37,7 @@ def evolve(
     Args:
         workspace: its root.
         show: is given a cycle's tag and what each of its steps took, once it has run.
+        tell: is given a sentence each time that the state has advanced, and on what came of ``hold`` and ``through``.
         force: run the whole cycle though nothing drifted.
         hold: leave the cycle published, for a person to look at before ``serm advance``.
         through: go on with the windows after it, as long as they end by this time and the log covers them.
@@ -52,12 +54,22 @@ def evolve(
             held = is_done(repository, settings.cycle.name) and not Progress.read(root).is_past(settings.cycle.name)
             if not hold and (held or Progress.read(root).advancing == settings.cycle.name):
                 advance(root, settings)  # it was published and held, or its advance was cut short
+                tell(_advanced(root, settings.cycle.name))
                 ran = True
-            if ran and (through is None or next_cycle(settings.cycle).end > through):
+            after = next_cycle(settings.cycle)
+            if through is None and ran:
                 return  # before params.yaml is set to a window that is not to be run
+            if (
+                through is not None
+                and after.end > through
+                and (ran or Progress.read(root).is_past(settings.cycle.name))
+            ):
+                tell(f"{after.name} ends {after.end:%Y-%m-%d %H:%M} UTC, after --through: it is left for later.")
+                return
             following = go_on(root, settings, partial(_reaches_to, root, settings))
             if following is None:
                 if ran:
+                    tell(_too_early(root, settings))
                     return
                 raise UserError(_too_early(root, settings))
             replaced = settle(root)
@@ -66,8 +78,16 @@ def evolve(
             show(following.cycle.name, ({"tests": tests} if following.tests.draw or replaced else {}) | costs)
             ran = True
             if hold:
+                name = following.cycle.name
+                tell(f"{name} is held: look at it (`serm report`), then `serm advance` or `serm evolve` goes past it.")
                 return
             advance(root, following)
+            tell(_advanced(root, following.cycle.name))
+
+
+def _advanced(root: Path, tag: str) -> str:
+    champion = Progress.read(root).champion
+    return f"Advanced past {tag}" + (f": the champion is {champion}." if champion else ".")
 
 
 def _reaches_to(root: Path, settings: Settings) -> datetime:

@@ -30,8 +30,6 @@ REVIEWED = Path("reviewed")
 """The human judgments of ``serm review``, until ``advance`` takes them into the state."""
 TEST_REVIEWED = Path("tests-reviewed")
 """People's grades of what was drawn for the rolling test set (``serm review --tests``)."""
-REVIEWED_LOCK = Path(".serm/reviewed.lock")
-"""Held by ``serm review`` while it writes an answer."""
 ROLLOUTS = Path("rollout")
 """The records of ``serm rollout``: ``rollout/<tag>.json``."""
 HISTORY = Path("history")

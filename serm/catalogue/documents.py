@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, replace_file
 from serm.catalogue.fields import Asked, Fields
-from serm.catalogue.reading import Progress, read
+from serm.catalogue.reading import Progress, nothing, read
 from serm.errors import UserError
 from serm.lines import LINES, read_lines
+from serm.pairs.documents import REMOVED, removed
 from serm.settings import Settings
 
 _COLUMNS = ", ".join(contracts.DOCUMENTS.names)
@@ -25,8 +27,8 @@ _COLUMNS = ", ".join(contracts.DOCUMENTS.names)
 class Taken:
     """What became of a catalogue's documents."""
 
-    fields: Fields
-    """What was read as what."""
+    fields: Fields | None
+    """What was read as what; None where no files were."""
     figures: dict[str, Any]
     """Of ``reading.read``; of an update also ``added``, ``changed``, ``unchanged``, ``removed``, ``documents`` (all
     that are there now), and by the path of each dataset of judgments how many of its rows are ``retired``."""
@@ -64,7 +66,7 @@ def import_documents(
 
 
 def update_documents(
-    catalogue: Path,
+    catalogue: Path | None,
     documents: Path,
     bad: Path | None,
     asked: Asked,
@@ -81,7 +83,7 @@ def update_documents(
     A document that is quarantined in ``catalogue`` stays as it was, in a snapshot too.
 
     Args:
-        catalogue: the new and the changed documents; others in it change nothing.
+        catalogue: the new and the changed documents; others in it change nothing. None: documents only go.
         documents: the dataset, replaced atomically.
         bad: as for ``import_documents``.
         asked: as for ``import_documents``.
@@ -97,7 +99,9 @@ def update_documents(
         UserError: as ``import_documents``; there are no documents to update, ``gone`` cannot be read or names a
             document that ``catalogue`` has, or nothing would be left.
     """
-    with read(catalogue, asked, settings, progress) as found:
+    if catalogue is None and (gone is None or snapshot):
+        raise UserError("no PATH: give the files of documents that are new or changed, or with --gone those that go.")
+    with nothing(settings) if catalogue is None else read(catalogue, asked, settings, progress) as found:
         engine = found.engine
         _open(engine, documents)
         unknown = _gone(engine, gone)
@@ -105,7 +109,7 @@ def update_documents(
             engine.con.execute(statement, {name: snapshot for name in statement.named_parameters})
         (counts,) = engine.con.sql(_COUNTS).to_arrow_table().to_pylist()
         if not counts["documents"]:
-            raise UserError(f"{catalogue}: no document would be left in {documents}; give the documents that stay.")
+            raise UserError(f"{catalogue or gone}: no document would be left in {documents}; some have to stay.")
         retired = {str(path): _retired(engine, path) for path in judgments if path.exists()}
         if not dry_run:
             _write(engine, "now", documents)
@@ -127,6 +131,9 @@ SELECT doc_id FROM earlier SEMI JOIN gone USING (doc_id)
 UNION
 SELECT doc_id FROM earlier ANTI JOIN documents USING (doc_id) ANTI JOIN bad USING (doc_id) WHERE $snapshot;
 
+CREATE TEMP VIEW gone_by_now AS
+SELECT doc_id FROM removed UNION SELECT doc_id FROM removed_earlier ANTI JOIN documents USING (doc_id);
+
 CREATE TEMP VIEW now AS
 SELECT {_COLUMNS} FROM documents
 UNION ALL SELECT {_COLUMNS} FROM earlier ANTI JOIN documents USING (doc_id) ANTI JOIN removed USING (doc_id);
@@ -144,6 +151,9 @@ def _open(engine: BaseBackend, documents: Path) -> None:
     if not documents.exists():
         raise UserError(f"{documents}: no documents there to update; make them with `serm documents import`.")
     engines.hold(engine, "earlier", contracts.scan(engine, documents, contracts.DOCUMENTS))
+    gone = removed(engine, documents)
+    rows = pa.table({"doc_id": pa.array([], pa.string())}) if gone is None else engine.to_pyarrow(gone)
+    engine.con.register("removed_earlier", rows)
     twice = engine.con.execute("SELECT doc_id FROM earlier GROUP BY ALL HAVING count(*) > 1 LIMIT 1").fetchall()
     if twice:
         raise UserError(
@@ -176,9 +186,12 @@ def _retired(engine: BaseBackend, judgments: Path) -> int:
 
 
 def _write(engine: BaseBackend, table: str, documents: Path) -> None:
+    """Replace the dataset, and with ``now`` the ids that were taken out of it so far."""
     with replace_directory(documents) as beside:
         order = (contracts.DOCUMENTS.names[0],)
         written = engines.write(engine, engine.table(table), beside, contracts.DOCUMENTS, order)
+        if table == "now" and engine.con.execute("SELECT 1 FROM gone_by_now LIMIT 1").fetchall():
+            engines.write(engine, engine.table("gone_by_now"), beside / REMOVED, contracts.REMOVED, order)
     wanted = engine.con.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
     if written != wanted:
         raise RuntimeError(f"documents lost: {wanted} to be written, {written} in {documents}")

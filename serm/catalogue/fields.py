@@ -42,6 +42,7 @@ class Asked:
     locale: str | None = None
     """A field's name, or the locale of all documents."""
     published_at: str | None = None
+    """Empty: no date."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def choose(catalogue: Path, names: Mapping[str, str], asked: Asked, locale: str)
             f"{catalogue}: no field of its documents is called as a text is; name it with --title or --body; they have "
             f"{found.all()}."
         )
-    date = found.named("--published-at", asked.published_at) or found.guess("--published-at", "the date", _DATES)
+    date = None if asked.published_at == "" else found.named("--published-at", asked.published_at)
+    if asked.published_at is None:
+        date = found.guess("--published-at", "the date", _DATES)
     where = found.locale(asked.locale) or locale
     used = {one.name for one in (identity, title, *body, where, date) if isinstance(one, Field)}
     return Fields(identity, title, body, where, date, tuple(name for name in found.top if name not in used))
@@ -153,6 +156,11 @@ class _Found:
                 "such as en or pt-BR."
             )
         return asked
+
+
+def is_id(name: str) -> bool:
+    """Tell whether a field that is called so is an id's."""
+    return any(re.sub(r"[^a-z0-9]+", "_", name.lower()) in row for row in _IDS)
 
 
 def shown(names: Iterable[str]) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from serm.catalogue.fields import is_id
 from serm.errors import UserError, os_fault
 from serm.files import data_files
 from serm.lines import BrokenOff, chunks
@@ -77,6 +80,7 @@ def _told(path: Path, name: str) -> CatalogueFile:
         raise UserError(f"{path}: it is UTF-16; write it as UTF-8 (iconv -f UTF-16 -t UTF-8).")
     text = head.decode("utf-8-sig", "replace").lstrip("\ufeff \t\r\n")
     if text[:1] == "{":
+        _require_lines(path, text)
         return CatalogueFile(path, name, Form.LINES)
     if text[:1] == "[":
         return CatalogueFile(path, name, Form.ARRAY)
@@ -90,3 +94,40 @@ def _told(path: Path, name: str) -> CatalogueFile:
             f"columns or more, by its first line, {json.dumps(first[:40], ensure_ascii=False)}; convert it to one."
         )
     return CatalogueFile(path, name, Form.TABLE, separator)
+
+
+def _require_lines(path: Path, text: str) -> None:
+    """Raise where a file is one object with all documents in it, and not an object a line; ``text`` is its head."""
+    first, _, rest = text.partition("\n")
+    try:
+        whole = json.loads(first)
+    except (ValueError, RecursionError):
+        whole = None
+    if isinstance(whole, dict):
+        within = [name for name, value in whole.items() if _rows(value) and re.fullmatch(r"\w+", name)]
+        if _rows((whole.get("hits") or {}).get("hits") if isinstance(whole.get("hits"), dict) else None):
+            within = ["hits.hits"]
+        elif rest.strip() or any(is_id(name) for name in whole):
+            return
+    elif rest.lstrip()[:1] in ('"', "}", "]"):
+        within = _ARRAY.findall(text)
+        within = ["hits.hits"] if within[:1] == ["hits"] else within
+    else:
+        return
+    if within:
+        raise UserError(
+            f"{path}: it is one JSON object with its documents in {within[0]!r}; write one on each line, for example"
+            f" jq -c '.{within[0]}[]' {shlex.quote(str(path))} > documents.jsonl"
+        )
+    if whole is None:
+        raise UserError(
+            f"{path}: its JSON goes over several lines; write a document on each line, for example jq -c ."
+            f" {shlex.quote(str(path))} > documents.jsonl"
+        )
+
+
+_ARRAY = re.compile(r'"(\w+)"\s*:\s*\[\s*\{')
+
+
+def _rows(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 from ibis.backends import BaseBackend
 
+from serm import contracts
 from serm import engine as engines
 from serm.catalogue.fields import OUTER_ID, Asked, Field, Fields, choose
 from serm.catalogue.files import CatalogueFile, catalogue_files
@@ -23,6 +24,8 @@ from serm.settings import Settings
 MAX_ID_BYTES, MAX_TITLE, MAX_BODY = 512, 10_000, 1_000_000
 """The longest id (OpenSearch's bound), and the longest texts in characters."""
 _SAMPLE_ROWS, _SAMPLE_FILES, _MAX_NAMES = 1000, 20, 1000
+_DEEPEST = 6
+"""Objects within each other whose fields have names; what lies deeper is part of an attribute."""
 Progress = Callable[[int], None]
 """Is told how many records were read so far."""
 
@@ -34,7 +37,7 @@ class Read:
     engine: BaseBackend
     """``documents`` has what can be kept as DOCUMENTS, a row an id; ``bad`` file, line, reason and, where it is known,
     doc_id of the others."""
-    fields: Fields
+    fields: Fields | None
     figures: dict[str, Any]
     """See ``figures``."""
 
@@ -77,6 +80,19 @@ def read(catalogue: Path, asked: Asked, settings: Settings, progress: Progress =
         yield Read(engine, fields, figures)
 
 
+@contextmanager
+def nothing(settings: Settings) -> Iterator[Read]:
+    """Read no catalogue: ``documents`` and ``bad`` are empty."""
+    columns = [*contracts.DOCUMENTS, ("is_undated", pa.bool_()), ("is_titled_by_body", pa.bool_())]
+    with engines.duckdb(settings.engine) as engine:
+        engine.con.register("documents", pa.schema(columns).empty_table())
+        names = ("file", "reason", "doc_id")
+        engine.con.register(
+            "bad", pa.schema([("line", pa.int64()), *((name, pa.string()) for name in names)]).empty_table()
+        )
+        yield Read(engine, None, _figures(engine.con, 0))
+
+
 def look(catalogue: Path, asked: Asked, settings: Settings) -> Fields:
     """Return the fields that ``read`` would take, by the first documents of the files.
 
@@ -108,29 +124,43 @@ def _look(
         for file, line, reason in connection.execute(f"{first} ORDER BY delivery, line LIMIT 1").fetchall():
             raise UserError(f"{catalogue}: none of its first documents can be read; line {line} of {file}: {reason}.")
         raise UserError(f"{catalogue}: it holds no documents; give files that do.")
-    return choose(catalogue, dict(found[:_MAX_NAMES]), asked, locale)
+    names: dict[str, str] = {}
+    for name, path in found[:_MAX_NAMES]:
+        names.setdefault(name, path)  # a field that is called outer.inner comes before inner of outer
+    return choose(catalogue, names, asked, locale)
 
 
-#: Fields of the sample by their place in a document: name, path; those of objects within as ``outer.inner``. The id
-#: that stands outside is one, and the documents' own field of the same values then is not asked about.
+#: Fields of the sample by their place in a document: name, path; those of objects within, however deep, as
+#: ``outer.inner``. The id that stands outside is one, and the documents' own field of the same values then is not asked
+#: about.
 _NAMES = f"""
-WITH documents AS (SELECT document, outer_id, delivery, line FROM opened('sampled') WHERE unreadable IS NULL),
-keys AS (
+WITH RECURSIVE documents AS (
+    SELECT document, outer_id, delivery, line FROM opened('sampled') WHERE unreadable IS NULL
+), keys AS (
     SELECT unnest(json_keys(document)) AS key, generate_subscripts(json_keys(document), 1) AS place, document, delivery,
         line, outer_id
     FROM documents
-), top AS (
-    SELECT key, '/' || replace(replace(key, '~', '~0'), '/', '~1') AS path, min((delivery, line, place)) AS place,
-        bool_and(outer_id ->> '$' = json_extract_string(document, path)) AND key IN ('id', 'doc_id') AS is_outer,
-        any_value(json_extract(document, path)) FILTER (json_type(document, path) = 'OBJECT') AS object
-    FROM keys GROUP BY key
-), inner_keys AS (SELECT key, path, place, unnest(json_keys(object)) AS inner_key FROM top WHERE object IS NOT NULL)
+), located AS (
+    SELECT key, '/' || replace(replace(key, '~', '~0'), '/', '~1') AS path, (delivery, line, place) AS place, outer_id,
+        json_extract(document, path) AS value
+    FROM keys
+), nested AS (
+    SELECT key AS name, path, place, 1 AS depth, value, key FROM located
+    UNION ALL
+    SELECT name || '.' || inner_key, path || inner_path, place, depth + 1, json_extract(value, inner_path), key FROM (
+        SELECT *, '/' || replace(replace(inner_key, '~', '~0'), '/', '~1') AS inner_path
+        FROM (SELECT *, unnest(json_keys(value)) AS inner_key FROM nested WHERE json_type(value) = 'OBJECT')
+    ) WHERE depth < {_DEEPEST}
+), outer_ids AS (
+    SELECT key FROM located WHERE key IN ('id', 'doc_id') GROUP BY key
+    HAVING bool_and(outer_id ->> '$' = value ->> '$')
+)
 SELECT name, path FROM (
     SELECT '{OUTER_ID}' AS name, '/{OUTER_ID}' AS path, NULL AS place, 0 AS depth
     FROM documents HAVING count(outer_id) > 0
-    UNION ALL SELECT key, path, place, 1 FROM top WHERE key <> '{OUTER_ID}' AND is_outer IS DISTINCT FROM true
-    UNION ALL SELECT key || '.' || inner_key, path || '/' || replace(replace(inner_key, '~', '~0'), '/', '~1'), place, 2
-    FROM inner_keys
+    UNION ALL
+    SELECT name, path, min(place), depth FROM nested
+    WHERE depth > 1 OR (key <> '{OUTER_ID}' AND key NOT IN (FROM outer_ids)) GROUP BY name, path, depth
 ) ORDER BY depth, place, name
 """
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from serm.cli.documents import Body, Id, Published, Title
-from serm.cli.init import Documents, Every, Knowledge, Log
-from serm.cli.options import Json, show
+from serm.cli.init import Documents, Every, Knowledge, Locale, Log
+from serm.cli.options import Json, command, show
 
 Out = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory to make, for `serm init --judgments`.")]
 Queries = Annotated[int, typer.Option(min=4, help="How many queries to draw.")]
@@ -23,7 +23,6 @@ Judges = Annotated[
         "--params", help="A params.yaml whose section `judging` names LLM judges. Default: all pairs are for people."
     ),
 ]
-Locale = Annotated[str, typer.Option(help="The locale of queries and documents that name none.")]
 
 
 class Draw(StrEnum):
@@ -55,26 +54,38 @@ def bootstrap(
     id: Id = None,
     title: Title = None,
     body: Body = None,
-    locale: Locale = "en",
+    locale: Locale = None,
     published_at: Published = None,
     knowledge: Knowledge = None,
-    every: Every = 14.0,
+    every: Every = None,
     json: Json = False,
 ) -> None:
     """Without judgments: draw queries of the log and what they are served, have them graded; run it again to go on."""
     from serm.catalogue import Asked
     from serm.founding import bootstrap as cold
-    from serm.founding.given import early
+    from serm.founding.given import early, settled
 
-    asked = Asked(id, title, body, None, published_at)
-    wanted = cold.Wanted(log, documents, asked, queries, draw.value, sample, every, knowledge)
-    told = cold.bootstrap(out, wanted, early(locale, params), lambda line: print(line, file=sys.stderr, flush=True))
+    asked = Asked(id, title, body, locale, published_at)
+    options = settled(documents, asked, params, locale=locale, base=None, every=every)
+    wanted = cold.Wanted(log, documents, asked, queries, draw.value, sample, options["every"], knowledge)
+    told = cold.bootstrap(
+        out, wanted, early(options["locale"], params), lambda line: print(line, file=sys.stderr, flush=True)
+    )
     if json:
         print(jsonlib.dumps(told, sort_keys=True))
         return
     show("serm bootstrap", {name: value for name, value in told.items() if isinstance(value, int | str)}, False)
     for note in told["notes"]:
         print(f"- {note}")
-    where = f"--annotated {out / cold.ANNOTATED} --validated {out / cold.VALIDATED} --out {out / cold.REVIEWED}"
-    print("\nNext:", *([f"serm review {where}"] if told["to_review"] else []), sep="\n  ")
-    print(f"  serm init WORKSPACE --log {log} --documents {documents} --judgments {out}")
+    places = {"annotated": out / cold.ANNOTATED, "validated": out / cold.VALIDATED, "out": out / cold.REVIEWED}
+    given: dict[str, object] = {
+        "log": log,
+        "documents": documents,
+        "judgments": out,
+        "id": id,
+        "title": title,
+        "body": body,
+    }
+    given |= {"locale": locale, "published_at": published_at, "knowledge": knowledge, "every": every}
+    print("\nNext:", *([command("serm review", **places)] if told["to_review"] else []), sep="\n  ")
+    print("  " + command("serm init WORKSPACE", **given))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from serm.cli.evolve import show_costs
+from serm.cli.options import command
 from serm.layout import REPORT
 
 DemoWorkspace = Annotated[Path, typer.Option(help="Where the demo's git and DVC workspace is, or will be.")]
@@ -79,5 +80,6 @@ def _write_raw(folder: Path, small: bool) -> None:
     for name, value in figures.items():
         typer.echo(f"{name}: {value:,}")
     given = {"log": raw.LOG, "documents": raw.PRODUCTS, "judgments": raw.JUDGMENTS, "knowledge": raw.KNOWLEDGE}
-    options = " ".join(f"--{option} {folder / name}" for option, name in given.items())
-    typer.echo(f"\nNext (users and judgments are simulated):\n  serm init WORKSPACE {options} --every 730")
+    paths = {option: folder / name for option, name in given.items()}
+    typer.echo("\nNext (users and judgments are simulated):")
+    typer.echo("  " + command("serm init WORKSPACE", **paths, every=730))

@@ -28,6 +28,13 @@ Catalogue = Annotated[
         "elasticdump, plain, gzip or zstd. Its content tells which.",
     ),
 ]
+NewOnes = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PATH]",
+        help="As for `serm documents import`: documents that are new or changed. Not needed with --gone.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--documents", help="The dataset of documents to write.")]
 Id = Annotated[str | None, typer.Option(help="The field that is the id. Default: by its name.")]
 Title = Annotated[str | None, typer.Option(help="The field that is the title. Default: by its name.")]
@@ -40,7 +47,10 @@ Locale = Annotated[
     typer.Option(help="The field that is the locale, or the locale of all. Default: by name, or stream.locale."),
 ]
 Published = Annotated[
-    str | None, typer.Option("--published-at", help="The field that says since when. Default: by its name, or unknown.")
+    str | None,
+    typer.Option(
+        "--published-at", help="The field that says since when; empty: none. Default: by its name, or unknown."
+    ),
 ]
 Quarantine = Annotated[
     Path | None, typer.Option(help="Where the documents that cannot be kept go. Default: DOCUMENTS.quarantine.jsonl.")
@@ -79,7 +89,7 @@ def import_(
 @app.command()
 @writes
 def update(
-    path: Catalogue,
+    path: NewOnes = None,
     documents: Out = DOCUMENTS,
     gone: Gone = None,
     snapshot: Snapshot = False,
@@ -144,12 +154,13 @@ def _progress(json: bool) -> Iterator[Callable[[int], None]]:
 def _show(title: str, taken: Taken, aside: Path, dry_run: bool, json: bool) -> None:
     from serm.escaping import visible
 
-    fields, figures = taken.fields.told(), taken.figures
+    fields, figures = taken.fields.told() if taken.fields else {}, taken.figures
     if json:
         told = {"fields": fields, "dry_run": dry_run, **figures, "examples": taken.examples}
         print(jsonlib.dumps(told, sort_keys=True, default=str))
         return
-    show("fields", {name: visible(value)[:200] for name, value in fields.items()}, json=False)
+    if fields:
+        show("fields", {name: visible(value)[:200] for name, value in fields.items()}, json=False)
     counts = {name: value for name, value in figures.items() if isinstance(value, int)}
     retired = {f"judgments retired of {path}": rows for path, rows in figures.get("retired", {}).items() if rows}
     locales = ", ".join(f"{visible(name)} {rows:,}" for name, rows in list(figures["locales"].items())[:10])

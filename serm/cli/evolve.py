@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -36,8 +37,11 @@ def evolve(force: Force = False, hold: Hold = False, through: Through = None, js
             print(tag)
             show_costs(costs)
 
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr if json else sys.stdout, flush=True)
+
     until = through.replace(tzinfo=UTC) if through else None
-    run(Path.cwd(), show, force=force, hold=hold, through=until)
+    run(Path.cwd(), show, tell, force=force, hold=hold, through=until)
 
 
 def show_costs(costs: dict[str, Figures]) -> None:

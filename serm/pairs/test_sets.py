@@ -26,6 +26,10 @@ FROZEN = "frozen.json"
 """Beside the sets, once the frozen one was replaced: which version it is, and since when."""
 MADE = "made.json"
 """Beside the sets, where a panel of judges made some of their judgments: what is known of it."""
+ANNOTATED, VALIDATED = Path("review/annotate"), Path("review/validate")
+"""Beside the sets: what people are to grade of the drawn pairs, as ``serm review --tests`` takes it."""
+PEOPLE = Path("review/people")
+"""Beside the sets: all that people graded of them."""
 DRAWN = "drawn"
 """Beside the sets: all that was ever drawn for the rolling one (DRAWN), judged or not yet."""
 

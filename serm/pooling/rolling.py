@@ -16,7 +16,7 @@ from serm import engine as engines
 from serm.atomic import recover, replace_directory, write_json
 from serm.judging.cold import grade_cold
 from serm.layout import CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOCK, LOG, REFERENCE, TEST_REVIEWED, TESTS
-from serm.pairs.test_sets import DRAWN, MADE, POOL, SERVED, datasets, held_out
+from serm.pairs.test_sets import ANNOTATED, DRAWN, MADE, PEOPLE, POOL, SERVED, VALIDATED, datasets, held_out
 from serm.pairs.text import folded
 from serm.pooling.draw import LEAST_DOCUMENTS, draw
 from serm.pooling.pools import documents_of, pool
@@ -28,10 +28,6 @@ from serm.workspace.store import link_or_copy
 
 RENEWED = "renewed.json"
 """Beside the test sets: for which cycle they were renewed."""
-ANNOTATED, VALIDATED = Path("review/annotate"), Path("review/validate")
-"""Beside the test sets: what people are to grade of the drawn pairs, as ``serm review --tests`` takes it."""
-PEOPLE = Path("review/people")
-"""Beside the test sets: all that people graded of them."""
 _QUERY = ["locale", "query"]
 _PAIR = ["query", "locale", "doc_id"]
 

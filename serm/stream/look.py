@@ -19,7 +19,7 @@ from serm.lines import LINES, read_lines
 from serm.settings import Settings
 from serm.stream import plausibility, privacy
 from serm.stream.masking import KINDS
-from serm.stream.source import Log, open_log, text_files
+from serm.stream.source import Log, open_log, require_json, text_files
 from serm.stream.span import Span, of_rows
 
 MAX_LINES = 1_000_000
@@ -77,6 +77,7 @@ def look(log: Path, settings: Settings) -> Seen:
     if not log.exists():
         raise UserError(f"{log}: no such file or directory; give the log's path.")
     texts = text_files(log)
+    require_json(log, texts)
     with engines.duckdb(settings.engine) as engine, tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         if not texts:
             with open_log(engine, log, Path(scratch) / "bad", settings) as opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from serm import parquet
 from serm.contracts import IMPRESSIONS, added
 from serm.errors import UserError
 from serm.files import data_files
+from serm.lines import BrokenOff, chunks
 from serm.parquet import DataFile
 from serm.settings import Settings
 from serm.settings.secret import user_key
@@ -24,6 +26,11 @@ from serm.stream import tables, ubi
 from serm.stream.privacy import with_hashed_ids, with_hashed_users, with_like_sessions
 from serm.stream.sessions import with_sessions
 
+_HEAD = 64 << 10
+_FORMS = (
+    "a log is User Behavior Insights (UBI, JSON lines) or Parquet; of a table (CSV) make Parquet with the columns of"
+    " IMPRESSIONS, for example with DuckDB: COPY (FROM 'log.csv') TO 'log.parquet'"
+)
 TEXT_SUFFIXES = tuple(name + packed for name in (".json", ".jsonl", ".ndjson") for packed in ("", ".gz", ".zst"))
 
 
@@ -58,6 +65,7 @@ def open_log(engine: BaseBackend, log: Path, bad_lines: Path, settings: Settings
         stored = sum(file.rows for file in files)
         yield Log(engines.hold(engine, "log_rows", with_sessions(rows, gap)) if lacking else rows, None, stored)
         return
+    require_json(log, texts)
     key = user_key()
     with tempfile.TemporaryDirectory(prefix="serm-") as scratch:
         parsed = Path(scratch) / "records.parquet"
@@ -74,10 +82,28 @@ def text_files(log: Path) -> Sequence[Path]:
     if log.is_file():
         with log.open("rb") as file:
             return [] if file.read(4) == b"PAR1" else [log]
-    texts = data_files(log, TEXT_SUFFIXES)
-    if texts and data_files(log, (".parquet",)):
+    texts, columnar = data_files(log, TEXT_SUFFIXES), data_files(log, (".parquet",))
+    if texts and columnar:
         raise UserError(f"{log}: it has Parquet files and {texts[0].name}; keep one format in a directory.")
+    if log.is_dir() and not texts and not columnar and (others := [*filter(Path.is_file, log.glob("[!._]*"))]):
+        raise UserError(f"{log}: no file in it is a log, such as {min(others).name}; {_FORMS}.")
     return texts
+
+
+def require_json(log: Path, texts: Sequence[Path]) -> None:
+    """Raise where no file begins as JSON lines do: each of its lines would be a bad one, and none says what to do."""
+    lines: list[str] = []
+    for file in texts:
+        with contextlib.suppress(BrokenOff):
+            head = next(chunks(file), b"")[:_HEAD].decode("utf-8-sig", "replace")
+            lines += [line.strip() for line in head.split("\n") if line.strip()]
+        if any(line.startswith("{") for line in lines):
+            return
+    if not lines:
+        return
+    if lines[0].startswith("["):
+        raise UserError(f"{log}: it is a JSON array; write an object a line (jq -c '.[]').")
+    raise UserError(f"{log}: its first line, {lines[0][:80]!r}, is no JSON; {_FORMS}.")
 
 
 def _deliveries(engine: BaseBackend, log: Path, settings: Settings) -> tuple[ibis.Table, list[DataFile]]:

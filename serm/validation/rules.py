@@ -78,22 +78,33 @@ def flag_documents(engine: BaseBackend, documents: ibis.Table, cycle: CycleSetti
 
 
 def flag_impressions(
-    engine: BaseBackend, impressions: ibis.Table, documents: ibis.Table, cycle: CycleSettings, max_position: int
+    engine: BaseBackend,
+    impressions: ibis.Table,
+    documents: ibis.Table,
+    cycle: CycleSettings,
+    max_position: int,
+    removed: ibis.Table | None = None,
 ) -> Flagged:
     """Return the IMPRESSIONS ``impressions``, flagged; ``max_position`` is stream's.
 
     ``documents`` is the catalogue after its own quarantine: an impression of a document that was quarantined
-    goes there too, so that all that is kept joins.
+    goes there too, so that all that is kept joins. One of a document that was ``removed`` (``doc_id``) is retired.
     """
     key = ("query_id", "doc_id", "position")
     table = _with_repeated(engine, impressions, IMPRESSIONS, key, page="query_id", place="position")
     table = _with_known_documents(table, documents)
+    is_retired: BooleanValue = ibis.literal(False)
+    if removed is not None:
+        gone = removed.select(removed_doc_id="doc_id").distinct()
+        table = table.left_join(gone, table.doc_id == gone.removed_doc_id)
+        table = table.mutate(retired=table.removed_doc_id.notnull() & table.known_doc_id.isnull())
+        is_retired = table.retired
     time = table.event_time
     rules = {
         "event_time is outside the window": (time < _time(cycle.start)) | (time >= _time(cycle.end)),
         "query is blank": table.query.strip() == "",
-        "locale is not in the catalogue": table.locale.notin(_locales(documents)),
-        "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull(),
+        "locale is not in the catalogue": table.locale.notin(_locales(documents)) & ~is_retired,
+        "doc_id is not in the catalogue": table.doc_id.notnull() & table.known_doc_id.isnull() & ~is_retired,
         "position is below 1": table.position < 1,
         "position is beyond stream.max_position": table.position > max_position,
         "dwell_seconds is negative or not finite": (table.dwell_seconds < 0)
@@ -107,7 +118,7 @@ def flag_impressions(
         "score is outside 0 to 3": ~table.score.between(0, 3) | table.score.isnan(),
         "query_id, doc_id and position are repeated": table.repeated,
     }
-    return _flag("impressions", IMPRESSIONS, table, rules)
+    return _flag("impressions", IMPRESSIONS, table, rules, retired=None if removed is None else "retired")
 
 
 def flag_judgments(engine: BaseBackend, judgments: ibis.Table, documents: ibis.Table, cycle: CycleSettings) -> Flagged:

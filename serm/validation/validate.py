@@ -15,6 +15,7 @@ from serm import contracts
 from serm import engine as engines
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
+from serm.pairs.documents import removed
 from serm.settings import Settings, ValidationSettings
 from serm.step import Figures, step
 from serm.validation import profile
@@ -47,7 +48,8 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
 
     ``window`` is what ingest wrote; ``documents`` is a DOCUMENTS dataset, ``judgments`` a JUDGMENTS one: it is
     checked and not copied. A judgment of a document that is gone, or in quarantine, is retired: it is counted, stays
-    where it is, and no step uses it until the document is back. ``profiles`` is what earlier cycles wrote to
+    where it is, and no step uses it until the document is back; so is an impression of a document that was taken out of
+    the catalogue (``serm documents update``). ``profiles`` is what earlier cycles wrote to
     ``out/profiles`` (PROFILES); where there is no such directory, as before the first cycle, volume and locale mix are
     reported as not checked.
     ``out/quarantine`` holds the other rows as JSON, each with all its reasons; ``out/validate.json`` every check;
@@ -89,7 +91,8 @@ def validate(window: Path, documents: Path, judgments: Path, profiles: Path, out
         **{f"{split.dataset}_in": split.rows_in for split in splits},
         **{f"{split.dataset}_kept": split.rows_kept for split in splits},
         **{f"{split.dataset}_quarantined": split.rows_quarantined for split in splits},
-        "judgments_retired": sum(split.rows_retired for split in splits),
+        "judgments_retired": of_judgments.rows_retired,
+        "impressions_retired": sum(split.rows_retired for split in splits) - of_judgments.rows_retired,
         "rules_broken": sum(count > 0 for split in splits for count in split.violations.values()),
         "warnings": len(failed),
         "not_checked": sum(check.value is None for check in checks),
@@ -103,7 +106,9 @@ def _flag(engine: BaseBackend, window: Path, documents: Path, judgments: Path, s
     judged = contracts.scan(engine, judgments, contracts.JUDGMENTS)
     return [
         catalogue,
-        flag_impressions(engine, impressions, catalogue.kept, cycle, settings.stream.max_position).held(engine),
+        flag_impressions(
+            engine, impressions, catalogue.kept, cycle, settings.stream.max_position, removed(engine, documents)
+        ).held(engine),
         flag_judgments(engine, judged, catalogue.kept, cycle).held(engine),
     ]
 
@@ -162,7 +167,7 @@ def _checks(split: Split, settings: Settings) -> list[Check]:
             violations=split.rows_quarantined,
         )
     )
-    if dataset == "judgments":
+    if dataset == "judgments" or split.rows_retired:
         checks.append(_retired(split, limits))
     if dataset == "impressions":
         checks.append(
@@ -180,13 +185,16 @@ def _checks(split: Split, settings: Settings) -> list[Check]:
 
 
 def _retired(split: Split, limits: ValidationSettings) -> Check:
-    told = f"{split.rows_retired:,} of {split.rows_in:,} judgments are of documents that are gone or in quarantine"
+    of_judgments = split.dataset == "judgments"
+    told = f"{split.rows_retired:,} of {split.rows_in:,} {split.dataset} are of documents that are gone" + (
+        " or in quarantine" if of_judgments else " from the catalogue"
+    )
     return Check(
         dataset=split.dataset,
-        rule="retired judgments",
+        rule=f"retired {split.dataset}",
         severity="warning",
         value=split.rows_retired / split.rows_in if split.rows_in else 0.0,
-        finding=f"{told}; they stay in the state, and no step uses them",
+        finding=f"{told}; {'they stay in the state, and ' if of_judgments else ''}no step uses them",
         high=limits.max_retired_share,
         setting="max_retired_share",
     )
@@ -213,7 +221,7 @@ def _summary(splits: Sequence[Split], checks: Sequence[Check], failed: Sequence[
                 "rows_in": split.rows_in,
                 "rows_kept": split.rows_kept,
                 "rows_quarantined": split.rows_quarantined,
-                **({"rows_retired": split.rows_retired} if split.dataset == "judgments" else {}),
+                **({"rows_retired": split.rows_retired} if split.dataset == "judgments" or split.rows_retired else {}),
             }
             for split in splits
         },

@@ -16,7 +16,7 @@ import psutil
 
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.layout import LOCK, REVIEWED_LOCK
+from serm.layout import LOCK, REVIEWED
 
 
 @contextmanager
@@ -72,12 +72,12 @@ def holder(root: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def reviews_at_rest(root: Path) -> Iterator[None]:
-    """Keep ``serm review`` from writing to the workspace's ``reviewed/`` while the block runs.
+def reviews_at_rest(root: Path, reviewed: Path = REVIEWED) -> Iterator[None]:
+    """Keep ``serm review`` from writing to the workspace's ``reviewed/``, or another of its datasets meanwhile.
 
     People grade for days, so a review does not hold the workspace's lock, but this one, for each answer.
     """
-    with (root / REVIEWED_LOCK).open("a") as file:
+    with (root / LOCK.parent / f"{reviewed.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

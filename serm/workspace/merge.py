@@ -9,12 +9,10 @@ import pyarrow.compute as pc
 
 from serm import contracts
 from serm.atomic import recover
-from serm.errors import UserError
 from serm.layout import SUPERSEDED
 
-Pair = tuple[str, str, str]
-"""Query, locale, doc_id."""
-
+RETIRED = "retired by "
+"""How the rationale of a superseded judgment begins that a person took out."""
 _KEY = ["query", "locale", "doc_id"]
 _SAME = [*_KEY, "grade", "source", "cycle"]
 
@@ -46,72 +44,48 @@ def merged(earlier: pa.Table, new: pa.Table) -> pa.Table:
     return both.filter(firsts).select(earlier.column_names).combine_chunks()
 
 
-def keep(new: pa.Table, judgments: Path) -> pa.Table:
+def keep(new: pa.Table, judgments: Path, trace: Path | None = None) -> pa.Table:
     """Merge ``new`` into the dataset ``judgments`` and return all of it; judgments that no longer stand are kept too.
 
-    They go to the dataset beside it that ``layout.SUPERSEDED`` names, with their grade, source and cycle. A second call
-    changes nothing, also after one that was cut short.
+    They go to the dataset ``trace``, or beside it to the one that ``layout.SUPERSEDED`` names, with their grade, source
+    and cycle. A pair that a person retired is not brought back by a panel. A second call changes nothing, also after
+    one that was cut short.
     """
     recover(judgments)
+    trace = trace or judgments.with_name(SUPERSEDED.name)
     earlier = contracts.JUDGMENTS.empty_table()
     if judgments.exists():
         earlier = contracts.read(judgments, contracts.JUDGMENTS)
-    both = merged(earlier, new)
-    _trace(_missing(earlier, both), judgments)
+    both = merged(earlier, _not_retired(new, earlier, trace))
+    add_trace(_missing(earlier, both, _SAME), trace)
     contracts.write(both, judgments, contracts.JUDGMENTS)
     return both
 
 
-def correct(judgments: Path, pair: Pair, grade: int, by: str, why: str, cycle: int) -> pa.Table:
-    """Give a pair a person's grade, whatever it had, and return all judgments; the earlier one is kept, as by ``keep``.
-
-    Args:
-        judgments: the dataset to mend.
-        pair: which pair; it need not be judged yet.
-        grade: 0 to 3.
-        by: who says so.
-        why: the reason, which becomes the judgment's rationale.
-        cycle: the cycle in which it is said.
-    """
-    values = dict(zip(_KEY, pair, strict=True)) | {"grade": grade, "source": "human", "cycle": cycle}
-    rows = pa.Table.from_pylist([values | {"rationale": f"{by}: {why}"}], schema=contracts.JUDGMENTS)
-    return keep(rows, judgments)
+def _not_retired(new: pa.Table, earlier: pa.Table, trace: Path) -> pa.Table:
+    """Return ``new`` without the panel's judgments of pairs that a person took out and nobody put back."""
+    if not trace.exists():
+        return new
+    superseded = contracts.read(trace, contracts.JUDGMENTS)
+    retired = superseded.filter(pc.fill_null(pc.starts_with(superseded["rationale"], RETIRED), False))
+    by_panel = pc.is_in(new["source"], pa.array(["panel", "shown"]))
+    allowed = _missing(new.filter(by_panel), _missing(retired, earlier, _KEY), _KEY)
+    return pa.concat_tables([new.filter(pc.invert(by_panel)), allowed])
 
 
-def retire(judgments: Path, pair: Pair, by: str, why: str) -> pa.Table:
-    """Take the judgment of a pair out, and return all others; it is kept beside them, with who took it out and why.
-
-    Raises:
-        UserError: there is no judgment of the pair.
-    """
-    recover(judgments)
-    earlier = contracts.read(judgments, contracts.JUDGMENTS)
-    ours = [pc.equal(earlier[name], value) for name, value in zip(_KEY, pair, strict=True)]
-    found = pc.and_(pc.and_(ours[0], ours[1]), ours[2])
-    lost = earlier.filter(found)
-    if not lost.num_rows:
-        raise UserError(f"{judgments}: no judgment of query {pair[0]!r} ({pair[1]}) with doc_id {pair[2]!r}.")
-    column = lost.column_names.index("rationale")
-    _trace(lost.set_column(column, "rationale", pa.array([f"retired by {by}: {why}"] * lost.num_rows)), judgments)
-    others = earlier.filter(pc.invert(found))
-    contracts.write(others, judgments, contracts.JUDGMENTS)
-    return others
-
-
-def _trace(lost: pa.Table, judgments: Path) -> None:
-    """Add judgments that no longer stand to those kept beside the dataset."""
+def add_trace(lost: pa.Table, trace: Path) -> None:
+    """Add judgments that no longer stand to those kept in the dataset ``trace``."""
     if not lost.num_rows:
         return
-    trace = judgments.with_name(SUPERSEDED.name)
     before = contracts.JUDGMENTS.empty_table()
     if trace.exists():
         before = contracts.read(trace, contracts.JUDGMENTS)
-    rows = pa.concat_tables([before, _missing(lost, before).cast(before.schema)])
+    rows = pa.concat_tables([before, _missing(lost, before, _SAME).cast(before.schema)])
     contracts.write(rows.sort_by([(name, "ascending") for name in _SAME]), trace, contracts.JUDGMENTS)
 
 
-def _missing(rows: pa.Table, there: pa.Table) -> pa.Table:
-    """Return those of ``rows`` that are not in ``there``, in their order."""
-    keys = rows.select(_SAME).append_column("_row", pa.array(range(rows.num_rows), pa.int64()))  # a join takes no lists
-    left = keys.join(there.select(_SAME), keys=_SAME, join_type="left anti")
+def _missing(rows: pa.Table, there: pa.Table, by: list[str]) -> pa.Table:
+    """Return those of ``rows`` that are not in ``there``, told by the columns ``by``, in their order."""
+    keys = rows.select(by).append_column("_row", pa.array(range(rows.num_rows), pa.int64()))  # a join takes no lists
+    left = keys.join(there.select(by), keys=by, join_type="left anti")
     return rows.take(left["_row"].take(pc.sort_indices(left["_row"])))

@@ -57,7 +57,7 @@ class EmojiStream:
         if not self.raw.exists():
             text = self._params.read_text(encoding="utf-8").rstrip()
             raw.write_founding(
-                self.raw, self.world, self._first_stage, f"{text}\ntests: {{}}  # the world judges them\n"
+                self.raw, self.world, self._first_stage, f"{text}\ntests:\n  draw: 0  # the world judges them\n"
             )
         founded = init(self.path, self._given(), lambda line: print(line, flush=True))
         compared = founded.figures["NDCG@10, frozen"]

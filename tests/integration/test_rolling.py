@@ -17,6 +17,7 @@ from serm.pairs import test_sets
 from serm.pairs.test_sets import POOL, SERVED, datasets
 from serm.pooling import rolling
 from serm.settings import Settings
+from serm.workspace.mending import correct, retire
 
 PARAMS = """
 cycle: {{number: {number}, start: "2026-03-{day:02d}T00:00:00Z", end: "2026-03-{end:02d}T00:00:00Z"}}
@@ -116,6 +117,24 @@ def test_queries_are_held_out_at_once_and_tested_on_once_people_graded_them(shop
     )
     assert served.num_rows == 3 * 4 < pool.num_rows
     assert set(served["source"].to_pylist()) == {"human"}
+
+
+def test_what_a_person_mends_in_the_rolling_set_outlives_its_renewal(shop: Path) -> None:
+    rolling.renew(shop, of_cycle(1))
+    grade_all(shop)
+    rolling.renew(shop, of_cycle(2))
+    served = datasets(shop / layout.TESTS)["rolling", SERVED]
+    (one, other) = contracts.read(served, contracts.JUDGMENTS).slice(0, 2).to_pylist()
+    correct(served, (one["query"], "en", one["doc_id"]), 3 - one["grade"], "Ada", "so", 2)
+    retire(served, (other["query"], "en", other["doc_id"]), "Ada", "sold out")
+    rolling.renew(
+        shop, of_cycle(3).model_copy(update={"tests": of_cycle(3).tests.model_copy(update={"keep_cycles": 9})})
+    )
+    rows = {
+        (row["query"], row["doc_id"]): row["grade"] for row in contracts.read(served, contracts.JUDGMENTS).to_pylist()
+    }
+    assert rows[one["query"], one["doc_id"]] == 3 - one["grade"]
+    assert (other["query"], other["doc_id"]) not in rows
 
 
 def test_old_queries_retire_as_long_as_enough_are_left_and_stay_held_out(shop: Path) -> None:

@@ -17,8 +17,10 @@ import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from serm import catalogue, contracts
+from serm.cli import app
 from serm.errors import UserError
 from serm.settings import Settings
 
@@ -194,7 +196,11 @@ def test_a_bad_document_is_set_aside_with_file_line_and_reason(
         ("a.jsonl", lines(RUG), {"locale": "langauge"}, "--locale 'langauge' is neither a field .* nor a locale"),
         ("a.jsonl", lines({"id": 1, "doc_id": 2, "title": "x"}), {}, "'id' and 'doc_id' may each be the id; .* --id"),
         ("a.jsonl", lines({"id": None, "title": "x"}), {}, "none of its 1 documents can be kept, with id from id"),
-        ("a.json", b'{\n "id": 1\n}', {}, "line 1 of a.json: not a whole JSON object on one line"),
+        ("a.json", b'{\n "id": 1\n}', {}, "its JSON goes over several lines; .* jq -c . "),
+        ("a.json", json.dumps({"products": [LAMP]}, indent=1).encode(), {}, r"in 'products'; .* jq -c '.products\[\]'"),
+        ("a.json", json.dumps({"total": 1, "products": [LAMP]}).encode(), {}, r"jq -c '.products\[\]'"),
+        ("a.json", json.dumps({"took": 1, "hits": {"hits": [{"_id": "1"}]}}).encode(), {}, r"jq -c '.hits.hits\[\]'"),
+        ("a.json", json.dumps({"hits": {"hits": [{"_id": "1"}]}}, indent=2).encode(), {}, r"jq -c '.hits.hits\[\]'"),
         ("a.json", b'[{"id": 1, "title": "x"}, {"id": ', {}, "the JSON array breaks off after its element 1"),
         ("a.json", b'[{"id": 1, "title": "x"}] {}', {}, "breaks off after its element 1 .*'{' where 'the end'"),
         ("a.json", b"[" * 100_000, {}, "nested too deep"),
@@ -272,12 +278,22 @@ def test_an_update_adds_changes_and_removes_by_id_and_counts_what_it_retires(
     assert of_d3 > 0
     assert "d3" in done["titles"]
     assert update(changed, gone=tmp_path / "gone.txt")["titles"] == {"d0": "new", "d1": "t1", "d2": "t2", "d9": "t9"}
+    assert removed(tmp_path) == {"d3"}
+    assert update([docs[3]])["titles"].keys() == {"d0", "d1", "d2", "d3", "d9"}
+    assert removed(tmp_path) == set()
+    assert update(changed, gone=tmp_path / "gone.txt")["counts"] == [0, 0, 4, 1, 4]
     # d0 is bad in the snapshot: that does not say that it is gone.
     done = update([{"id": "d0", "title": ""}, docs[2]], snapshot=True)
     assert (done["counts"], done["titles"]) == ([0, 0, 1, 2, 2], {"d0": "new", "d2": "t2"})
+    assert removed(tmp_path) == {"d1", "d3", "d9"}
     (tmp_path / "gone.txt").write_text("d2\n")
     with pytest.raises(UserError, match="it names 'd2', which the new documents have"):
         update([docs[2]], gone=tmp_path / "gone.txt")
+
+
+def removed(folder: Path) -> set[str]:
+    path = folder / "out/documents/_removed"
+    return set(contracts.read(path, contracts.REMOVED)["doc_id"].to_pylist()) if path.exists() else set()
 
 
 VALUE = st.recursive(
@@ -319,3 +335,27 @@ def test_whatever_a_catalogue_holds_each_record_is_kept_or_set_aside_or_one_sent
     assert "good" in rows
     if form in ("lines", "array"):
         assert found.figures["rows"] == 1 + len(records)
+
+
+def test_a_field_within_is_found_however_deep_and_whichever_document_has_it(params: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "products.jsonl"
+    first = {"id": 1, "product": {"sku": "x"}, "a": {"b": {}}, "title": "t"}
+    second = {"id": 2, "product": {"name": "Lamp"}, "a": {"b": {"title": "Rug", "x/y": {"z": "deep"}}}, "a.b": "own"}
+    path.write_bytes(lines(first, second))
+    for name, title in (("product.name", "Lamp"), ("a.b.title", "Rug"), ("a.b.x/y.z", "deep"), ("a.b", "own")):
+        _, rows, aside = taken(path, params, title=name, body=["title"])
+        assert rows["2"]["title"] == title
+        assert (set(rows), aside) == ({"1", "2"}, [])
+
+
+def test_documents_go_without_any_that_come(params: Settings, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(*({"id": f"d{n}", "title": f"t{n}"} for n in range(3))))
+    taken(tmp_path / "a.jsonl", params)
+    (tmp_path / "gone.txt").write_text("d1\nd7\n")
+    arguments = ["documents", "update", f"--documents={tmp_path / 'out/documents'}"]
+    done = CliRunner().invoke(app, [*arguments, f"--gone={tmp_path / 'gone.txt'}", "--json"])
+    told = json.loads(done.stdout)
+    assert [told[name] for name in ("added", "removed", "documents", "gone_unknown", "rows")] == [0, 1, 2, 1, 0]
+    assert CliRunner().invoke(app, [*arguments, f"--gone={tmp_path / 'gone.txt'}"]).exit_code == 0
+    for wrong in ([], ["--snapshot", f"--gone={tmp_path / 'gone.txt'}"]):
+        assert "no PATH: give the files" in str(CliRunner().invoke(app, [*arguments, *wrong]).exception)

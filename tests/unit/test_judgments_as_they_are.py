@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judgment_trees import LAMPS
 from typer.testing import CliRunner
 
 from serm import contracts
@@ -72,17 +75,85 @@ TABLES = {
     "semicolon": "Query;Document ID;Relevance\nred lamp;d1;3\nlamp, red;d2;0\n",
     "no header": 'red lamp,d1,3\n"lamp, red",d2,0\n',
     "esci": "example_id,query,query_id,product_id,product_locale,esci_label\n"
-    '0,red lamp,7,d1,us,E\n1,"lamp, red",8,d2,us,I\n',
+    '0,red lamp,7,d1,en,E\n1,"lamp, red",8,d2,,I\n',
+    "other names": 'Search Term,SKU,Points\nred lamp,d1,3\n"lamp, red",d2,0\n',
+    "other order": 'item,search,points\nd1,red lamp,3\nd2,"lamp, red",0\n',
+    "blanks": 'query , docid,rating\n red lamp , d1 ,3\n" lamp, red",d2\t, 0\n',
+    "judges": 'query,docid,Ada,Ben,Cy\nred lamp,d1,3,,\n"lamp, red",d2,0,0,2\n',
     "json": '[{"query": "red lamp", "docId": "d1", "rating": "3"}, {"query": "lamp, red", "docId": "d2", "rating": 0}]',
     "json lines": '# made by hand\n{"query": "red lamp", "doc_id": "d1", "rating": 3.0}\n\n'
     '{"query": "lamp, red", "doc_id": "d2", "rating": 0}\n',
 }
+
+TABLES |= {name: json.dumps(tree) for name, tree in LAMPS.items()}
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_are_read_whatever_their_separator(name: str, tmp_path: Path) -> None:
     read = judgments.read(write(tmp_path / "judged", "\ufeff" + TABLES[name].replace("\n", "\r\n")), "en")
     assert (kept(read), read.quarantined) == ({("red lamp", "d1"): 3, ("lamp, red", "d2"): 0}, [])
+    assert (read.form, read.notes) != ("", [])
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lambda data: zstd(data)])
+def test_a_packed_file_is_read(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    for name in ("quepid", "json", "quepid's book"):
+        (tmp_path / "judged").write_bytes(pack(TABLES[name].encode()))
+        assert kept(judgments.read(tmp_path / "judged", "en")) == {("red lamp", "d1"): 3, ("lamp, red", "d2"): 0}
+    (tmp_path / "judged").write_bytes(pack(TABLES["quepid"].encode())[:-9])
+    with pytest.raises(UserError, match="breaks off"):
+        judgments.read(tmp_path / "judged", "en")
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as packed:
+        packed.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+def test_judges_that_differ_evenly_and_pairs_that_nobody_rated_are_set_aside(tmp_path: Path) -> None:
+    read = judgments.read(write(tmp_path / "t.csv", "query,docid,Ada,Ben\na,d1,3,1\nb,d1,,\nc,d1,2,2\n"), "en")
+    assert kept(read) == {("c", "d1"): 2}
+    assert [one.reason for one in read.quarantined] == ["its judges differ evenly (3, 1)", "nobody rated it"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "article,what,stars\nd1,lamp,3\n",
+            r"its line 1, 'article,what,stars', has no rating as the others do: .*header",
+        ),
+        ("query,docid,remark\nlamp,d1,fine\n", r"its header \(query, docid, remark\) has no column .* as a rating is"),
+        ("query;rating\nlamp;3\n", r"its header .* as a doc_id is; call it doc_id, docid, docno or the like"),
+    ],
+)
+def test_a_header_without_a_known_name_is_no_judgment_and_no_guess(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        judgments.read(write(tmp_path / "t.csv", text), "en")
+
+
+def test_rows_of_one_other_locale_are_not_made_the_locale_that_is_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "query,docid,rating,locale\na,d,1,de\nb,d,2,de\n")
+    with pytest.raises(UserError, match="it has rows of de, and none of --locale en; name one of them"):
+        judgments.read(path, "en")
+    assert set(judgments.read(path, "en", all_locales=True).judgments["locale"].to_pylist()) == {"de"}
+    write(path, "query,docid,rating,locale\na,d,1,de\nb,d,2,\n")
+    read = judgments.read(path, "en")
+    assert (kept(read), read.of_other_locales) == ({("b", "d"): 2}, 1)
+
+
+def test_ids_in_the_place_of_queries_are_told(tmp_path: Path) -> None:
+    eval_ = {"requests": [{"id": "q1", "ratings": [{"_id": "d", "rating": 1}]}]}
+    for tree, words in ((eval_, "1 do not tell what they search for"), ({"q17": {"d": 1}}, "look like ids")):
+        path = write(tmp_path / "t.json", json.dumps(tree))
+        (note,) = judgments.read(path, "en").notes
+        assert words in note
+        assert "give their texts with --queries" in note
+    given = write(tmp_path / "texts.tsv", "q17\tred lamp\n")
+    read = judgments.read(path, "en", queries=given)
+    assert (kept(read), read.notes) == ({("red lamp", "d"): 1}, [])
 
 
 def test_escis_own_parquet_is_read_one_locale_at_a_time(tmp_path: Path) -> None:
@@ -215,10 +286,11 @@ def test_an_option_of_no_known_form_is_explained(option: str) -> None:
 
 
 FIELD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x00"), min_size=1, max_size=6)
+FIELD = FIELD.filter(lambda text: text == text.strip(" \t\n\f\v"))  # blanks around a text are none of it
 
 
 @given(
-    rows=st.dictionaries(st.tuples(FIELD, st.text('ab"#,;\t1', min_size=1, max_size=5)), st.integers(0, 3), min_size=1),
+    rows=st.dictionaries(st.tuples(FIELD, st.text('ab"#,;1', min_size=1, max_size=5)), st.integers(0, 3), min_size=1),
     separator=st.sampled_from([",", "\t", ";"]),
 )
 @settings(max_examples=examples(200))

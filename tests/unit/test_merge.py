@@ -15,7 +15,8 @@ from serm import engine as engines
 from serm.cli import app
 from serm.errors import UserError
 from serm.settings import EngineSettings
-from serm.workspace.merge import keep, merged, retire
+from serm.workspace.mending import retire
+from serm.workspace.merge import keep, merged
 
 PAIRS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 3)), max_size=4)
 TABLES = st.lists(st.tuples(st.sampled_from(["human", "seed", "panel", "shown"]), st.integers(0, 3), PAIRS), max_size=5)

@@ -123,3 +123,25 @@ def test_whatever_a_log_holds_a_look_tells_of_it_or_says_why_not(
         return
     assert json.loads(json.dumps(seen.told(), allow_nan=False))["impressions"] == seen.impressions
     assert 0 <= seen.clicks <= seen.impressions
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "log.json",
+            "time,query\n2026,lamp\n",
+            "its first line, 'time,query', is no JSON; a log is .*UBI",
+        ),
+        ("log.json", '[{"query_id": "q"}]', r"it is a JSON array; write an object a line \(jq -c '.\[\]'\)"),
+        ("log.csv", "time,query\n2026,lamp\n", "no file in it is a log, such as log.csv; a log is"),
+    ],
+)
+def test_a_log_of_another_form_is_told_with_what_to_do(
+    name: str, text: str, words: str, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=words):
+        stream.look(tmp_path, make_settings())
+    with pytest.raises(UserError, match=words):
+        stream.ingest(tmp_path, tmp_path / "out", make_settings())

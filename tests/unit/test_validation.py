@@ -169,6 +169,35 @@ def test_judgments_of_documents_that_are_gone_or_in_quarantine_are_retired(
     assert sum(row["rows"] for row in counted if row["dataset"] == "judgments") == 60  # no loss of judgments
 
 
+def test_impressions_of_documents_that_were_taken_out_are_retired_and_stop_nothing(
+    make_impressions: Make, make_documents: Make, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    """Half of the documents are taken out."""
+    documents = make_documents()
+    gone = pa.table({"doc_id": [f"d{n}" for n in range(30)]})
+    contracts.write(documents.slice(30), tmp_path / "documents", contracts.DOCUMENTS)
+    contracts.write(gone, tmp_path / "documents/_removed", contracts.REMOVED)
+    impressions = make_impressions()
+    contracts.write(impressions, tmp_path / "window/impressions", contracts.IMPRESSIONS)
+    contracts.write(make_judgments_of("d55"), tmp_path / "judgments", contracts.JUDGMENTS)
+    params = make_settings(validation={"min_impressions": 1, "max_retired_share": 0.1})
+    window, catalogue, judgments, profiles = (tmp_path / name for name in INPUTS)
+    figures = validation.validate(window, catalogue, judgments, profiles, tmp_path / "out", params)
+    of_gone = pc.sum(pc.is_in(impressions["doc_id"], gone["doc_id"])).as_py()
+    assert (figures["impressions_retired"], figures["impressions_quarantined"]) == (of_gone, 0)
+    assert figures["impressions_kept"] == impressions.num_rows - of_gone
+    summary = json.loads((tmp_path / "out/validate.json").read_text())
+    assert summary["datasets"]["impressions"]["rows_retired"] == of_gone
+    (told,) = (line for line in summary["profile"] if line["rule"] == "retired impressions")
+    assert (told["passed"], told["severity"]) == (False, "warning")
+
+
+def make_judgments_of(doc_id: str) -> pa.Table:
+    row = dict.fromkeys(contracts.JUDGMENTS.names)
+    row |= {"query": "q", "locale": "en", "doc_id": doc_id, "grade": 1, "source": "seed", "cycle": 0}
+    return pa.Table.from_pylist([row], contracts.JUDGMENTS)
+
+
 def test_many_retired_judgments_warn_and_all_of_them_stop_with_one_sentence(
     make_impressions: Make, make_documents: Make, make_judgments: Make, make_settings: MakeSettings, tmp_path: Path
 ) -> None:

@@ -169,6 +169,59 @@ def test_evolve_runs_the_windows_asked_for_and_leaves_params_at_the_last_one(
     assert settings.load(tmp_path / PARAMS).cycle.number == ran[-1]
 
 
+@pytest.fixture
+def stepless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A workspace past cycle 1, whose log reaches to the end of January; what runs in it, and what is told."""
+    workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC))
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".serm").mkdir()
+    done: set[str] = set()
+    told: list[str] = []
+
+    def run(root: Path, _: bool) -> dict[str, Figures]:
+        done.add(settings.load(root / PARAMS).cycle.name)
+        return {}
+
+    def advance(root: Path, of: settings.Settings) -> None:
+        Progress(of.cycle.name, "kept").write(root)
+
+    monkeypatch.setattr("serm.evolve.is_done", lambda _, tag: tag in done)
+    monkeypatch.setattr("serm.evolve.run_cycle", run)
+    monkeypatch.setattr("serm.evolve.advance", advance)
+    return told
+
+
+def test_a_held_cycle_waits_and_the_next_evolve_says_that_it_advanced(tmp_path: Path, stepless: list[str]) -> None:
+    evolve(tmp_path, lambda tag, _: stepless.append(tag), stepless.append, hold=True)
+    assert stepless[0] == "cycle-0002"
+    assert "cycle-0002 is held: look at it (`serm report`), then `serm advance`" in stepless[1]
+    assert Progress.read(tmp_path).after == "cycle-0001"
+    stepless.clear()
+    evolve(tmp_path, lambda tag, _: stepless.append(tag), stepless.append)
+    assert stepless == ["Advanced past cycle-0002: the champion is kept."]
+    evolve(tmp_path, lambda tag, _: stepless.append(tag), stepless.append, hold=True)
+    assert stepless[1] == "cycle-0003"
+
+
+@pytest.mark.parametrize(
+    ("through", "last", "words"),
+    [
+        (datetime(2026, 1, 23, tzinfo=UTC), "cycle-0002", "cycle-0003 ends 2026-01-29 00:00 UTC, after --through"),
+        (datetime(2026, 3, 1, tzinfo=UTC), "cycle-0003", "it reaches to 2026-01-31 00:00 UTC, and cycle-0004 is of"),
+    ],
+)
+def test_catching_up_says_how_it_ended_and_again_runs_nothing_past_its_end(
+    through: datetime, last: str, words: str, tmp_path: Path, stepless: list[str]
+) -> None:
+    evolve(tmp_path, lambda tag, _: stepless.append(tag), stepless.append, through=through)
+    assert words in stepless[-1]
+    assert stepless[-2] == f"Advanced past {last}: the champion is kept."
+    if "after --through" in words:
+        evolve(tmp_path, lambda tag, _: stepless.append(tag), stepless.append, through=through)
+        assert stepless[-1] == stepless[-2]
+    assert Progress.read(tmp_path).after == last
+
+
 def test_the_rolling_test_set_is_renewed_before_its_cycle_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace(tmp_path, "cycle-0001", datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC))
     params = tmp_path / PARAMS

@@ -6,7 +6,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from serm.errors import UserError
 
@@ -74,7 +73,7 @@ def _mapped(option: str) -> dict[Rating, int]:
     return grades
 
 
-def known(path: Path, ratings: Iterable[Rating]) -> Scale:
+def known(named: str, ratings: Iterable[Rating]) -> Scale:
     """Return the scale of ``ratings`` that need no map: 0 to 3, NTCIR's L0 to L3, ESCI's labels.
 
     A label that is none of these is the fault of its row, as long as other rows have known ratings; a number is not,
@@ -87,7 +86,7 @@ def known(path: Path, ratings: Iterable[Rating]) -> Scale:
     strange = {rating for rating in found if rating not in _OWN}
     if strange and (found == strange or any(isinstance(rating, float) for rating in strange)):
         raise UserError(
-            f"{path}: its ratings are {_shown(found)}; say which are grade 0, 1, 2 and 3, for example "
+            f"{named}: its ratings are {_shown(found)}; say which are grade 0, 1, 2 and 3, for example "
             f"--ratings '{_example(found)}'."
         )
     return Scale(_OWN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,14 @@ import pyarrow as pa
 from serm import contracts
 from serm.errors import UserError
 from serm.escaping import is_storable
-from serm.stream.judgments.formats import FORMATS, Row, Source
+from serm.stream.judgments.formats import FORMATS
 from serm.stream.judgments.ratings import Rating, Scale, is_rating, known, rating_of
+from serm.stream.judgments.source import Row, Source, Told, unpacked
 from serm.stream.judgments.writing import queries_path
 
 _MAX_RAW = 1000
+_BLANKS = " \t\r\n\f\v"
+"""What the catalogue's ids lose at their ends too."""
 _LOCALE = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8})*")
 _Pair = tuple[str, str, str]
 """Query, locale, doc_id."""
@@ -41,6 +44,10 @@ class Imported:
     rows: int
     quarantined: list[Quarantined]
     of_other_locales: int
+    form: str
+    """What the file is, for people."""
+    notes: list[str]
+    """What a person should know of how it is read, a sentence each."""
 
 
 def read(
@@ -48,27 +55,28 @@ def read(
 ) -> Imported:
     """Return the judgments of ``path`` as JUDGMENTS of ``locale``, sorted, with source ``seed`` and cycle 0.
 
-    ``path`` has one of ``FORMATS``. ``scale`` tells the grade of a rating; without it the file's ratings must be 0 to
-    3, or labels that are known. ``queries`` has the texts of a file that names queries by ids; without it they are
-    looked for beside the file. Where the file has rows of several locales, those of ``locale`` are read, or with
-    ``all_locales`` all of them, each as the locale that it names.
+    ``path`` has one of ``FORMATS``, plain, gzip or zstd. ``scale`` tells the grade of a rating; without it the file's
+    ratings must be 0 to 3, or labels that are known. ``queries`` has the texts of a file that names queries by ids;
+    without it they are looked for beside the file. Where rows of the file name locales, those of ``locale`` and those
+    that name none are read, or with ``all_locales`` all of them, each as the locale that it names.
 
     Raises:
-        UserError: the file is of no known format, its ratings are of another scale, or no row of it can be kept.
+        UserError: the file is of no known format, its ratings are of another scale, no row of it is of ``locale``, or
+            none can be kept.
     """
-    rows = list(_rows(path, scale, queries))
+    told = _told(path, scale, queries)
+    rows, named = list(told.rows), f"{path} ({told.form})"
     if not rows:
-        raise UserError(f"{path}: it holds no judgments.")
-    each = all_locales and len(_told(rows)) > 1
-    ours = rows if each else list(_of_locale(path, rows, locale))
-    texts = _texts(path, queries or _queries_beside(path)) if any(row.by_id for row in ours) else {}
+        raise UserError(f"{named}: it holds no judgments.")
+    ours = rows if all_locales else list(_of_locale(path, rows, locale))
+    texts = _texts(named, path, queries or _queries_beside(path)) if any(row.by_id for row in ours) else {}
     ratings = [rating_of(row.rating) for row in ours]
-    scale = scale or known(path, (rating for rating in ratings if rating is not None))
+    scale = scale or known(named, (rating for rating in ratings if rating is not None))
     quarantined: list[Quarantined] = []
     kept: dict[_Pair, list[tuple[int, Row]]] = {}
     for row, rating in zip(ours, ratings, strict=True):
         reason, (query, doc_id), grade = _judged(row, rating, scale, texts)
-        of = str(row.locale) if each and row.locale else locale
+        of = str(row.locale) if row.locale else locale
         if not reason and of != locale and not _LOCALE.fullmatch(of):
             reason = f"its locale {of[:40]!r} is none"
         if reason:
@@ -85,37 +93,31 @@ def read(
             quarantined += [_quarantined(row, said) for _, row in same]
     if not grades:
         first = quarantined[0]
-        raise UserError(f"{path}: none of {len(ours)} rows can be kept; {first.where}: {first.reason}.")
-    return Imported(_table(path, grades), len(rows), quarantined, len(rows) - len(ours))
+        raise UserError(f"{named}: none of {len(ours)} rows can be kept; {first.where}: {first.reason}.")
+    notes = [f"{path}: {told.note}."] if told.note else []
+    return Imported(_table(path, grades), len(rows), quarantined, len(rows) - len(ours), told.form, notes)
 
 
-def _rows(path: Path, scale: Scale | None, queries: Path | None) -> Iterator[Row]:
+def _told(path: Path, scale: Scale | None, queries: Path | None) -> Told:
     def looks(value: object) -> bool:
         rating = rating_of(value)
         return is_rating(value) or (scale is not None and rating is not None and scale.grade(rating) is not None)
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    source = Source(path, data, looks, queries is not None or queries_path(path).is_file())
+    source = Source(path, unpacked(path), looks, queries is not None or queries_path(path).is_file())
     found = (read_as(source) for read_as in FORMATS)
-    return next(rows for rows in found if rows is not None)
+    return next(told for told in found if told is not None)
 
 
 def _of_locale(path: Path, rows: list[Row], locale: str) -> Iterable[Row]:
-    told = _told(rows)
-    if len(told) < 2:
-        return rows
-    if locale not in told:
+    told = {row.locale for row in rows if isinstance(row.locale, str) and row.locale}
+    ours = [row for row in rows if not row.locale or row.locale == locale]
+    if not ours:
         has = ", ".join(sorted(told)[:20])
-        raise UserError(f"{path}: it has rows of {has}, and none of --locale {locale}; name one of them.")
-    return (row for row in rows if row.locale == locale)
-
-
-def _told(rows: list[Row]) -> set[str]:
-    """Return the locales that the rows name."""
-    return {row.locale for row in rows if isinstance(row.locale, str) and row.locale}
+        raise UserError(
+            f"{path}: it has rows of {has}, and none of --locale {locale}; name one of them, or take the column out if"
+            " all of them are to be of that locale."
+        )
+    return ours
 
 
 def _judged(
@@ -142,10 +144,10 @@ def _judged(
 
 
 def _text(value: object) -> str:
-    """An id or a query as text: 17, 17.0 and "17" are the same."""
+    """An id or a query as text, without blanks around it: 17, 17.0 and "17" are the same."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    return str(value).strip(_BLANKS) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
 def _quarantined(row: Row, reason: str) -> Quarantined:
@@ -174,17 +176,14 @@ def _queries_beside(path: Path) -> Path | None:
     return next((file for file in beside if file.is_file()), None)
 
 
-def _texts(path: Path, queries: Path | None) -> dict[str, str]:
+def _texts(named: str, path: Path, queries: Path | None) -> dict[str, str]:
     """The queries' texts by id: a line each, id, tab, text, or an object with ``_id`` and ``text``."""
     if queries is None:
         raise UserError(
-            f"{path}: it names queries by ids; give their texts with --queries FILE (a line each: id, tab, text; or "
+            f"{named}: it names queries by ids; give their texts with --queries FILE (a line each: id, tab, text; or "
             f"BEIR's queries.jsonl), or put them in {queries_path(path)}."
         )
-    try:
-        lines = queries.read_bytes().decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").split("\n")
-    except OSError as error:
-        raise UserError(f"{queries}: cannot be read ({error.strerror or error}).") from error
+    lines = unpacked(queries).decode("utf-8-sig", "surrogateescape").replace("\r\n", "\n").split("\n")
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or (line.startswith(("#", "//")) and "\t" not in line):
@@ -200,7 +199,7 @@ def _texts(path: Path, queries: Path | None) -> dict[str, str]:
 def _query(line: str) -> tuple[str, str]:
     if not line.startswith("{"):
         query_id, _, text = line.partition("\t")
-        return query_id.strip(), text
+        return query_id.strip(), _text(text)
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

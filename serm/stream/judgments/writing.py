@@ -20,7 +20,7 @@ from serm.stream.judgments.ratings import GRADES
 
 Rated = tuple[str, str, float]
 """Query, doc_id, rating."""
-Format = Literal["judgment-list", "qrels", "beir", "quepid", "rank-eval", "pytrec"]
+Format = Literal["judgment-list", "qrels", "beir", "quepid", "quepid-case", "rank-eval", "pytrec"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 _ID = re.compile(r"q[0-9a-f]{16}")
 
@@ -101,6 +101,15 @@ def _quepid(path: Path, rated: Sequence[Rated]) -> None:
     write_text(path, text.getvalue())
 
 
+def _quepid_case(path: Path, rated: Sequence[Rated]) -> None:
+    """Quepid's JSON of a case: the queries with their ratings, and nothing of how it searches."""
+    queries = [
+        {"query_text": query, "ratings": {doc_id: _number(rating) for _, doc_id, rating in of}}
+        for query, of in groupby(rated, key=lambda one: one[0])
+    ]
+    write_json(path, {"case_name": path.stem, "queries": queries})
+
+
 def _rank_eval(path: Path, rated: Sequence[Rated]) -> None:
     """Elasticsearch's ranking evaluation, a request body as it stands: name the index in ``_index`` and the address.
 
@@ -149,6 +158,7 @@ _WRITERS: dict[Format, Callable[[Path, Sequence[Rated]], None]] = {
     "qrels": _qrels,
     "beir": _beir,
     "quepid": _quepid,
+    "quepid-case": _quepid_case,
     "rank-eval": _rank_eval,
     "pytrec": _pytrec,
 }
