@@ -1,82 +1,26 @@
 """The controller: the ramp as users' numbers have it, and what crashes, other hands and failing backends do to it."""
 
+# ruff: noqa: F811
+
 from __future__ import annotations
 
 import json
 import os
 import sys
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from file_traffic import FileTraffic
+from ramping import NAME, SETTINGS, START, Users, begin, saved, tick, traffic, users  # noqa: F401
 from typer.testing import CliRunner
 
 from serm import cli
 from serm.errors import UserError
-from serm.rollout import controller, look, record
-from serm.rollout.decision import Decision, Health
-from serm.rollout.estimates import Estimate
-from serm.rollout.metrics import METRICS
-from serm.rollout.split import Variant
-from serm.rollout.traffic import NotReady
+from serm.rollout import controller, record
+from serm.rollout.decision import Decision
 from serm.rollout.verdict import verdict
-from serm.settings import EngineSettings, RolloutSettings
-
-START = datetime(2026, 3, 2, tzinfo=UTC)
-SETTINGS = RolloutSettings(steps=(1, 10, 50), unwatched=("errors", "latency"))
-ENGINE = EngineSettings()
-NAME = "cycle-0003"
-
-
-@dataclass
-class Users:
-    """What the log will say: users a step in each group, and lifts of the challenger."""
-
-    lifts: dict[str, float] = field(default_factory=dict)
-    a_step: int = 5000
-    lost: int = 0
-    """Of the challenger's group, at each step."""
-
-    def read(self, log: Path, stages: Any, until: datetime, settings: RolloutSettings, on: Any) -> Any:
-        n = self.a_step * len(stages)
-        values = {
-            name: Estimate(name, (n, n), 0.4 * (1 + METRICS[name].better * self.lifts.get(name, 0)), 0.4, 25e-8, 0)
-            for name in settings.metrics
-        }
-        return look.Seen([(self.a_step - self.lost, self.a_step)] * len(stages), 0, values)
-
-
-@pytest.fixture
-def users(monkeypatch: pytest.MonkeyPatch) -> Users:
-    found = Users()
-    monkeypatch.setattr(look, "read", found.read)
-    return found
-
-
-@pytest.fixture
-def traffic(tmp_path: Path) -> FileTraffic:
-    return FileTraffic(tmp_path / "traffic")
-
-
-def begin(tmp_path: Path, traffic: FileTraffic) -> record.Record:
-    return controller.start(tmp_path / "rollout", NAME, SETTINGS, traffic, START)
-
-
-def fares(challenger: tuple[int, int], champion: tuple[int, int]) -> dict[Variant, Health]:
-    """Requests and errors that a backend has counted since it started."""
-    return {"challenger": Health(*challenger, 40.0), "champion": Health(*champion, 40.0)}
-
-
-def tick(tmp_path: Path, traffic: FileTraffic, day: float, **more: Any) -> controller.Tick:
-    at = START + timedelta(days=day)
-    return controller.tick(tmp_path / "rollout", NAME, tmp_path / "log", ENGINE, traffic, at, **more)
-
-
-def saved(tmp_path: Path) -> record.Record:
-    return record.load(tmp_path / "rollout" / f"{NAME}.json")
 
 
 def test_a_better_challenger_goes_up_step_by_step_to_all_users(
@@ -268,35 +212,6 @@ def test_what_is_kept_elsewhere_is_kept_before_more_traffic_and_holds_no_roll_ba
     assert traffic.read().percent == 0
 
 
-def test_health_that_cannot_be_read_holds_and_does_not_hide_what_users_say(
-    users: Users, traffic: FileTraffic, tmp_path: Path
-) -> None:
-    begin(tmp_path, traffic)
-    traffic.fares = UserError("Prometheus does not answer")
-    held = tick(tmp_path, traffic, 1).decision
-    assert held is not None
-    assert (held.action, held.reasons) == ("hold", ("Prometheus does not answer",))
-    users.lifts = {"satisfied_clicks": -0.05}
-    assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
-
-
-def test_a_log_that_cannot_be_read_is_told_and_does_not_hide_a_server_that_fails(
-    traffic: FileTraffic, tmp_path: Path
-) -> None:
-    traffic.fares = fares((0, 0), (0, 0))
-    begin(tmp_path, traffic)
-    traffic.fares = fares((1000, 0), (1000, 0))
-    for dry_run in (True, False):
-        with pytest.raises(UserError, match="log"):
-            tick(tmp_path, traffic, 1, dry_run=dry_run)
-    (held,) = saved(tmp_path).decisions
-    assert held.action == "hold"
-    assert str(tmp_path / "log") in held.reasons[0]
-    traffic.fares = fares((2000, 1000), (2000, 0))
-    assert tick(tmp_path, traffic, 1.1).record.outcome == "rolled_back"
-    assert "50.00% of the challenger's requests fail" in saved(tmp_path).decisions[-1].reasons[0]
-
-
 def test_another_hand_that_takes_the_challenger_back_is_obeyed_and_one_that_gives_it_more_is_told(
     users: Users, traffic: FileTraffic, tmp_path: Path
 ) -> None:
@@ -355,58 +270,6 @@ def test_a_start_that_was_cut_short_takes_no_traffic_that_another_one_got_meanwh
         tick(tmp_path, traffic, 1)
     traffic.write("by-hand", 0)
     assert begin(tmp_path, traffic).percent == 1
-
-
-def test_what_a_server_did_before_the_step_counts_neither_for_nor_against_it(
-    users: Users, traffic: FileTraffic, tmp_path: Path
-) -> None:
-    traffic.fares = fares((50_000, 20_000), (50_000, 0))  # an earlier challenger's
-    begin(tmp_path, traffic)
-    traffic.fares = fares((51_000, 20_000), (51_000, 0))
-    assert tick(tmp_path, traffic, 1).record.percent == 10
-    traffic.fares = fares((900_000, 20_000), (900_000, 0))
-    assert tick(tmp_path, traffic, 2).record.percent == 50
-    traffic.fares = fares((901_000, 20_500), (901_000, 0))  # half of this step's fail, of all since the start 0.06 %
-    assert tick(tmp_path, traffic, 2.1).record.outcome == "rolled_back"
-    assert "50.00% of the challenger's requests fail" in saved(tmp_path).decisions[-1].reasons[0]
-
-
-def test_a_server_that_begins_to_fail_late_in_a_long_step_is_taken_back_at_the_next_look(
-    users: Users, traffic: FileTraffic, tmp_path: Path
-) -> None:
-    traffic.fares = fares((0, 0), (0, 0))
-    begin(tmp_path, traffic)
-    traffic.fares = fares((400_000, 0), (400_000, 0))
-    users.a_step = 300  # too few for the next step
-    assert tick(tmp_path, traffic, 9).record.outcome == "running"
-    traffic.fares = fares((401_000, 200), (401_000, 0))  # 0.05 % of the step's
-    assert tick(tmp_path, traffic, 9.1).record.outcome == "rolled_back"
-    assert "since the last look, 20.00%" in saved(tmp_path).decisions[-1].reasons[0]
-
-
-def test_counters_that_begin_anew_lose_nothing_that_was_seen(
-    users: Users, traffic: FileTraffic, tmp_path: Path
-) -> None:
-    traffic.fares = fares((0, 0), (0, 0))
-    begin(tmp_path, traffic)
-    traffic.fares = fares((150, 60), (5000, 0))
-    tick(tmp_path, traffic, 0.1)
-    traffic.fares = fares((100, 40), (4000, 0))  # the proxy was restarted
-    assert tick(tmp_path, traffic, 0.2).record.outcome == "rolled_back"
-    assert "40.00% of the challenger's requests fail, 0.00%" in saved(tmp_path).decisions[-1].reasons[0]
-
-
-def test_a_challenger_that_is_not_ready_for_long_comes_back(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
-    begin(tmp_path, traffic)
-    traffic.fares = NotReady("the canary is not ready")
-    assert tick(tmp_path, traffic, 0.1).record.decisions[-1].reasons[0] == "the canary is not ready"
-    traffic.fares = None
-    tick(tmp_path, traffic, 0.2)
-    assert saved(tmp_path).unready_since is None
-    traffic.fares = NotReady("the canary is not ready")
-    assert tick(tmp_path, traffic, 0.3).record.outcome == "running"
-    assert tick(tmp_path, traffic, 0.4).record.outcome == "rolled_back"
-    assert "has not been ready since 2026-03-02 07:12 UTC" in saved(tmp_path).decisions[-1].reasons[0]
 
 
 def test_a_hand_between_a_killed_tick_and_the_next_is_seen(users: Users, traffic: FileTraffic, tmp_path: Path) -> None:
