@@ -34,7 +34,7 @@ class Users:
 
     def read(self, log: Path, stages: Any, until: datetime, settings: RolloutSettings, on: Any) -> Any:
         n = self.a_step * len(stages)
-        values = {
+        values: dict[str, Estimate] = {
             name: Estimate(name, (n, n), 0.4 * (1 + METRICS[name].better * self.lifts.get(name, 0)), 0.4, 25e-8, 0)
             for name in settings.metrics
         }
