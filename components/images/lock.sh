@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 for image in ${*:-data train judge serve}; do
     extras=(--extra "$image")
     [ "$image" = data ] || extras+=(--extra s3) # its steps read and write what KFP brought, and no DVC
-    [ "$image" = train ] && extras+=(--extra data) # drift embeds queries, and draws with Evidently
+    [ "$image" = train ] && extras+=(--extra drift) # it embeds queries, and draws with Evidently
     uv pip compile pyproject.toml components/images/requirements.in "${extras[@]}" \
         --constraint constraints.txt \
         --python-version 3.11 --python-platform x86_64-manylinux_2_28 \

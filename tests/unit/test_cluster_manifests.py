@@ -168,10 +168,9 @@ def test_what_the_pipelines_ask_for_is_what_the_manifests_give() -> None:
             platforms = json.dumps(document.get("platforms", {}))
             assert not re.findall(r'"(?:secretAsEnv|secretAsVolume|pvcMount)"', platforms), path
     kept = {images.DATA, images.TRAIN, images.JUDGE, images.SERVE}
-    assert asked <= kept
     used = {one["image"] for made in pods(built()["standard"]) for one in made.containers}
     used.add(the("standard", "ClusterStorageContainer", "serm-dvc")["spec"]["container"]["image"])
-    assert {image for image in used if "serm-" in image} == kept
+    assert asked | {image for image in used if "serm-" in image} == kept
 
 
 def test_images_have_a_version_and_no_image_is_the_latest() -> None:

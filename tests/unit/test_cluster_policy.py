@@ -67,6 +67,16 @@ def test_no_pod_may_do_more_than_it_needs(overlay: str) -> None:
     assert list(_container(storage, {}, False)) == []
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_runs_git_or_evidently_has_an_image_that_brings_it(overlay: str) -> None:
+    """serm-data has neither, nor the exporter's Prometheus client."""
+    asked = [one for made in pods(built()[overlay], overlay) for one in made.containers if "serm-data" in one["image"]]
+    for one in asked:
+        command = one.get("command", [])
+        assert command[:1] not in (["git"], ["evidently"]), one["name"]
+        assert command[:2] != ["serm", "metrics"], one["name"]
+
+
 def _set(path: str, value: Any) -> Callable[[Object], None]:
     def change(spec: Object) -> None:
         *within, last = path.split("/")
