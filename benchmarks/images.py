@@ -2,7 +2,7 @@
 
     make images-test BASE_IMAGE=...    (python benchmarks/images.py DIRECTORY)
 
-Docker has the four images (``make images``). The pipeline ``backfill`` runs one window of a small emoji world, users
+Docker has the four images (``make images``). The pipeline ``evolve`` runs one window of a small emoji world, users
 simulated, by KFP's DockerRunner: as uid 10001, the root read only, no network, /tmp and the run's volumes alone to
 write to. Then the image ``serve`` serves the champion in the same way, but for the port, and its scores are those that
 the model gives here. benchmarks/results/images.json has the sizes, the steps and the date.
@@ -24,14 +24,16 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1]))  # behind this folder, whose pipelines.py is meant
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+import pipelines  # the file beside this one
 import tiny_encoder
 
-import pipelines
 from components import images
 from serm import relevance
 from serm.atomic import write_json
+from serm.kubeflow.repository import checkout
 from serm.layout import CHAMPION
+from serm.steps import GIVEN
 
 RESULT = Path(__file__).parent / "results" / "images.json"
 USER = "10001:10001"
@@ -58,9 +60,11 @@ def main() -> None:
     encoder = tiny_encoder.write(here / "tasks" / "encoder")
     # All that a container sees lies below the pipeline's root.
     _, origin = pipelines.found(here / "tasks", encoder)
+    repository, taken = f"file://{origin}", {one.name: here / "tasks" / "given" / one.name for one in GIVEN}
+    settings = checkout(repository, here / "tasks" / "clone", taken, False)
     subprocess.run(["chown", "-R", USER, str(here / "tasks")], check=True)
-    given = {"repository": f"file://{origin}", "windows": 1, "force": True}
-    ran = pipelines.whole("backfill", given, here, PROGRAM)
+    given = {"settings": settings, "repository": repository, "force": True, **{n: str(at) for n, at in taken.items()}}
+    ran = pipelines.whole("evolve", given, here, PROGRAM)
     answered = served(here / "tasks" / "shop" / CHAMPION)
     found = {
         "cycle, each step in its container": ran["ended"],
