@@ -101,7 +101,8 @@ def predictors(urls: dict[Variant, str]) -> dict[Variant, Predictor]:
             raise UserError(f"--{variant} {url!r}: expected http://HOST:PORT/v1/models/NAME.")
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     client = httpx.AsyncClient(limits=limits, trust_env=False)
-    return {variant: Predictor(url, client) for variant, url in urls.items()}
+    probing = httpx.AsyncClient(trust_env=False)
+    return {variant: Predictor(url, client, probing) for variant, url in urls.items()}
 
 
 if __name__ == "__main__":
