@@ -70,11 +70,11 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         tracing, headers = self._application.tracing, dict(context.invocation_metadata() or ())
         named = {"rpc.system": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
         with tracing.request("inference.GRPCInferenceService/ModelInfer", headers, named) as span:
-            return await self._inferred(request, context, span)
+            return await self._inferred(request, context, span, str(headers.get("x-request-id", "")))
 
-    async def _inferred(self, request: Any, context: Any, span: Span) -> Any:
+    async def _inferred(self, request: Any, context: Any, span: Span, request_id: str) -> Any:
         application = self._application
-        start, status, answered = time.perf_counter(), 0, None
+        start, status, code, answered = time.perf_counter(), 0, StatusCode.CANCELLED, None
         accepted = not application.draining
         application.accepted += accepted
         try:
@@ -85,17 +85,17 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
             left = context.time_remaining()
             headers = {} if left is None else {DEADLINE: str(max(1, int(1000 * left)))}
             model = application.models[request.model_name]
-            answered = (await model(partial(open_inference.read, request), headers))[0]
-            status = 200
+            with application.holding(request.ByteSize()):
+                answered = (await model(partial(open_inference.read, request), headers))[0]
+            status, code = 200, StatusCode.OK
             return answered.answer.data
         except Exception as error:
             refused = refusal(error)
-            status = refused.status
+            status, code = refused.status, _code(refused)
             await _refuse(refused, context)
         finally:
             application.accepted -= accepted
-            application.log("grpc", "ModelInfer", status, start, answered)
-            code = StatusCode.OK if status == 200 else _CODES.get(status, StatusCode.INTERNAL)
+            application.log("grpc", "ModelInfer", status, start, answered, request_id)
             span.set_attribute("rpc.grpc.status_code", code.value[0])
             application.tracing.answered(span, status, answered)
 
@@ -105,9 +105,13 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return self._application.models[name]
 
 
+def _code(refused: Refusal) -> StatusCode:
+    return StatusCode.DEADLINE_EXCEEDED if refused.late else _CODES.get(refused.status, StatusCode.INTERNAL)
+
+
 async def _refuse(refused: Refusal, context: Any) -> NoReturn:
     again = () if refused.retry_after is None else (("grpc-retry-pushback-ms", str(1000 * refused.retry_after)),)
-    await context.abort(_CODES.get(refused.status, StatusCode.INTERNAL), refused.reason, again)
+    await context.abort(_code(refused), refused.reason, again)
     raise AssertionError  # abort raises
 
 
