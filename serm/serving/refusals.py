@@ -50,7 +50,7 @@ class Refusal:
     retry_after: int | None = None
     """Seconds."""
     late: bool = False
-    """Whether it waited as long as it may; gRPC has a code of its own for that, which clients do not try again at once."""
+    """Whether it waited as long as it may; gRPC has its own code for that, which clients do not try again at once."""
 
 
 def refusal(error: Exception) -> Refusal:

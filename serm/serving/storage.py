@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -102,6 +102,7 @@ def _copy(uri: str, clone: Path, path: str, target: Path) -> None:
     try:
         files = DVCFileSystem(str(clone))
         _refuse_other_transports(uri, files.repo.config.get("remote", {}))
+        _refuse_imports(uri, path, files.repo)
         if not files.isdir(path):
             raise UserError(f"{uri}: the tag has no directory {path}; `git ls-tree -r TAG` shows all.")
         copy_directory(files, path, target, uri)
@@ -121,6 +122,16 @@ def _refuse_other_transports(uri: str, remotes: Mapping[str, Mapping[str, Any]])
                 f"{uri}: its DVC remote {name!r} is reached by {scheme or 'a path'!r}; a pod follows"
                 f" {', '.join(TRANSPORTS)} only."
             )
+
+
+def _refuse_imports(uri: str, path: str, repo: Any) -> None:
+    """Refuse what DVC would fetch from another repository or address than the tag's remote (``dvc import``)."""
+    wanted = PurePosixPath(path)
+    for stage in repo.index.stages:
+        if stage.is_repo_import or stage.is_partial_import or stage.is_versioned_import:
+            found = PurePosixPath(os.path.relpath(stage.outs[0].fs_path, repo.root_dir))
+            if found == wanted or wanted in found.parents or found in wanted.parents:
+                raise UserError(f"{uri}: {found} is imported from elsewhere; track it in its own repository (dvc add).")
 
 
 def _move(files: Path, directory: Path) -> None:

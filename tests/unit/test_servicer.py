@@ -1,4 +1,4 @@
-"""What a gRPC call is told, by the code that its client acts on: each refusal, a cancelled call, a server that drains."""
+"""What a gRPC call is told, by the code that its client acts on: refusals, a cancelled call, a server that drains."""
 
 from __future__ import annotations
 
