@@ -95,7 +95,7 @@ class Answering:
             await self._answering(scope, receiving, sending)
         finally:
             self.accepted -= scope.get("serm.accepted", False)
-            if "serm.accepted" in scope:
+            if "serm.accepted" in scope or scope["method"] == "POST":  # one for a model that is not there, too
                 asked = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
                 self.log(scope["method"], scope["path"], status, start, scope.get("serm.answered"), asked)
 

@@ -33,6 +33,7 @@ from serm.serving.refusals import Unavailable
 from serm.serving.transformer import __main__ as command_line
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.events import Events
 from serm.serving.transformer.predictors import Predictor, Scored
 from serm.settings.serving import PredictorSettings
 
@@ -329,3 +330,14 @@ def test_requests_beside_each_other_are_each_logged_once(upstream: str, stored: 
     assert sorted(one["query_id"] for one in logged(log)) == sorted(one["query_id"] for one in answers)
     assert (written.written, written.lost) == (60, 0)
     assert not list(log.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h\x01/v1/models/x", "http://h:99999999/v1/models/x", "h/v1/models/x", "http://h/x"]
+)
+def test_a_url_that_is_none_is_one_sentence_at_the_start(url: str) -> None:
+    with pytest.raises(UserError, match="--champion .*: expected http://HOST:PORT/v1/models/NAME"):
+        predictors({"champion": url})
+    if "v1" in url:
+        with pytest.raises(UserError, match="--events .*: expected http://HOST/PATH"):
+            Events(url, "relevance", 1)

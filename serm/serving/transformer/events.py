@@ -24,7 +24,7 @@ from cloudevents.conversion import to_binary
 from cloudevents.http import CloudEvent
 from prometheus_client import Counter
 
-from serm.errors import UserError
+from serm.serving.transformer.predictors import http_url
 from serm.serving.transformer.request import RankRequest
 
 _LOG = logging.getLogger(__name__)
@@ -47,10 +47,7 @@ class Events:
         Raises:
             UserError: ``url`` is none of HTTP.
         """
-        found = httpx.URL(url)
-        if found.scheme not in ("http", "https") or not found.host:
-            raise UserError(f"--events {url!r}: expected http://HOST/PATH, as in the logger of an InferenceService.")
-        self._url = url
+        self._url = http_url("--events", url, "http://HOST/PATH, as in the logger of an InferenceService")
         attributes = {
             "source": os.environ.get("HOSTNAME", "serm-transformer"),
             "inferenceservicename": service,

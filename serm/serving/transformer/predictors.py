@@ -10,12 +10,24 @@ from dataclasses import dataclass
 import httpx
 import orjson
 
+from serm.errors import UserError
 from serm.serving.refusals import Busy, Unavailable
 from serm.serving.served import DEADLINE
 
 MAX_CONNECTIONS = 256
 PASSED_ON = ("traceparent", "tracestate", "x-request-id")
 """Headers that a predictor gets too, so that a trace and an access log tell one request."""
+
+
+def http_url(flag: str, text: str, form: str) -> httpx.URL:
+    """Return the URL that the option ``flag`` has; raises ``UserError`` where it is none of HTTP: ``form`` was wanted."""
+    try:
+        found = httpx.URL(text)
+    except httpx.InvalidURL:
+        found = httpx.URL()
+    if found.scheme not in ("http", "https") or not found.host or (found.port or 0) > 65_535:
+        raise UserError(f"{flag} {text!r}: expected {form}.")
+    return found
 
 
 @dataclass(frozen=True)
