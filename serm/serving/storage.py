@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,13 +26,14 @@ REPOSITORY = "SERM_REPOSITORY"
 TRANSPORTS = ("https", "http", "s3", "gs", "azure")
 """Of a DVC remote; a path, or a shell behind ssh, is none that a pod should follow."""
 CLONE_SECONDS = 300
+_UNFINISHED = ".unfinished-"
 _GIT = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:http"}
 #: No hook, link or filter of a repository takes part; a server that fell silent is given up.
 _SAFE = ("core.hooksPath=/dev/null", "core.symlinks=false", "http.lowSpeedLimit=1000", "http.lowSpeedTime=60")
 
 
 def fetch(uri: str, directory: Path, repository: str = "") -> None:
-    """Put the files that ``uri`` names into ``directory``, which may be there and should be empty: all, or none.
+    """Put the files that ``uri`` names into ``directory``, which may be there, with what an earlier start put there: all, or none.
 
     ``repository`` is the git repository's address, where ``uri`` names none.
 
@@ -136,13 +138,17 @@ def _refuse_imports(uri: str, path: str, repo: Any) -> None:
 
 def _move(files: Path, directory: Path) -> None:
     """Move the files' tree into ``directory``: a volume's mount point, which cannot be replaced itself."""
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as beside:
+    for left in directory.glob(f"{_UNFINISHED}*"):  # of an initializer that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=directory) as beside:
         for file in files.rglob("*"):  # copied first, for the volume may be full
             if file.is_file():
                 copy = Path(beside) / file.relative_to(files)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(file.read_bytes())
         for one in Path(beside).iterdir():
+            if (directory / one.name).is_dir():  # a pod that starts again has its volume still
+                shutil.rmtree(directory / one.name)
             one.rename(directory / one.name)
 
 

@@ -75,6 +75,13 @@ def test_the_files_of_the_path_come_and_no_other_object_is_asked_for(server: str
     assert found == {name: data + b"champion" for name, data in MODEL.items()}
     objects = {path for path in Server.asked if path.startswith("/remote/files")}
     assert len(objects) == 1 + len(MODEL)  # the directory's list, and its files
+    left = tmp_path / "models" / ".unfinished-x"  # as a killed initializer leaves it
+    left.mkdir()
+    storage.fetch(f"dvc://{server}@cycle-0001/state/other", tmp_path / "models")  # a pod's second start
+    assert (tmp_path / "models" / "lm" / "part").read_bytes() == MODEL["lm/part"] + b"other"
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(
+        {name.split("/")[0] for name in MODEL}
+    )
     storage.fetch(
         "dvc://cycle-0001/state/plain", tmp_path / "plain", repository=server
     )  # as serving.storage_uri has it

@@ -336,8 +336,8 @@ def test_requests_beside_each_other_are_each_logged_once(upstream: str, stored: 
     "url", ["http://h\x01/v1/models/x", "http://h:99999999/v1/models/x", "h/v1/models/x", "http://h/x"]
 )
 def test_a_url_that_is_none_is_one_sentence_at_the_start(url: str) -> None:
-    with pytest.raises(UserError, match="--champion .*: expected http://HOST:PORT/v1/models/NAME"):
+    with pytest.raises(UserError, match=r"--champion .*: expected http://HOST:PORT/v1/models/NAME"):
         predictors({"champion": url})
     if "v1" in url:
-        with pytest.raises(UserError, match="--events .*: expected http://HOST/PATH"):
+        with pytest.raises(UserError, match=r"--events .*: expected http://HOST/PATH"):
             Events(url, "relevance", 1)

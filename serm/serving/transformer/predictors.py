@@ -20,7 +20,7 @@ PASSED_ON = ("traceparent", "tracestate", "x-request-id")
 
 
 def http_url(flag: str, text: str, form: str) -> httpx.URL:
-    """Return the URL that the option ``flag`` has; raises ``UserError`` where it is none of HTTP: ``form`` was wanted."""
+    """Return the URL that an option has; raises ``UserError``, which tells the ``form`` wanted, where it is none."""
     try:
         found = httpx.URL(text)
     except httpx.InvalidURL:
