@@ -18,11 +18,13 @@ from opentelemetry.trace import Span
 from serm.errors import UserError
 from serm.serving.application import EXTENSIONS, Application
 from serm.serving.protocols import open_inference, v2
-from serm.serving.refusals import Refusal, Stopping, UnknownModel, refusal
+from serm.serving.refusals import Busy, Refusal, Stopping, UnknownModel, refusal
 from serm.serving.served import DEADLINE
 
 MAX_CALLS = 256
 """Calls at once; a message is in memory before its handler is asked, so their number is bounded."""
+FOR_HEALTH = 16
+"""Of them those that ``ModelInfer`` leaves to the others, which answer at once."""
 _CODES = {
     400: StatusCode.INVALID_ARGUMENT,
     404: StatusCode.NOT_FOUND,
@@ -37,6 +39,7 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._infer_calls = 0
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
         """Say that the process answers."""
@@ -70,7 +73,11 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         tracing, headers = self._application.tracing, dict(context.invocation_metadata() or ())
         named = {"rpc.system": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
         with tracing.request("inference.GRPCInferenceService/ModelInfer", headers, named) as span:
-            return await self._inferred(request, context, span, str(headers.get("x-request-id", "")))
+            self._infer_calls += 1
+            try:
+                return await self._inferred(request, context, span, str(headers.get("x-request-id", "")))
+            finally:
+                self._infer_calls -= 1
 
     async def _inferred(self, request: Any, context: Any, span: Span, request_id: str) -> Any:
         application = self._application
@@ -80,6 +87,8 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         try:
             if not accepted:
                 raise Stopping
+            if self._infer_calls > MAX_CALLS - FOR_HEALTH:
+                raise Busy(application.retry_after())
             if request.model_name not in application.models:
                 raise UnknownModel
             left = context.time_remaining()

@@ -33,8 +33,9 @@ _SAFE = ("core.hooksPath=/dev/null", "core.symlinks=false", "http.lowSpeedLimit=
 
 
 def fetch(uri: str, directory: Path, repository: str = "") -> None:
-    """Put the files that ``uri`` names into ``directory``, which may be there, with what an earlier start put there: all, or none.
+    """Put the files that ``uri`` names into ``directory``: all, or none.
 
+    It may be there, with what an earlier start put there.
     ``repository`` is the git repository's address, where ``uri`` names none.
 
     Raises:

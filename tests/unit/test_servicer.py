@@ -14,13 +14,14 @@ import pytest
 
 pytest.importorskip("kserve", reason="pip install 'serm[serve]'")
 
-from grpc import StatusCode
+from grpc import StatusCode, aio
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 
 from serm.relevance import Scores
 from serm.relevance.known import KnownTexts
 from serm.relevance.texts import ReadText, TextPair
-from serm.serving import answering
+from serm.serving import answering, servicer
 from serm.serving.application import Application
 from serm.serving.batching import Batcher
 from serm.serving.served import ServedModel
@@ -84,7 +85,7 @@ class World:
         self.application = Application({"m": served}, self.batcher)
         self.servicer = Servicer(self.application)
 
-    def infer(self, context: Context, pairs: int = 1, **changes: Any) -> Coroutine[Any, Any, Any]:
+    def message(self, pairs: int = 1, **changes: Any) -> Any:
         tensors = [
             {
                 "name": name,
@@ -94,8 +95,10 @@ class World:
             }
             for name in ("query", "document")
         ]
-        message = pb.ModelInferRequest(**{"model_name": "m", "inputs": tensors, **changes})
-        return cast("Coroutine[Any, Any, Any]", self.servicer.ModelInfer(message, context))
+        return pb.ModelInferRequest(**{"model_name": "m", "inputs": tensors, **changes})
+
+    def infer(self, context: Context, **changes: Any) -> Coroutine[Any, Any, Any]:
+        return cast("Coroutine[Any, Any, Any]", self.servicer.ModelInfer(self.message(**changes), context))
 
     async def refused(self, context: Context, **changes: Any) -> tuple[StatusCode | None, str]:
         """Return the code and the words that a call gets; nothing of it is left behind."""
@@ -163,6 +166,31 @@ def test_a_full_queue_says_when_to_come_again() -> None:
     _run(case())
 
 
+def test_calls_that_wait_leave_room_for_those_that_ask_whether_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servicer, "MAX_CALLS", 20)
+    monkeypatch.setattr(servicer, "FOR_HEALTH", 18)
+
+    async def case() -> None:
+        world = World()
+        server, port = await servicer.start(world.application, "127.0.0.1", 0)
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            waiting = [stub.ModelInfer(world.message(), timeout=20) for _ in range(2)]
+            await _until(lambda: world.batcher.waiting == 2)
+            for _ in range(20):
+                with pytest.raises(aio.AioRpcError) as refused:
+                    await stub.ModelInfer(world.message(), timeout=20)
+                assert refused.value.code() == StatusCode.RESOURCE_EXHAUSTED
+                assert "grpc-retry-pushback-ms" in dict(refused.value.trailing_metadata() or ())
+                assert (await stub.ServerReady(pb.ServerReadyRequest(), timeout=20)).ready
+            world.model.go.set()
+            assert [(await one).model_name for one in waiting] == ["m", "m"]
+            assert (await stub.ModelInfer(world.message(), timeout=20)).model_name == "m"
+        await server.stop(0)
+
+    _run(case())
+
+
 def test_messages_in_memory_are_bounded_with_the_bodies_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answering, "HELD_BODIES", 1)
 
@@ -225,10 +253,10 @@ def test_a_server_that_drains_takes_no_call_and_gives_up_what_waits_in_the_end()
 
 def test_a_model_that_is_not_there_is_told_by_each_call_that_names_one() -> None:
     async def case() -> None:
-        servicer = World().servicer
+        asked = World().servicer
         for call, message in (
-            (servicer.ModelReady, pb.ModelReadyRequest(name="nobody")),
-            (servicer.ModelMetadata, pb.ModelMetadataRequest(name="nobody")),
+            (asked.ModelReady, pb.ModelReadyRequest(name="nobody")),
+            (asked.ModelMetadata, pb.ModelMetadataRequest(name="nobody")),
         ):
             context = Context()
             with pytest.raises(Aborted):
