@@ -98,7 +98,7 @@ class World:
         return pb.ModelInferRequest(**{"model_name": "m", "inputs": tensors, **changes})
 
     def infer(self, context: Context, **changes: Any) -> Coroutine[Any, Any, Any]:
-        return cast("Coroutine[Any, Any, Any]", self.servicer.ModelInfer(self.message(**changes), context))
+        return self.servicer.ModelInfer(self.message(**changes), context)
 
     async def refused(self, context: Context, **changes: Any) -> tuple[StatusCode | None, str]:
         """Return the code and the words that a call gets; nothing of it is left behind."""
