@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class Exported:
             raise UserError(f"{path}: its tokenizer knows more tokens than it has embeddings for.")
 
     @property
+    def frozen(self) -> tuple[Hashable, ...]:
+        """The export: each has a text graph of its own."""
+        return (self.version,)
+
+    @property
     def max_tokens(self) -> int:
         """After how many tokens a text is cut."""
         return int(self.config["max_tokens"])
@@ -89,7 +94,7 @@ class Exported:
             self._encoded(list({text.key: text for text in self._read(documents, "passage")}.values()))
 
     def _read(self, texts: Sequence[str], kind: Kind) -> list[ReadText]:
-        return read(texts, kind, (self.version,), self.known, self._tokenised)
+        return read(texts, kind, self.frozen, self.known, self._tokenised)
 
     def _tokenised(self, texts: Sequence[str], kind: Kind) -> list[Text]:
         return tokenise(self._tokenizer, texts, kind, self.max_tokens)

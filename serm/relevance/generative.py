@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,11 @@ class GenerativeModel:
         }
         prompt = (PROMPTS / f"{options.prompt}.jinja").read_text(encoding="utf-8")
         return cls(get_peft_model(lm, lora), tokenizer, load_encoder(options.encoder, settings), prompt, config)
+
+    @property
+    def frozen(self) -> tuple[Hashable, ...]:
+        """None: nothing of it reads a text alone."""
+        return ()
 
     @property
     def max_tokens(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -64,6 +64,11 @@ class Servable(Scorer, Protocol):
     """Where what a text is on its own is kept and found; None, or a family that has no such part: nowhere."""
     slots: int
     """Places for pairs' tokens that were computed so far, those of padding too."""
+
+    @property
+    def frozen(self) -> tuple[Hashable, ...]:
+        """Names, in this process, the part that reads a text alone: what is ``known`` of texts is its."""
+        ...
 
     @property
     def max_tokens(self) -> int:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
+Key = tuple[Hashable, ...]
+"""The frozen part of a model that read a text, and behind it the hash that ``key_of`` makes of the text."""
 ENTRY_BYTES = 1_000
 """What an entry takes beside its tensors, about."""
 
@@ -48,13 +50,13 @@ class KnownTexts:
         self.bytes = 0
         self.hits = 0
         self.misses = 0
-        self._texts: OrderedDict[Hashable, KnownText] = OrderedDict()
+        self._texts: OrderedDict[Key, KnownText] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def get(self, key: Hashable) -> KnownText | None:
+    def get(self, key: Key) -> KnownText | None:
         """Return what is known of the text, and count whether it was."""
         found = self.peek(key)
         with self._lock:
@@ -62,7 +64,7 @@ class KnownTexts:
             self.misses += found is None
         return found
 
-    def peek(self, key: Hashable) -> KnownText | None:
+    def peek(self, key: Key) -> KnownText | None:
         """Return what is known of the text, which becomes the last to go."""
         with self._lock:
             found = self._texts.get(key)
@@ -70,7 +72,13 @@ class KnownTexts:
                 self._texts.move_to_end(key)
             return found
 
-    def put(self, key: Hashable, text: KnownText) -> None:
+    def keep(self, frozen: Collection[tuple[Hashable, ...]]) -> None:
+        """Forget the texts of all but these ``frozen`` parts of models (``Servable.frozen``): others serve no more."""
+        with self._lock:
+            for key in [key for key in self._texts if key[:-1] not in frozen]:
+                self.bytes -= self._texts.pop(key).bytes
+
+    def put(self, key: Key, text: KnownText) -> None:
         """Keep a text, in the place of those not asked for the longest; one larger than all room is not kept."""
         if text.bytes > self.max_bytes:
             return

@@ -9,7 +9,7 @@ their mean state, and zero before training.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,11 @@ class RelevanceModel:
         return EncodedPairs(cosines, q_encoded, d_encoded, q, d)
 
     @property
+    def frozen(self) -> tuple[Hashable, ...]:
+        """The encoder, and the layer at which query and document meet: models that have both share what is known."""
+        return self.encoder.number, self.join
+
+    @property
     def max_tokens(self) -> int:
         """After how many tokens a text is cut."""
         return self.encoder.max_tokens
@@ -187,7 +192,7 @@ class RelevanceModel:
         return Scores(expected_grade(distribution).numpy(), distribution.numpy())
 
     def _read(self, texts: Sequence[str], kind: Kind) -> list[ReadText]:
-        return read(texts, kind, (self.encoder.number, self.join), self.known, self.encoder.read)
+        return read(texts, kind, self.frozen, self.known, self.encoder.read)
 
     def _encoded(self, texts: Sequence[ReadText]) -> tuple[Encoded, Indices]:
         """Return what the frozen part makes of the distinct ones of ``texts``, and each text's row there."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Kind, readable, unique
-from serm.relevance.known import KnownText, KnownTexts, key_of
+from serm.relevance.known import Key, KnownText, KnownTexts, key_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,7 +26,7 @@ class Text:
 class ReadText:
     """A text that was tokenised, or need not be, for it is known."""
 
-    key: Hashable
+    key: Key
     """The model's frozen part, and a hash of the text's content: no text is kept."""
     ids: list[int]
     """Empty where it is known."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any, Literal, TypeVar
 
@@ -94,7 +95,7 @@ class Answering:
             await self._answering(scope, receiving, sending)
         finally:
             self.accepted -= scope.get("serm.accepted", False)
-            if "serm.accepted" in scope:
+            if "serm.accepted" in scope or scope["method"] == "POST":  # one for a model that is not there, too
                 asked = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
                 self.log(scope["method"], scope["path"], status, start, scope.get("serm.answered"), asked)
 
@@ -133,6 +134,17 @@ class Answering:
             return Response(status_code=CLOSED)
         except Exception as error:
             return _refused(refusal(error), told)
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count a message of ``size`` bytes among the bodies in memory; raises ``Busy`` where they are too many."""
+        self._held += size
+        try:
+            if self._held > HELD_BODIES * self.max_body:
+                raise Busy(self.retry_after())
+            yield
+        finally:
+            self._held -= size
 
     async def _body(self, request: Request) -> bytes:
         """Return the body, counted in ``_held`` until its caller takes it off."""

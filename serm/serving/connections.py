@@ -27,10 +27,12 @@ LINGER_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 65
 """How long a connection may be idle between requests; longer than proxies (Envoy, Istio) keep theirs, as KServe has."""
 MAX_HEADER_BYTES = 65_536
-GRACE_SECONDS = 5
+GRACE_SECONDS = 3
 """How long connections may take to end when all is answered."""
 DRAIN_SECONDS = 25.0
 """How long what was accepted is worked on after SIGTERM; Kubernetes kills after 30. What is left then gets a 503."""
+GIVEN_UP_SECONDS = 1.0
+"""How long that may take; a body that is still on its way then is not waited for."""
 
 
 _LOG = logging.getLogger(__name__)
@@ -184,7 +186,8 @@ class Server(uvicorn.Server):
         """Look, ten times a second, whether the drained server may end."""
         application = self._application
         if application.draining:
-            if time.monotonic() > self._overdue:
+            late = time.monotonic() - self._overdue
+            if late > 0:
                 application.give_up()
-            self.should_exit = self.should_exit or not application.accepted
+            self.should_exit = self.should_exit or not application.accepted or late > GIVEN_UP_SECONDS
         return await super().on_tick(counter)

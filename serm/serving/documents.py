@@ -70,6 +70,8 @@ class DocumentStore:
                 f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
             )
             (application,) = self._file.execute("PRAGMA application_id").fetchone()
+            if application == _APPLICATION:
+                self.texts_after("", 1)
         except sqlite3.Error as error:
             raise UserError(f"{path}: no document store ({error}); write one with serm export --documents.") from error
         if application != _APPLICATION:
@@ -89,3 +91,12 @@ class DocumentStore:
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+
+
+def mark(file: Path) -> tuple[int, ...]:
+    """Return what differs once a file is another, also where a link of its path leads to another."""
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -106,6 +106,8 @@ def main() -> None:
     if not all(name and path for name, _, path in named):
         parser.error("--model expects NAME=PATH, for example champion=state/champion")
     models = {name: path for name, _, path in named}
+    if len(models) < len(named) or any("/" in name for name in models):
+        parser.error("--model: each NAME once, and without a slash, for it is a part of the model's URL")
     settings = flags.read(parser, PredictorSettings, vars(options))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:

@@ -49,6 +49,8 @@ class Refusal:
     reason: str
     retry_after: int | None = None
     """Seconds."""
+    late: bool = False
+    """Whether it waited as long as it may; gRPC has its own code for that, which clients do not try again at once."""
 
 
 def refusal(error: Exception) -> Refusal:
@@ -63,7 +65,7 @@ def refusal(error: Exception) -> Refusal:
         case Busy():
             return Refusal(429, "The queue is full; ask again later.", error.retry_after)
         case Late():
-            return Refusal(503, "The request waited as long as it may; ask again later.", 1)
+            return Refusal(503, "The request waited as long as it may; ask again later.", 1, late=True)
         case Unavailable():
             _LOG.error("serm: no scores: %s", error)
             return Refusal(503, "The model does not answer; ask again later.", 1)

@@ -18,11 +18,13 @@ from opentelemetry.trace import Span
 from serm.errors import UserError
 from serm.serving.application import EXTENSIONS, Application
 from serm.serving.protocols import open_inference, v2
-from serm.serving.refusals import Refusal, Stopping, UnknownModel, refusal
+from serm.serving.refusals import Busy, Refusal, Stopping, UnknownModel, refusal
 from serm.serving.served import DEADLINE
 
 MAX_CALLS = 256
 """Calls at once; a message is in memory before its handler is asked, so their number is bounded."""
+FOR_HEALTH = 16
+"""Of them those that ``ModelInfer`` leaves to the others, which answer at once."""
 _CODES = {
     400: StatusCode.INVALID_ARGUMENT,
     404: StatusCode.NOT_FOUND,
@@ -37,6 +39,7 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._infer_calls = 0
 
     async def ServerLive(self, request: Any, context: Any) -> Any:
         """Say that the process answers."""
@@ -70,32 +73,38 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         tracing, headers = self._application.tracing, dict(context.invocation_metadata() or ())
         named = {"rpc.system": "grpc", "rpc.method": "inference.GRPCInferenceService/ModelInfer"}
         with tracing.request("inference.GRPCInferenceService/ModelInfer", headers, named) as span:
-            return await self._inferred(request, context, span)
+            self._infer_calls += 1
+            try:
+                return await self._inferred(request, context, span, str(headers.get("x-request-id", "")))
+            finally:
+                self._infer_calls -= 1
 
-    async def _inferred(self, request: Any, context: Any, span: Span) -> Any:
+    async def _inferred(self, request: Any, context: Any, span: Span, request_id: str) -> Any:
         application = self._application
-        start, status, answered = time.perf_counter(), 0, None
+        start, status, code, answered = time.perf_counter(), 0, StatusCode.CANCELLED, None
         accepted = not application.draining
         application.accepted += accepted
         try:
             if not accepted:
                 raise Stopping
+            if self._infer_calls > MAX_CALLS - FOR_HEALTH:
+                raise Busy(application.retry_after())
             if request.model_name not in application.models:
                 raise UnknownModel
             left = context.time_remaining()
             headers = {} if left is None else {DEADLINE: str(max(1, int(1000 * left)))}
             model = application.models[request.model_name]
-            answered = (await model(partial(open_inference.read, request), headers))[0]
-            status = 200
+            with application.holding(request.ByteSize()):
+                answered = (await model(partial(open_inference.read, request), headers))[0]
+            status, code = 200, StatusCode.OK
             return answered.answer.data
         except Exception as error:
             refused = refusal(error)
-            status = refused.status
+            status, code = refused.status, _code(refused)
             await _refuse(refused, context)
         finally:
             application.accepted -= accepted
-            application.log("grpc", "ModelInfer", status, start, answered)
-            code = StatusCode.OK if status == 200 else _CODES.get(status, StatusCode.INTERNAL)
+            application.log("grpc", "ModelInfer", status, start, answered, request_id)
             span.set_attribute("rpc.grpc.status_code", code.value[0])
             application.tracing.answered(span, status, answered)
 
@@ -105,9 +114,13 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]
         return self._application.models[name]
 
 
+def _code(refused: Refusal) -> StatusCode:
+    return StatusCode.DEADLINE_EXCEEDED if refused.late else _CODES.get(refused.status, StatusCode.INTERNAL)
+
+
 async def _refuse(refused: Refusal, context: Any) -> NoReturn:
     again = () if refused.retry_after is None else (("grpc-retry-pushback-ms", str(1000 * refused.retry_after)),)
-    await context.abort(_CODES.get(refused.status, StatusCode.INTERNAL), refused.reason, again)
+    await context.abort(_code(refused), refused.reason, again)
     raise AssertionError  # abort raises
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,14 +26,16 @@ REPOSITORY = "SERM_REPOSITORY"
 TRANSPORTS = ("https", "http", "s3", "gs", "azure")
 """Of a DVC remote; a path, or a shell behind ssh, is none that a pod should follow."""
 CLONE_SECONDS = 300
+_UNFINISHED = ".unfinished-"
 _GIT = {"GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:http"}
 #: No hook, link or filter of a repository takes part; a server that fell silent is given up.
 _SAFE = ("core.hooksPath=/dev/null", "core.symlinks=false", "http.lowSpeedLimit=1000", "http.lowSpeedTime=60")
 
 
 def fetch(uri: str, directory: Path, repository: str = "") -> None:
-    """Put the files that ``uri`` names into ``directory``, which may be there and should be empty: all, or none.
+    """Put the files that ``uri`` names into ``directory``: all, or none.
 
+    It may be there, with what an earlier start put there.
     ``repository`` is the git repository's address, where ``uri`` names none.
 
     Raises:
@@ -102,6 +105,7 @@ def _copy(uri: str, clone: Path, path: str, target: Path) -> None:
     try:
         files = DVCFileSystem(str(clone))
         _refuse_other_transports(uri, files.repo.config.get("remote", {}))
+        _refuse_imports(uri, path, files.repo)
         if not files.isdir(path):
             raise UserError(f"{uri}: the tag has no directory {path}; `git ls-tree -r TAG` shows all.")
         copy_directory(files, path, target, uri)
@@ -123,15 +127,29 @@ def _refuse_other_transports(uri: str, remotes: Mapping[str, Mapping[str, Any]])
             )
 
 
+def _refuse_imports(uri: str, path: str, repo: Any) -> None:
+    """Refuse what DVC would fetch from another repository or address than the tag's remote (``dvc import``)."""
+    wanted = PurePosixPath(path)
+    for stage in repo.index.stages:
+        if stage.is_repo_import or stage.is_partial_import or stage.is_versioned_import:
+            found = PurePosixPath(os.path.relpath(stage.outs[0].fs_path, repo.root_dir))
+            if found == wanted or wanted in found.parents or found in wanted.parents:
+                raise UserError(f"{uri}: {found} is imported from elsewhere; track it in its own repository (dvc add).")
+
+
 def _move(files: Path, directory: Path) -> None:
     """Move the files' tree into ``directory``: a volume's mount point, which cannot be replaced itself."""
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=directory) as beside:
+    for left in directory.glob(f"{_UNFINISHED}*"):  # of an initializer that was killed
+        shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=directory) as beside:
         for file in files.rglob("*"):  # copied first, for the volume may be full
             if file.is_file():
                 copy = Path(beside) / file.relative_to(files)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(file.read_bytes())
         for one in Path(beside).iterdir():
+            if (directory / one.name).is_dir():  # a pod that starts again has its volume still
+                shutil.rmtree(directory / one.name)
             one.rename(directory / one.name)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from serm.errors import UserError
 from serm.relevance.known import KnownTexts
 from serm.serving.batching import Batcher
-from serm.serving.documents import DocumentStore
+from serm.serving.documents import DocumentStore, mark
 from serm.serving.served import ServedModel
 
 _LOG = logging.getLogger(__name__)
@@ -20,37 +22,57 @@ FULL = 0.9
 PAUSE_SECONDS = 0.02
 """While others wait."""
 LOOK_SECONDS = 0.5
-"""How often it looks whether a model has changed."""
+"""How often it looks whether a model or the store has changed."""
 
 
 class Warming:
-    """Goes through a document store once for each model, and again when one has changed."""
+    """Goes through a document store once for each model, and again when one of them has changed."""
 
     def __init__(self, store: Path, models: Mapping[str, ServedModel], batcher: Batcher, known: KnownTexts) -> None:
         """Compute the documents of the file ``store``; raises ``UserError`` when it is none."""
+        self._file, self._mark, self._opened = store, mark(store), 0
         self._store = DocumentStore(store)
         self._models, self._batcher, self._known = models, batcher, known
 
     async def run(self, stopping: Callable[[], bool]) -> None:
         """Compute until all documents are known to all models, or the cache is full, or ``stopping`` says so."""
-        done: dict[str, str] = {}
+        done: dict[str, tuple[str, int]] = {}
         while not stopping():
+            self._open_again()
             for name, model in self._models.items():
-                version = model.model.version
-                if done.get(name) != version and await self._one(name, stopping):
-                    done[name] = version
+                wanted = model.model.version, self._opened
+                if done.get(name) != wanted and await self._one(name, stopping):
+                    done[name] = wanted
             await asyncio.sleep(LOOK_SECONDS)
+
+    def _open_again(self) -> None:
+        """Take up a store that stands in the place of the one that is open."""
+        if (found := mark(self._file)) == self._mark:
+            return
+        self._mark = found
+        try:
+            before, self._store = self._store, DocumentStore(self._file)
+        except UserError as error:
+            _LOG.error("The documents stay as they were: %s", error)
+        else:
+            before.close()
+            self._opened += 1
 
     async def _one(self, name: str, stopping: Callable[[], bool]) -> bool:
         """Go through the documents for the model ``name``; False where it was cut short, to be done again."""
         model, after, count = self._models[name].model, "", 0
+        self._known.keep({one.model.frozen for one in self._models.values()})
         while self._known.bytes < FULL * self._known.max_bytes:
             if stopping() or model is not self._models[name].model:
                 return False
             if self._batcher.waiting:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            found = self._store.texts_after(after, AT_ONCE)
+            try:
+                found = self._store.texts_after(after, AT_ONCE)
+            except sqlite3.Error as error:
+                _LOG.error("%s: the documents behind %r cannot be read (%s)", name, after, error)
+                break
             if not found:
                 break
             after = list(found)[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from serving_here import answering
 from transforming import transforming
 
 from serm import relevance
-from serm.serving import metrics, predictor
+from serm.serving import connections, metrics, predictor
 from serm.serving.application import Application
 from serm.settings.serving import PredictorSettings
 
@@ -98,3 +99,22 @@ def test_who_leaves_the_transformer_is_not_scored_by_the_predictor_either(champi
         assert gone._value.get() == before + 1
     assert gate.scored == 2
     assert not list((tmp_path / "log").glob("*.jsonl"))  # nothing was served
+
+
+def test_a_body_that_is_still_on_its_way_does_not_keep_a_drained_server_from_its_end(
+    champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "DRAIN_SECONDS", 0.3)
+    monkeypatch.setattr(connections, "GIVEN_UP_SECONDS", 0.1, raising=False)
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 1)
+    application = predictor.application({"champion": champion}, PredictorSettings())
+    listening = connections.listen("127.0.0.1", 0)
+    server = connections.Server(application)
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    with socket.create_connection(listening.getsockname()) as client:
+        client.sendall(f"POST {V1} HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\n{{".encode())
+        _until(lambda: application.accepted == 1)
+        server.handle_exit(signal.SIGTERM, None)
+        thread.join(10)
+        assert not thread.is_alive()

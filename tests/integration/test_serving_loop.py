@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from cloudevents.conversion import to_json
@@ -134,3 +135,17 @@ def test_events_are_those_of_kserves_logger_and_a_sink_that_fails_holds_up_nothi
     assert len(logged(tmp_path / "b")) == 5
     with pytest.raises(UserError, match="--events 'file:///x': expected http"):
         Events("file:///x", "relevance", 1)
+
+
+@pytest.mark.parametrize("query_id", ["für-7", "a\nce-id: b", 'ten % "off"', "検索\u2028"])
+def test_a_query_id_that_fits_no_header_is_told_percent_encoded_and_so_are_the_next_pages(
+    upstream: str, stored: Path, tmp_path: Path, query_id: str
+) -> None:
+    with listening() as (sink, came):
+        events = Events(sink, "relevance", 9)
+        with transforming(upstream, tmp_path, documents=stored, events=events) as (client, _, _):
+            assert ask(client, query_id=query_id).status_code == 200
+            assert ask(client, query_id="next").status_code == 200
+    ids = [unquote(event["id"]) for event in _events(came)]
+    assert ids == [query_id, query_id, "next", "next"]
+    assert _events(came)[1].data["query_id"] == query_id

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from serm import relevance
 from serm.relevance import Scores
+from serm.serving import predictor
 from serm.serving.access import AccessLog
 from serm.serving.application import Application
 from serm.serving.batching import Batcher
@@ -261,3 +262,24 @@ def test_operators_see_stages_batches_and_the_cache(client: httpx.Client) -> Non
     assert samples["serm_document_cache_bytes", None] > samples["serm_document_cache_texts", None] > 0
     assert samples["serm_queue_pairs", None] == 0
     assert samples["serm_batch_padding_tokens_total", None] >= 0
+
+
+@pytest.mark.parametrize("models", [["a=x", "a=y"], ["a/b=x"], ["=x"], ["a"]])
+def test_a_models_name_that_no_url_could_have_ends_the_start(
+    models: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["predictor", *(f"--model={one}" for one in models)])
+    with pytest.raises(SystemExit):
+        predictor.main()
+    assert "--model" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_request_for_a_model_that_is_not_there_is_in_the_access_log(champion: Path) -> None:
+    application = predictor.application({"champion": champion}, PredictorSettings())
+    lines: list[tuple[str, int]] = []
+    application.log = lambda method, path, status, *rest: lines.append((path, status))
+    with serving_here.answering(application) as one:
+        for path in ("/v1/models/nobody:predict", "/v2/models/nobody/infer"):
+            assert one.post(path, json={}).status_code == 404
+        one.get("/v1/models/nobody")
+    assert lines == [("/v1/models/nobody:predict", 404), ("/v2/models/nobody/infer", 404)]

@@ -18,6 +18,15 @@ from serm.workspace.store import Workspace
 
 MODEL = {"config.json": b"{}", "model.safetensors": b"weights", "lm/part": b"one more"}
 
+IMPORTED = """
+frozen: true
+deps:
+- path: state/champion
+  repo: {{url: "{root}/workspace", rev_lock: local-remote}}
+outs:
+- {{path: imported, hash: md5, md5: 0123456789abcdef0123456789abcdef.dir}}
+"""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,6 +55,9 @@ def server(root: Path) -> Iterator[str]:
     config.write_text(config.read_text().replace(str(root / "remote"), f"{address}/remote"))
     workspace.commit("cycle", paths)
     workspace.git("tag", "cycle-0001")
+    (workspace.path / "state" / "imported.dvc").write_text(IMPORTED.format(root=root))
+    workspace.commit("imported", [*paths, "state/imported.dvc"])
+    workspace.git("tag", "imported")
     workspace.git("clone", "--quiet", "--bare", str(workspace.path), str(root / "git" / "shop.git"))
     yield f"{address}/git/shop.git"
     server.shutdown()
@@ -63,6 +75,13 @@ def test_the_files_of_the_path_come_and_no_other_object_is_asked_for(server: str
     assert found == {name: data + b"champion" for name, data in MODEL.items()}
     objects = {path for path in Server.asked if path.startswith("/remote/files")}
     assert len(objects) == 1 + len(MODEL)  # the directory's list, and its files
+    left = tmp_path / "models" / ".unfinished-x"  # as a killed initializer leaves it
+    left.mkdir()
+    storage.fetch(f"dvc://{server}@cycle-0001/state/other", tmp_path / "models")  # a pod's second start
+    assert (tmp_path / "models" / "lm" / "part").read_bytes() == MODEL["lm/part"] + b"other"
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == sorted(
+        {name.split("/")[0] for name in MODEL}
+    )
     storage.fetch(
         "dvc://cycle-0001/state/plain", tmp_path / "plain", repository=server
     )  # as serving.storage_uri has it
@@ -76,6 +95,9 @@ def test_the_files_of_the_path_come_and_no_other_object_is_asked_for(server: str
         ("dvc://{server}x@cycle-0001/state/champion", "cannot be cloned"),
         ("dvc://{server}@cycle-0001/state/nobody", "the tag has no directory state/nobody"),
         ("dvc://{server}@local-remote/state/champion", "its DVC remote .* is reached by 'a path'"),
+        ("dvc://{server}@imported/state/imported", "state/imported is imported from elsewhere"),
+        ("dvc://{server}@imported/state", "state/imported is imported from elsewhere"),
+        ("dvc://{server}@imported/state/imported/lm", "state/imported is imported from elsewhere"),
         ("dvc://{server}@cycle-0001/state/../x", "each part a plain name"),
         ("dvc://{server}@--upload-pack=x/state", "each part a plain name"),
         ("dvc://ssh://git@host/shop@cycle-0001/state", "each part a plain name"),

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,11 @@ from serm.errors import UserError
 from serm.rollout.assignment import Experiment, exposure
 from serm.rollout.interleaving import team_draft
 from serm.serving import documents as store
+from serm.serving.refusals import Unavailable
+from serm.serving.transformer import __main__ as command_line
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
+from serm.serving.transformer.events import Events
 from serm.serving.transformer.predictors import Predictor, Scored
 from serm.settings.serving import PredictorSettings
 
@@ -80,12 +84,44 @@ def test_a_predictor_gets_the_requests_trace_and_what_time_is_left() -> None:
         came.append(request)
         return httpx.Response(200, json={"predictions": [{"score": 1.5}], "model_version": "v"})
 
-    predictor = Predictor("http://host/v1/models/m", httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+    client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    predictor = Predictor("http://host/v1/models/m", client, client)
     headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "cookie": SECRET}
     assert asyncio.run(predictor.score("cat", ["dog"], 1.5, headers)) == Scored([1.5], "v")
     assert came[0].headers["traceparent"] == headers["traceparent"]
     assert came[0].headers["x-envoy-expected-rq-timeout-ms"] == "1500"
     assert "cookie" not in came[0].headers
+
+
+def test_a_predictor_that_sends_a_byte_now_and_then_is_given_up_in_time_and_asked_meanwhile_whether_it_is_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command_line, "MAX_CONNECTIONS", 1)
+
+    holding = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        with suppress(OSError):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (999 * asked.startswith(b"POST")))
+            while asked.startswith(b"POST") and not writer.is_closing():
+                holding.set()
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        writer.close()
+
+    async def run() -> None:
+        async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/models/m"
+            predictor = predictors({"champion": url})["champion"]
+            asking = asyncio.create_task(predictor.score("cat", ["dog"], 2.0))
+            await asyncio.wait_for(holding.wait(), 10)
+            assert await predictor.is_ready(0.5)
+            with pytest.raises(Unavailable, match="TimeoutError"):
+                await asyncio.wait_for(asking, 5)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(
@@ -294,3 +330,14 @@ def test_requests_beside_each_other_are_each_logged_once(upstream: str, stored: 
     assert sorted(one["query_id"] for one in logged(log)) == sorted(one["query_id"] for one in answers)
     assert (written.written, written.lost) == (60, 0)
     assert not list(log.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h\x01/v1/models/x", "http://h:99999999/v1/models/x", "h/v1/models/x", "http://h/x"]
+)
+def test_a_url_that_is_none_is_one_sentence_at_the_start(url: str) -> None:
+    with pytest.raises(UserError, match=r"--champion .*: expected http://HOST:PORT/v1/models/NAME"):
+        predictors({"champion": url})
+    if "v1" in url:
+        with pytest.raises(UserError, match=r"--events .*: expected http://HOST/PATH"):
+            Events(url, "relevance", 1)

@@ -43,7 +43,8 @@ def test_a_share_that_the_rollout_sets_reaches_the_transformer_without_a_signal(
     log = QueryLog(tmp_path / "log", settings)
 
     async def run() -> None:
-        predictors = {name: Predictor("http://127.0.0.1:9/v1/models/m", httpx.AsyncClient()) for name in SERVED}
+        client = httpx.AsyncClient()
+        predictors = {name: Predictor("http://127.0.0.1:9/v1/models/m", client, client) for name in SERVED}
         made = Transformer(predictors, log, b"k" * 16, settings, ramp=tmp_path / "volume/experiment.yaml")
         made.begin()
         assert made._ramp is not None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,13 @@ from serm.settings.serving import TransformerSettings
 
 def _numbers(folder: Path) -> list[int]:
     return [json.loads(line)["n"] for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_all_records_are_in_files_in_their_order(tmp_path: Path) -> None:
@@ -121,3 +130,17 @@ def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> No
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="a file is there, where a directory is wanted"):
         QueryLog(tmp_path / "file" / "log", TransformerSettings())
+
+
+def test_a_folder_that_is_taken_away_costs_what_stood_there_and_is_made_again(tmp_path: Path) -> None:
+    log = QueryLog(tmp_path / "served", TransformerSettings(log_rotate_seconds=0.5))
+    assert log.add({"n": 1})
+    _until(lambda: log.written == 1)
+    shutil.rmtree(tmp_path / "served")
+    _until(lambda: log.lost == 1)
+    assert log.written == 0
+    assert log.add({"n": 2})
+    log.close()
+    (file,) = (tmp_path / "served").iterdir()
+    assert json.loads(file.read_text()) == {"n": 2}
+    assert (log.written, log.lost) == (1, 1)

@@ -31,12 +31,13 @@ from serm.serving import flags
 from serm.serving.connections import Server, listen
 from serm.serving.transformer.application import Transformer
 from serm.serving.transformer.events import Events
-from serm.serving.transformer.predictors import MAX_CONNECTIONS, Predictor
+from serm.serving.transformer.predictors import MAX_CONNECTIONS, Predictor, http_url
 from serm.serving.transformer.querylog import QueryLog
 from serm.settings.secret import user_key
 from serm.settings.serving import TransformerSettings
 
 _LOG = logging.getLogger(__name__)
+FORM = "http://HOST:PORT/v1/models/NAME"
 
 
 def main() -> None:
@@ -96,12 +97,12 @@ def predictors(urls: dict[Variant, str]) -> dict[Variant, Predictor]:
         UserError: one is no URL of a served model.
     """
     for variant, url in urls.items():
-        found = httpx.URL(url)
-        if found.scheme not in ("http", "https") or not found.host or "/v1/models/" not in found.path:
-            raise UserError(f"--{variant} {url!r}: expected http://HOST:PORT/v1/models/NAME.")
+        if "/v1/models/" not in http_url(f"--{variant}", url, FORM).path:
+            raise UserError(f"--{variant} {url!r}: expected {FORM}.")
     limits = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS)
     client = httpx.AsyncClient(limits=limits, trust_env=False)
-    return {variant: Predictor(url, client) for variant, url in urls.items()}
+    probing = httpx.AsyncClient(trust_env=False)
+    return {variant: Predictor(url, client, probing) for variant, url in urls.items()}
 
 
 if __name__ == "__main__":

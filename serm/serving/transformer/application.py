@@ -23,7 +23,7 @@ from serm.rollout.assignment import Group, serves
 from serm.rollout.split import Variant
 from serm.serving import openapi
 from serm.serving.answering import Answering, as_json, metrics_page
-from serm.serving.documents import DocumentStore
+from serm.serving.documents import DocumentStore, mark
 from serm.serving.refusals import Late, Unavailable
 from serm.serving.served import deadline
 from serm.serving.transformer import experiment
@@ -105,7 +105,7 @@ class Transformer(Answering):
     async def _watch(self, file: Path) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            if _mark(file) != self._ramp_mark:
+            if mark(file) != self._ramp_mark:
                 self._take_ramp()
 
     async def reload(self) -> None:
@@ -130,7 +130,7 @@ class Transformer(Answering):
     def _read_ramp(self) -> Ramp | None:
         if self._ramp_file is None:
             return None
-        self._ramp_mark = _mark(self._ramp_file)
+        self._ramp_mark = mark(self._ramp_file)
         ramp = experiment.read(self._ramp_file)
         if ramp.percent and "challenger" not in self._predictors:
             raise UserError(f"{self._ramp_file}: its challenger has {ramp.percent:g} %, and --challenger names none.")
@@ -239,15 +239,6 @@ class Transformer(Answering):
         told = dict(headers)
         with self.tracing.call(f"score by {variant}", told):
             return await self._predictors[variant].score(query, documents, seconds, told)
-
-
-def _mark(file: Path) -> tuple[int, ...]:
-    """Return what differs once a file is another, also where a link of its path leads to another."""
-    try:
-        found = file.stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _variant(group: Group | None) -> str:

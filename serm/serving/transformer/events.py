@@ -17,13 +17,14 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from cloudevents.conversion import to_binary
 from cloudevents.http import CloudEvent
 from prometheus_client import Counter
 
-from serm.errors import UserError
+from serm.serving.transformer.predictors import http_url
 from serm.serving.transformer.request import RankRequest
 
 _LOG = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ POST_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
 """How long what waits at the end may take."""
 _SAY_SECONDS = 60.0
+_AS_THEY_ARE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+"""Characters of a header's value that CloudEvents' HTTP binding (3.1.3.2) has not percent-encoded."""
 
 
 class Events:
@@ -44,10 +47,7 @@ class Events:
         Raises:
             UserError: ``url`` is none of HTTP.
         """
-        found = httpx.URL(url)
-        if found.scheme not in ("http", "https") or not found.host:
-            raise UserError(f"--events {url!r}: expected http://HOST/PATH, as in the logger of an InferenceService.")
-        self._url = url
+        self._url = http_url("--events", url, "http://HOST/PATH, as in the logger of an InferenceService")
         attributes = {
             "source": os.environ.get("HOSTNAME", "serm-transformer"),
             "inferenceservicename": service,
@@ -91,7 +91,7 @@ class Events:
             while (page := self._queue.get()) is not None:
                 try:
                     self._post(page)
-                except httpx.HTTPError as error:
+                except Exception as error:  # whatever is wrong with one page, the next one is told
                     self._lose("not sent", type(error).__name__)
                 else:
                     _PAGES.labels("sent").inc()
@@ -102,7 +102,8 @@ class Events:
             now = datetime.now(UTC).isoformat()
             attributes = {**self._attributes, **told, "recordedtime": now, "datacontenttype": "application/json"}
             headers, body = to_binary(CloudEvent(attributes, data), data_marshaller=_as_json)
-            self._client.post(self._url, headers=headers, content=body).raise_for_status()
+            encoded = {name: quote(value, safe=_AS_THEY_ARE) for name, value in headers.items()}
+            self._client.post(self._url, headers=encoded, content=body).raise_for_status()
 
     def _lose(self, outcome: str, why: str) -> None:
         _PAGES.labels(outcome).inc()

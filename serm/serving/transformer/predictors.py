@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,24 @@ from dataclasses import dataclass
 import httpx
 import orjson
 
+from serm.errors import UserError
 from serm.serving.refusals import Busy, Unavailable
 from serm.serving.served import DEADLINE
 
 MAX_CONNECTIONS = 256
 PASSED_ON = ("traceparent", "tracestate", "x-request-id")
 """Headers that a predictor gets too, so that a trace and an access log tell one request."""
+
+
+def http_url(flag: str, text: str, form: str) -> httpx.URL:
+    """Return the URL that an option has; raises ``UserError``, which tells the ``form`` wanted, where it is none."""
+    try:
+        found = httpx.URL(text)
+    except httpx.InvalidURL:
+        found = httpx.URL()
+    if found.scheme not in ("http", "https") or not found.host or (found.port or 0) > 65_535:
+        raise UserError(f"{flag} {text!r}: expected {form}.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -30,9 +43,10 @@ class Scored:
 class Predictor:
     """A served model, at ``http://HOST:PORT/v1/models/NAME``."""
 
-    def __init__(self, url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, probing: httpx.AsyncClient) -> None:
+        """Ask it by ``client``, and whether it is ready by ``probing``, which waits for no request's connection."""
         self.url = url.rstrip("/")
-        self._client = client
+        self._client, self._probing = client, probing
 
     async def score(
         self, query: str, documents: Sequence[str], seconds: float, came: Mapping[str, str] | None = None
@@ -50,8 +64,9 @@ class Predictor:
         headers |= {"content-type": "application/json", DEADLINE: str(max(1, int(1000 * seconds)))}
         try:
             body = orjson.dumps({"instances": instances})
-            answer = await self._client.post(f"{self.url}:predict", content=body, headers=headers, timeout=seconds)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(seconds):  # httpx bounds each step: a byte now and then would hold it for ever
+                answer = await self._client.post(f"{self.url}:predict", content=body, headers=headers, timeout=seconds)
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Unavailable(f"{self.url}: {type(error).__name__}") from error
         if answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             after = answer.headers.get("retry-after", "")
@@ -63,8 +78,9 @@ class Predictor:
     async def is_ready(self, seconds: float = 2.0) -> bool:
         """Say whether it takes requests."""
         try:
-            return (await self._client.get(self.url, timeout=seconds)).is_success
-        except httpx.HTTPError:
+            async with asyncio.timeout(seconds):
+                return (await self._probing.get(self.url, timeout=seconds)).is_success
+        except (httpx.HTTPError, TimeoutError):
             return False
 
     def _read(self, body: bytes, count: int) -> Scored:

@@ -54,7 +54,7 @@ class QueryLog:
         self._numbers = itertools.count()
         self._file: int | None = None
         self._path = folder
-        self._size = 0
+        self._size = self._records = 0
         self._begun = 0.0
         self._stopping = threading.Event()
         self.written = 0
@@ -126,12 +126,14 @@ class QueryLog:
         if not self._size:
             self._begun = time.monotonic()
         self._size += len(data)
+        self._records += len(records)
         self.written += len(records)
         _RECORDS.labels("written").inc(len(records))
 
     def _open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._path = self._folder / f".served-{_HOST}-{os.getpid()}-{next(self._numbers)}.jsonl.unfinished"
-        self._size = 0
+        self._size = self._records = 0
         while True:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -148,8 +150,12 @@ class QueryLog:
         try:
             _finish(self._path, file, self._size)
         except OSError as error:
-            # Its records stay in the unfinished file, which the next process finishes.
-            _LOG.error("serm: %s: %s; the next start finishes it.", self._path, error.strerror or error)
+            if _is_at(self._path, file):
+                # Its records stay in the unfinished file, which the next process finishes.
+                _LOG.error("serm: %s: %s; the next start finishes it.", self._path, error.strerror or error)
+            else:
+                self.written -= self._records
+                self._lose(self._records, "taken away", f"{self._path}: somebody took it away")
         finally:
             os.close(file)
             self._size = 0
