@@ -226,6 +226,7 @@ def cloned_at(url: str, path: Path) -> Workspace:
         workspace = Workspace(path)
         workspace.git("fetch", "--quiet", "--tags", "origin")
         workspace.git("reset", "--quiet", "--hard", "@{upstream}")
+        workspace.git("clean", "--quiet", "-d", "--force")  # a killed try's, which git does not know yet: state.json
         return workspace
     with replace_directory(path) as beside:
         clone(url, beside)
