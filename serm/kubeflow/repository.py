@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from serm import settings as params
-from serm.atomic import write_text
 from serm.errors import UserError
 from serm.layout import INPUTS, LOG, PARAMS, ROLLOUTS, STATE, TESTS
 from serm.pooling.rolling import renew
@@ -83,9 +82,10 @@ def checkout(repository: str, volume: Path, out: Mapping[str, Path], early: bool
             for one in out.values():
                 one.mkdir(parents=True, exist_ok=True)
             return None
-        if renew(root, following):
+        renew(root, following)
+        if workspace.changed(TESTS):
             workspace.track(TESTS)
-            workspace.commit(f"Test queries of {following.cycle.name}", (PARAMS, *workspace.pointers(TESTS)))
+            workspace.commit(f"Test queries of {following.cycle.name}", workspace.pointers(TESTS))
             _push(workspace, repository)
         begin(root, following)
         if workspace.changed(*STATE):  # the first cycle's profiles and windows: publish knows the state by its pointers
@@ -94,7 +94,7 @@ def checkout(repository: str, volume: Path, out: Mapping[str, Path], early: bool
             _push(workspace, repository)
         for given in GIVEN:
             place(root / given.path, out[given.name])
-        return (root / PARAMS).read_text(encoding="utf-8")
+        return with_cycle((root / PARAMS).read_text(encoding="utf-8"), following.cycle, str(root / PARAMS))
 
 
 def go_past(repository: str, volume: Path, settings: str) -> Figures:
@@ -158,19 +158,19 @@ def ramp(repository: str, volume: Path, log: Path) -> Figures:
 def _push(workspace: Workspace, repository: str) -> None:
     if is_url(repository):
         workspace.dvc("push", "--quiet")
-        workspace.git("push", "--quiet", "--atomic", "origin", "HEAD")
+        workspace.git("push", "--quiet", "--atomic", "--follow-tags", "origin", "HEAD")  # the champion's tag among them
 
 
 def _so_far(root: Path, settings: Settings, reaches_to: datetime) -> Settings | None:
-    """Set params.yaml to the next window as far as the log reaches, and return its settings; None: too short."""
+    """Return the settings of the next window as far as the log reaches; None: too short.
+
+    params.yaml stays: where nothing drifted, the window is to go on to its own end. ``publish`` writes it.
+    """
     cycle = next_cycle(settings.cycle) if Progress.read(root).is_past(settings.cycle.name) else settings.cycle
     until = min(cycle.end, reaches_to.replace(minute=0, second=0, microsecond=0))
     if until - cycle.start < EARLIEST:
         return None
-    text = (root / PARAMS).read_text(encoding="utf-8")
-    text = with_cycle(text, cycle.model_copy(update={"end": until}), str(root / PARAMS))
-    write_text(root / PARAMS, text)
-    return params.parse(text)
+    return settings.model_copy(update={"cycle": cycle.model_copy(update={"end": until})})
 
 
 def _reaches_to(root: Path, settings: Settings) -> datetime:

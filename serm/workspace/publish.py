@@ -137,12 +137,15 @@ def pin(
 
 
 def _write_settings(workspace: Workspace, settings: Settings) -> None:
-    """Make a clone's params.yaml what the cycle ran with; a workspace's must be that already."""
+    """Make a clone's params.yaml what the cycle ran with; a workspace's must be that already, but for the window.
+
+    ``serm submit watch`` ends a window early where it drifted, and leaves params.yaml as it is where it did not.
+    """
     path = workspace.path / PARAMS
     text = path.read_text(encoding="utf-8")
     if _says(text, settings):
         return
-    if not isinstance(workspace, Clone):
+    if not isinstance(workspace, Clone) and not _says(text, settings, window=False):
         raise UserError(f"{path}: not the settings that the cycle ran with; bring those back, or run its steps again.")
     text = with_cycle(text, settings.cycle, str(path))
     if not _says(text, settings):
@@ -150,12 +153,16 @@ def _write_settings(workspace: Workspace, settings: Settings) -> None:
     write_text(path, text)
 
 
-def _says(text: str, settings: Settings) -> bool:
-    """Whether the text of a params.yaml has these settings."""
+def _says(text: str, settings: Settings, window: bool = True) -> bool:
+    """Whether the text of a params.yaml has these settings; without ``window`` for its cycle or an earlier one.
+    """
     try:
-        return params.parse(text) == settings
+        told = params.parse(text)
     except UserError:  # another SERM wrote it
         return False
+    if not window and told.cycle.number <= settings.cycle.number:
+        told = told.model_copy(update={"cycle": settings.cycle})
+    return told == settings
 
 
 def tag_cycle(workspace: Workspace, tag: str, steps: Sequence[str], message: str, said: str) -> None:

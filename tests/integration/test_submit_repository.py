@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 from workspace_world import impressions, outputs, run_steps, tree
 
 from serm import contracts, settings
 from serm.errors import UserError
 from serm.kubeflow.report import leave_report
-from serm.kubeflow.repository import checkout, go_past
+from serm.kubeflow.repository import checkout, go_past, opened
 from serm.steps import GIVEN
 from serm.workspace.clone import is_url
 from serm.workspace.publish import publish
+from serm.workspace.store import Workspace
 
 WINDOW = 'number: 1\n  start: "2017-01-01T00:00:00Z"\n  end: "2017-04-01T00:00:00Z"\n  every: 60\n'
 
@@ -62,6 +65,61 @@ def test_a_cycle_from_a_url_reads_what_the_repository_pins_and_moves_its_state(s
     cycle = settings.parse(early).cycle
     assert (cycle.number, f"{cycle.start:%m-%d} {cycle.end:%m-%d}") == (2, "04-01 05-01")
     assert (tmp_path / "two/champion/model.safetensors").read_bytes() == b"challenger"
+
+
+@pytest.mark.parametrize("by", ["url", "path"])
+def test_a_quiet_look_leaves_the_window_to_go_on(shop, url, tmp_path, by):
+    repository = url if by == "url" else str(shop.path)
+    before = shop.git("ls-remote", "origin"), shop.git("rev-parse", "HEAD:params.yaml")
+    seen = []
+    for day in (2, 5):
+        row = impressions("fox").to_pylist()[0] | {"event_time": datetime(2017, 2, day, 7, 30, tzinfo=UTC)}
+        contracts.write(pa.Table.from_pylist([row], contracts.IMPRESSIONS), shop.path / "log", contracts.IMPRESSIONS)
+        shop.track("log")
+        shop.commit(f"The log of {day} February", ["log.dvc"])
+        shop.dvc("push", "--quiet")
+        shop.git("push", "--quiet", "origin", "main")
+        text = checkout(repository, tmp_path / f"volume-{day}", handed_out(tmp_path / f"given-{day}"), early=True)
+        seen.append(f"{settings.parse(text).cycle.end:%m-%d %H}")
+        shop.git("pull", "--quiet", "origin", "main")
+    assert seen == ["02-02 07", "02-05 07"]
+    assert settings.load(shop.path / "params.yaml").cycle.end.month == 4
+    assert shop.git("rev-parse", "HEAD:params.yaml") == before[1]
+
+
+def test_a_look_that_saw_drift_is_published_in_a_workspace_that_is_a_path(shop, tmp_path):
+    row = impressions("fox").to_pylist()[0] | {"event_time": datetime(2017, 2, 5, 7, 30, tzinfo=UTC)}
+    contracts.write(pa.Table.from_pylist([row], contracts.IMPRESSIONS), shop.path / "log", contracts.IMPRESSIONS)
+    shop.track("log")
+    text = checkout(str(shop.path), tmp_path / "volume", handed_out(tmp_path / "given"), early=True)
+    run_steps(shop.path)
+    given = {step: tmp_path / "artifacts" / step for step in outputs(shop)}
+    shutil.copytree(shop.path / "cycle", tmp_path / "artifacts")
+    publish(str(shop.path), given, settings.parse(text))
+    assert f"{settings.load(shop.path / 'params.yaml').cycle.end:%m-%d %H}" == "02-05 07"
+    go_past(str(shop.path), tmp_path / "volume", text)
+    assert shop.dvc("status") == "Data and pipelines are up to date."
+
+
+def test_a_champion_of_a_run_is_tagged_in_the_repository_and_a_killed_move_begins_anew(
+    shop, url, tmp_path, monkeypatch
+):
+    volume = tmp_path / "volume"
+    text = checkout(url, volume, handed_out(tmp_path / "one"), early=False)
+    run_steps(shop.path)
+    publish(url, outputs(shop), settings.parse(text))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Workspace, "push_objects", _killed)
+        patch.setattr(Workspace, "commit", _killed)
+        go_past(url, volume, text)
+    go_past(url, volume, text)
+    assert "refs/tags/relevance#champion#1" in shop.git("ls-remote", "origin")
+    again = opened(url, tmp_path / "another")
+    assert (again.path / "state/champion/model.safetensors").read_bytes() == b"challenger"
+
+
+def _killed(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path):
