@@ -55,10 +55,14 @@ def leave_report(repository: str, volume: Path, out: Path, state: str, error: st
         with TemporaryDirectory(prefix="serm-") as scratch:
             workspace = opened(repository, volume, ())
             page = report.build(workspace.path, Path(scratch)).read_text(encoding="utf-8")
-    except UserError as fault:
-        page, said = _EMPTY.format(policy=html.escape(policy())), f"{said} There is no report: {fault}"
+    except Exception as fault:  # whatever it was: a run whose work is done does not fail for the want of its page
+        page, said = _EMPTY.format(policy=html.escape(policy())), f"{said} There is no report: {_told(fault)}"
     told = f"<p role=status>{html.escape(visible(said))}</p>"
     write_text(out, page.replace("<body>", f"<body>{told}", 1))
+
+
+def _told(fault: Exception) -> str:
+    return str(fault) if isinstance(fault, UserError) else f"{type(fault).__name__}: {fault}"
 
 
 _EMPTY = """<!doctype html><html lang=en><head><meta charset=utf-8><title>SERM</title>
