@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from serm import settings as params
 from serm.errors import UserError
 from serm.layout import INPUTS, LOG, PARAMS, ROLLOUTS, STATE, TESTS
+from serm.monitoring.commit import tell
 from serm.pooling.rolling import renew
 from serm.settings import Settings
 from serm.steps import GIVEN
@@ -74,6 +75,7 @@ def checkout(repository: str, volume: Path, out: Mapping[str, Path], early: bool
     with writing(root, "serm submit"):
         settings = params.load(root / PARAMS)
         if workspace.has_tag(settings.cycle.name) and not Progress.read(root).is_past(settings.cycle.name):
+            tell(repository, workspace, settings)
             advance(root, settings)
             _push(workspace, repository)
         reaches_to = partial(_reaches_to, root, settings)

@@ -103,7 +103,7 @@ def is_published(workspace: Workspace, settings: Settings, outputs: Mapping[str,
         return False
     pins = pinned(workspace, tag)
     changed = [f"cycle/{name}" for name in steps if pins.get(f"cycle/{name}") != digest(outputs[name])]
-    if not _says(workspace.show(tag, str(PARAMS)), settings):
+    if not _says(workspace.show(tag, str(PARAMS)), settings, but="publish"):  # where it goes is no part of it
         changed.append(str(PARAMS))
     if changed:
         raise UserError(
@@ -145,7 +145,7 @@ def _write_settings(workspace: Workspace, settings: Settings) -> None:
     text = path.read_text(encoding="utf-8")
     if _says(text, settings):
         return
-    if not isinstance(workspace, Clone) and not _says(text, settings, window=False):
+    if not isinstance(workspace, Clone) and not _says(text, settings, but="cycle"):
         raise UserError(f"{path}: not the settings that the cycle ran with; bring those back, or run its steps again.")
     text = with_cycle(text, settings.cycle, str(path))
     if not _says(text, settings):
@@ -153,15 +153,14 @@ def _write_settings(workspace: Workspace, settings: Settings) -> None:
     write_text(path, text)
 
 
-def _says(text: str, settings: Settings, window: bool = True) -> bool:
-    """Whether the text of a params.yaml has these settings; without ``window`` for its cycle or an earlier one.
-    """
+def _says(text: str, settings: Settings, but: str = "") -> bool:
+    """Whether the text of a params.yaml has these settings; its section ``but`` may differ, its cycle be an earlier."""
     try:
         told = params.parse(text)
     except UserError:  # another SERM wrote it
         return False
-    if not window and told.cycle.number <= settings.cycle.number:
-        told = told.model_copy(update={"cycle": settings.cycle})
+    if but and told.cycle.number <= settings.cycle.number:
+        told = told.model_copy(update={but: getattr(settings, but)})
     return told == settings
 
 

@@ -6,15 +6,18 @@ import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from functools import partial
 
 import pyarrow as pa
 import pytest
+from fake_model_registry import fake_model_registry
 from workspace_world import impressions, outputs, run_steps, tree
 
-from serm import contracts, settings
+from serm import contracts, report, settings
 from serm.errors import UserError
 from serm.kubeflow.report import leave_report
 from serm.kubeflow.repository import checkout, go_past, opened
+from serm.monitoring import model_registry
 from serm.steps import GIVEN
 from serm.workspace.clone import is_url
 from serm.workspace.publish import publish
@@ -122,7 +125,7 @@ def _killed(*_, **__):
     raise KeyboardInterrupt
 
 
-def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path):
+def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path, monkeypatch):
     leave_report(url, tmp_path / "volume", tmp_path / "page.html", "FAILED", "mine: <script>alert(1)</script>")
     page = (tmp_path / "page.html").read_text()
     assert "This run has ended: failed. mine: &lt;script&gt;" in page
@@ -130,6 +133,38 @@ def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path):
     assert "<script>" not in page
     leave_report("file:///nowhere.git", tmp_path / "other", tmp_path / "none.html", "FAILED", "")
     assert "There is no report" in (tmp_path / "none.html").read_text()
+    # Neither a full disk nor a fault of the report's own fails a run whose work is done.
+    for fault in (OSError(28, "No space left on device"), KeyError("sets")):
+        monkeypatch.setattr(report, "build", partial(_raise, fault))
+        leave_report(str(shop.path), tmp_path / "volume", tmp_path / "odd.html", "SUCCEEDED", "")
+        assert f"succeeded. There is no report: {type(fault).__name__}: " in (tmp_path / "odd.html").read_text()
+
+
+def _raise(fault, *_):
+    raise fault
+
+
+def test_a_run_tells_the_model_registry_what_the_one_before_could_not(shop, url, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_registry, "PAUSE", 0.0)
+    with (shop.path / "params.yaml").open("a") as file:
+        file.write("publish: {model_registry: 'http://127.0.0.1:9'}\n")
+    shop.commit("A registry", ["params.yaml"])
+    shop.git("push", "--quiet", "origin", "main")
+    text = checkout(url, tmp_path / "volume", handed_out(tmp_path / "one"), early=False)
+    run_steps(shop.path)
+    publish(url, outputs(shop), settings.parse(text))
+    with pytest.raises(UserError, match="no answer of the Model Registry"):  # and the state waits
+        checkout(url, tmp_path / "second", handed_out(tmp_path / "two"), early=False)
+    with fake_model_registry() as registry:  # as the sentence says: the URL is mended, and the same command goes on
+        shop.git("pull", "--quiet", "origin", "main")
+        mended = (shop.path / "params.yaml").read_text().replace("http://127.0.0.1:9", registry.url)
+        (shop.path / "params.yaml").write_text(mended)
+        shop.commit("Where the registry is", ["params.yaml"])
+        shop.git("push", "--quiet", "origin", "main")
+        told = settings.parse(text.replace("http://127.0.0.1:9", registry.url))
+        assert publish(url, outputs(shop), told)["tag"] == "cycle-0001"
+        checkout(url, tmp_path / "third", handed_out(tmp_path / "three"), early=False)
+        assert [one["name"] for one in registry.things["model_versions"]] == ["v1.0.0"]
 
 
 def test_a_password_in_a_url_is_refused_and_not_shown():
