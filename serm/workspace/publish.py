@@ -24,7 +24,7 @@ from serm.steps import STEPS
 from serm.workspace import provenance, registry
 from serm.workspace.begin import set_apart
 from serm.workspace.clone import Clone
-from serm.workspace.origin import committed, push
+from serm.workspace.origin import committed, push, require_new
 from serm.workspace.pins import digest, pinned
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, place
@@ -88,7 +88,7 @@ def is_published(workspace: Workspace, settings: Settings, outputs: Mapping[str,
     """Tell whether the cycle is tagged already, with these outputs and these settings.
 
     Raises:
-        UserError: it is tagged with others, or not tagged though the state is past it.
+        UserError: it is tagged with others, or by the remote alone, or not tagged though the state is past it.
     """
     tag = settings.cycle.name
     if isinstance(workspace, Clone):
@@ -100,6 +100,8 @@ def is_published(workspace: Workspace, settings: Settings, outputs: Mapping[str,
                 f"{workspace.path}: the state is past {progress.after} already; set cycle.number in params.yaml to a"
                 " later cycle's."
             )
+        if settings.publish.push and not isinstance(workspace, Clone):
+            require_new(workspace, settings.publish.remote, workspace.tag(tag))
         return False
     pins = pinned(workspace, tag)
     changed = [f"cycle/{name}" for name in steps if pins.get(f"cycle/{name}") != digest(outputs[name])]
