@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -204,6 +206,22 @@ class Workspace:
         """Push all that DVC tracks to its default remote, if there is one."""
         if self.dvc_remote():
             self.dvc("push")
+
+    def fetch(self, name: str, path: str) -> None:
+        """Bring into DVC's cache what the tag of the cycle ``name`` pins at ``path``; the branch may be past it.
+
+        Raises:
+            UserError: DVC's remote does not answer, or lacks it.
+        """
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:  # the command line fetches what HEAD pins, or all tags; DVC looks for targets from where it is
+            with contextlib.chdir(self.path), Repo(str(self.path)) as repository:
+                now = {of: deepcopy(dict(repository.config[of])) for of in ("core", "remote")}  # not the tag's
+                repository.fetch([path], revs=[self.tag(name)], workspace=False, config=now)
+        except (DvcException, OSError) as error:
+            raise UserError(f"{self.path}: DVC cannot fetch {path} of {self.tag(name)} ({error}).") from error
 
     def dvc_remote(self) -> str:
         """Return the name of DVC's default remote; empty where it has none."""
