@@ -67,7 +67,7 @@ def lineage(workspace: Workspace, tag: str, pair: tuple[str, str] | None = None)
 
 
 def _walked(workspace: Workspace, tag: str, told: dict[str, Any], statement: dict[str, Any]) -> dict[str, Any]:
-    """Return what the summaries and the statement of a cycle tell of it; raises KeyError and the like if they do not."""
+    """Return what the summaries and the statement of a cycle tell of it; KeyError and the like, if they do not."""
     pins = pinned(workspace, tag)
     build = statement["predicate"]["buildDefinition"]
     inputs = {one["name"]: one.get("digest", {}) for one in build["resolvedDependencies"] if "name" in one}

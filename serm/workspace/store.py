@@ -234,21 +234,21 @@ class Workspace:
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def cloned_at(url: str, path: Path) -> Workspace:
-    """Return the workspace that is the clone of ``url`` at ``path``: made, or brought to its branch's newest commit.
+def cloned_at(url: str, path: Path, branch: str = "") -> None:
+    """Make ``path`` a clone of ``url``, or bring the one that is there to its branch's newest commit.
+
+    ``branch`` is the one to clone; empty: the repository's default branch.
 
     Raises:
-        UserError: it cannot be cloned, or is no workspace.
+        UserError: it cannot be cloned.
     """
     if (path / ".git").is_dir():
-        workspace = Workspace(path)
-        workspace.git("fetch", "--quiet", "--tags", "origin")
-        workspace.git("reset", "--quiet", "--hard", "@{upstream}")
-        workspace.git("clean", "--quiet", "-d", "--force")  # a killed try's, which git does not know yet: state.json
-        return workspace
+        run(["git", "fetch", "--quiet", "--tags", "origin"], path)
+        run(["git", "reset", "--quiet", "--hard", "@{upstream}"], path)
+        run(["git", "clean", "--quiet", "-d", "--force"], path)  # a killed try's, which git does not know: state.json
+        return
     with replace_directory(path) as beside:
-        clone(url, beside)
-    return Workspace(path)
+        clone(url, beside, *([f"--branch={branch}"] if branch else []))
 
 
 def clone(url: str, path: Path, *options: str) -> None:

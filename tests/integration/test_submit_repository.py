@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from functools import partial
 
 import pyarrow as pa
 import pytest
 from fake_model_registry import fake_model_registry
-from workspace_world import impressions, outputs, run_steps, tree
+from workspace_world import fill, impressions, outputs, run_steps, tree
 
 from serm import contracts, report, settings
 from serm.errors import UserError
@@ -111,10 +112,10 @@ def test_a_champion_of_a_run_is_tagged_in_the_repository_and_a_killed_move_begin
     text = checkout(url, volume, handed_out(tmp_path / "one"), early=False)
     run_steps(shop.path)
     publish(url, outputs(shop), settings.parse(text))
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Workspace, "push_objects", _killed)
+    with monkeypatch.context() as patch:
         patch.setattr(Workspace, "commit", _killed)
-        go_past(url, volume, text)
+        with pytest.raises(KeyboardInterrupt):
+            go_past(url, volume, text)
     go_past(url, volume, text)
     assert "refs/tags/relevance#champion#1" in shop.git("ls-remote", "origin")
     again = opened(url, tmp_path / "another")
@@ -165,6 +166,40 @@ def test_a_run_tells_the_model_registry_what_the_one_before_could_not(shop, url,
         assert publish(url, outputs(shop), told)["tag"] == "cycle-0001"
         checkout(url, tmp_path / "third", handed_out(tmp_path / "three"), early=False)
         assert [one["name"] for one in registry.things["model_versions"]] == ["v1.0.0"]
+
+
+def test_a_workspace_in_a_directory_on_a_branch_with_a_remote_of_the_run_goes_through_a_cycle(tmp_path):
+    top, origin = tmp_path / "company", tmp_path / "origin.git"
+    Workspace.create(top, tmp_path / "none")
+    shutil.rmtree(top / ".dvc")
+    (top / "search").mkdir()
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--subdir"], cwd=top / "search", check=True)
+    shop = Workspace(top / "search")
+    shop.dvc("remote", "add", "--default", "store", "https://only.inside.example.org/dvc")
+    fill(shop)
+    shutil.rmtree(shop.path / "log")
+    contracts.write(impressions("fox"), shop.path / "log", contracts.IMPRESSIONS)
+    shop.track("log")
+    with (shop.path / "params.yaml").open("a") as file:
+        file.write(f"publish: {{branch: live, directory: search, dvc_remote: {tmp_path / 'store'}}}\n")
+    shop.commit("All", ["."])
+    shop.dvc("remote", "modify", "--local", "store", "url", str(tmp_path / "store"))
+    shop.dvc("push", "--quiet")
+    subprocess.run(["git", "clone", "--quiet", "--bare", top, origin], check=True)
+    subprocess.run(["git", "branch", "--quiet", "live"], cwd=origin, check=True)
+    url, volume, where = f"file://{origin}", tmp_path / "volume", {"branch": "live", "directory": "search"}
+    for of, said in (({}, "no SERM workspace in its root"), ({"directory": "search"}, "the run's branch is main")):
+        with pytest.raises(UserError, match=said):
+            checkout(url, tmp_path / f"wrong-{len(of)}", handed_out(tmp_path / "wrong"), early=False, **of)
+    text = checkout(url, volume, handed_out(tmp_path / "given"), early=False, **where)
+    run_steps(shop.path)
+    assert publish(url, outputs(shop), settings.parse(text))["tag"] == "search/cycle-0001"
+    assert go_past(url, volume, text, **where)["champion"] == "promoted"
+    for given in (where, {"settings": text}):
+        leave_report(url, tmp_path / "report", tmp_path / "page.html", "SUCCEEDED", "", **given)
+        assert "no SERM workspace" not in (tmp_path / "page.html").read_text()
+    log = subprocess.run(["git", "log", "--format=%s", "main..live"], cwd=origin, capture_output=True, text=True)
+    assert log.stdout.splitlines()[0] == "After cycle-0001: champion promoted"
 
 
 def test_a_password_in_a_url_is_refused_and_not_shown():

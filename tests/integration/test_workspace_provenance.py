@@ -164,7 +164,5 @@ def test_a_cycle_of_another_serm_is_one_sentence(made, told, monkeypatch, change
 
 def test_a_setting_that_this_serm_does_not_know_is_no_obstacle(made, monkeypatch):
     before, shown = lineage(made, "cycle-0001"), made.show
-    monkeypatch.setattr(
-        made, "show", lambda tag, path: "of: another\n" if path == "params.yaml" else shown(tag, path)
-    )
+    monkeypatch.setattr(made, "show", lambda tag, path: "of: another\n" if path == "params.yaml" else shown(tag, path))
     assert lineage(made, "cycle-0001") == before
