@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pyarrow as pa
 import pytest
 from fake_model_registry import fake_model_registry
+from file_traffic import FileTraffic, write_log
 from workspace_world import fill, impressions, outputs, run_steps, tree
 
 from serm import contracts, report, settings
 from serm.errors import UserError
 from serm.kubeflow.report import leave_report
-from serm.kubeflow.repository import checkout, go_past, opened
+from serm.kubeflow.repository import checkout, go_past, opened, ramp
 from serm.monitoring import model_registry
+from serm.rollout import controller, traffic
 from serm.steps import GIVEN
 from serm.workspace.clone import is_url
 from serm.workspace.publish import publish
@@ -200,6 +204,23 @@ def test_a_workspace_in_a_directory_on_a_branch_with_a_remote_of_the_run_goes_th
         assert "no SERM workspace" not in (tmp_path / "page.html").read_text()
     log = subprocess.run(["git", "log", "--format=%s", "main..live"], cwd=origin, capture_output=True, text=True)
     assert log.stdout.splitlines()[0] == "After cycle-0001: champion promoted"
+
+
+def test_a_run_takes_a_rollout_a_step_on_and_pushes_its_record(shop, url, tmp_path, monkeypatch):
+    users = FileTraffic(tmp_path / "traffic")
+    monkeypatch.setattr(traffic, "connect", lambda *_: nullcontext(users))
+    chosen = settings.RolloutSettings(steps=(10, 50), min_users=20, bake_hours=0, unwatched=("errors", "latency"))
+    begun = datetime.now(UTC) - timedelta(days=1)
+    controller.start(shop.path / "rollout", "cycle-0001", chosen, users, begun)
+    shop.commit("A rollout", ["rollout/cycle-0001.json"])
+    shop.git("push", "--quiet", "origin", "main")
+    write_log(tmp_path / "joined", begun, 60)
+    assert ramp(url, tmp_path / "volume", tmp_path / "joined") == {"outcome": "running", "percent": 50}
+    assert users.seen == [0, 10, 50]
+    shop.git("pull", "--quiet", "origin", "main")
+    record = json.loads((shop.path / "rollout/cycle-0001.json").read_text())
+    assert [one["percent"] for one in record["stages"]] == [10, 50]
+    assert shop.git("log", "-1", "--format=%s") == "Rollout of cycle-0001: running, 50 %"
 
 
 def test_a_password_in_a_url_is_refused_and_not_shown():
