@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -159,6 +160,23 @@ def test_a_failed_run_says_what_failed_and_ends_with_code_1(serm, kfp, search):
     done = serm(*EVOLVE, cwd=search)
     assert done.returncode == 1
     assert "Error: mine: serm.errors.UserError: mine: no pair was shown often enough.\\x1b[2J" in done.stderr
+
+
+def test_a_run_that_succeeded_did_so_though_its_report_cannot_be_fetched(serm, kfp, search):
+    (search / ".dvc").mkdir()
+    for command in (
+        "init --quiet --initial-branch=main",
+        "-c user.name=t -c user.email=t@t commit --quiet --allow-empty --message=a",
+        "remote add origin /nowhere.git",
+        "update-ref refs/remotes/origin/main HEAD",
+        "branch --quiet --set-upstream-to=origin/main",
+    ):
+        subprocess.run(["git", *command.split()], cwd=search, check=True)
+    kfp.looks = [look("SUCCEEDED", ingest="SUCCEEDED")]
+    done = serm(*EVOLVE, "--json", cwd=search)
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "succeeded")
+    assert "The run succeeded; its report is not fetched: " in done.stderr
+    assert "/nowhere.git" in done.stderr
 
 
 def test_a_run_that_takes_longer_goes_on_and_is_followed_later(serm, kfp, search):

@@ -19,7 +19,7 @@ from workspace_world import fill, impressions, outputs, run_steps, tree
 
 from serm import contracts, report, settings
 from serm.errors import UserError
-from serm.kubeflow.report import leave_report
+from serm.kubeflow.report import fetch_report, leave_report
 from serm.kubeflow.repository import checkout, go_past, opened, ramp
 from serm.monitoring import model_registry
 from serm.rollout import controller, traffic
@@ -147,6 +147,16 @@ def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path, monkeypatch):
 
 def _raise(fault, *_):
     raise fault
+
+
+def test_what_a_run_published_is_pulled_and_shown(shop, url, tmp_path, monkeypatch):
+    subprocess.run(["git", "clone", "--quiet", url, tmp_path / "mine"], check=True)
+    assert fetch_report(tmp_path / "mine") is None  # no cycle yet
+    run_steps(shop.path)
+    publish(url, outputs(shop), settings.load(shop.path / "params.yaml"))
+    monkeypatch.setattr(report, "build", lambda root, out: out / "index.html")
+    assert fetch_report(tmp_path / "mine") == tmp_path / "mine" / "report" / "index.html"
+    assert Workspace(tmp_path / "mine").has_tag("cycle-0001")
 
 
 def test_a_run_tells_the_model_registry_what_the_one_before_could_not(shop, url, tmp_path, monkeypatch):
