@@ -213,14 +213,13 @@ class Workspace:
         Raises:
             UserError: DVC's remote does not answer, or lacks it.
         """
-        from dvc.exceptions import DvcException
         from dvc.repo import Repo
 
         try:  # the command line fetches what HEAD pins, or all tags; DVC looks for targets from where it is
             with contextlib.chdir(self.path), Repo(str(self.path)) as repository:
                 now = {of: deepcopy(dict(repository.config[of])) for of in ("core", "remote")}  # not the tag's
                 repository.fetch([path], revs=[self.tag(name)], workspace=False, config=now)
-        except (DvcException, OSError) as error:
+        except Exception as error:  # each remote's own library has its own
             raise UserError(f"{self.path}: DVC cannot fetch {path} of {self.tag(name)} ({error}).") from error
 
     def dvc_remote(self) -> str:

@@ -258,6 +258,14 @@ def test_a_mistake_is_one_sentence_and_nothing_is_sent(serm, kfp, search, argume
     assert not kfp.asked
 
 
+def test_a_parameter_that_no_pipeline_knows_is_one_sentence(serm, kfp, search):
+    text = (search / "params.yaml").read_text()
+    (search / "params.yaml").write_text(text.replace("parameters: {", "parameters: {windws: 6, "))
+    done = serm(*EVOLVE, cwd=search)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "kubeflow.parameters: 'windws' is a parameter of no pipeline; there are base, branch, " in done.stderr
+
+
 def test_a_login_page_in_the_place_of_the_api_is_one_sentence(serm, kfp, search, monkeypatch):
     page = b"HTTP/1.1 302 Found\r\nLocation: /dex/auth\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as server:
