@@ -42,8 +42,8 @@ def add_rest(data: dict[Data, Any], parameters: Mapping[str, Any]) -> dsl.Pipeli
     return add(steps.DEPLOY, data, parameters).after(published).set_caching_options(False)
 
 
-def add_next_cycle(where: Mapping[str, Any], force: bool, early: bool) -> None:
-    """Add the repository's next cycle, from its clone to the state that is past it.
+def add_next_cycle(where: Mapping[str, Any], force: bool, early: bool) -> dsl.PipelineTask:
+    """Add the repository's next cycle, from its clone to the state that is past it; return its first task.
 
     Args:
         where: ``repository``, the git URL or path, its ``branch``, and the workspace's ``directory`` in it.
@@ -65,6 +65,7 @@ def add_next_cycle(where: Mapping[str, Any], force: bool, early: bool) -> None:
             with dsl.Else(name="quiet"):
                 last = add(steps.RECORD, data, parameters).set_caching_options(False)
                 light(on_repository.advance(**place, settings=settings), "3Gi").after(last)
+    return begun
 
 
 def leaving_a_report(**where: Any) -> dsl.ExitHandler:
