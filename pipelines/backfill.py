@@ -26,5 +26,5 @@ def backfill(repository: str, windows: int = 1, force: bool = False, branch: str
     with leaving_a_report(**where):
         counted = light(on_repository.numbers(windows=windows), "1Gi")
         with dsl.ParallelFor(counted.output, parallelism=1, name="windows"):
-            # KFP's compiler lets a loop in an exit handler begin before the task that makes its items has ended.
+            # KFP's compiler leaves out that a loop in an exit handler waits for its items, which kfp.local goes by.
             add_next_cycle(where, force, early=False).after(counted)

@@ -63,7 +63,10 @@ def leave_report(
         directory: as in ``repository.opened``.
         settings: the text of a params.yaml, whose section ``publish`` says branch and directory instead.
     """
-    said = f"This run has ended: {state.lower()}." + (f" {error}" if error else "")
+    # Of a loop KFP may say that it still runs: https://github.com/kubeflow/pipelines/issues/13321
+    known = state.upper() in ("SUCCEEDED", "FAILED", "CANCELED", "CANCELLED", "SKIPPED")
+    said = f"This run has ended{f': {state.lower()}' if known else '; KFP does not say how'}."
+    said += f" {error}" if error else ""
     try:
         with TemporaryDirectory(prefix="serm-") as scratch:
             if settings:

@@ -136,8 +136,8 @@ def test_however_a_run_ends_it_leaves_a_page(shop, url, tmp_path, monkeypatch):
     assert "This run has ended: failed. mine: &lt;script&gt;" in page
     assert "no cycle to report on" in page
     assert "<script>" not in page
-    leave_report("file:///nowhere.git", tmp_path / "other", tmp_path / "none.html", "FAILED", "")
-    assert "There is no report" in (tmp_path / "none.html").read_text()
+    leave_report("file:///nowhere.git", tmp_path / "other", tmp_path / "none.html", "RUNNING", "")
+    assert "This run has ended; KFP does not say how. There is no report" in (tmp_path / "none.html").read_text()
     # Neither a full disk nor a fault of the report's own fails a run whose work is done.
     for fault in (OSError(28, "No space left on device"), KeyError("sets")):
         monkeypatch.setattr(report, "build", partial(_raise, fault))

@@ -40,7 +40,10 @@ def test_every_reference_resolves(name):
         (lambda ir: ir["deploymentSpec"]["executors"].pop("exec-mine"), "exec-mine"),
         (lambda ir: _tasks(ir)["annotate"]["dependentTasks"].append("nobody"), "depends on nobody"),
         (lambda ir: _tasks(ir)["annotate"]["inputs"]["artifacts"].pop("mined"), "does not pass mined"),
-        (lambda ir: _tasks(ir)["annotate"]["dependentTasks"].remove("mine"), "takes mined from mine, but does not wait"),
+        (
+            lambda ir: _tasks(ir)["annotate"]["dependentTasks"].remove("mine"),
+            "takes mined from mine, but does not wait",
+        ),
         (
             lambda ir: _tasks(ir)["annotate"]["inputs"]["artifacts"]["mined"]["taskOutputArtifact"].update(
                 outputArtifactKey="nothing"
