@@ -53,7 +53,8 @@ def package(pipeline: str, settings: KubeflowSettings) -> Package:
     """Return ``pipeline`` with what the settings give to its steps.
 
     Raises:
-        UserError: there is no such pipeline, a step or a parameter of the settings is in none, or an image has no digest where the
+        UserError: there is no such pipeline, a step or a parameter of the settings is in none, or an
+            image has no digest where the
             settings ask for one.
     """
     if pipeline not in pipelines():
