@@ -54,8 +54,7 @@ def package(pipeline: str, settings: KubeflowSettings) -> Package:
 
     Raises:
         UserError: there is no such pipeline, a step or a parameter of the settings is in none, or an
-            image has no digest where the
-            settings ask for one.
+            image has no digest where the settings ask for one.
     """
     if pipeline not in pipelines():
         raise UserError(f"{pipeline!r} is no pipeline of SERM; give one of {', '.join(pipelines())}.")
