@@ -25,9 +25,9 @@ import httpx
 import numpy as np
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
-import pipelines  # the file beside this one
 import tiny_encoder
 
+import pipelines  # the file beside this one
 from components import images
 from serm import relevance
 from serm.atomic import write_json

@@ -8,6 +8,8 @@ from components import images
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
 def checkout(
     repository: str,
+    branch: str,
+    directory: str,
     volume: str,
     early: bool,
     settings: dsl.OutputPath(str),
@@ -27,7 +29,7 @@ def checkout(
     from serm.kubeflow.repository import checkout
 
     given = (log, documents, knowledge, tests, champion, judgments, reference, profiles, windows)
-    text = checkout(repository, Path(volume), {one.name: Path(one.path) for one in given}, early)
+    text = checkout(repository, Path(volume), {one.name: Path(one.path) for one in given}, early, branch, directory)
     Path(settings).parent.mkdir(parents=True, exist_ok=True)
     Path(settings).write_text(text or "none", encoding="utf-8")
     return "cycle" if text else "wait"
@@ -40,24 +42,33 @@ def numbers(windows: int) -> list:
 
 
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
-def advance(repository: str, volume: str, settings: str, figures: dsl.Output[dsl.Metrics]):
+def advance(repository: str, branch: str, directory: str, volume: str, settings: str, figures: dsl.Output[dsl.Metrics]):
     """Move the state past the published cycle, and push it."""
     from pathlib import Path
 
     from serm.kubeflow.repository import go_past
 
-    figures.metadata.update(go_past(repository, Path(volume), settings))
+    figures.metadata.update(go_past(repository, Path(volume), settings, branch, directory))
     Path(figures.path).touch()
 
 
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
-def report(repository: str, volume: str, status: dsl.PipelineTaskFinalStatus, page: dsl.Output[dsl.HTML]):
+def report(
+    repository: str,
+    volume: str,
+    status: dsl.PipelineTaskFinalStatus,
+    page: dsl.Output[dsl.HTML],
+    branch: str = "",
+    directory: str = "",
+    settings: str = "",
+):
     """Leave the report of the workspace, and how the run ended."""
     from pathlib import Path
 
     from serm.kubeflow.report import leave_report
 
-    leave_report(repository, Path(volume), Path(page.path), status.state, status.error_message or "")
+    ended = status.state, status.error_message or ""
+    leave_report(repository, Path(volume), Path(page.path), *ended, branch, directory, settings)
 
 
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
@@ -86,11 +97,18 @@ def found(
 
 
 @dsl.component(base_image=images.TRAIN, install_kfp_package=False)
-def ramp(repository: str, volume: str, log: dsl.Input[dsl.Dataset], figures: dsl.Output[dsl.Metrics]):
+def ramp(
+    repository: str,
+    branch: str,
+    directory: str,
+    volume: str,
+    log: dsl.Input[dsl.Dataset],
+    figures: dsl.Output[dsl.Metrics],
+):
     """Take a step of the rollout that runs, and push its record."""
     from pathlib import Path
 
     from serm.kubeflow.repository import ramp
 
-    figures.metadata.update(ramp(repository, Path(volume), Path(log.path)))
+    figures.metadata.update(ramp(repository, Path(volume), Path(log.path), branch, directory))
     Path(figures.path).touch()

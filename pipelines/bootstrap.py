@@ -34,7 +34,7 @@ def bootstrap(
         every: days of a window.
     """
     given = {"log": log, "documents": documents, "judgments": judgments}
-    with leaving_a_report(repository):
+    with leaving_a_report(repository=repository):
         read = {
             name: dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset).set_display_name(name).output
             for name, uri in given.items()

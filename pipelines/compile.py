@@ -78,6 +78,9 @@ def _dangling_in_dag(name: str, component: dict[str, Any], components: dict[str,
             for key, source in passed.items():
                 if problem := _dangling_source(source, kind, tasks, given, components):
                     yield f"{where} takes {key} from {problem}"
+                made = source.get("taskOutputArtifact") or source.get("taskOutputParameter")
+                if made and made["producerTask"] not in task.get("dependentTasks", ()):  # it may run before, or beside
+                    yield f"{where} takes {key} from {made['producerTask']}, but does not wait for it"
 
 
 def _dangling_source(

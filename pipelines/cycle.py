@@ -42,34 +42,38 @@ def add_rest(data: dict[Data, Any], parameters: Mapping[str, Any]) -> dsl.Pipeli
     return add(steps.DEPLOY, data, parameters).after(published).set_caching_options(False)
 
 
-def add_next_cycle(repository: str, force: bool, early: bool) -> None:
-    """Add the repository's next cycle, from its clone to the state that is past it.
+def add_next_cycle(where: Mapping[str, Any], force: bool, early: bool) -> dsl.PipelineTask:
+    """Add the repository's next cycle, from its clone to the state that is past it; return its first task.
 
     Args:
-        repository: the git URL or path.
+        where: ``repository``, the git URL or path, its ``branch``, and the workspace's ``directory`` in it.
         force: run the whole cycle though nothing drifted.
         early: look at a window that is not full yet; where nothing drifted, leave it to go on.
     """
-    volume = dsl.WORKSPACE_PATH_PLACEHOLDER
-    begun = light(on_repository.checkout(repository=repository, volume=volume, early=early), "3Gi")
+    place = {**where, "volume": dsl.WORKSPACE_PATH_PLACEHOLDER}
+    begun = light(on_repository.checkout(**place, early=early), "3Gi")
     with dsl.If(begun.outputs["Output"] == "cycle", name="covered"):
         data = {one: begun.outputs[one.name] for one in steps.GIVEN}
         settings = begun.outputs["settings"]
-        parameters = {"settings": settings, "repository": repository, "force": force, "kept": KEPT}
+        parameters = {"settings": settings, "repository": where["repository"], "force": force, "kept": KEPT}
         parameters["run"] = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         decided = add_watch(data, parameters)
         with dsl.If(decided == "evolve", name="drifted"):
             last = add_rest(data, parameters)
-            light(on_repository.advance(repository=repository, volume=volume, settings=settings), "3Gi").after(last)
+            light(on_repository.advance(**place, settings=settings), "3Gi").after(last)
         if not early:
             with dsl.Else(name="quiet"):
                 last = add(steps.RECORD, data, parameters).set_caching_options(False)
-                light(on_repository.advance(repository=repository, volume=volume, settings=settings), "3Gi").after(last)
+                light(on_repository.advance(**place, settings=settings), "3Gi").after(last)
+    return begun
 
 
-def leaving_a_report(repository: str) -> dsl.ExitHandler:
-    """Return what adds a report to its block's tasks, however they end."""
-    task = on_repository.report(repository=repository, volume=dsl.WORKSPACE_PATH_PLACEHOLDER)
+def leaving_a_report(**where: Any) -> dsl.ExitHandler:
+    """Return what adds a report to its block's tasks, however they end.
+
+    ``where``: ``repository``, and of a git URL ``branch`` and ``directory``, or the ``settings`` that say them.
+    """
+    task = on_repository.report(**where, volume=dsl.WORKSPACE_PATH_PLACEHOLDER)
     return dsl.ExitHandler(light(task, "2Gi"), name="run")
 
 

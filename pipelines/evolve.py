@@ -62,7 +62,7 @@ def evolve(
         "profiles": profiles,
         "windows": windows,
     }
-    with leaving_a_report(repository):
+    with leaving_a_report(repository=repository, settings=settings):
         data = {one: _given(one, uris[one.name]) for one in steps.GIVEN}
         parameters = {"settings": settings, "repository": repository, "force": force, "kept": kept}
         parameters["run"] = dsl.PIPELINE_JOB_ID_PLACEHOLDER

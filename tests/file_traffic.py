@@ -1,16 +1,38 @@
-"""A traffic backend that is a file: it outlives the process that sets it."""
+"""A traffic backend that is a file: it outlives the process that sets it. And a log of the users that it split."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from serm import contracts
 from serm.errors import UserError
 from serm.rollout.decision import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic import Conflict, State
+
+
+def connect(options: Mapping[str, Any], namespace: str, service: str) -> AbstractContextManager[FileTraffic]:
+    """Return the backend as an entry point of ``serm.traffic`` does; ``options`` are ``rollout.traffic_options``."""
+    return nullcontext(FileTraffic(Path(options["path"])))
+
+
+def write_log(path: Path, start: datetime, users: int) -> None:
+    """Write a joined log in which so many users of each group search once, in the hour after ``start``, and click."""
+    row = {"query": "lamp", "locale": "en", "doc_id": "d", "position": 1, "clicked": True, "dwell_seconds": 40.0}
+    row |= {"negative_feedback": False, "score": 1.0, "model_version": "m"}
+    rows = []
+    for n in range(2 * users):
+        who = {"query_id": f"q{n}", "session_id": f"s{n}", "user_id": f"u{n}"}
+        when = start + timedelta(seconds=60 + 3000 * n / (2 * users))
+        rows.append({**row, **who, "event_time": when, "variant": ("challenger", "control")[n % 2]})
+    contracts.write(pa.Table.from_pylist(rows, contracts.IMPRESSIONS), path, contracts.IMPRESSIONS)
 
 
 class FileTraffic:

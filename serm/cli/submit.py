@@ -143,7 +143,12 @@ def _end(api: Pipelines, run_id: str, timeout: float | None, every: float, json:
     if not ended.succeeded:
         print(f"The run {run_id} {ended.state}; its tasks' logs are in KFP's page of it.", file=sys.stderr)
         raise typer.Exit(1)
-    if (page := fetch_report(Path.cwd())) is not None:
+    try:
+        page = fetch_report(Path.cwd())
+    except UserError as error:  # the run's end is what counts for whoever waits for it
+        print(f"The run succeeded; its report is not fetched: {visible(str(error))}", file=sys.stderr)
+        return
+    if page is not None:
         print(f"The report, with what the run published: {page}", file=sys.stderr)
 
 

@@ -124,7 +124,13 @@ class Pipelines:
 
     def run(self, run_id: str) -> Any:
         """Return a run as it is now (V2beta1Run)."""
-        return self._asked(partial(self._runs.run_service_get_run, run_id), f"the run {run_id}")
+        try:
+            return self._asked(partial(self._runs.run_service_get_run, run_id), f"the run {run_id}")
+        except Missing as error:
+            raise UserError(
+                f"{self.host}: there is no run {run_id}; it was deleted, or is another server's. What it published"
+                " before stays."
+            ) from error
 
     def schedules(self, name: str, experiment_id: str) -> list[Any]:
         """Return the schedules (V2beta1RecurringRun) of that name."""

@@ -53,8 +53,8 @@ def package(pipeline: str, settings: KubeflowSettings) -> Package:
     """Return ``pipeline`` with what the settings give to its steps.
 
     Raises:
-        UserError: there is no such pipeline, a step of the settings is in none, or an image has no digest where the
-            settings ask for one.
+        UserError: there is no such pipeline, a step or a parameter of the settings is in none, or an
+            image has no digest where the settings ask for one.
     """
     if pipeline not in pipelines():
         raise UserError(f"{pipeline!r} is no pipeline of SERM; give one of {', '.join(pipelines())}.")
@@ -63,11 +63,16 @@ def package(pipeline: str, settings: KubeflowSettings) -> Package:
     if unknown := sorted(settings.steps.keys() - steps):
         known = ", ".join(sorted(steps))
         raise UserError(f"params.yaml: kubeflow.steps: {unknown[0]!r} is no step of a pipeline; there are {known}.")
+    names = {name for one, _ in documents for name in _parameters(one)}
+    if unknown := sorted(settings.parameters.keys() - names):
+        known = ", ".join(sorted(names))
+        raise UserError(
+            f"params.yaml: kubeflow.parameters: {unknown[0]!r} is a parameter of no pipeline; there are {known}."
+        )
     spec, platform = _documents(COMPILED / f"{pipeline}.yaml")
     given(spec, platform, settings)
     text = "---\n".join(yaml.dump(one, Dumper=_DUMPER, sort_keys=True) for one in (spec, platform) if one)
-    parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    return Package(spec["pipelineInfo"]["name"], text, parameters)
+    return Package(spec["pipelineInfo"]["name"], text, _parameters(spec))
 
 
 def given(spec: dict[str, Any], platform: dict[str, Any], settings: KubeflowSettings) -> None:
@@ -92,6 +97,11 @@ def given(spec: dict[str, Any], platform: dict[str, Any], settings: KubeflowSett
 def _documents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     spec, *platform = yaml.load_all(path.read_text(encoding="utf-8"), Loader=_LOADER)
     return spec, platform[0] if platform else {}
+
+
+def _parameters(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    return found
 
 
 def _containers(spec: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

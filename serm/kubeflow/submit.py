@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
@@ -162,13 +163,13 @@ def unschedule(planned: Plan, api: Pipelines) -> int:
 
 def _scheduled(wanted: Any, planned: Plan, api: Pipelines, replace: bool, said: Callable[[str], None]) -> str:
     there = api.schedules(planned.run, wanted.experiment_id)
-    same = [one for one in there if _says(one) == _says(wanted)]
+    same = [one for one in there if _says(one) == _says(wanted) and one.status != "DISABLED"]
     others = [one for one in there if one not in same]
     if others and not replace:
-        raise UserError(
-            f"{planned.host}: there is another schedule {planned.run} ({others[0].recurring_run_id}); give --replace to"
-            " put this one in its place."
-        )
+        other = others[0]
+        which = f"the schedule {planned.run} ({other.recurring_run_id})"
+        why = f"{which} is disabled" if other.status == "DISABLED" else f"there is already {which}, another one"
+        raise UserError(f"{planned.host}: {why}; give --replace to put this one in its place.")
     made = same[0].recurring_run_id if same else api.schedule(wanted, [one.recurring_run_id for one in others])
     for one in others:
         api.unschedule(one.recurring_run_id)
@@ -194,6 +195,9 @@ def _typed(name: str, value: Any, kind: str) -> Any:
     try:
         if wanted is bool:
             return {"true": True, "false": False}[text.lower()]
-        return wanted(text)
+        read = wanted(text)
+        if wanted is float and not math.isfinite(read):  # JSON has none
+            raise ValueError(text)
+        return read
     except (ValueError, KeyError) as error:
         raise UserError(f"The parameter {name}: {text!r} is no {kind.lower().replace('_', ' ')}.") from error

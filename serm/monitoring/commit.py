@@ -10,6 +10,7 @@ from serm.layout import CYCLE
 from serm.monitoring import model_registry, snapshots
 from serm.settings import Settings
 from serm.step import Figures
+from serm.workspace import registry
 from serm.workspace.clone import is_url
 from serm.workspace.publish import publish as _publish
 from serm.workspace.record import record as _record
@@ -35,6 +36,22 @@ def record(repository: Path | str, outputs: Mapping[str, Path], settings: Settin
     return figures
 
 
+def tell(repository: Path | str, workspace: Workspace, settings: Settings) -> None:
+    """Tell the Model Registry of a cycle that is published, where one is named and the gate passed the challenger.
+
+    A registry that was down when the cycle was published is told so before the state moves on; once is enough.
+
+    Args:
+        repository: the workspace as ``publish`` was given it: a directory or a git URL.
+        workspace: it, or a clone with its tags.
+        settings: the cycle's settings.
+    """
+    version, tag = registry.version(workspace, settings.cycle.name), workspace.tag(settings.cycle.name)
+    if settings.publish.model_registry and version and workspace.git("tag", "--list", version):
+        commit = workspace.git("rev-list", "-n", "1", tag)
+        _register(repository, settings, {"tag": tag, "commit": commit, "version": version})
+
+
 def _show(repository: Path | str, outputs: Mapping[str, Path], settings: Settings) -> None:
     """A git URL has no Evidently workspace: git keeps none, and ``serm evidently`` makes one from the tags."""
     if not is_url(repository):
@@ -48,7 +65,8 @@ def _register(repository: Path | str, settings: Settings, figures: Figures) -> s
     path = CYCLE / "train" / "model"
     if directory := tag.rpartition("/")[0]:
         path = directory / path
-    uri = f"dvc://{where}@{tag}/{path}" if where else f"dvc://{tag}/{path}"
+    # Of other transports KServe's initializer takes none, and has the repository from SERM_REPOSITORY.
+    uri = f"dvc://{where}@{tag}/{path}" if where.startswith(("https://", "http://")) else f"dvc://{tag}/{path}"
     told = {"dvc_tag": tag, "commit": str(figures["commit"]), "cycle": settings.cycle.name, "gate": "passed"}
     return model_registry.register(settings.publish.model_registry, model, version, uri, told)
 

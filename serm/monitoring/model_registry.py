@@ -58,6 +58,8 @@ def register(host: str, model: str, version: str, uri: str, told: Mapping[str, s
 class _Registry:
     def __init__(self, host: str) -> None:
         token = os.environ.get(TOKEN, "").strip()
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise UserError(f"{TOKEN}: holds blanks, line ends or other signs that no token has.")
         self._host = host.rstrip("/")
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
         # What reads is asked again; a redirect is a login page, and no answer of the registry's.

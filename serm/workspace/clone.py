@@ -126,15 +126,33 @@ def cloned(url: str, settings: PublishSettings) -> Iterator[Clone]:
         top = Path(scratch) / "clone"
         branch = [f"--branch={settings.branch}"] if settings.branch else []
         clone(url, top, "--depth=1", "--no-tags", *branch)
-        root = top / (settings.directory or ".")
-        if not root.resolve().is_relative_to(top.resolve()) or not (root / ".dvc").is_dir():
-            raise UserError(
-                f"{url}: no SERM workspace in {settings.directory or 'its root'} (no .dvc directory); publish.directory"
-                " says where it is."
-            )
-        workspace = Clone(root)
-        if settings.dvc_remote:
-            if not (name := workspace.dvc_remote()):
-                raise UserError(f"{url}: its .dvc/config names no default remote; run `dvc remote default NAME` in it.")
-            workspace.dvc("remote", "modify", "--local", name, "url", settings.dvc_remote)
+        workspace = Clone(within(url, top, settings.directory or ""))
+        reach(workspace, url, settings.dvc_remote)
         yield workspace
+
+
+def within(url: str, clone: Path, directory: str) -> Path:
+    """Return where the workspace lies in the ``clone`` of ``url``; ``directory`` is empty where it is the root.
+
+    Raises:
+        UserError: there is none.
+    """
+    root = clone / (directory or ".")
+    if not root.resolve().is_relative_to(clone.resolve()) or not (root / ".dvc").is_dir():
+        raise UserError(
+            f"{url}: no SERM workspace in {directory or 'its root'} (no .dvc directory); publish.directory says where"
+            " it is, and the parameter directory of a pipeline that clones it."
+        )
+    return root
+
+
+def reach(workspace: Workspace, url: str, dvc_remote: str) -> None:
+    """Have a clone of ``url`` reach DVC's default remote at the URL ``dvc_remote``; empty: as its .dvc/config says.
+
+    Raises:
+        UserError: it has no default remote.
+    """
+    if dvc_remote:
+        if not (name := workspace.dvc_remote()):
+            raise UserError(f"{url}: its .dvc/config names no default remote; run `dvc remote default NAME` in it.")
+        workspace.dvc("remote", "modify", "--local", name, "url", dvc_remote)

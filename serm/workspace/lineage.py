@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from serm.errors import UserError
-from serm.layout import CHAMPION, CYCLE, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOCK, LOG, TESTS
-from serm.settings import parse
+from serm.layout import CHAMPION, CYCLE, DOCUMENTS, DVC, JUDGMENTS, KNOWLEDGE, LOG, TESTS
 from serm.workspace.pins import bring, pinned
 from serm.workspace.progress import number
 from serm.workspace.provenance import path_of
@@ -50,15 +49,29 @@ def lineage(workspace: Workspace, tag: str, pair: tuple[str, str] | None = None)
     """
     if not workspace.has_tag(tag):
         raise UserError(f"{workspace.path}: no cycle {workspace.tag(tag)}; `git tag` shows all.")
-    settings = parse(workspace.show(tag, "params.yaml"))
     told = {
         name: json.loads(workspace.show(tag, f"history/{tag}/{name}.json")) if _has(workspace, tag, name) else {}
         for name in ("ingest", "mine", "annotate", "train", "evaluate")
     }
     statement = _statement(workspace, tag)
+    try:
+        found = _walked(workspace, tag, told, statement)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{workspace.path}: {path_of(tag)} is of another SERM ({error}); walk with the one that"
+            f" `git show {workspace.tag(tag)}:./{path_of(tag)}` names."
+        ) from error
+    if pair:
+        found["pair"] = _pair(workspace, tag, pair, learned=bool(told["train"]))
+    return found
+
+
+def _walked(workspace: Workspace, tag: str, told: dict[str, Any], statement: dict[str, Any]) -> dict[str, Any]:
+    """Return what the summaries and the statement of a cycle tell of it; KeyError and the like, if they do not."""
     pins = pinned(workspace, tag)
     build = statement["predicate"]["buildDefinition"]
     inputs = {one["name"]: one.get("digest", {}) for one in build["resolvedDependencies"] if "name" in one}
+    cycle = build["externalParameters"]["params"]["cycle"]
     found = {
         "cycle": {
             "tag": workspace.tag(tag),
@@ -68,8 +81,8 @@ def lineage(workspace: Workspace, tag: str, pair: tuple[str, str] | None = None)
             "code": inputs.get("serm"),
         },
         "window": {
-            "start": settings.cycle.start.isoformat(),
-            "end": settings.cycle.end.isoformat(),
+            "start": cycle["start"],
+            "end": cycle["end"],
             "impressions": told["ingest"].get("rows_kept"),
             "files": {name: one["sha256"] for name, one in inputs.items() if name.startswith(f"{LOG}/")},
         },
@@ -90,8 +103,6 @@ def lineage(workspace: Workspace, tag: str, pair: tuple[str, str] | None = None)
             "mined": told["mine"].get("cascade", {}).get("mined"),
             "before": inputs.get(str(CYCLE / JUDGMENTS)),
         }
-    if pair:
-        found["pair"] = _pair(workspace, tag, pair, learned=bool(told["train"]))
     return found
 
 
@@ -112,7 +123,9 @@ def _pair(workspace: Workspace, tag: str, pair: tuple[str, str], learned: bool) 
     query, doc_id = pair
     wanted = {name: one for name, one in _OF_A_PAIR.items() if learned or name in ("served", "known")}
     found: dict[str, Any] = {"query": query, "doc_id": doc_id}
-    with TemporaryDirectory(dir=workspace.path / LOCK.parent, prefix="lineage-") as directory:
+    scratch = workspace.path / DVC / "tmp"  # a clone may have none yet
+    scratch.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=scratch, prefix="serm-lineage-") as directory:
         places = {name: Path(directory) / name for name in wanted}
         bring(workspace, tag, {source: places[name] for name, (source, _) in wanted.items()})
         for name, (_, columns) in wanted.items():

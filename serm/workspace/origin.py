@@ -80,10 +80,7 @@ def push(workspace: Workspace, settings: PublishSettings, tags: Sequence[str] = 
         others = {one for one in references[1:] if there.get(one, ours[one]) != ours[one]}
         taken = [tag for tag in tags if f"refs/tags/{tag}" in others]
         if taken and not isinstance(workspace, Clone):  # a clone's next attempt compares the bytes
-            raise UserError(
-                f"{workspace.path}: {remote} has the tag {', '.join(taken)} already, on another commit; another"
-                " publisher was first. Fetch it, and set cycle.number in params.yaml to the next number."
-            ) from error
+            raise UserError(_taken(workspace, remote, taken)) from error
         if taken or (references[0] in there and not workspace.has_commit(there[references[0]])):
             for tag in tags:
                 if f"refs/tags/{tag}" not in there:
@@ -98,6 +95,19 @@ def require_level(workspace: Workspace, remote: str) -> None:
     line = workspace.git("ls-remote", remote, f"refs/heads/{branch}")
     if line and not workspace.has_commit(line.split("\t")[0]):
         raise UserError(_behind(workspace, remote, branch))
+
+
+def require_new(workspace: Workspace, remote: str, tag: str) -> None:
+    """Refuse, before any work, a git tag that the remote has and the workspace has not."""
+    if workspace.git("ls-remote", remote, f"refs/tags/{tag}"):
+        raise UserError(_taken(workspace, remote, [tag]))
+
+
+def _taken(workspace: Workspace, remote: str, tags: Sequence[str]) -> str:
+    return (
+        f"{workspace.path}: {remote} has the tag {', '.join(tags)} already, on another commit; another publisher was"
+        " first. Fetch it, and set cycle.number in params.yaml to the next number."
+    )
 
 
 def _behind(workspace: Workspace, remote: str, branch: str) -> str:

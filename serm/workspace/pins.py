@@ -64,7 +64,7 @@ def bring(workspace: Workspace, tag: str, paths: dict[str, Path]) -> None:
         try:
             files = _files(cache, outs[out], inner)
         except FileNotFoundError:  # a clone: the remote has them
-            workspace.dvc("fetch", out)
+            workspace.fetch(tag, out)
             files = _fetched(cache, outs[out], inner)
         if not files:
             raise UserError(f"{workspace.path}: {workspace.tag(tag)} pins no {source}; publish the cycle again.")

@@ -24,7 +24,7 @@ from serm.steps import STEPS
 from serm.workspace import provenance, registry
 from serm.workspace.begin import set_apart
 from serm.workspace.clone import Clone
-from serm.workspace.origin import committed, push
+from serm.workspace.origin import committed, push, require_new
 from serm.workspace.pins import digest, pinned
 from serm.workspace.progress import Progress
 from serm.workspace.store import Workspace, place
@@ -88,7 +88,7 @@ def is_published(workspace: Workspace, settings: Settings, outputs: Mapping[str,
     """Tell whether the cycle is tagged already, with these outputs and these settings.
 
     Raises:
-        UserError: it is tagged with others, or not tagged though the state is past it.
+        UserError: it is tagged with others, or by the remote alone, or not tagged though the state is past it.
     """
     tag = settings.cycle.name
     if isinstance(workspace, Clone):
@@ -100,10 +100,12 @@ def is_published(workspace: Workspace, settings: Settings, outputs: Mapping[str,
                 f"{workspace.path}: the state is past {progress.after} already; set cycle.number in params.yaml to a"
                 " later cycle's."
             )
+        if settings.publish.push and not isinstance(workspace, Clone):
+            require_new(workspace, settings.publish.remote, workspace.tag(tag))
         return False
     pins = pinned(workspace, tag)
     changed = [f"cycle/{name}" for name in steps if pins.get(f"cycle/{name}") != digest(outputs[name])]
-    if not _says(workspace.show(tag, str(PARAMS)), settings):
+    if not _says(workspace.show(tag, str(PARAMS)), settings, but="publish"):  # where it goes is no part of it
         changed.append(str(PARAMS))
     if changed:
         raise UserError(
@@ -137,12 +139,15 @@ def pin(
 
 
 def _write_settings(workspace: Workspace, settings: Settings) -> None:
-    """Make a clone's params.yaml what the cycle ran with; a workspace's must be that already."""
+    """Make a clone's params.yaml what the cycle ran with; a workspace's must be that already, but for the window.
+
+    ``serm submit watch`` ends a window early where it drifted, and leaves params.yaml as it is where it did not.
+    """
     path = workspace.path / PARAMS
     text = path.read_text(encoding="utf-8")
     if _says(text, settings):
         return
-    if not isinstance(workspace, Clone):
+    if not isinstance(workspace, Clone) and not _says(text, settings, but="cycle"):
         raise UserError(f"{path}: not the settings that the cycle ran with; bring those back, or run its steps again.")
     text = with_cycle(text, settings.cycle, str(path))
     if not _says(text, settings):
@@ -150,12 +155,15 @@ def _write_settings(workspace: Workspace, settings: Settings) -> None:
     write_text(path, text)
 
 
-def _says(text: str, settings: Settings) -> bool:
-    """Whether the text of a params.yaml has these settings."""
+def _says(text: str, settings: Settings, but: str = "") -> bool:
+    """Whether the text of a params.yaml has these settings; its section ``but`` may differ, its cycle be an earlier."""
     try:
-        return params.parse(text) == settings
+        told = params.parse(text)
     except UserError:  # another SERM wrote it
         return False
+    if but and told.cycle.number <= settings.cycle.number:
+        told = told.model_copy(update={but: getattr(settings, but)})
+    return told == settings
 
 
 def tag_cycle(workspace: Workspace, tag: str, steps: Sequence[str], message: str, said: str) -> None:

@@ -21,6 +21,7 @@ from serm.workspace.advance import advance
 from serm.workspace.begin import begin
 from serm.workspace.kfplog import StepLog
 from serm.workspace.lock import writing
+from serm.workspace.origin import require_level, require_new
 from serm.workspace.progress import Progress
 from serm.workspace.provenance import PIPELINE
 from serm.workspace.running import Journal
@@ -45,6 +46,9 @@ def run_cycle(workspace: Path, force: bool = False) -> dict[str, Figures]:
         settings = params.load(root / PARAMS)
         tag = settings.cycle.name
         _require_open(repository, tag)
+        if settings.publish.push and not repository.has_tag(tag):  # what publish would find out at the cycle's end
+            require_level(repository, settings.publish.remote)
+            require_new(repository, settings.publish.remote, repository.tag(tag))
         begin(root, settings)
         repository.thaw()
         repository.track(*INPUTS, *STATE)

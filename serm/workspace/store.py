@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -205,6 +207,21 @@ class Workspace:
         if self.dvc_remote():
             self.dvc("push")
 
+    def fetch(self, name: str, path: str) -> None:
+        """Bring into DVC's cache what the tag of the cycle ``name`` pins at ``path``; the branch may be past it.
+
+        Raises:
+            UserError: DVC's remote does not answer, or lacks it.
+        """
+        from dvc.repo import Repo
+
+        try:  # the command line fetches what HEAD pins, or all tags; DVC looks for targets from where it is
+            with contextlib.chdir(self.path), Repo(str(self.path)) as repository:
+                now = {of: deepcopy(dict(repository.config[of])) for of in ("core", "remote")}  # not the tag's
+                repository.fetch([path], revs=[self.tag(name)], workspace=False, config=now)
+        except Exception as error:  # each remote's own library has its own
+            raise UserError(f"{self.path}: DVC cannot fetch {path} of {self.tag(name)} ({error}).") from error
+
     def dvc_remote(self) -> str:
         """Return the name of DVC's default remote; empty where it has none."""
         found = re.search(r"^(?:\S+\s+)?core\.remote=(.+)$", self.dvc("config", "--list"), re.MULTILINE)
@@ -216,20 +233,21 @@ class Workspace:
         return subprocess.run(command, cwd=self.path, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def cloned_at(url: str, path: Path) -> Workspace:
-    """Return the workspace that is the clone of ``url`` at ``path``: made, or brought to its branch's newest commit.
+def cloned_at(url: str, path: Path, branch: str = "") -> None:
+    """Make ``path`` a clone of ``url``, or bring the one that is there to its branch's newest commit.
+
+    ``branch`` is the one to clone; empty: the repository's default branch.
 
     Raises:
-        UserError: it cannot be cloned, or is no workspace.
+        UserError: it cannot be cloned.
     """
     if (path / ".git").is_dir():
-        workspace = Workspace(path)
-        workspace.git("fetch", "--quiet", "--tags", "origin")
-        workspace.git("reset", "--quiet", "--hard", "@{upstream}")
-        return workspace
+        run(["git", "fetch", "--quiet", "--tags", "origin"], path)
+        run(["git", "reset", "--quiet", "--hard", "@{upstream}"], path)
+        run(["git", "clean", "--quiet", "-d", "--force"], path)  # a killed try's, which git does not know: state.json
+        return
     with replace_directory(path) as beside:
-        clone(url, beside)
-    return Workspace(path)
+        clone(url, beside, *([f"--branch={branch}"] if branch else []))
 
 
 def clone(url: str, path: Path, *options: str) -> None:

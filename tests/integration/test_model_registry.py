@@ -30,7 +30,7 @@ def test_a_published_cycle_that_passed_is_registered_with_its_tag_and_where_its_
     monkeypatch.setattr(snapshots, "add", lambda *_: None)  # the steps' outputs are made up, and have no snapshot
     with (workspace.path / "params.yaml").open("a") as file:
         file.write(f"publish: {{model_registry: {registry.url!r}}}\n")
-    workspace.git("remote", "add", "origin", "https://git.example.org/search.git")
+    workspace.git("remote", "add", "origin", "git@git.example.org:search.git")
     workspace_world.run_steps(workspace.path)
     given = workspace.path, workspace_world.outputs(workspace), workspace_world.params(workspace)
     figures = publish(*given)
@@ -43,7 +43,12 @@ def test_a_published_cycle_that_passed_is_registered_with_its_tag_and_where_its_
         "cycle": "cycle-0001",
         "gate": "passed",
     }
-    found = parts(files["uri"])
+    found = parts(files["uri"])  # nothing that KServe's initializer refuses: it takes https alone
+    assert (found["repository"], found["tag"], found["path"]) == ("", "cycle-0001", "cycle/train/model")
+    workspace.git("remote", "set-url", "origin", "https://git.example.org/search.git")
+    registry.things["artifacts"].clear()
+    publish(*given)
+    found = parts(registry.things["artifacts"][0]["uri"])
     assert found["repository"] == "https://git.example.org/search.git"
     assert (found["tag"], found["path"]) == ("cycle-0001", "cycle/train/model")
     before = [list(of) for of in registry.things.values()]
@@ -70,6 +75,10 @@ def test_the_token_comes_from_the_environment(registry: FakeModelRegistry, monke
         model_registry.register(registry.url, *TOLD)
     monkeypatch.setenv(model_registry.TOKEN, "a-token")
     assert model_registry.register(registry.url, *TOLD)
+    monkeypatch.setenv(model_registry.TOKEN, "a-\ntoken")
+    with pytest.raises(UserError, match=f"{model_registry.TOKEN}: holds blanks, line ends") as error:
+        model_registry.register(registry.url, *TOLD)
+    assert "a-" not in str(error.value)
 
 
 def test_a_registry_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

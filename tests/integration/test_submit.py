@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import pytest
 from command_line import serm
 from fake_kfp import look
 
+from serm import settings
+from serm.errors import UserError
 from serm.kubeflow import api
+from serm.kubeflow.follow import follow
 
 __all__ = ["serm"]
 
@@ -158,6 +162,23 @@ def test_a_failed_run_says_what_failed_and_ends_with_code_1(serm, kfp, search):
     assert "Error: mine: serm.errors.UserError: mine: no pair was shown often enough.\\x1b[2J" in done.stderr
 
 
+def test_a_run_that_succeeded_did_so_though_its_report_cannot_be_fetched(serm, kfp, search):
+    (search / ".dvc").mkdir()
+    for command in (
+        "init --quiet --initial-branch=main",
+        "-c user.name=t -c user.email=t@t commit --quiet --allow-empty --message=a",
+        "remote add origin /nowhere.git",
+        "update-ref refs/remotes/origin/main HEAD",
+        "branch --quiet --set-upstream-to=origin/main",
+    ):
+        subprocess.run(["git", *command.split()], cwd=search, check=True)
+    kfp.looks = [look("SUCCEEDED", ingest="SUCCEEDED")]
+    done = serm(*EVOLVE, "--json", cwd=search)
+    assert (done.returncode, json.loads(done.stdout)["state"]) == (0, "succeeded")
+    assert "The run succeeded; its report is not fetched: " in done.stderr
+    assert "/nowhere.git" in done.stderr
+
+
 def test_a_run_that_takes_longer_goes_on_and_is_followed_later(serm, kfp, search):
     kfp.looks = [look("RUNNING", ingest="RUNNING")] * 3
     done = serm(*EVOLVE, "--timeout", "1", "--every", "2", cwd=search)
@@ -167,7 +188,17 @@ def test_a_run_that_takes_longer_goes_on_and_is_followed_later(serm, kfp, search
     assert serm("submit", "--follow", "runs-1", cwd=search).returncode == 0
     done = serm("submit", "--follow", "runs-7", cwd=search)
     assert (done.returncode, len(kfp.things["runs"])) == (2, 1)
-    assert "Run runs-7 not found" in done.stderr
+    assert "there is no run runs-7; it was deleted, or" in done.stderr
+    assert "kubeflow.host" not in done.stderr
+
+
+def test_a_run_that_is_deleted_while_it_is_followed_is_one_sentence(kfp):
+    pipelines = api.Pipelines(settings.KubeflowSettings(), kfp.url)
+    kfp.things["runs"]["runs-1"] = {"run_id": "runs-1", "state": "RUNNING"}
+    kfp.looks = [look("RUNNING", ingest="RUNNING")] * 2
+    with pytest.raises(UserError, match=r"there is no run runs-1; it was deleted") as error:
+        follow(pipelines, "runs-1", lambda _: kfp.things["runs"].clear(), every=0.0)
+    assert "\n" not in str(error.value)
 
 
 def test_a_dry_run_sends_nothing_and_writes_what_would_be_uploaded(serm, kfp, search):
@@ -192,6 +223,9 @@ def test_a_schedule_is_made_once_replaced_when_told_and_taken_away(serm, kfp, se
     done = serm(*weekly, cwd=search)
     assert (done.returncode, len(kfp.things["recurringruns"])) == (2, 1)
     assert "give --replace" in done.stderr
+    next(iter(kfp.things["recurringruns"].values()))["status"] = "DISABLED"  # in KFP's UI
+    done = serm(*daily, cwd=search)
+    assert (done.returncode, "is disabled; give --replace" in done.stderr) == (2, True)
     kfp.faults = ["hang up"]
     assert serm(*weekly, "--replace", cwd=search).returncode == 0
     (one,) = kfp.things["recurringruns"].values()
@@ -208,6 +242,7 @@ def test_a_schedule_is_made_once_replaced_when_told_and_taken_away(serm, kfp, se
         (("submit", "evolve"), "needs champion, judgments, knowledge, profiles, reference, tests, windows"),
         ((*EVOLVE, "--set", "loog=x"), "--set loog: the pipeline evolve has no such parameter; it has champion, "),
         ((*EVOLVE, "--set", "force"), "--set force: write NAME=VALUE"),
+        (("submit", "bootstrap", "--set", "every=inf"), "The parameter every: 'inf' is no number double"),
         ((*EVOLVE, "--set", "force=perhaps"), "The parameter force: 'perhaps' is no boolean"),
         ((*EVOLVE, "--cron", "0 3 * * *"), "six fields"),
         ((*EVOLVE, "--host", "kfp.example.org"), "give a URL"),
@@ -221,6 +256,14 @@ def test_a_mistake_is_one_sentence_and_nothing_is_sent(serm, kfp, search, argume
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
     assert not kfp.asked
+
+
+def test_a_parameter_that_no_pipeline_knows_is_one_sentence(serm, kfp, search):
+    text = (search / "params.yaml").read_text()
+    (search / "params.yaml").write_text(text.replace("parameters: {", "parameters: {windws: 6, "))
+    done = serm(*EVOLVE, cwd=search)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "kubeflow.parameters: 'windws' is a parameter of no pipeline; there are base, branch, " in done.stderr
 
 
 def test_a_login_page_in_the_place_of_the_api_is_one_sentence(serm, kfp, search, monkeypatch):

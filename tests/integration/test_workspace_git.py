@@ -92,6 +92,24 @@ def test_a_commit_on_no_branch_is_refused_before_any_work(workspace):
     assert everything(workspace) == before
 
 
+def test_a_tag_that_the_remote_alone_has_is_refused_before_any_work(workspace):
+    root = workspace.path
+    with (root / "params.yaml").open("a") as file:
+        file.write("publish: {push: true}\n")
+    workspace.commit("Push", ["params.yaml"])
+    origin = root.parent / "origin.git"
+    subprocess.run(["git", "clone", "--quiet", "--bare", root, origin], check=True)
+    other = workspace.git("commit-tree", "-m", "another publisher's", "HEAD^{tree}")
+    workspace.git("push", "--quiet", str(origin), f"{other}:refs/tags/cycle-0001")
+    workspace.git("remote", "add", "origin", str(origin))
+    run_steps(root)
+    before = everything(workspace)
+    for command in (lambda: publish(root, outputs(workspace), params(workspace)), lambda: runner.run_cycle(root)):
+        with pytest.raises(UserError, match=r"origin has the tag cycle-0001 already, .*; another publisher was first"):
+            command()
+    assert everything(workspace) == before
+
+
 def test_a_merge_that_is_not_ended_is_refused_before_any_work(workspace):
     root = workspace.path
     workspace.git("switch", "--quiet", "--create", "other")

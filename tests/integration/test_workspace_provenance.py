@@ -3,6 +3,7 @@
 import hashlib
 import json
 import subprocess
+from copy import deepcopy as copy_of
 
 import gto.api
 import pyarrow as pa
@@ -21,6 +22,7 @@ from serm.workspace.advance import advance
 from serm.workspace.lineage import lineage
 from serm.workspace.provenance import directory_hash, statement
 from serm.workspace.publish import publish
+from serm.workspace.store import Workspace
 
 PAIR = {"query": ["fox"], "locale": ["en"], "doc_id": ["d"]}
 
@@ -131,3 +133,36 @@ def test_what_nothing_is_known_of_is_said(made):
         lineage(made, "cycle-0001", ("owl", "d"))
     with pytest.raises(UserError, match="no cycle cycle-0009"):
         lineage(made, "cycle-0009")
+
+
+def test_an_old_cycle_is_walked_in_a_clone_whose_branch_has_gone_on(made, tmp_path):
+    subprocess.run(["git", "clone", "--quiet", made.path, tmp_path / "clone"], check=True)
+    clone = Workspace(tmp_path / "clone")
+    (clone.path / "dvc.lock").unlink()
+    clone.git("commit", "--quiet", "--all", "--message", "another cycle's lock")
+    assert lineage(clone, "cycle-0001", ("fox", "d"))["pair"] == lineage(made, "cycle-0001", ("fox", "d"))["pair"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda told: told.pop("subject"), "'subject'"),
+        (lambda told: told["predicate"].update(buildDefinition=[]), "list indices"),
+        (lambda told: told["predicate"]["buildDefinition"]["externalParameters"].pop("params"), "'params'"),
+    ],
+)
+def test_a_cycle_of_another_serm_is_one_sentence(made, told, monkeypatch, change, complaint):
+    other = copy_of(told)
+    change(other)
+    shown = made.show
+    monkeypatch.setattr(
+        made, "show", lambda tag, path: json.dumps(other) if path.startswith("provenance") else shown(tag, path)
+    )
+    with pytest.raises(UserError, match=rf"provenance/cycle-0001\.json is of another SERM .*{complaint}"):
+        lineage(made, "cycle-0001")
+
+
+def test_a_setting_that_this_serm_does_not_know_is_no_obstacle(made, monkeypatch):
+    before, shown = lineage(made, "cycle-0001"), made.show
+    monkeypatch.setattr(made, "show", lambda tag, path: "of: another\n" if path == "params.yaml" else shown(tag, path))
+    assert lineage(made, "cycle-0001") == before

@@ -28,8 +28,9 @@ def test_compiled_pipelines_are_fresh(tmp_path):
         assert (COMPILED / f"{name}.yaml").read_text() == fresh, "stale: run `make compile`"
 
 
-def test_every_reference_resolves(ir):
-    assert list(dangling_references(ir)) == []
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_reference_resolves(name):
+    assert list(dangling_references(load_ir(COMPILED / f"{name}.yaml"))) == []
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,10 @@ def test_every_reference_resolves(ir):
         (lambda ir: ir["deploymentSpec"]["executors"].pop("exec-mine"), "exec-mine"),
         (lambda ir: _tasks(ir)["annotate"]["dependentTasks"].append("nobody"), "depends on nobody"),
         (lambda ir: _tasks(ir)["annotate"]["inputs"]["artifacts"].pop("mined"), "does not pass mined"),
+        (
+            lambda ir: _tasks(ir)["annotate"]["dependentTasks"].remove("mine"),
+            "takes mined from mine, but does not wait",
+        ),
         (
             lambda ir: _tasks(ir)["annotate"]["inputs"]["artifacts"]["mined"]["taskOutputArtifact"].update(
                 outputArtifactKey="nothing"
