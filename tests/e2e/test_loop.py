@@ -65,7 +65,7 @@ def test_kubeflows_page_of_a_run_shows_the_report_and_how_the_panel_labelled_gol
     # The run that was killed after it had done that step; the last one took it from the cache.
     ran = max(demo[0].glob(".kfp/*/serm-evolve-*/annotate/executor_output.json"))
     told = json.loads(ran.read_text())["artifacts"]["gold"]
-    rows = told["artifacts"][0]["metadata"]["confusionMatrix"]["struct"]["rows"]
+    rows = told["artifacts"][0]["metadata"]["confusionMatrix"]["rows"]
     gold = json.loads((demo[0] / "history/cycle-0001/annotate.json").read_text())["gold"]
     assert [row["row"] for row in rows] == gold["confusion"]
     assert sum(map(sum, gold["confusion"])) == gold["labelled"] > 0
