@@ -66,7 +66,8 @@ def _register(repository: Path | str, settings: Settings, figures: Figures) -> s
     if directory := tag.rpartition("/")[0]:
         path = directory / path
     # Of other transports KServe's initializer takes none, and has the repository from SERM_REPOSITORY.
-    uri = f"dvc://{where}@{tag}/{path}" if where.startswith(("https://", "http://")) else f"dvc://{tag}/{path}"
+    named = f"{tag.replace('/', '%2F')}/{path}"
+    uri = f"dvc://{where}@{named}" if where.startswith(("https://", "http://")) else f"dvc://{named}"
     told = {"dvc_tag": tag, "commit": str(figures["commit"]), "cycle": settings.cycle.name, "gate": "passed"}
     return model_registry.register(settings.publish.model_registry, model, version, uri, told)
 

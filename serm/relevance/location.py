@@ -3,8 +3,9 @@
 ========================  ============================================================================
 ``path/to/directory``     a local directory
 ``hf://OWNER/NAME[@REV]`` a repository of the hub (``HF_ENDPOINT``), kept in its usual cache
-``dvc://TAG/PATH``        what DVC tracks at PATH under a git tag, as KServe's storage URI has it; with ``https://...@``
-                          before the tag it is of that git repository, for ``serm.serving.storage`` to fetch
+``dvc://TAG/PATH``        what DVC tracks at PATH under a git tag, as KServe's storage URI has it; a slash within the tag
+                          is ``%2F``; with ``https://...@`` before the tag it is of that git repository, for
+                          ``serm.serving.storage`` to fetch
 ``package:NAME``          the one directory of an installed package that holds weights; its code is not run
 ========================  ============================================================================
 
@@ -31,7 +32,7 @@ DVC_CACHE = Path(".serm/models")
 _FORMS = {
     "dvc://": (
         "dvc://TAG/PATH, for example dvc://cycle-0003/cycle/train/model",
-        r"((?P<repository>https?://[^@\s?#/]+/[^@\s?#]+)@)?(?P<tag>NAME)/(?P<path>.+)",
+        r"((?P<repository>https?://[^@\s?#/]+/[^@\s?#]+)@)?(?P<tag>NAME(%2FNAME)*)/(?P<path>.+)",
     ),
     "hf://": ("hf://OWNER/NAME or hf://OWNER/NAME@REVISION", r"(?P<name>(NAME/)?NAME)(@(?P<path>.+))?"),
     "package:": ("package:NAME, a package of the index", r"(?P<name>NAME)"),
@@ -86,7 +87,10 @@ def parts(location: str) -> dict[str, str]:
                 f"{location!r}: expected {form}, each part a plain name: not empty, no '..', no backslash, and no '-'"
                 " at its beginning."
             )
-        return {name: text or "" for name, text in found.groupdict().items()}
+        named_parts = {name: text or "" for name, text in found.groupdict().items()}
+        if "tag" in named_parts:
+            named_parts["tag"] = named_parts["tag"].replace("%2F", "/")
+        return named_parts
     return {}
 
 

@@ -55,6 +55,7 @@ def server(root: Path) -> Iterator[str]:
     config.write_text(config.read_text().replace(str(root / "remote"), f"{address}/remote"))
     workspace.commit("cycle", paths)
     workspace.git("tag", "cycle-0001")
+    workspace.git("tag", "search/cycle-0001")  # of the workspace `search` in a repository of several
     (workspace.path / "state" / "imported.dvc").write_text(IMPORTED.format(root=root))
     workspace.commit("imported", [*paths, "state/imported.dvc"])
     workspace.git("tag", "imported")
@@ -88,6 +89,11 @@ def test_the_files_of_the_path_come_and_no_other_object_is_asked_for(server: str
     assert [file.read_text() for file in (tmp_path / "plain").iterdir()] == ["in git"]
 
 
+def test_a_tag_with_a_workspaces_name_is_written_with_its_slash_encoded(server: str, tmp_path: Path) -> None:
+    storage.fetch(f"dvc://{server}@search%2Fcycle-0001/state/champion", tmp_path / "models")
+    assert (tmp_path / "models" / "lm" / "part").read_bytes() == MODEL["lm/part"] + b"champion"
+
+
 @pytest.mark.parametrize(
     ("uri", "why"),
     [
@@ -100,6 +106,8 @@ def test_the_files_of_the_path_come_and_no_other_object_is_asked_for(server: str
         ("dvc://{server}@imported/state/imported/lm", "state/imported is imported from elsewhere"),
         ("dvc://{server}@cycle-0001/state/../x", "each part a plain name"),
         ("dvc://{server}@--upload-pack=x/state", "each part a plain name"),
+        ("dvc://{server}@search%2F..%2Fx/state", "each part a plain name"),
+        ("dvc://{server}@%2Fcycle-0001/state", "each part a plain name"),
         ("dvc://ssh://git@host/shop@cycle-0001/state", "each part a plain name"),
         ("dvc://ext::sh -c id@cycle-0001/state", "each part a plain name"),
         ("dvc://file:///etc@cycle-0001/state", "each part a plain name"),
