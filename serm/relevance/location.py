@@ -3,8 +3,8 @@
 ========================  ============================================================================
 ``path/to/directory``     a local directory
 ``hf://OWNER/NAME[@REV]`` a repository of the hub (``HF_ENDPOINT``), kept in its usual cache
-``dvc://TAG/PATH``        what DVC tracks at PATH under a git tag, as KServe's storage URI has it; a slash within the tag
-                          is ``%2F``; with ``https://...@`` before the tag it is of that git repository, for
+``dvc://TAG/PATH``        what DVC tracks at PATH under a git tag, as KServe's storage URI has it; a slash within the
+                          tag is ``%2F``; with ``https://...@`` before the tag it is of that git repository, for
                           ``serm.serving.storage`` to fetch
 ``package:NAME``          the one directory of an installed package that holds weights; its code is not run
 ========================  ============================================================================
