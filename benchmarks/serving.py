@@ -2,11 +2,12 @@
 
 ``python benchmarks/serving.py`` takes 7 to 9 minutes on two idle cores and writes benchmarks/results/serving.json:
 
-- engine: pairs/s of requests of one query and 20 documents, one after the other, each text new or known, of the
-  trained model in fp32 and bf16 and of its OpenVINO export in fp32 and int8, beside two peers on the same texts in
-  the same run: ``CrossEncoder.predict`` in fp32 (sentence-transformers, on an encoder of the same size, whose weights
-  are random), and that cross-encoder's graph in OpenVINO int8 (nncf, calibrated on the same pairs, 32 pairs a batch
-  by length: what sentence-transformers' own OpenVINO backend does, which cannot be installed beside transformers 5);
+- engine: pairs/s of requests of one query and 20 documents, one after the other, each text new or known (an export's
+  also read from its file of states), of the trained model in fp32 and bf16 and of its OpenVINO export in fp32 and int8,
+  beside two peers on the same texts in the same run: ``CrossEncoder.predict`` in fp32 (sentence-transformers, on an
+  encoder of the same size, whose weights are random), and that cross-encoder's graph in OpenVINO int8 (nncf, calibrated
+  on the same pairs, 32 pairs a batch by length: what sentence-transformers' own OpenVINO backend does, which cannot be
+  installed beside transformers 5);
   best of ``--repeats``. Exports also tell how their scores rank beside the trained model's. The peer is not one of
   SERM's packages: ``make bench NAME=serving`` sets it up; without it, both are left out.
 - http, grpc: requests/s, pairs/s and p50, p95, p99 in milliseconds at 1, 8 and 64 clients with 1, 20 and 100
@@ -44,6 +45,7 @@ import grpc
 import httpx
 import numpy as np
 import psutil
+import pyarrow as pa
 import torch
 from serving_peers import CROSS_ENCODER, CROSS_ENCODER_INT8, peers
 
@@ -51,8 +53,9 @@ from serm import contracts, relevance
 from serm.relevance import export as exporting
 from serm.relevance.known import KnownTexts
 from serm.relevance.saved import finish, golden
-from serm.serving import predictor
+from serm.serving import predictor, states
 from serm.serving.batching import Batcher
+from serm.serving.states import StateStore
 from serm.settings import RelevanceSettings
 from serm.settings.serving import PredictorSettings
 
@@ -120,7 +123,7 @@ def main() -> None:
 def summary(found: dict[str, Any]) -> dict[str, Any]:
     """Return what the engine is to its peers, and batches across requests to one request at a time, as ratios."""
     told: dict[str, Any] = {}
-    for texts in ("new", "known"):
+    for texts in ("new", "known", "stored"):
         ways = {way: of for way, of in found["engine"].items() if way.startswith(texts)}
         for peer, name in (("cross_encoder_fp32", CROSS_ENCODER), ("cross_encoder_int8", CROSS_ENCODER_INT8)):
             times = {way.removeprefix(f"{texts} "): of.get(f"times_{peer}") for way, of in ways.items()}
@@ -170,6 +173,9 @@ def engine(
         measure(f"new openvino {precision}", partial(_read, copy))
         found[f"new openvino {precision}"] |= _beside(model, copy, pages)
         measure(f"known openvino {precision}", partial(known, copy))
+        copy.known = KnownTexts(0)
+        copy.known.stores = [_states(folder / precision, pages)]
+        measure(f"stored openvino {precision}", partial(_read, copy))
     for way in found:
         for peer_way, short in ((CROSS_ENCODER, "cross_encoder_fp32"), (CROSS_ENCODER_INT8, "cross_encoder_int8")):
             if peer_way in found and way != peer_way:
@@ -327,6 +333,16 @@ def _export(model: relevance.RelevanceModel, out: Path, precision: str, pages: l
     config = exporting.write(model, out, "openvino", precision, (queries, documents))
     finish(out, {**config, "precision": precision, "golden": golden(exporting.opened(out, config))})
     return relevance.load_scorer(out)
+
+
+def _states(model: Path, pages: list[tuple[str, list[str]]]) -> StateStore:
+    """Write what the model makes of all pages' documents, and open it."""
+    empty = {"locale": "en", "title": "", "published_at": 0, "attributes": []}
+    texts = dict.fromkeys(document for _, documents in pages for document in documents)
+    rows = [{"doc_id": str(number), "body": text, **empty} for number, text in enumerate(texts)]
+    contracts.write(pa.Table.from_pylist(rows, contracts.DOCUMENTS), model.parent / "documents", contracts.DOCUMENTS)
+    states.write(model.parent / "documents", model, out := model.with_suffix(".sqlite"))
+    return StateStore(out)
 
 
 def _beside(model: relevance.RelevanceModel, copy: Any, pages: list[tuple[str, list[str]]]) -> dict[str, float]:

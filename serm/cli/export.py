@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from serm.cli.options import Json, Mined, Out, Tests, Validated, show
+from serm.errors import UserError
 from serm.layout import CYCLE
 
 
@@ -35,6 +36,10 @@ Documents = Annotated[
     Path | None,
     typer.Option(help="A catalogue, such as cycle/validate/documents: write the store of its texts, and no model."),
 ]
+States = Annotated[
+    bool,
+    typer.Option("--states", help="With --documents: write what the model's lower layers make of each."),
+]
 
 
 def export(
@@ -46,17 +51,27 @@ def export(
     runtime: Runtime = "openvino",
     precision: Precision = "fp32",
     documents: Documents = None,
+    states: States = False,
     json: Json = False,
 ) -> None:
     """Export a trained cross-encoder for serving; refused where it ranks otherwise than the trained model.
 
-    With --documents, export a catalogue's texts for the transformer, to --out (cycle/documents.sqlite).
+    With --documents, export a catalogue's texts for the transformer, to --out (cycle/documents.sqlite); with --states
+    too, what --model computes of each before a query is there, for its predictor (cycle/states.sqlite).
     """
+    if states and documents is None:
+        raise UserError("--states: of which documents? Give --documents cycle/validate/documents too.")
     if documents is not None:
-        from serm.serving import documents as store
+        name = "states" if states else "documents"
+        file = CYCLE / f"{name}.sqlite" if out == CYCLE / "export" else out
+        if states:
+            from serm.serving.states import write
 
-        file = CYCLE / "documents.sqlite" if out == CYCLE / "export" else out
-        show("documents", store.write(documents, file), json)
+            show(name, write(documents, model, file), json)
+        else:
+            from serm.serving import documents as store
+
+            show(name, store.write(documents, file), json)
         return
     from serm.release.export import export
 

@@ -78,8 +78,8 @@ class Encoder:
         self.tokenizer.enable_truncation(max_tokens)
         self.max_tokens = max_tokens
         self.batch_tokens = batch_tokens
-        self.number = next(_numbers)
-        """Which of this process's encoders it is."""
+        self.name = f"encoder {next(_numbers)}"
+        """One that was saved is named by its files' hashes, in each process alike; another one only in this process."""
         self._kept = kept
         self._by_threads: dict[int, Encodings] = {}
         self._last: dict[Kind, tuple[tuple[int, list[str]], Encoded]] = {}
@@ -215,7 +215,8 @@ def read_encoder(path: Path, config: dict[str, Any], kept: RelevanceSettings | N
     parts = ("max_tokens", "batch_tokens", "encoder")
     hashes = [config["sha256"].get(name) for name in _FILES]
     cache = None if kept is None else [str(kept.cache), kept.cache_mb]
-    key = json.dumps([hashes, cache, *(config.get(part) for part in parts)], sort_keys=True)
+    files = json.dumps([hashes, *(config.get(part) for part in parts)], sort_keys=True)
+    key = json.dumps([files, cache])
     encoder = _read.get(key)
     if encoder is None:
         limits(config, path)
@@ -226,6 +227,7 @@ def read_encoder(path: Path, config: dict[str, Any], kept: RelevanceSettings | N
         tokenizer = (path / "tokenizer.json").read_text(encoding="utf-8")
         sizes = (config["max_tokens"], config["batch_tokens"])
         encoder = _checked(Encoder(body, words, tokenizer, *sizes, kept), str(path))
+        encoder.name = hashlib.sha256(files.encode()).hexdigest()[:12]
         _read[key] = encoder
     return encoder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ class Exported:
             raise UserError(f"{path}: its tokenizer knows more tokens than it has embeddings for.")
 
     @property
-    def frozen(self) -> tuple[Hashable, ...]:
+    def frozen(self) -> str:
         """The export: each has a text graph of its own."""
-        return (self.version,)
+        return self.version
 
     @property
     def max_tokens(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,9 @@ class GenerativeModel:
         return cls(get_peft_model(lm, lora), tokenizer, load_encoder(options.encoder, settings), prompt, config)
 
     @property
-    def frozen(self) -> tuple[Hashable, ...]:
+    def frozen(self) -> str:
         """None: nothing of it reads a text alone."""
-        return ()
+        return ""
 
     @property
     def max_tokens(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -66,8 +66,8 @@ class Servable(Scorer, Protocol):
     """Places for pairs' tokens that were computed so far, those of padding too."""
 
     @property
-    def frozen(self) -> tuple[Hashable, ...]:
-        """Names, in this process, the part that reads a text alone: what is ``known`` of texts is its."""
+    def frozen(self) -> str:
+        """Names the part that reads a text alone, by what it was read from: what is ``known`` of texts is its."""
         ...
 
     @property

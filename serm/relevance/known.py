@@ -3,6 +3,7 @@
 Query and document meet at the upper layers only, so what stands below them is a text's own, whatever it is scored
 with: a server computes it once for a document that it is asked about again and again. What the steps of a cycle keep on
 disk (``encodings``) is for whole tables of texts in steady batches; this is for one text at a time, in any batch.
+Behind what is in memory there may be files that hold a whole catalogue (``serm.serving.states``).
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-Key = tuple[Hashable, ...]
-"""The frozen part of a model that read a text, and behind it the hash that ``key_of`` makes of the text."""
+Key = tuple[str, bytes]
+"""The frozen part of a model that read a text, and the hash that ``key_of`` makes of the text."""
 ENTRY_BYTES = 1_000
 """What an entry takes beside its tensors, about."""
 
@@ -37,6 +38,14 @@ class KnownText:
         return ENTRY_BYTES + int(self.vector.nbytes) + int(self.states.nbytes)
 
 
+class TextStore(Protocol):
+    """Texts that were computed beforehand, and stand in a file."""
+
+    def get(self, key: Key) -> KnownText | None:
+        """Return what the file holds of the text; several threads may ask."""
+        ...
+
+
 def key_of(kind: str, text: str) -> bytes:
     """Return what a text of a kind is kept under."""
     return hashlib.sha256(f"{kind}\n{text}".encode("utf-8", "surrogatepass")).digest()
@@ -50,6 +59,9 @@ class KnownTexts:
         self.bytes = 0
         self.hits = 0
         self.misses = 0
+        self.stored = 0
+        """Of the hits, those that came from one of the ``stores``."""
+        self.stores: Sequence[TextStore] = ()
         self._texts: OrderedDict[Key, KnownText] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -70,12 +82,18 @@ class KnownTexts:
             found = self._texts.get(key)
             if found is not None:
                 self._texts.move_to_end(key)
-            return found
+                return found
+        for store in self.stores:
+            if found := store.get(key):
+                self.stored += 1
+                self.put(key, found)
+                return found
+        return None
 
-    def keep(self, frozen: Collection[tuple[Hashable, ...]]) -> None:
+    def keep(self, frozen: Collection[str]) -> None:
         """Forget the texts of all but these ``frozen`` parts of models (``Servable.frozen``): others serve no more."""
         with self._lock:
-            for key in [key for key in self._texts if key[:-1] not in frozen]:
+            for key in [key for key in self._texts if key[0] not in frozen]:
                 self.bytes -= self._texts.pop(key).bytes
 
     def put(self, key: Key, text: KnownText) -> None:

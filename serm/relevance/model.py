@@ -9,7 +9,7 @@ their mean state, and zero before training.
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,9 +148,9 @@ class RelevanceModel:
         return EncodedPairs(cosines, q_encoded, d_encoded, q, d)
 
     @property
-    def frozen(self) -> tuple[Hashable, ...]:
+    def frozen(self) -> str:
         """The encoder, and the layer at which query and document meet: models that have both share what is known."""
-        return self.encoder.number, self.join
+        return f"{self.encoder.name}/{self.join}"
 
     @property
     def max_tokens(self) -> int:
@@ -209,8 +209,8 @@ class RelevanceModel:
         every = [known for known in found.values() if known]
         lengths = np.array([len(known.states) for known in every], np.int64)
         rows = {key: row for row, key in enumerate(found)}
-        states = torch.cat([known.states for known in every])
-        vectors = torch.stack([known.vector for known in every])
+        states = torch.cat([torch.as_tensor(known.states) for known in every])  # numpy's where a file had them
+        vectors = torch.stack([torch.as_tensor(known.vector) for known in every])
         return Encoded(vectors, states, lengths), np.array([rows[text.key] for text in texts], np.int64)
 
     def sample(self, queries: Sequence[str], documents: Sequence[str], samples: int, seed: int) -> NDArray[np.float64]:

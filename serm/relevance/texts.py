@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,7 +67,7 @@ def tokenise(tokenizer: Tokenizer, texts: Sequence[str], kind: Kind, max_tokens:
 def read(
     texts: Sequence[str],
     kind: Kind,
-    frozen: tuple[Hashable, ...],
+    frozen: str,
     known: KnownTexts | None,
     tokenised: Callable[[list[str], Kind], list[Text]],
 ) -> list[ReadText]:
@@ -84,7 +84,7 @@ def read(
         A ``ReadText`` each, in their order.
     """
     distinct, rows = unique(texts)
-    keys = [(*frozen, key_of(kind, text)) for text in distinct]
+    keys = [(frozen, key_of(kind, text)) for text in distinct]
     before = [None if known is None else known.get(key) for key in keys]
     new = iter(tokenised([text for text, one in zip(distinct, before, strict=True) if one is None], kind))
     found = []

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+
+import pyarrow as pa
 
 from serm import contracts
 from serm.atomic import replace_file
@@ -33,19 +35,13 @@ def write(documents: Path, out: Path) -> Figures:
     Raises:
         UserError: there is no such dataset, two of its documents have one id, or the file cannot be written.
     """
-    table = contracts.read(documents, contracts.DOCUMENTS).select(["doc_id", "title", "body"]).sort_by("doc_id")
     try:
         with replace_file(out) as beside, closing(sqlite3.connect(beside)) as file:
             file.execute(f"PRAGMA application_id = {_APPLICATION}")
             file.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
-            for part in table.to_batches(max_chunksize=_CHUNK):
-                columns = (part[name].to_pylist() for name in part.schema.names)
-                texts = (
-                    (doc_id, readable(document_text(title, body), MAX_CHARACTERS))
-                    for doc_id, title, body in zip(*columns, strict=True)
-                )
-                file.executemany("INSERT INTO documents VALUES (?, ?)", texts)
-            (count,) = file.execute("SELECT count(*) FROM documents").fetchone()
+            for part in batches(documents, _CHUNK):
+                file.executemany("INSERT INTO documents VALUES (?, ?)", texts(part))
+            (rows,) = file.execute("SELECT count(*) FROM documents").fetchone()
             file.commit()
     except sqlite3.IntegrityError as error:
         raise UserError(
@@ -53,7 +49,19 @@ def write(documents: Path, out: Path) -> Figures:
         ) from error
     except sqlite3.Error as error:
         raise UserError(f"{out}: cannot be written ({error}); make room on the disk.") from error
-    return {"documents": count, "megabytes": round(out.stat().st_size / 1e6, 1)}
+    return {"documents": rows, "megabytes": round(out.stat().st_size / 1e6, 1)}
+
+
+def batches(documents: Path, most: int) -> list[pa.RecordBatch]:
+    """Return the dataset ``documents`` (DOCUMENTS) in the order of ids, in batches of at most so many for ``texts``."""
+    table = contracts.read(documents, contracts.DOCUMENTS).select(["doc_id", "title", "body"]).sort_by("doc_id")
+    return list(table.to_batches(max_chunksize=most))
+
+
+def texts(batch: pa.RecordBatch) -> Iterator[tuple[str, str]]:
+    """Yield the id and the text of each document: its title, then its body, cut to what any model reads."""
+    for doc_id, title, body in zip(*(batch[name].to_pylist() for name in batch.schema.names), strict=True):
+        yield doc_id, readable(document_text(title, body), MAX_CHARACTERS)
 
 
 class DocumentStore:

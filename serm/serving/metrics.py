@@ -36,6 +36,7 @@ _CACHE = {
     "texts": Gauge("serm_document_cache_texts", "Texts that need not be computed again"),
     "hits": Gauge("serm_document_cache_hits", "Texts that were asked for and known"),
     "misses": Gauge("serm_document_cache_misses", "Texts that were asked for and not known"),
+    "stored": Gauge("serm_document_cache_stored", "Texts that were read from a file of --states"),
 }
 
 
@@ -59,3 +60,4 @@ def watch(batcher: Batcher, known: KnownTexts) -> None:
     _CACHE["texts"].set_function(lambda: len(known))
     _CACHE["hits"].set_function(lambda: known.hits)
     _CACHE["misses"].set_function(lambda: known.misses)
+    _CACHE["stored"].set_function(lambda: known.stored)

@@ -26,7 +26,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serm.errors import UserError
@@ -36,6 +36,7 @@ from serm.serving.application import Application
 from serm.serving.batching import Batcher
 from serm.serving.connections import Server, listen
 from serm.serving.served import ServedModel
+from serm.serving.states import StateStore
 from serm.serving.warming import Warming
 from serm.settings.serving import PredictorSettings
 
@@ -43,20 +44,29 @@ _LOG = logging.getLogger(__name__)
 
 
 def application(
-    models: Mapping[str, Path | str], settings: PredictorSettings, documents: Path | None = None
+    models: Mapping[str, Path | str],
+    settings: PredictorSettings,
+    documents: Path | None = None,
+    states: Sequence[Path] = (),
 ) -> Application:
     """Return what answers for the models, name -> location; each is read, and has scored its golden batch.
 
     They share what they know of texts, where they stand on the same encoder. With ``documents``, a document store,
-    they compute its documents before they are asked for, while nobody waits.
+    they compute its documents before they are asked for, while nobody waits; what a file of ``states`` holds for one of
+    them it need not compute at all.
 
     Raises:
-        UserError: a model cannot be read, or the store is none.
+        UserError: a model or a store cannot be read.
     """
     batcher, known = Batcher(settings), KnownTexts(settings.document_cache_mb * 1_000_000)
+    known.stores = stores = [StateStore(path) for path in states]
     served = {name: ServedModel(name, path, batcher, known) for name, path in models.items()}
     for model in served.values():
         model.load()
+    of_models = {model.model.frozen for model in served.values()}
+    for store in stores:
+        if store.frozen not in of_models:
+            _LOG.warning("%s: states of none of these models; its documents are computed as they come", store.path)
     metrics.watch(batcher, known)
     return Application(served, batcher, None if documents is None else Warming(documents, served, batcher, known))
 
@@ -68,6 +78,7 @@ def serve(
     settings: PredictorSettings,
     grpc_port: int | None = None,
     documents: Path | None = None,
+    states: Sequence[Path] = (),
 ) -> None:
     """Serve the models, name -> location, until SIGTERM; SIGHUP makes them be read again.
 
@@ -78,11 +89,12 @@ def serve(
         settings: what is taken and kept.
         grpc_port: the port of gRPC, 0 for a free one; None for no gRPC.
         documents: a document store, whose documents are computed before they are asked for.
+        states: files of documents that are computed already, of one or several of the models.
 
     Raises:
-        UserError: a model or the store cannot be read, or the address is taken.
+        UserError: a model or a store cannot be read, or the address is taken.
     """
-    answering = application(models, settings, documents)
+    answering = application(models, settings, documents, states)
     listening = listen(host, port)
     _LOG.info("Serving %s on http://%s:%d", ", ".join(models), *listening.getsockname()[:2])
     Server(answering, host, grpc_port).run([listening])
@@ -100,6 +112,9 @@ def main() -> None:
     parser.add_argument(
         "--documents", type=Path, help="what serm export --documents wrote: computed before it is asked for"
     )
+    parser.add_argument(
+        "--states", type=Path, action="append", default=[], help="what serm export --states wrote; may be repeated"
+    )
     flags.add(parser, PredictorSettings, "serving.predictor")
     options = parser.parse_args()
     named = [text.partition("=") for text in options.model]
@@ -111,7 +126,7 @@ def main() -> None:
     settings = flags.read(parser, PredictorSettings, vars(options))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
-        serve(models, options.host, options.http_port, settings, options.grpc_port, options.documents)
+        serve(models, options.host, options.http_port, settings, options.grpc_port, options.documents, options.states)
     except UserError as error:
         sys.exit(f"Error: {error}")
 

@@ -29,7 +29,7 @@ from serm.settings.serving import PredictorSettings
 class Model:
     def __init__(self, version: str, known: KnownTexts) -> None:
         self.version, self.known = version, known
-        self.frozen = (version,)
+        self.frozen = version
         self.computed = Counter[str]()
 
     def prepare(self, texts: Sequence[str]) -> None:
