@@ -29,7 +29,7 @@ from serm.errors import UserError
 from serm.rollout.assignment import Experiment, exposure
 from serm.rollout.interleaving import team_draft
 from serm.serving import documents as store
-from serm.serving.refusals import Unavailable
+from serm.serving.refusals import Busy, Unavailable
 from serm.serving.transformer import __main__ as command_line
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
@@ -227,6 +227,21 @@ def test_where_the_challenger_fails_the_champion_ranks_and_the_log_says_so(
     assert [set(one["variants"]) for one in told] == [{"challenger"}] * 2  # a user's group is what was drawn
     users = [one["client_id"] for one in logged(log)]
     assert [one["exposure"] for one in told] == [exposure(user, Experiment("cycle-0007"), 100) for user in users]
+
+
+def test_a_challenger_whose_queue_is_full_costs_its_users_no_answer_and_a_champions_is_told(
+    upstream: str, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def busy(*_: object) -> Scored:
+        raise Busy(7)
+
+    ramp = write_ramp(tmp_path / "ramp", 100)
+    with transforming(upstream, tmp_path / "log", ramp, stored) as (client, application, _):
+        monkeypatch.setattr(application._predictors["challenger"], "score", busy)
+        assert ask(client).json()["ranked_by"] == "champion"
+        monkeypatch.setattr(application._predictors["champion"], "score", busy)
+        answer = ask(client)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 
 def test_an_experiment_that_interleaves_logs_whose_document_each_is(

@@ -24,7 +24,7 @@ from serm.rollout.split import Variant
 from serm.serving import openapi
 from serm.serving.answering import Answering, as_json, metrics_page
 from serm.serving.documents import DocumentStore, mark
-from serm.serving.refusals import Late, Unavailable
+from serm.serving.refusals import Busy, Late, Unavailable
 from serm.serving.served import deadline
 from serm.serving.transformer import experiment
 from serm.serving.transformer import page as pages
@@ -203,8 +203,8 @@ class Transformer(Answering):
         wanted: list[Variant] = ["challenger", "champion"] if self._ramp.interleave else ["challenger"]
         scored = await asyncio.gather(*map(score, wanted), return_exceptions=True)
         failed = scored[0]
-        if isinstance(failed, Unavailable):
-            _LOG.error("The champion answers, for the challenger does not: %s", failed)
+        if isinstance(failed, Unavailable | Busy):
+            _LOG.error("The champion answers, for the challenger does not: %r", failed)
             _FELL_BACK.inc()
             instead = scored[1] if len(scored) > 1 else await score("champion")
             if isinstance(instead, BaseException):
