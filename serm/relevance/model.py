@@ -170,10 +170,11 @@ class RelevanceModel:
     def score_read(self, pairs: Sequence[TextPair]) -> Scores:
         """Score pairs that ``read`` returned, at once; texts that were not known are then."""
         with torch.inference_mode():
-            queries, q = self._encoded([pair.query for pair in pairs])
-            documents, d = self._encoded([pair.document for pair in pairs])
-            cosines = (queries.vectors[q] * documents.vectors[d]).sum(1)
-            return self.graded(self.forward(EncodedPairs(cosines, queries, documents, q, d)))
+            # Both sides in one run: a query alone would take as many calls of the layers as a page of documents.
+            texts, rows = self._encoded([*(pair.query for pair in pairs), *(pair.document for pair in pairs)])
+            q, d = rows[: len(pairs)], rows[len(pairs) :]
+            cosines = (texts.vectors[q] * texts.vectors[d]).sum(1)
+            return self.graded(self.forward(EncodedPairs(cosines, texts, texts, q, d)))
 
     def prepare(self, documents: Sequence[str]) -> None:
         """Make documents known."""
