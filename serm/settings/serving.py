@@ -50,8 +50,8 @@ class TransformerSettings(Section):
     """Of one request; a longer one is refused (413)."""
     deadline_seconds: Positive = 5.0
     """How long the predictors may take for a request, both together; then the answer is 503."""
-    log_queue: Count = 10_000
-    """Records of the query log that may wait to be written, and pages to be told as CloudEvents; those beyond are lost,
+    log_queue_mb: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Of the query log that may wait to be written, and as much of CloudEvents to be sent; what comes beyond is lost,
     counted and told."""
     log_rotate_seconds: Positive = 300.0
     """After how long a file of the query log is finished, and may be read."""

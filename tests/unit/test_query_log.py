@@ -18,7 +18,6 @@ import pytest
 pytest.importorskip("kserve", reason="pip install 'serm[serve]'")
 
 from serm.errors import UserError
-from serm.serving.transformer import querylog
 from serm.serving.transformer.querylog import QueryLog
 from serm.settings.serving import TransformerSettings
 
@@ -56,11 +55,15 @@ def test_a_full_queue_refuses_at_once_and_counts(
         return write(file, data)
 
     monkeypatch.setattr(os, "write", slow)
-    log = QueryLog(tmp_path / "log", TransformerSettings(log_queue=5))
-    taken = [log.add({"n": number}) for number in range(2000)]  # the disk has not answered once meanwhile
+    log = QueryLog(tmp_path / "log", TransformerSettings(log_queue_mb=1))
+    long = "x" * 200_000
+    # The disk has not answered once meanwhile; at most a megabyte waits, and one has been taken to be written.
+    taken = [log.add({"n": number, "query": long if number < 20 else ""}) for number in range(2000)]
+    assert log._waiting.bytes <= 1_000_000
     go.set()
     log.close()
-    assert log.lost == taken.count(False) >= 2000 - 5 - querylog._TAKE
+    assert 9 <= log.lost == taken.count(False)
+    assert log._waiting.bytes == 0
     assert _numbers(tmp_path / "log") == [number for number, ok in enumerate(taken) if ok]
     assert "records of the query log are lost" in caplog.text
 

@@ -78,7 +78,7 @@ def main() -> None:
         log, events = QueryLog(options.log, settings), None
         try:
             if options.events:
-                events = Events(options.events, options.model_name or "", settings.log_queue)
+                events = Events(options.events, options.model_name or "", settings.log_queue_mb)
             answering = Transformer(predictors(urls), log, key, settings, options.documents, options.experiment, events)
             _LOG.info("Ranking on http://%s:%d", *listening.getsockname()[:2])
             Server(answering, options.host).run([listening])

@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import queue
 import threading
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +25,7 @@ from prometheus_client import Counter
 
 from serm.serving.transformer.predictors import http_url
 from serm.serving.transformer.request import RankRequest
+from serm.serving.transformer.waiting import Waiting
 
 _LOG = logging.getLogger(__name__)
 _PAGES = Counter("serm_event_pages", "Pages told as CloudEvents: sent, or lost and why", ["outcome"])
@@ -38,11 +38,21 @@ _AS_THEY_ARE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not 
 """Characters of a header's value that CloudEvents' HTTP binding (3.1.3.2) has not percent-encoded."""
 
 
+@dataclass(frozen=True)
+class _Page:
+    """A page that was served; its parts are JSON."""
+
+    query_id: str
+    timestamp: str
+    request: bytes
+    response: bytes
+
+
 class Events:
     """Posts pages as events, in a thread of its own."""
 
-    def __init__(self, url: str, service: str, waiting: int) -> None:
-        """Post to ``url``, as the InferenceService ``service``; ``waiting`` pages may wait.
+    def __init__(self, url: str, service: str, queue_mb: int) -> None:
+        """Post to ``url``, as the InferenceService ``service``; pages of ``queue_mb`` megabytes may wait.
 
         Raises:
             UserError: ``url`` is none of HTTP.
@@ -57,7 +67,7 @@ class Events:
             "metadata": "{}",
         }
         self._attributes = {name: value for name, value in attributes.items() if value}
-        self._queue: queue.Queue[tuple[dict[str, Any], dict[str, Any]] | None] = queue.Queue(waiting)
+        self._waiting = Waiting[_Page | None](queue_mb * 1_000_000)
         self._client = httpx.Client(timeout=POST_SECONDS, trust_env=False)
         self._told = float("-inf")
         self._thread = threading.Thread(target=self._post_all, name="events", daemon=True)
@@ -68,27 +78,23 @@ class Events:
         named: tuple[str, ...] = ("query_id", "client_id", "session_id")
         request: dict[str, Any] = {name: record[name] for name in named if name in record}
         request |= {"query": asked.query, "documents": asked.ids, "locale": asked.locale, "from": asked.start}
-        try:
-            self._queue.put_nowait((request, record))
-        except queue.Full:
-            self._lose("queue full", "more wait than serving.transformer.log_queue")
-            return False
-        return True
+        page = _Page(record["query_id"], record["timestamp"], _as_json(request), _as_json(record))
+        if taken := self._waiting.put(page, len(page.request) + len(page.response)):
+            return taken
+        self._lose("queue full", "more wait than serving.transformer.log_queue_mb")
+        return False
 
     def close(self) -> None:
         """Post what waits, for as long as ``FLUSH_SECONDS``; to be called when nothing is added any more."""
         until = time.monotonic() + FLUSH_SECONDS
-        while not self._queue.empty() and self._thread.is_alive() and time.monotonic() < until:
+        while self._waiting and self._thread.is_alive() and time.monotonic() < until:
             time.sleep(0.01)
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            return
+        self._waiting.put(None, 0)
         self._thread.join(max(0.1, until - time.monotonic()))
 
     def _post_all(self) -> None:
         with self._client:
-            while (page := self._queue.get()) is not None:
+            while (page := self._waiting.get()) is not None:
                 try:
                     self._post(page)
                 except Exception as error:  # whatever is wrong with one page, the next one is told
@@ -96,12 +102,12 @@ class Events:
                 else:
                     _PAGES.labels("sent").inc()
 
-    def _post(self, page: Sequence[dict[str, Any]]) -> None:
-        for kind, data in zip(("request", "response"), page, strict=True):
-            told = {"id": page[1]["query_id"], "time": page[1]["timestamp"], "type": TYPE + kind}
+    def _post(self, page: _Page) -> None:
+        for kind, data in (("request", page.request), ("response", page.response)):
+            told = {"id": page.query_id, "time": page.timestamp, "type": TYPE + kind}
             now = datetime.now(UTC).isoformat()
             attributes = {**self._attributes, **told, "recordedtime": now, "datacontenttype": "application/json"}
-            headers, body = to_binary(CloudEvent(attributes, data), data_marshaller=_as_json)
+            headers, body = to_binary(CloudEvent(attributes, data), data_marshaller=bytes)
             encoded = {name: quote(value, safe=_AS_THEY_ARE) for name, value in headers.items()}
             self._client.post(self._url, headers=encoded, content=body).raise_for_status()
 

@@ -25,6 +25,7 @@ import orjson
 from prometheus_client import Counter, Gauge
 
 from serm.errors import os_fault
+from serm.serving.transformer.waiting import Waiting
 from serm.settings.serving import TransformerSettings
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class QueryLog:
         self._folder = folder
         self._rotate_bytes = settings.log_rotate_mb * 1_000_000
         self._rotate_seconds = settings.log_rotate_seconds
-        self._queue: queue.Queue[bytes] = queue.Queue(settings.log_queue)
+        self._waiting = Waiting[bytes](settings.log_queue_mb * 1_000_000)
         self._numbers = itertools.count()
         self._file: int | None = None
         self._path = folder
@@ -70,18 +71,17 @@ class QueryLog:
             self._open()
         except OSError as error:
             raise os_fault(error, folder) or error from error
-        _WAITING.set_function(self._queue.qsize)
+        _WAITING.set_function(self._waiting.__len__)
         self._thread = threading.Thread(target=self._write_all, name="query-log")
         self._thread.start()
 
     def add(self, record: dict[str, Any]) -> bool:
         """Take a record, and say whether it was; never waits."""
-        try:
-            self._queue.put_nowait(orjson.dumps(record) + b"\n")
-        except queue.Full:
-            self._lose(1, "queue full", "the queue is full: raise serving.transformer.log_queue, or give a faster disk")
-            return False
-        return True
+        line = orjson.dumps(record) + b"\n"
+        if taken := self._waiting.put(line, len(line)):
+            return taken
+        self._lose(1, "queue full", "the queue is full: raise serving.transformer.log_queue_mb, or give a faster disk")
+        return False
 
     def close(self) -> None:
         """Write what waits and give the file its name; to be called when nothing is added any more."""
@@ -89,7 +89,7 @@ class QueryLog:
         self._thread.join()
 
     def _write_all(self) -> None:
-        while not (self._stopping.is_set() and self._queue.empty()):
+        while self._waiting or not self._stopping.is_set():
             if records := self._take():
                 self._append(records)
             if self._size >= self._rotate_bytes or (
@@ -102,9 +102,9 @@ class QueryLog:
         """Return the lines that wait; wait for the first one, but not for long, so that time is looked at too."""
         records = []
         with suppress(queue.Empty):
-            records.append(self._queue.get(timeout=min(0.05, self._rotate_seconds)))
+            records.append(self._waiting.get(min(0.05, self._rotate_seconds)))
             while len(records) < _TAKE:
-                records.append(self._queue.get_nowait())
+                records.append(self._waiting.get(0))
         return records
 
     def _append(self, records: list[bytes]) -> None:
