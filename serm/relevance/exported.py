@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from serm.contracts import Grade
 from serm.errors import UserError
+from serm.relevance.batches import CPU_TOKENS
 from serm.relevance.interface import Indices, Kind, Scores, length_batches
 from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.saved import limits, prove, verify
@@ -43,6 +44,7 @@ class Exported:
         self.slots = 0
         """Places for pairs' tokens that were computed so far, those of padding too."""
         self.config = config
+        self._batch_tokens = min(int(config["batch_tokens"]), CPU_TOKENS)
         self._run_texts, self._run_pairs = texts, pairs
         self._words = _embeddings(path / "embeddings.safetensors")
         self._tokenizer = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
@@ -78,7 +80,7 @@ class Exported:
         q = np.array([rows[pair.query.key] for pair in pairs], np.int64)
         d = np.array([rows[pair.document.key] for pair in pairs], np.int64)
         scores = np.zeros(len(pairs))
-        for batch in length_batches(np.array([pair.tokens for pair in pairs], np.int64), self.config["batch_tokens"]):
+        for batch in length_batches(np.array([pair.tokens for pair in pairs], np.int64), self._batch_tokens):
             inputs = _pair_inputs(texts, q[batch], d[batch])
             self.slots += inputs["pair_mask"].size
             (scores[batch],) = self._run_pairs(inputs)
@@ -104,7 +106,7 @@ class Exported:
         found = [text.known or (None if self.known is None else self.known.peek(text.key)) for text in texts]
         new = [row for row, one in enumerate(found) if one is None]
         lengths = np.array([texts[row].tokens for row in new], np.int64)
-        for batch in length_batches(lengths, self.config["batch_tokens"]):
+        for batch in length_batches(lengths, self._batch_tokens):
             chosen = [new[at] for at in batch]
             vectors, states = self._run_texts(self._text_inputs([texts[row].ids for row in chosen], lengths[batch]))
             for at, row in enumerate(chosen):
