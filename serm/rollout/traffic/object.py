@@ -68,10 +68,15 @@ class ObjectTraffic(ABC):
         }
 
     def _state(self, found: Mapping[str, Any]) -> State:
-        metadata = found["metadata"]
+        experiment = str(self._noted(found).get("experiment", ""))
+        return State(experiment, self.percent(found), str(found["metadata"].get("resourceVersion", "")))
+
+    def _noted(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the annotation says."""
         try:
-            noted = json.loads((metadata.get("annotations") or {}).get(ANNOTATION) or "{}")
-            experiment = str(noted.get("experiment", ""))
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{self._path}: its annotation {ANNOTATION} is none of SERM's; take it away.") from error
-        return State(experiment, self.percent(found), str(metadata.get("resourceVersion", "")))
+            noted = json.loads((found["metadata"].get("annotations") or {}).get(ANNOTATION) or "{}")
+        except (ValueError, AttributeError, TypeError):
+            noted = None
+        if not isinstance(noted, dict):
+            raise UserError(f"{self._path}: its annotation {ANNOTATION} is none of SERM's; take it away.")
+        return noted
