@@ -63,9 +63,13 @@ class ObjectTraffic(ABC):
 
     def _patch(self, found: Mapping[str, Any], experiment: str, percent: int) -> dict[str, Any]:
         return {
-            "metadata": {"annotations": {ANNOTATION: json.dumps({"experiment": experiment, "percent": percent})}},
+            "metadata": {"annotations": {ANNOTATION: json.dumps(self._note(experiment, percent))}},
             "spec": self.change(found, percent),
         }
+
+    def _note(self, experiment: str, percent: int) -> dict[str, Any]:
+        """Return what the annotation is to say, by which a search service draws its users' groups."""
+        return {"experiment": experiment, "percent": percent}
 
     def _state(self, found: Mapping[str, Any]) -> State:
         experiment = str(self._noted(found).get("experiment", ""))
