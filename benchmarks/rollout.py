@@ -33,7 +33,8 @@ from scipy.stats import norm
 
 from serm import contracts, engine
 from serm.rollout import look, metrics, prometheus
-from serm.rollout.decision import Health, Look, decide
+from serm.rollout.decision import Look, decide
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.settings import EngineSettings, RolloutSettings
 from serm.worlds.simulator import Ranking, Users, simulate

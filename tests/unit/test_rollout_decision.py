@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from serm.rollout import prometheus
-from serm.rollout.decision import ENDS, Health, Look, decide
+from serm.rollout.decision import ENDS, Look, decide
 from serm.rollout.estimates import Estimate
+from serm.rollout.health import Health
 from serm.rollout.metrics import METRICS
 from serm.rollout.split import Variant
 from serm.serving import metrics

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic import kserve
 from serm.rollout.traffic.backend import State

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic.backend import NotReady
 from serm.rollout.traffic.kubernetes import ClusterOptions, client

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic.backend import Conflict, State
 from serm.rollout.traffic.kubernetes import ANNOTATION, Cluster
