@@ -41,7 +41,7 @@ from serm.worlds.simulator import Ranking, Users, simulate
 
 RESULT = Path(__file__).parent / "results" / "rollout.json"
 RUNS = Path("runs/benchmarks/rollout")
-SETTINGS = RolloutSettings(before_days=0)
+SETTINGS = RolloutSettings(before_days=0, watch_days=0)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL_SESSIONS, QUERIES, DEPTH, POSITIONS = 60_000, 400, 30, 10
 BOUNDS = tuple(float(f"{one}e{power}") for power in (0, 1, 2, 3) for one in (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -53,6 +53,8 @@ class Look:
     """Looks before, in the step in force."""
     recent: Mapping[Variant, Health] | None = None
     """Since the last of them."""
+    before: Health | None = None
+    """How the champion's server fared in the last step: what the challenger's is held against once it has all users."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -82,7 +84,12 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     that has lasted ``bake_hours`` and brought ``min_users`` users to each group gives way to the next; at the last one
     a primary metric that is confidently better promotes, if every guardrail's loss is confidently within its margin.
     Past ``max_days`` the champion stays. What cannot be read never promotes, the servers' health included.
+
+    Where its servers are watched, one that users decided for has all of them before it is promoted. Nobody is left to
+    compare them with, so only its servers, held against the champion's in the last step, take it back then.
     """
+    if look.percent == 100:
+        return _watched(look, settings)
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
     if broken := _broken(look, ratio_p, settings):
@@ -104,13 +111,30 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     if not waits and tests is not None:
         open_ends = tests.open_ends()
         if not open_ends:
-            return Decision("promote", 100, tuple(tests.better()), findings)
+            return Decision("advance" if settings.watched else "promote", 100, tuple(tests.better()), findings)
         waits = open_ends
     if late:
         return Decision(
             "inconclusive", 0, (f"{settings.max_days:g} days are over: the champion stays", *waits), findings
         )
     return Decision("hold", look.percent, tuple(waits), findings)
+
+
+def _watched(look: Look, settings: RolloutSettings) -> Decision:
+    """Return the decision of a look at a challenger that has all users."""
+    dead, before = _dead(look, settings), look.before
+    if before is not None:
+        against = [one and {**one, "champion": before} for one in (look.health, look.recent)]
+        look = replace(look, health=against[0], recent=against[1])
+    if back := [*dead, *_unhealthy(look, settings)]:
+        return Decision("roll_back", 0, tuple(back))
+    days = (look.at - look.since) / timedelta(days=1)
+    waits = [*look.unread, *_unheard(look, settings)]
+    if days < settings.watch_days:
+        waits.append(f"all users have had it for {days:.1f} of {settings.watch_days:g} days")
+    if waits:
+        return Decision("hold", 100, tuple(waits))
+    return Decision("promote", 100, (f"all users have had it for {days:.1f} days, and its servers fare well",))
 
 
 def _sample_ratio_p(look: Look) -> float | None:
@@ -143,7 +167,7 @@ def _dead(look: Look, settings: RolloutSettings) -> list[str]:
     if look.health is None or look.health["challenger"].requests or look.at - look.since < PATIENCE:
         return []
     champion = look.health["champion"].requests
-    due = max(champion * look.percent // (100 - look.percent) // _DUE, look.users[-1][0] if look.users else 0)
+    due = max(champion * look.percent // max(100 - look.percent, 1) // _DUE, look.users[-1][0] if look.users else 0)
     if min(champion, due) < settings.min_requests:
         return []
     return [
@@ -173,10 +197,16 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
     here = min(look.users[-1]) if look.users else 0
     if here < settings.min_users:
         found.append(f"this step has brought {here} of {settings.min_users} users to the smaller group")
+    return found + _unheard(look, settings)
+
+
+def _unheard(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return that too little is known of the servers' health."""
     asked = min(one.requests for one in look.health.values()) if look.health is not None else settings.min_requests
-    if asked < settings.min_requests:
-        found.append(f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health")
-    return found + _unknown(look, settings)
+    if asked >= settings.min_requests:
+        return _unknown(look, settings)
+    told = f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health"
+    return [told, *_unknown(look, settings)]
 
 
 def _unknown(look: Look, settings: RolloutSettings) -> list[str]:
