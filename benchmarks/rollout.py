@@ -31,7 +31,7 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
-from returning import Returning
+from returning import SESSIONS_A_DAY, Returning
 from scipy.stats import norm
 
 from serm import contracts, engine
@@ -335,8 +335,14 @@ def measure(name: str, runs: int) -> dict[str, Any]:
         "fixed_horizon_peeking": float(np.mean([one["peeked"] for one in found])),
         "relative_differences": {m: round(challenger.value(m) / champion.value(m) - 1, 5) for m in SETTINGS.metrics},
         "ndcg": round(difference, 5),
-        **({"explained": round(float(np.mean([one["explained"] for one in found])), 4)} if scenario.returning else {}),
-        "new_users_a_day": scenario.new_users,
+        **(
+            {
+                "variance_explained_by_habits": round(float(np.mean([one["explained"] for one in found])), 4),
+                "sessions_a_day": SESSIONS_A_DAY,
+            }
+            if scenario.returning
+            else {"new_users_a_day": scenario.new_users}
+        ),
         "seconds": round(sum(one["seconds"] for one in found), 1),
     }
 
