@@ -8,9 +8,11 @@ by day, along the whole ramp of params.yaml's defaults, and ``serm.rollout.decis
 as ``serm rollout tick`` would. The better and the worse challengers score with less and with more noise than the
 champion. Each user comes on one day and makes three requests, whose latency is log-normal (median 15 ms) and read from
 a histogram of ten bounds a decade, in the step and since the last look, as Prometheus tells it. Beside it, on the same
-users, a fixed-horizon z test that is looked at daily. Each run is kept in runs/benchmarks/rollout/ as it ends, so that
-what was cut short goes on; benchmarks/results/rollout.json is written after each scenario, and those that it holds are
-not run again with the same --runs.
+users, a fixed-horizon z test that is looked at daily. In the scenarios of users who return (``returning.py``) each of
+200,000 comes as often, and is as easily satisfied, on all days; what they did in the 14 days before explains part of it
+(CUPED). Each run is kept in runs/benchmarks/rollout/ as it ends, so that what was cut short goes on;
+benchmarks/results/rollout.json is written after each scenario, and those that it holds are not run again with the same
+--runs.
 """
 
 from __future__ import annotations
@@ -29,18 +31,20 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
+from returning import SESSIONS_A_DAY, Returning
 from scipy.stats import norm
 
 from serm import contracts, engine
 from serm.rollout import look, metrics, prometheus
-from serm.rollout.decision import Health, Look, decide
+from serm.rollout.decision import Look, decide
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.settings import EngineSettings, RolloutSettings
 from serm.worlds.simulator import Ranking, Users, simulate
 
 RESULT = Path(__file__).parent / "results" / "rollout.json"
 RUNS = Path("runs/benchmarks/rollout")
-SETTINGS = RolloutSettings(before_days=0)
+SETTINGS = RolloutSettings(before_days=0, watch_days=0)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 POOL_SESSIONS, QUERIES, DEPTH, POSITIONS = 60_000, 400, 30, 10
 BOUNDS = tuple(float(f"{one}e{power}") for power in (0, 1, 2, 3) for one in (1, 1.25, 1.6, 2, 2.5, 3.2, 4, 5, 6.3, 8))
@@ -69,6 +73,10 @@ class Scenario:
     errors: float = 0.0
     new_users: int = 20_000
     """A day, of the whole site; the challenger gets its percentage of them."""
+    returning: bool = False
+    """Whether users come again; else each comes on one day, all that they do there."""
+    habits: bool = True
+    """Whether it is known what users who return did before the start."""
     share_of_runs: float = 0.1
     """Of --runs."""
 
@@ -90,6 +98,10 @@ SCENARIOS = {
     "1 % of its users lost": Scenario(lost_users=0.01),
     "1 % of its users lost, 100,000 new users a day": Scenario(lost_users=0.01, new_users=100_000),
     "5 % of its users lost": Scenario(lost_users=0.05),
+    "A/A, users who return": Scenario(returning=True),
+    "2 % more satisfied clicks, users who return": Scenario(lift=0.02, returning=True),
+    "2 % more satisfied clicks, users who return, without CUPED": Scenario(lift=0.02, returning=True, habits=False),
+    "2 points less, users who return": Scenario(-0.02, returning=True),
 }
 
 
@@ -151,8 +163,11 @@ def ndcg_for(lift: float) -> float:
 
 
 @cache
-def pool(difference: float, seed: int) -> Pool:
-    """Return the simulated users of a model whose NDCG@10 differs from the champion's by ``difference``."""
+def pool(difference: float, seed: int, of: str = "user_id") -> Pool:
+    """Return the simulated users of a model whose NDCG@10 differs from the champion's by ``difference``.
+
+    With ``of`` "session_id" each session counts as a user.
+    """
     grades, draw, shares = world()
     names = np.array([f"q{n}" for n in range(QUERIES)])
     ids = np.array([[f"d{q}-{d}" for d in range(DEPTH)] for q in range(QUERIES)])
@@ -178,7 +193,8 @@ def pool(difference: float, seed: int) -> Pool:
         generator=np.random.default_rng(seed),
     )
     at = log.schema.get_field_index("variant")
-    log = log.set_column(at, "variant", pa.repeat("control", len(log))).cast(contracts.IMPRESSIONS)
+    log = log.set_column(at, "variant", pa.repeat("control", len(log)))
+    log = log.set_column(log.schema.get_field_index("user_id"), "user_id", log[of]).cast(contracts.IMPRESSIONS)
     with engine.connect(EngineSettings(threads=1, memory_gb=2)) as connection:
         users = connection.to_pyarrow(look.of_log(ibis.memtable(log), [START], START + timedelta(days=8), SETTINGS))
     values = np.stack([users[name].to_numpy() for name in COLUMNS], axis=1)
@@ -215,49 +231,76 @@ class Servers:
 NAMES = [*COLUMNS, *(f"{a}*{b}" for i, a in enumerate(COLUMNS) for b in COLUMNS[i:])]
 
 
-def run(scenario: Scenario, champion: Pool, challenger: Pool, seed: int) -> dict[str, Any]:
+class Newcomers:
+    """Users who come on one day, all that they do there; nobody's habits are known."""
+
+    def __init__(self, scenario: Scenario, challenger: Pool, champion: Pool, generator: np.random.Generator) -> None:
+        self._scenario, self._pools, self._generator = scenario, (challenger, champion), generator
+        self._sums: list[Any] = []
+        self._counts: list[Any] = []
+
+    def come(self, percent: int, stage: int) -> Any:
+        """Let a day's users come, and return how many of the challenger's and of the control's came."""
+        if stage == len(self._sums):
+            self._sums.append(np.zeros((2, len(NAMES))))
+            self._counts.append(np.zeros(2, int))
+        sizes = self._generator.binomial(self._scenario.new_users, percent / 100, 2)
+        sizes[0] = self._generator.binomial(sizes[0], 1 - self._scenario.lost_users)
+        self._sums[-1] += [pool.drawn(size, self._generator) for pool, size in zip(self._pools, sizes, strict=True)]
+        self._counts[-1] += sizes
+        return sizes
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what ``metrics.moments`` would; all that is of before the start is 0."""
+        return [
+            defaultdict(float, zip(NAMES, value, strict=True), stage=stage, challenger=side == 0, n=int(counts[side]))
+            for stage, (both, counts) in enumerate(zip(self._sums, self._counts, strict=True))
+            for side, value in enumerate(both)
+        ]
+
+
+def run(scenario: Scenario, challenger: Pool, champion: Pool, seed: int) -> dict[str, Any]:
     """Go along the ramp once, a look a day."""
     generator = np.random.default_rng([seed, 5])
-    sums, counts = [np.zeros((2, len(NAMES)))], [np.zeros(2, int)]
-    percent, since, at, looks = SETTINGS.steps[0], START, START, 0
+    users: Newcomers | Returning
+    if scenario.returning:
+        sides = [(one.kinds[:, : len(COLUMNS)], one.shares) for one in (challenger, champion)]
+        users = Returning(COLUMNS, sides, SETTINGS.winsorise, scenario.habits, generator)
+    else:
+        users = Newcomers(scenario, challenger, champion, generator)
+    percent, since, at, looks, stage = SETTINGS.steps[0], START, START, 0, 0
     step: list[Servers] = []
     peeked = False
     while True:
         at += timedelta(days=1)
-        sizes = generator.binomial(scenario.new_users, percent / 100, 2)
-        sizes[0] = generator.binomial(sizes[0], 1 - scenario.lost_users)
-        sums[-1] += [challenger.drawn(sizes[0], generator), champion.drawn(sizes[1], generator)]
-        counts[-1] += sizes
-        rows = [
-            # Nobody's habits are known: all that is of before the start is 0.
-            defaultdict(float, zip(NAMES, value, strict=True), stage=stage, challenger=side == 0, n=counts[stage][side])
-            for stage, both in enumerate(sums)
-            for side, value in enumerate(both)
-        ]
+        came = users.come(percent, stage)
+        rows = users.rows()
         found = look.estimates(rows, SETTINGS)
-        total = np.sum(counts, axis=0)
         drawn = [
-            Servers.draw(int(sizes[0]), scenario.latency, scenario.errors, generator),
-            Servers.draw(int(sizes[1]), 1.0, 0.0, generator),
+            Servers.draw(int(came[0]), scenario.latency, scenario.errors, generator),
+            Servers.draw(int(came[1]), 1.0, 0.0, generator),
         ]
         step = [before + now for before, now in zip(step, drawn, strict=True)] if step else drawn
         health, recent = (dict(zip(SIDES, [one.health() for one in both], strict=True)) for both in (step, drawn))
-        users = [(int(a), int(b)) for a, b in counts]
-        seen = Look(at, percent, START, since, users, 0, found, health, looks=looks, recent=recent if looks else None)
+        counts = look.counts(rows, stage + 1)
+        seen = Look(at, percent, START, since, counts, 0, found, health, looks=looks, recent=recent if looks else None)
         looks += 1
         decision = decide(seen, SETTINGS)
         primary = found.get(SETTINGS.primary[0])
         peeked |= primary is not None and abs(primary.difference) > 1.959964 * primary.variance**0.5
         if decision.action == "advance":
-            percent, since, looks, step = decision.percent, at, 0, []
-            sums.append(np.zeros((2, len(NAMES))))
-            counts.append(np.zeros(2, int))
+            percent, since, looks, step, stage = decision.percent, at, 0, [], stage + 1
         elif decision.action != "hold":
-            days = (at - START) / timedelta(days=1)
-            return {"end": decision.action, "days": days, "challenged": int(total[0]), "peeked": peeked}
+            return {
+                "end": decision.action,
+                "days": (at - START) / timedelta(days=1),
+                "challenged": sum(count for count, _ in counts),
+                "peeked": peeked,
+                "explained": round(primary.explained, 4) if primary is not None else 0.0,
+            }
 
 
-def ended(name: str, runs: int, champion: Pool, challenger: Pool) -> list[dict[str, Any]]:
+def ended(name: str, runs: int, challenger: Pool, champion: Pool) -> list[dict[str, Any]]:
     """Return how each of ``runs`` rollouts ended; those that were run before are read."""
     kept = RUNS / f"{name.replace('/', '')}.jsonl"
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -267,7 +310,7 @@ def ended(name: str, runs: int, champion: Pool, challenger: Pool) -> list[dict[s
         file.writelines(json.dumps(one) + "\n" for one in known)
         for seed in range(len(known), runs):
             began = time.perf_counter()
-            known.append(run(SCENARIOS[name], champion, challenger, seed))
+            known.append(run(SCENARIOS[name], challenger, champion, seed))
             known[-1]["seconds"] = round(time.perf_counter() - began, 4)
             file.write(json.dumps(known[-1]) + "\n")
             file.flush()
@@ -278,10 +321,11 @@ def measure(name: str, runs: int) -> dict[str, Any]:
     """Run a scenario ``runs`` times."""
     scenario = SCENARIOS[name]
     difference = ndcg_for(scenario.lift) if scenario.lift else scenario.ndcg
-    champion, challenger = pool(0.0, 1), pool(difference, 1)
+    of = "session_id" if scenario.returning else "user_id"
+    champion, challenger = pool(0.0, 1, of), pool(difference, 1, of)
     if scenario.lost_clicks:
         challenger = without_clicks(challenger)
-    found = ended(name, runs, champion, challenger)
+    found = ended(name, runs, challenger, champion)
     ends = [one["end"] for one in found]
     return {
         "runs": runs,
@@ -291,7 +335,14 @@ def measure(name: str, runs: int) -> dict[str, Any]:
         "fixed_horizon_peeking": float(np.mean([one["peeked"] for one in found])),
         "relative_differences": {m: round(challenger.value(m) / champion.value(m) - 1, 5) for m in SETTINGS.metrics},
         "ndcg": round(difference, 5),
-        "new_users_a_day": scenario.new_users,
+        **(
+            {
+                "variance_explained_by_habits": round(float(np.mean([one["explained"] for one in found])), 4),
+                "sessions_a_day": SESSIONS_A_DAY,
+            }
+            if scenario.returning
+            else {"new_users_a_day": scenario.new_users}
+        ),
         "seconds": round(sum(one["seconds"] for one in found), 1),
     }
 

@@ -58,7 +58,7 @@ BENCHMARKS = {
     "mining": Benchmark("40 minutes", (f"mining.py {WORKSPACE} --learn 500",)),
     "mining_scale": Benchmark("10 minutes", ("mining_scale.py --rows 1_000_000 10_000_000 100_000_000",)),
     "pipelines": Benchmark("5 minutes", (f"pipelines.py {TEMP}",)),
-    "rollout": Benchmark("half an hour", ("rollout.py",)),
+    "rollout": Benchmark("an hour and a half", ("rollout.py",)),
     "serving": Benchmark(
         "15 minutes", ("serving.py", "serving_memory.py"), ("sentence-transformers==6.2.0",), on_path=True
     ),

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from serm import contracts
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic import Conflict, State
 

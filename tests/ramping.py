@@ -11,8 +11,8 @@ import pytest
 from file_traffic import FileTraffic
 
 from serm.rollout import controller, look, record
-from serm.rollout.decision import Health
 from serm.rollout.estimates import Estimate
+from serm.rollout.health import Health
 from serm.rollout.metrics import METRICS
 from serm.rollout.split import Variant
 from serm.settings import EngineSettings, RolloutSettings

@@ -51,7 +51,7 @@ def _cluster(params: Path, kubeconfig: Path | None, context: str | None) -> list
     serving = settings.load(params).serving if params.is_file() else ServingSettings()
     memory = max((step.memory for step in TABLE), key=lambda text: int(text.removesuffix("Gi")))
     api = connect(kubeconfig, context)
-    return [check.row() for check in examine(api, serving.namespace, serving.mode, memory)]
+    return [check.row() for check in examine(api, serving.namespace, serving.name, serving.mode, memory)]
 
 
 def _packages() -> list[dict[str, str]]:

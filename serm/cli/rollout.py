@@ -221,7 +221,7 @@ def abort(
     records: Records = ROLLOUTS,
     json: Json = False,
 ) -> None:
-    """Take the challenger back to 0 now, and end its rollout."""
+    """Take the challenger back to 0 now, also one that was promoted, and end its rollout."""
     from serm.rollout import controller
 
     settings, name = _named(params, experiment, records)

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from serm.cluster.api import Api, Missing, Refused
+from serm.errors import UserError
+from serm.rollout.traffic import kserve
 
 State = Literal["ok", "missing", "optional", "unknown"]
 Mode = Literal["knative", "standard"]
@@ -49,12 +51,13 @@ class Check:
         return {**asdict(self), "for": "cluster"}
 
 
-def examine(api: Api, namespace: str, mode: Mode, memory: str) -> list[Check]:
+def examine(api: Api, namespace: str, service: str, mode: Mode, memory: str) -> list[Check]:
     """Return what the cluster has and lacks.
 
     Args:
         api: the API server.
         namespace: where SERM is to be.
+        service: the InferenceService's name.
         mode: how KServe is to serve it.
         memory: of the largest step, as Kubernetes spells it.
 
@@ -73,6 +76,7 @@ def examine(api: Api, namespace: str, mode: Mode, memory: str) -> list[Check]:
         ("storage class", lambda: _storage(api)),
         ("nodes", lambda: _nodes(api, memory)),
         (f"namespace {namespace}", lambda: _namespace(api, namespace)),
+        ("canary", lambda: _canary(api, namespace, service)),
         ("your rights", lambda: _rights(api, namespace)),
     ]
     checks = [_kubernetes(version)]
@@ -208,6 +212,29 @@ def _namespace(api: Api, namespace: str) -> Iterable[Check]:
     level = str(labels.get("pod-security.kubernetes.io/enforce", "privileged"))[:40]
     fix = "" if level == "restricted" else "apply manifests/cluster/namespace.yaml: nothing of SERM needs more"
     yield Check(part, f"Pod Security {level}", "ok" if level == "restricted" else "optional", fix)
+
+
+def _canary(api: Api, namespace: str, service: str) -> Iterable[Check]:
+    """Tell whether a transformer can send the challenger exactly the users who are its."""
+    path = kserve.path(namespace, service)
+    try:
+        found = api.get(path)
+    except Missing:
+        yield Check("canary", "", "optional", f"no InferenceService {service}: apply the deploy step's manifest")
+        return
+    spec, status = found.get("spec") or {}, found.get("status") or {}
+    try:
+        kserve.require_ready(found, service)
+        if "canary" in spec:
+            yield Check("canary", str(spec["canary"][0]["predictor"]["name"])[:100], "ok")
+            return
+        traffic = ((status.get("components") or {}).get("predictor") or {}).get("traffic") or []
+        url = next((str(one.get("url"))[:200] for one in traffic if one.get("tag") == "latest"), "")
+    except (UserError, AttributeError, KeyError, TypeError) as error:
+        yield Check("canary", "", "missing", str(error))
+        return
+    fix = f"annotate it {kserve.TAGS}=true: nothing names the challenger's revision, so requests go by weight"
+    yield Check("canary", url, "ok" if url else "missing", "" if url else fix)
 
 
 def _rights(api: Api, namespace: str) -> Iterable[Check]:

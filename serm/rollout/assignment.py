@@ -25,6 +25,8 @@ from serm.rollout.split import Variant, place
 
 Group = Literal["challenger", "control", "champion", "outside"]
 """``champion``: served by it but not counted; ``outside``: in no experiment's range of the layer, served by it too."""
+GROUP_HEADER = "x-serm-group"
+"""The request's header that has its user's group, by which a proxy or a gateway sends it to its model exactly."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from serm.rollout.decision import Decision, Look, decide
 from serm.rollout.record import (
     OUTCOMES,
     Decided,
+    Fared,
     Model,
     Pending,
     Record,
@@ -179,6 +180,8 @@ def tick(
 def abort(records: Path, experiment: str, reason: str, traffic: Traffic, at: datetime | None = None) -> Record:
     """Take the challenger back to 0 now, whatever its users say; traffic of another experiment stays as it is.
 
+    A promoted one goes back too, as long as it has its users by this rollout.
+
     Raises:
         Unset: the backend fails; the next tick sets it.
         UserError: there is no such rollout, it has ended, or the backend does not answer.
@@ -186,9 +189,11 @@ def abort(records: Path, experiment: str, reason: str, traffic: Traffic, at: dat
     path, now = path_of(records, experiment), now_or(at)
     with one_writer(records):
         record = load(path)
+        seen = traffic.read()
+        if record.outcome == "promoted" and seen.experiment == record.experiment and seen.percent:
+            record = record.with_(outcome="running")
         if record.outcome != "running":
             raise UserError(f"{path}: this rollout has ended already ({record.outcome}).")
-        seen = traffic.read()
         reasons: tuple[str, ...] = (reason,)
         if seen.experiment not in (record.experiment, "") and seen.percent:
             left = f"the challenger's {seen.percent} % are those of {seen.experiment!r}, and were left as they are"
@@ -213,11 +218,14 @@ def _look(
     stages = [stage.since for stage in record.stages]
     fares = servers.look(record, traffic, now)
     blind = None
-    try:
-        seen = look.read(log, stages, now, record.settings, on)
-    except UserError as error:
-        blind = error
-        seen = look.Seen([(0, 0)] * len(stages), 0, {})
+    seen = look.Seen([(0, 0)] * len(stages), 0, {})
+    if record.percent == 100:  # nobody is left to compare with; the users are those of the look that decided
+        seen = look.Seen(list(record.decisions[-1].users), 0, {})
+    else:
+        try:
+            seen = look.read(log, stages, now, record.settings, on)
+        except UserError as error:
+            blind = error
     found = Look(
         now,
         record.percent,
@@ -232,6 +240,7 @@ def _look(
         fares.unready_since,
         servers.looks(record),
         fares.recent,
+        record.champion.health() if record.champion is not None else None,
     )
     return found, blind, fares
 
@@ -250,6 +259,8 @@ def _do(book: _Book, record: Record, found: Look, decision: Decision, traffic: T
         record = record.with_(decisions=(*record.decisions, decided))
         book.save(record)
         return record
+    if decision.action == "advance" and decision.percent == 100 and found.health is not None:
+        record = record.with_(champion=Fared.of(found.health["champion"]))
     return _set(book, record, decided, traffic, seen)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from serm.rollout.estimates import Estimate
+from serm.rollout.health import Health, failing
 from serm.rollout.metrics import METRICS
-from serm.rollout.sequence import always_valid_p, benjamini_hochberg, holm, prior_variance, sample_ratio_p
+from serm.rollout.sequence import benjamini_hochberg, holm, sample_ratio_p
 from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
@@ -20,25 +21,8 @@ and a pod to start."""
 _DUE = 5
 """A fifth of what the champion's requests make due is taken for it: an experiment of a layer's part has fewer users
 than its percentage says."""
-_SLOWEST = 0.05
-"""Share of the requests beyond the 95th percentile."""
 ENDS: dict[Action, int] = {"promote": 100, "roll_back": 0, "inconclusive": 0, "error": 0}
 """The actions that end a rollout, and the challenger's percentage from then on."""
-
-
-Within = tuple[tuple[float, int], ...]
-"""Upper bounds of latency, milliseconds, rising to infinity, and the requests within each; empty: not known."""
-
-
-@dataclass(frozen=True)
-class Health:
-    """How a model's server fares since the challenger's traffic began."""
-
-    requests: int
-    errors: int
-    p95_ms: float | None
-    """Latency's 95th percentile; None: not known."""
-    within: Within = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +53,8 @@ class Look:
     """Looks before, in the step in force."""
     recent: Mapping[Variant, Health] | None = None
     """Since the last of them."""
+    before: Health | None = None
+    """How the champion's server fared in the last step: what the challenger's is held against once it has all users."""
 
     @property
     def total(self) -> tuple[int, int]:
@@ -98,7 +84,12 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     that has lasted ``bake_hours`` and brought ``min_users`` users to each group gives way to the next; at the last one
     a primary metric that is confidently better promotes, if every guardrail's loss is confidently within its margin.
     Past ``max_days`` the champion stays. What cannot be read never promotes, the servers' health included.
+
+    Where its servers are watched, one that users decided for has all of them before it is promoted. Nobody is left to
+    compare them with, so only its servers, held against the champion's in the last step, take it back then.
     """
+    if look.percent == 100:
+        return _watched(look, settings)
     ratio_p = _sample_ratio_p(look)
     findings: dict[str, Any] = {"sample_ratio_p": ratio_p}
     if broken := _broken(look, ratio_p, settings):
@@ -120,13 +111,30 @@ def decide(look: Look, settings: RolloutSettings) -> Decision:
     if not waits and tests is not None:
         open_ends = tests.open_ends()
         if not open_ends:
-            return Decision("promote", 100, tuple(tests.better()), findings)
+            return Decision("advance" if settings.watched else "promote", 100, tuple(tests.better()), findings)
         waits = open_ends
     if late:
         return Decision(
             "inconclusive", 0, (f"{settings.max_days:g} days are over: the champion stays", *waits), findings
         )
     return Decision("hold", look.percent, tuple(waits), findings)
+
+
+def _watched(look: Look, settings: RolloutSettings) -> Decision:
+    """Return the decision of a look at a challenger that has all users."""
+    dead, before = _dead(look, settings), look.before
+    if before is not None:
+        against = [one and {**one, "champion": before} for one in (look.health, look.recent)]
+        look = replace(look, health=against[0], recent=against[1])
+    if back := [*dead, *_unhealthy(look, settings)]:
+        return Decision("roll_back", 0, tuple(back))
+    days = (look.at - look.since) / timedelta(days=1)
+    waits = [*look.unread, *_unheard(look, settings)]
+    if days < settings.watch_days:
+        waits.append(f"all users have had it for {days:.1f} of {settings.watch_days:g} days")
+    if waits:
+        return Decision("hold", 100, tuple(waits))
+    return Decision("promote", 100, (f"all users have had it for {days:.1f} days, and its servers fare well",))
 
 
 def _sample_ratio_p(look: Look) -> float | None:
@@ -159,7 +167,7 @@ def _dead(look: Look, settings: RolloutSettings) -> list[str]:
     if look.health is None or look.health["challenger"].requests or look.at - look.since < PATIENCE:
         return []
     champion = look.health["champion"].requests
-    due = max(champion * look.percent // (100 - look.percent) // _DUE, look.users[-1][0] if look.users else 0)
+    due = max(champion * look.percent // max(100 - look.percent, 1) // _DUE, look.users[-1][0] if look.users else 0)
     if min(champion, due) < settings.min_requests:
         return []
     return [
@@ -173,62 +181,12 @@ def _unhealthy(look: Look, settings: RolloutSettings) -> list[str]:
 
     Each look tests its own requests anew, so its alpha falls: all of them together have ``alpha``.
     """
-    if look.health is not None and (found := _failing(look.health, settings, settings.planned_users, settings.alpha)):
+    if look.health is not None and (found := failing(look.health, settings, settings.planned_users, settings.alpha)):
         return found
     if look.recent is None:
         return []
     falling = settings.alpha / ((look.looks + 1) * (look.looks + 2))
-    return [f"since the last look, {one}" for one in _failing(look.recent, settings, None, falling)]
-
-
-def _failing(of: Mapping[Variant, Health], settings: RolloutSettings, planned: int | None, alpha: float) -> list[str]:
-    challenger, champion = of["challenger"], of["champion"]
-    if min(challenger.requests, champion.requests) < settings.min_requests:
-        return []
-    found = []
-    rates = [one.errors / one.requests for one in (challenger, champion)]
-    # One error more in each, so that no error at all is not taken for certainty.
-    smoothed = [((one.errors + 1) / (one.requests + 2), one.requests) for one in (challenger, champion)]
-    variance = sum(rate * (1 - rate) / n for rate, n in smoothed)
-    if _surely(rates[0] - rates[1] - settings.max_error_rise, variance, challenger.requests, planned, alpha):
-        found.append(f"{rates[0]:.2%} of the challenger's requests fail, {rates[1]:.2%} of the champion's")
-    return found + _slow(challenger, champion, settings, planned, alpha)
-
-
-def _slow(
-    challenger: Health, champion: Health, settings: RolloutSettings, planned: int | None, alpha: float
-) -> list[str]:
-    """Return that the challenger's 95th percentile is above what is borne of the champion's.
-
-    A histogram tells exactly how many requests its bounds hold, and little of what lies between two. So what is tested
-    is whether confidently more than 5 % of the challenger's requests lie above the first bound beyond
-    ``max_latency_ratio`` times the bound that holds 95 % of the champion's: coarse buckets make it slow to tell, and
-    never wrong. Where a backend knows a percentile only, its ratio decides.
-    """
-    slow, usual = challenger.p95_ms, champion.p95_ms
-    if usual is None or (slow is None and not challenger.within):
-        return []
-    longest = f"{slow:.0f}" if slow is not None else f"more than {challenger.within[-2][0]:.0f}"
-    told = f"95 % of the challenger's answers take up to {longest} ms, of the champion's {usual:.0f}"
-    if not (challenger.within and champion.within):
-        return [told] if slow is not None and slow > settings.max_latency_ratio * usual else []
-    enough = (1 - _SLOWEST) * champion.within[-1][1]
-    borne = settings.max_latency_ratio * next(bound for bound, count in champion.within if count >= enough)
-    limit, held = next((bound, count) for bound, count in challenger.within if bound >= borne)
-    total = challenger.within[-1][1]
-    share = (total - held + 1) / (total + 2)
-    if total and _surely((total - held) / total - _SLOWEST, share * (1 - share) / total, total, planned, alpha):
-        return [f"{told}: {total - held} of {total} are slower than {limit:.0f} ms"]
-    return []
-
-
-def _surely(more: float, variance: float, requests: int, planned: int | None, alpha: float) -> bool:
-    """Tell whether a share of requests is above what is borne, at all looks together.
-
-    The test is sharpest at ``planned`` requests; None: at those that there are, for they are looked at once.
-    """
-    prior = prior_variance(variance * requests / (planned or requests), alpha)
-    return more > 0 and always_valid_p(more, variance, prior) <= alpha
+    return [f"since the last look, {one}" for one in failing(look.recent, settings, None, falling)]
 
 
 def _waits(look: Look, settings: RolloutSettings) -> list[str]:
@@ -239,10 +197,16 @@ def _waits(look: Look, settings: RolloutSettings) -> list[str]:
     here = min(look.users[-1]) if look.users else 0
     if here < settings.min_users:
         found.append(f"this step has brought {here} of {settings.min_users} users to the smaller group")
+    return found + _unheard(look, settings)
+
+
+def _unheard(look: Look, settings: RolloutSettings) -> list[str]:
+    """Return that too little is known of the servers' health."""
     asked = min(one.requests for one in look.health.values()) if look.health is not None else settings.min_requests
-    if asked < settings.min_requests:
-        found.append(f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health")
-    return found + _unknown(look, settings)
+    if asked >= settings.min_requests:
+        return _unknown(look, settings)
+    told = f"a model's server has taken {asked} of the {settings.min_requests} requests that tell its health"
+    return [told, *_unknown(look, settings)]
 
 
 def _unknown(look: Look, settings: RolloutSettings) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from serm.errors import UserError
-from serm.rollout.decision import Health, Within
+from serm.rollout.health import Health, Within
 from serm.rollout.split import Variant
 from serm.settings.rollout import ByVariant, PrometheusSettings
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from serm.atomic import write_json
 from serm.errors import UserError
 from serm.rollout.decision import Action
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.settings import RolloutSettings
 
@@ -55,6 +57,27 @@ class Served(_Part):
     """Requests and errors that the backend had counted at the last look."""
 
 
+class Fared(_Part):
+    """How a model's server fared in a step."""
+
+    requests: int
+    errors: int
+    p95_ms: float | None
+    within: tuple[tuple[float | None, int], ...]
+    """As ``Health`` has it; None for the infinite bound, which JSON does not know."""
+
+    @classmethod
+    def of(cls, health: Health) -> Fared:
+        """Return it as a record keeps it."""
+        within = tuple((bound if isfinite(bound) else None, count) for bound, count in health.within)
+        return cls(requests=health.requests, errors=health.errors, p95_ms=health.p95_ms, within=within)
+
+    def health(self) -> Health:
+        """Return it as a look has it."""
+        within = tuple((inf if bound is None else bound, count) for bound, count in self.within)
+        return Health(self.requests, self.errors, self.p95_ms, within)
+
+
 class Decided(_Part):
     """What a look decided, and on what."""
 
@@ -93,6 +116,8 @@ class Record(_Part):
     decisions: tuple[Decided, ...] = ()
     served: dict[Variant, Served] | None = None
     """None: the backend counts nothing, or could not be asked when the step began."""
+    champion: Fared | None = None
+    """Of the last step with both models, once the challenger has all users."""
     unready_since: AwareDatetime | None = None
     """Since which look the cluster says at each that the challenger is not ready."""
 

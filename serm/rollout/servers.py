@@ -12,7 +12,7 @@ from datetime import datetime
 
 from serm.errors import UserError
 from serm.rollout import prometheus
-from serm.rollout.decision import Health, Within
+from serm.rollout.health import Health, Within
 from serm.rollout.record import Record, Served
 from serm.rollout.split import Variant
 from serm.rollout.traffic import NotReady, Traffic

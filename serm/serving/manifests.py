@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
 
 from serm.relevance.location import parts
+from serm.rollout.traffic.kserve import TAGS
+from serm.rollout.traffic.kubernetes import ANNOTATION
 from serm.settings import Settings
 
 #: The ServingRuntime that runs ``serm.serving.predictor`` (manifests/base/servingruntime.yaml).
 RUNTIME = "serm-relevance"
+_MODES = {
+    "knative": {"serving.kserve.io/deploymentMode": "Knative", TAGS: "true"},
+    "standard": {"serving.kserve.io/deploymentMode": "Standard"},
+}
 
 
 def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
@@ -21,7 +28,7 @@ def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
     ignored there). The canary has its cycle's name, since a promotion gives that name to the predictor for good, and
     one replica even at 0 %, so that it is up and can be tried before a user sees it. Knative mode names the challenger
     only: it becomes the new revision with ``canaryTrafficPercent``, and the revision rolled out before, the champion's,
-    keeps the rest.
+    keeps the rest; KServe's tag names the new one, so that a transformer can send it exactly the users who are its.
 
     Raises:
         ValueError: ``percent`` is not in 0 to 100, which no schema checks in Knative mode.
@@ -50,7 +57,8 @@ def inference_service(settings: Settings, percent: int) -> dict[str, Any]:
             "labels": {"app.kubernetes.io/part-of": "serm"},
             "annotations": {
                 "serm/cycle": tag,
-                "serving.kserve.io/deploymentMode": "Knative" if serving.mode == "knative" else "Standard",
+                ANNOTATION: json.dumps({"experiment": tag}),
+                **_MODES[serving.mode],
             },
         },
         "spec": spec,

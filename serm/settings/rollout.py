@@ -68,6 +68,10 @@ class RolloutSettings(Section):
     trusted."""
     max_days: Positive = 28.0
     """After so many days without a decision the champion stays (inconclusive)."""
+    watch_days: Amount = 2.0
+    """After users have decided for the challenger it has all of them, and so long its servers' errors and latency are
+    compared with those of the champion's in the last step: harm takes it back, none promotes it. 0: it is promoted at
+    once, as where ``unwatched`` names both."""
     primary: Annotated[tuple[Metric, ...], Field(min_length=1)] = ("satisfied_clicks",)
     """One of them confidently better promotes; one confidently worse rolls back."""
     guardrails: dict[Metric, Margin] = Field(
@@ -118,6 +122,11 @@ class RolloutSettings(Section):
         if twice := sorted({name for name in roles if roles.count(name) > 1}):
             raise ValueError(f"{twice[0]} stands in two of primary, guardrails and signals")
         return self
+
+    @property
+    def watched(self) -> bool:
+        """Whether a challenger with all users is watched before it is promoted."""
+        return self.watch_days > 0 and {"errors", "latency"} > set(self.unwatched)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:

@@ -40,6 +40,7 @@ RAMP = RolloutSettings(
     steps=(5, 20, 50),
     min_users=100,
     max_days=14,
+    watch_days=0,
     primary=("first_click",),
     guardrails={"abandonment": 0.1, "negative_feedback": 0.5},
     signals=("satisfied_clicks", "click_through"),

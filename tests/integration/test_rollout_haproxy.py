@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,10 +21,8 @@ import pytest
 from real_haproxy import PAGE, Proxy
 
 from serm.errors import UserError
-from serm.rollout import controller, look, record, traffic
+from serm.rollout import controller, look, traffic
 from serm.rollout.assignment import Experiment, assign, serves
-from serm.rollout.estimates import Estimate
-from serm.rollout.metrics import METRICS
 from serm.rollout.traffic.haproxy import lines
 from serm.settings import EngineSettings, RolloutSettings
 
@@ -33,6 +30,7 @@ USERS = [*(f"user-{n}" for n in range(120)), "Zoë", ""]
 
 
 _SERVER = """
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
@@ -41,6 +39,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "10")
         self.end_headers()
         self.wfile.write(b"challenger")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        print("taken", flush=True)
+        time.sleep(60)
     def log_message(self, *_): pass
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_port, flush=True)
@@ -60,6 +62,10 @@ def answering(name: str) -> Iterator[int]:
             self.send_header("Content-Length", str(len(name)))
             self.end_headers()
             self.wfile.write(name.encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -219,98 +225,21 @@ def test_where_the_challengers_server_dies_no_request_is_lost_and_its_rollout_go
         assert "of the challenger's requests fail" in found.decisions[-1].reasons[0]
 
 
-def test_controller_server_and_proxy_killed_in_turn_lose_no_request_and_leave_no_wrong_state(
-    servers: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+def test_a_request_with_a_body_that_a_killed_server_had_taken_is_answered_by_the_champion(
+    servers: tuple[int, int], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Clients ask all the time, and again where the proxy itself is gone, as a search service does."""
-    settings = RolloutSettings(steps=(10, 25, 50), min_requests=1, max_error_rise=1, unwatched=("latency",))
-
-    def read(log: Path, stages: Any, *_: Any) -> look.Seen:
-        n = 5000 * len(stages)
-        better = {
-            name: Estimate(name, (n, n), 0.4 * (1 + 0.03 * METRICS[name].better), 0.4, 25e-8, 0)
-            for name in settings.metrics
-        }
-        return look.Seen([(5000, 5000)] * len(stages), 0, better)
-
-    monkeypatch.setattr(look, "read", read)
+    """Clients send a body after its headers, and only a whole request can be asked again."""
     dying = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
     request.addfinalizer(dying.kill)
     assert dying.stdout is not None
     proxy = Proxy(tmp_path, servers[0], int(dying.stdout.readline()))
     request.addfinalizer(proxy.kill)
-    proxy.map.write_text(lines("cycle-0003", 0))
+    proxy.map.write_text(lines("cycle-0003", 100))
     proxy.start()
-    begun, records = datetime(2026, 3, 2, tzinfo=UTC), tmp_path / "rollout"
-    answers: list[tuple[str, str, str]] = []
-    faults: list[str] = []
-    done = threading.Event()
-
-    def load(number: int) -> None:
-        with httpx.Client(base_url=proxy.url) as client:
-            while not done.is_set():
-                user = USERS[(len(answers) + number) % len(USERS)]
-                try:
-                    answers.append((user, *ask(client, user)))
-                except httpx.TransportError:
-                    done.wait(0.02)
-                except Exception as error:
-                    faults.append(repr(error))
-
-    def tick(day: int, backend: Any) -> Any:
-        return controller.tick(
-            records, "cycle-0003", tmp_path / "log", EngineSettings(), backend, begun + timedelta(day)
-        )
-
-    def asked(more: int) -> None:
-        until = len(answers) + more
-        while len(answers) < until and not faults:
-            done.wait(0.01)
-
-    threads = [threading.Thread(target=load, args=(n,)) for n in range(3)]
-    with traffic.connect("haproxy", proxy.options, "", "") as backend:
-        controller.start(records, "cycle-0003", settings, backend, begun)
-        with httpx.Client(base_url=proxy.url) as client:
-            answers += [(user, *ask(client, user)) for user in USERS]
-        child = os.fork()
-        if child == 0:  # a controller that is killed once the proxy has its new share, before it is written down
-            real = backend.set
-
-            def last(*given: Any) -> Any:
-                real(*given)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-            monkeypatch.setattr(backend, "set", last)
-            try:
-                tick(1, backend)
-            finally:
-                os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-        assert (backend.read().percent, record.load(records / "cycle-0003.json").percent) == (25, 10)
-        for thread in threads:
-            thread.start()
-        asked(60)
-        found = tick(1, backend).record  # ends what the killed one began, and sees that its step is new
-        assert (found.percent, found.pending, backend.read().percent) == (25, None, 25)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nx-user-id: ann\r\nContent-Length: 4\r\n\r\n")
+        time.sleep(0.1)
+        connection.sendall(b"body")
+        assert dying.stdout.readline() == "taken\n"
         dying.kill()
-        dying.wait()
-        asked(60)
-        assert tick(3, backend).record.percent == 50
-        proxy.kill()
-        with pytest.raises(UserError, match="runtime API does not answer"):
-            tick(4, backend)
-        proxy.start()
-        asked(60)
-        assert (backend.read().percent, tick(5, backend).record.outcome, backend.read().percent) == (
-            50,
-            "promoted",
-            100,
-        )
-        asked(60)
-    done.set()
-    for thread in threads:
-        thread.join()
-    assert not faults
-    groups = {share: {u: assign(u, Experiment("cycle-0003"), share) for u in USERS} for share in (10, 25, 50, 100)}
-    assert all(any(of[user] == group for of in groups.values()) for user, _, group in answers)
-    assert {served for _, served, group in answers if group != "challenger"} == {"champion"}
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,36 @@ def test_a_share_that_the_rollout_sets_reaches_the_transformer_without_a_signal(
         mount(tmp_path / "volume", "4", "{name: cycle-0003, percent: 0}")
         await until(lambda: made._ramp is not None and made._ramp.percent == 0)
         assert caplog.text.count("stays as it was") == 1
+
+    try:
+        asyncio.run(run())
+    finally:
+        log.close()
+
+
+def test_a_gateway_before_both_models_is_told_which_one_is_asked_whatever_the_client_says(tmp_path: Path) -> None:
+    """One URL for both, behind a route that goes by the header (docs/rollout.md)."""
+    settings = TransformerSettings()
+    log = QueryLog(tmp_path / "log", settings)
+    (tmp_path / "experiment.yaml").write_text("{name: cycle-0003, percent: 50}")
+
+    def gateway(request: httpx.Request) -> httpx.Response:
+        who = request.headers["x-serm-group"]
+        return httpx.Response(200, json={"predictions": [{"score": 1.5}], "model_version": who})
+
+    async def run() -> None:
+        client = httpx.AsyncClient(transport=httpx.MockTransport(gateway))
+        predictors = {name: Predictor("http://gateway/v1/models/m", client, client) for name in SERVED}
+        made = Transformer(predictors, log, b"k" * 16, settings, ramp=tmp_path / "experiment.yaml")
+        seen = set()
+        for user in range(40):
+            asked = {"query": "cat", "client_id": f"u{user}", "documents": [{"id": "d", "text": "dog"}]}
+            answer = await made._ranked(json.dumps(asked).encode(), {"x-serm-group": "challenger"})
+            told = json.loads(answer.body)
+            assert told["model_version"] == told["ranked_by"]
+            assert told["ranked_by"] == ("challenger" if told["variant"] == "challenger" else "champion")
+            seen.add(told["variant"])
+        assert seen == {"challenger", "control"}
 
     try:
         asyncio.run(run())

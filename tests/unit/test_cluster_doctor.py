@@ -10,8 +10,11 @@ import fake_cluster
 import pytest
 import yaml
 from command_line import Serm
+from fake_kserve import Knative
 
 from serm.cluster import api
+from serm.serving.manifests import inference_service
+from serm.settings import Settings
 
 GROUPS = (
     "serving.kserve.io",
@@ -26,11 +29,27 @@ CLASSES, NODES = "/apis/storage.k8s.io/v1/storageclasses", "/api/v1/nodes"
 CONTROLLER = f"{APPS}/kserve/deployments/kserve-controller-manager"
 CONFIG = f"{CORE}/kserve/configmaps/inferenceservice-config"
 GATEWAYS = "/apis/gateway.networking.k8s.io/v1/gatewayclasses"
+RELEVANCE = "/apis/serving.kserve.io/v1beta1/namespaces/search/inferenceservices/relevance"
 DEFAULT = {"storageclass.kubernetes.io/is-default-class": "true"}
 
 
 def deployment(image: str) -> dict[str, Any]:
     return {"spec": {"template": {"spec": {"containers": [{"image": image}]}}}}
+
+
+def deployed(mode: str, number: int = 3) -> dict[str, Any]:
+    window = {"number": number, "start": "2018-01-01T00:00:00Z", "end": "2019-01-01T00:00:00Z"}
+    return inference_service(Settings.model_validate({"cycle": window, "serving": {"mode": mode}}), 0)
+
+
+def knative(**annotations: str) -> dict[str, Any]:
+    """A service whose second revision is the challenger, with KServe's status."""
+    made, found = Knative(), [deployed("knative", number) for number in (1, 2)]
+    del found[0]["spec"]["predictor"]["canaryTrafficPercent"]
+    for one in found:
+        one["metadata"]["annotations"] |= annotations
+        last = made.reconcile(one)
+    return last
 
 
 def storage(name: str, provisioner: str, **annotations: str) -> dict[str, Any]:
@@ -52,6 +71,7 @@ def whole(cluster: fake_cluster.FakeCluster, monkeypatch: pytest.MonkeyPatch) ->
     cluster.put(NODES, {"items": [{"status": {"allocatable": {"memory": "32879404Ki", "nvidia.com/gpu": "2"}}}]})
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     cluster.put(f"{CORE}/search", {"metadata": {"labels": labels}})
+    cluster.put(RELEVANCE, deployed("standard"))
     return cluster
 
 
@@ -114,6 +134,14 @@ LACKS: dict[str, tuple[str, Any, str, str, str]] = {
     ),
     "small nodes": (NODES, {"items": [{"status": {"allocatable": {"memory": "2Gi"}}}]}, "nodes", "missing", "asks for"),
     "no GPU": (NODES, {"items": []}, "GPUs", "optional", "overlay gpu"),
+    "no name for the canary": (
+        RELEVANCE,
+        knative(**{"serving.kserve.io/enable-tag-routing": "false"}),
+        "canary",
+        "missing",
+        "enable-tag-routing=true: nothing names the challenger's revision",
+    ),
+    "no canary": (RELEVANCE, Knative().reconcile(deployed("knative")), "canary", "missing", "there is no challenger"),
     "an open namespace": (f"{CORE}/search", {"metadata": {}}, "namespace search", "optional", "namespace.yaml"),
 }
 
@@ -127,6 +155,22 @@ def test_what_lacks_is_named_with_its_fix(
     assert checks[part]["state"] == state
     assert fix in checks[part]["fix"]
     assert code == (1 if "missing" in {one["state"] for one in checks.values()} else 0)
+
+
+def test_the_canary_is_told_by_the_name_that_a_transformer_asks_it_by(
+    look: Any, whole: fake_cluster.FakeCluster
+) -> None:
+    assert look()[1]["canary"]["found"] == "cycle-0003"
+    whole.put(RELEVANCE, knative())
+    assert look()[1]["canary"] == {
+        "part": "canary",
+        "found": "http://latest-relevance-predictor.search",
+        "state": "ok",
+        "fix": "",
+        "for": "cluster",
+    }
+    del whole.objects[RELEVANCE]
+    assert "apply the deploy step's manifest" in look()[1]["canary"]["fix"]
 
 
 def test_what_may_not_be_read_is_unknown_and_all_else_is_told(look: Any, whole: fake_cluster.FakeCluster) -> None:

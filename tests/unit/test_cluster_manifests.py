@@ -228,9 +228,10 @@ def test_the_experiment_is_one_that_the_transformer_reads_and_the_rollout_change
     found = the("standard", "ConfigMap", defaults.configmap)["data"][defaults.key]
     (tmp_path / "experiment.yaml").write_text(found, encoding="utf-8")
     assert experiment.read(tmp_path / "experiment.yaml").percent == 0
-    (role,) = the("standard", "Role", "serm-rollout")["rules"]
-    assert (role["resources"], role["resourceNames"]) == (["configmaps"], [defaults.configmap])
-    assert role["verbs"] == ["get", "patch"]
+    changes, looks_at = the("standard", "Role", "serm-rollout")["rules"]
+    assert (changes["resources"], changes["resourceNames"]) == (["configmaps"], [defaults.configmap])
+    assert changes["verbs"] == ["get", "patch"]
+    assert (looks_at["resources"], looks_at["verbs"]) == (["inferenceservices"], ["get"])
 
 
 def test_the_small_overlay_fits_four_cpus_and_eight_gigabytes_beside_one_step() -> None:

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from serm.rollout import prometheus
-from serm.rollout.decision import ENDS, Health, Look, decide
+from serm.rollout.decision import ENDS, Look, decide
 from serm.rollout.estimates import Estimate
+from serm.rollout.health import Health
 from serm.rollout.metrics import METRICS
 from serm.rollout.split import Variant
 from serm.serving import metrics
 from serm.settings import RolloutSettings
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
-SETTINGS = RolloutSettings()
+SETTINGS = RolloutSettings(watch_days=0)
 USERS = 10_000
 FAST = Health(2000, 1, 40.0)
 
@@ -51,6 +52,8 @@ def test_a_step_that_is_done_gives_way_to_the_next_and_the_last_one_promotes_wha
     assert (decide(look(10), SETTINGS).action, decide(look(10), SETTINGS).percent) == ("advance", 25)
     better = decide(look(50, satisfied_clicks=0.03), SETTINGS)
     assert (better.action, better.percent) == ("promote", 100)
+    watched = decide(look(50, satisfied_clicks=0.03), RolloutSettings())
+    assert (watched.action, watched.percent) == ("advance", 100)
     assert "satisfied_clicks is confidently better: 0.4120 against 0.4000" in better.reasons[0]
 
 

@@ -144,7 +144,7 @@ def test_flagger_reads_the_status_of_what_it_posts(client: httpx.Client, found: 
 
 
 def test_the_documented_manifests_ask_for_what_the_server_answers(client: httpx.Client) -> None:
-    blocks = re.findall(r"```yaml\n(apiVersion.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```yaml\n(apiVersion: (?:argo|flag).*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     argo, watching, flagger = [one for block in blocks for one in yaml.safe_load_all(block)]
     (metric,) = argo["spec"]["metrics"]
     told = re.findall(r'"(\w+)"', metric["successCondition"] + metric["failureCondition"])

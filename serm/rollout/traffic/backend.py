@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from serm import entry_points
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 
 from serm.errors import UserError
+from serm.rollout.health import Health
+from serm.rollout.split import Variant
+from serm.rollout.traffic import kserve
 from serm.rollout.traffic.backend import State
 from serm.rollout.traffic.kubernetes import Cluster, ClusterOptions, client
 from serm.rollout.traffic.object import ObjectTraffic
@@ -26,6 +29,9 @@ class ConfigMapOptions(ClusterOptions):
     """The ConfigMap's name, in the InferenceService's namespace (``manifests/base/experiment.yaml``)."""
     key: str = "experiment.yaml"
     """Its key, the file that the transformer's ``--experiment`` names; fields other than name and percent stay."""
+    canary: bool = False
+    """Whether the challenger is the canary of the InferenceService ``serving.name``: one that is not ready holds the
+    ramp, and goes back. It takes the right to get the InferenceService."""
 
 
 @contextmanager
@@ -33,15 +39,26 @@ def connect(options: Mapping[str, Any], namespace: str, service: str) -> Iterato
     """Yield the backend of a ConfigMap."""
     chosen = parse(ConfigMapOptions, options)
     with client(chosen) as cluster:
-        yield ConfigMapTraffic(cluster, f"/api/v1/namespaces/{namespace}/configmaps/{chosen.configmap}", chosen.key)
+        path = f"/api/v1/namespaces/{namespace}/configmaps/{chosen.configmap}"
+        yield ConfigMapTraffic(cluster, path, chosen.key, kserve.path(namespace, service) if chosen.canary else None)
 
 
 class ConfigMapTraffic(ObjectTraffic):
     """The backend; the experiment's name stands in the file itself, so that it needs no annotation."""
 
-    def __init__(self, cluster: Cluster, path: str, key: str) -> None:
+    def __init__(self, cluster: Cluster, path: str, key: str, service: str | None) -> None:
         super().__init__(cluster, path)
-        self._key = key
+        self._key, self._service = key, service
+
+    def health(self) -> Mapping[Variant, Health] | None:
+        """Return None: the API server knows nothing of requests.
+
+        Raises:
+            NotReady: the canary takes no request, where it is looked at.
+        """
+        if self._service is not None:
+            kserve.require_ready(self._cluster.read(self._service), self._service)
+        return None
 
     def percent(self, found: Mapping[str, Any]) -> int:
         """Return what the file says; without a percentage the challenger has nothing."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic.backend import Conflict, State
 from serm.rollout.traffic.options import parse

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic.backend import Conflict, State
 from serm.rollout.traffic.kubernetes import ANNOTATION, Cluster
@@ -63,15 +63,24 @@ class ObjectTraffic(ABC):
 
     def _patch(self, found: Mapping[str, Any], experiment: str, percent: int) -> dict[str, Any]:
         return {
-            "metadata": {"annotations": {ANNOTATION: json.dumps({"experiment": experiment, "percent": percent})}},
+            "metadata": {"annotations": {ANNOTATION: json.dumps(self._note(experiment, percent))}},
             "spec": self.change(found, percent),
         }
 
+    def _note(self, experiment: str, percent: int) -> dict[str, Any]:
+        """Return what the annotation is to say, by which a search service draws its users' groups."""
+        return {"experiment": experiment, "percent": percent}
+
     def _state(self, found: Mapping[str, Any]) -> State:
-        metadata = found["metadata"]
+        experiment = str(self._noted(found).get("experiment", ""))
+        return State(experiment, self.percent(found), str(found["metadata"].get("resourceVersion", "")))
+
+    def _noted(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the annotation says."""
         try:
-            noted = json.loads((metadata.get("annotations") or {}).get(ANNOTATION) or "{}")
-            experiment = str(noted.get("experiment", ""))
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{self._path}: its annotation {ANNOTATION} is none of SERM's; take it away.") from error
-        return State(experiment, self.percent(found), str(metadata.get("resourceVersion", "")))
+            noted = json.loads((found["metadata"].get("annotations") or {}).get(ANNOTATION) or "{}")
+        except (ValueError, AttributeError, TypeError):
+            noted = None
+        if not isinstance(noted, dict):
+            raise UserError(f"{self._path}: its annotation {ANNOTATION} is none of SERM's; take it away.")
+        return noted

@@ -13,7 +13,7 @@ import yaml
 
 from serm.atomic import write_text
 from serm.errors import UserError
-from serm.rollout.decision import Health
+from serm.rollout.health import Health
 from serm.rollout.split import Variant
 from serm.rollout.traffic.backend import Conflict, State
 from serm.rollout.traffic.options import parse

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serm.errors import UserError
-from serm.rollout.assignment import Group, serves
+from serm.rollout.assignment import GROUP_HEADER, Group, serves
 from serm.rollout.split import Variant
 from serm.serving import openapi
 from serm.serving.answering import Answering, as_json, metrics_page
@@ -236,7 +236,7 @@ class Transformer(Answering):
             raise Late
         # What the challenger is given leaves the champion as much, should it fail.
         seconds = left / 2 if variant == "challenger" else left
-        told = dict(headers)
+        told = {**headers, GROUP_HEADER: variant}
         with self.tracing.call(f"score by {variant}", told):
             return await self._predictors[variant].score(query, documents, seconds, told)
 

@@ -11,12 +11,14 @@ import httpx
 import orjson
 
 from serm.errors import UserError
+from serm.rollout.assignment import GROUP_HEADER
 from serm.serving.refusals import Busy, Unavailable
 from serm.serving.served import DEADLINE
 
 MAX_CONNECTIONS = 256
-PASSED_ON = ("traceparent", "tracestate", "x-request-id")
-"""Headers that a predictor gets too, so that a trace and an access log tell one request."""
+PASSED_ON = ("traceparent", "tracestate", "x-request-id", GROUP_HEADER)
+"""Headers that a predictor gets too, so that a trace and an access log tell one request; the last says which model is
+asked, so that a gateway that both stand behind sends it there."""
 
 
 def http_url(flag: str, text: str, form: str) -> httpx.URL:
