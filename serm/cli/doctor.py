@@ -17,7 +17,7 @@ from serm.cli.options import Json, Params
 from serm.escaping import visible
 from serm.layout import PARAMS
 
-_OPTIONAL = ("export", "generative", "spark", "tables")
+_OPTIONAL = ("export", "generative", "s3", "spark", "tables")
 #: For who works on SERM, for a judge in this process, and the name for all others.
 _NOT_ASKED_FOR = {"dev", "local-llm", "all"}
 _PROGRAMS = {"git": "apt-get install git", "java": "apt-get install openjdk-17-jre-headless (for Spark only)"}

@@ -274,6 +274,23 @@ def test_doctor_says_what_is_installed_to_machines(tmp_path):
     assert all(check["fix"] for check in checks if check["state"] != "ok")
 
 
+def test_doctor_misses_nothing_that_all_does_not_bring(monkeypatch):
+    """Its exit code is 0 after ``pip install 'serm[all]'``, without S3's plugin."""
+    from importlib import metadata
+
+    from serm.cli import doctor
+
+    brought, version = extras.requirements(), metadata.version
+
+    def found(package):
+        if package not in {*brought[""], *brought["all"]}:
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(metadata, "version", found)
+    assert {check["part"] for check in doctor._packages() if check["state"] == "missing"} == set()
+
+
 def test_doctor_says_how_to_install_what_is_missing(monkeypatch, capsys):
     from serm.cli import doctor
 
