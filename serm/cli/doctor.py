@@ -103,11 +103,12 @@ def _machine() -> list[dict[str, str]]:
 
 def _show(checks: list[dict[str, str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     colour = {"ok": "green", "missing": "red", "optional": "yellow", "unknown": "yellow"}
-    table = Table("part", "for", "found", "state", "what to do")
+    headings = ("part", "for", "found", "state", "what to do")
+    table = Table(*(Column(heading, overflow="fold") for heading in headings))  # a name cut short cannot be looked up
     for check in checks:
         state = check["state"]
         words = [Text(visible(check[name])) for name in ("part", "for", "found", "fix")]
