@@ -64,9 +64,10 @@ compile: install
 	$(BIN)/python -m pipelines.generate
 	$(BIN)/python -m pipelines.compile
 
-# All that .venv holds, as exact pins (the local build tag of torch left out).
+# All that .venv holds, as exact pins (the local build tag of torch left out), below the two lines of constraints.txt.
 constraints: install
-	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/\+cpu//' > constraints.txt
+	{ head -2 constraints.txt; $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | sed -E 's/\+cpu//'; } \
+		> $(VENV)/constraints.txt && mv $(VENV)/constraints.txt constraints.txt
 
 # The images, by docker or what BUILDER names (podman, buildah); all four, or IMAGE.
 images:

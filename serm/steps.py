@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: KFP's artifact types.
 Kind = Literal["Artifact", "Dataset", "Model"]
 #: The container images, as ``components/images.py`` spells them.
-Image = Literal["data", "train", "judge", "serve"]
+Image = Literal["data", "train", "judge"]
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ STAGES = (
         reads=(CHAMPION, TRAINED, ANNOTATED, TESTS, VALIDATED, REFERENCE),
         writes=EVALUATED,
         params=("cycle", "evaluation", "relevance"),
-        image="serve",
+        image="train",
         cpu="2",
         memory="4Gi",
     ),
@@ -224,7 +224,7 @@ DEPLOY = Step(
     reads=(CHAMPION, TRAINED, VALIDATED, EVALUATED),
     writes=DEPLOYED,
     params=(),
-    image="serve",
+    image="train",
     cpu="2",
     memory="4Gi",
 )

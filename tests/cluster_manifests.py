@@ -19,7 +19,7 @@ from kubernetes_validate.utils import schema_contents
 from referencing import Registry, Resource
 
 ROOT = Path(__file__).parents[1]
-OVERLAYS = ("standard", "knative", "dev", "gpu", "spark")
+OVERLAYS = ("standard", "knative", "dev", "exported", "gpu", "spark")
 KUBERNETES = "1.36"
 _STRICT = f"kubernetes-json-schema/v{KUBERNETES}.0-local-strict"
 #: Of the account system:serviceaccounts and of every namespace: nobody applies them.

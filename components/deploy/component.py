@@ -7,7 +7,7 @@ from kfp import dsl
 from components import images
 
 
-@dsl.component(base_image=images.SERVE, install_kfp_package=False)
+@dsl.component(base_image=images.TRAIN, install_kfp_package=False)
 def deploy(
     champion: dsl.Input[dsl.Model],
     trained: dsl.Input[dsl.Model],

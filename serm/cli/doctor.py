@@ -17,7 +17,7 @@ from serm.cli.options import Json, Params
 from serm.escaping import visible
 from serm.layout import PARAMS
 
-_OPTIONAL = ("export", "generative", "spark", "tables")
+_OPTIONAL = ("export", "generative", "s3", "spark", "tables")
 #: For who works on SERM, for a judge in this process, and the name for all others.
 _NOT_ASKED_FOR = {"dev", "local-llm", "all"}
 _PROGRAMS = {"git": "apt-get install git", "java": "apt-get install openjdk-17-jre-headless (for Spark only)"}
@@ -103,11 +103,12 @@ def _machine() -> list[dict[str, str]]:
 
 def _show(checks: list[dict[str, str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     colour = {"ok": "green", "missing": "red", "optional": "yellow", "unknown": "yellow"}
-    table = Table("part", "for", "found", "state", "what to do")
+    headings = ("part", "for", "found", "state", "what to do")
+    table = Table(*(Column(heading, overflow="fold") for heading in headings))  # a name cut short cannot be looked up
     for check in checks:
         state = check["state"]
         words = [Text(visible(check[name])) for name in ("part", "for", "found", "fix")]

@@ -60,7 +60,9 @@ def bootstrap(
         UserError: a file is missing or cannot be read, nothing can be drawn, or an endpoint refuses.
     """
     if not wanted.log.exists():
-        raise UserError(f"--log {wanted.log}: no such file or directory; give its path.")
+        raise UserError(
+            f"--log {wanted.log}: no such file or directory; give its path on this machine (no URL is read)."
+        )
     if out.exists() and any(out.iterdir()) and not (out / TOLD).exists():
         raise UserError(f"{out}: something is there already; give a directory that is new or empty.")
     seen, settings, found = fitting(wanted.log, settings)

@@ -57,7 +57,9 @@ def plan(given: Given) -> Plan:
     named |= {f"--{name}": [getattr(given, name)] for name in ("queries", "knowledge", "tests", "params")}
     for what, path in ((what, path) for what, paths in named.items() for path in paths):
         if path is not None and not path.exists():
-            raise UserError(f"{what} {path}: no such file or directory; give its path.")
+            raise UserError(
+                f"{what} {path}: no such file or directory; give its path on this machine (no URL is read)."
+            )
     settings = early(given.locale, given.params)
     of_base = _look_at_base(given, settings)
     fields = look_at_catalogue(given.documents, given.asked, settings).told()

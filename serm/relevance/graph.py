@@ -12,6 +12,10 @@ too, in float64.
 from __future__ import annotations
 
 import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +107,29 @@ def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
 def _write(
     graph: nn.Module, file: Path, inputs: dict[str, tuple[torch.Tensor, dict[int, Any]]], outputs: list[str]
 ) -> None:
-    torch.onnx.export(
-        graph.eval(),
-        tuple(example for example, _ in inputs.values()),
-        file,
-        input_names=list(inputs),
-        output_names=outputs,
-        dynamic_shapes=tuple(shape for _, shape in inputs.values()),
-        opset_version=OPSET,
-        external_data=False,
-        verbose=False,
-    )
+    with _silent():
+        torch.onnx.export(
+            graph.eval(),
+            tuple(example for example, _ in inputs.values()),
+            file,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=tuple(shape for _, shape in inputs.values()),
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep from a user what torch's exporter says of itself: operators of vision, names of axes that it merges."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

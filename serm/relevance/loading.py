@@ -34,8 +34,18 @@ def load(location: Path | str, kept: RelevanceSettings | None = None) -> Model:
 
 
 def load_scorer(location: Path | str) -> Servable:
-    """Load a model that serves, a trained or an exported one; raises like ``load``."""
-    return _read(location, _READERS)
+    """Load a model that serves, a trained or an exported one.
+
+    Raises:
+        UserError: as ``load`` does, or what runs the model is not installed.
+    """
+    try:
+        return _read(location, _READERS)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{location}: needs {error.name}, which is not installed here; a trained model is served with serm[train]"
+            " (the image serm-train), an export with serm[serve], or serm[export] if it was made for ONNX Runtime."
+        ) from error
 
 
 def _read(location: Path | str, readers: dict[str, str], kept: RelevanceSettings | None = None) -> Servable:

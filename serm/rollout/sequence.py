@@ -17,8 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc
-from scipy.stats import false_discovery_control
 
 Floats = NDArray[np.float64]
 
@@ -74,6 +72,8 @@ def benjamini_hochberg(p: Mapping[str, float]) -> dict[str, float]:
     """Return the p of many tests, adjusted so that of those at or below alpha a share of alpha is false (1995)."""
     if not p:
         return {}
+    from scipy.stats import false_discovery_control  # here: the transformer, which only interleaves, has no scipy
+
     adjusted = false_discovery_control(list(p.values()))
     return {name: float(one) for name, one in zip(p, adjusted, strict=True)}
 
@@ -113,4 +113,6 @@ def sample_ratio_p(counts: tuple[int, int], shares: tuple[float, float]) -> floa
     statistic = sum(
         (n - total * share / of) ** 2 / (total * share / of) for n, share in zip(counts, shares, strict=True)
     )
+    from scipy.special import chdtrc
+
     return float(chdtrc(len(counts) - 1, statistic))

@@ -41,6 +41,11 @@ def read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: no such file; go to a workspace (`serm init` and `serm demo` make one), or give the path with"
+            " --params."
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path with --params.") from error
     if len(text) > _MAX_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,8 @@ def tags(workspace: Path) -> list[str]:
     found = [path.name for path in history.glob("cycle-*") if _TAG.fullmatch(path.name)]
     if not found:
         raise UserError(
-            f"{history}: no cycle to report on; run `serm evolve --workspace {workspace}` first, or `serm demo`."
+            f"{history}: no cycle to report on; run `serm evolve --workspace {shlex.quote(str(workspace))}` first, or"
+            " `serm demo`."
         )
     return sorted(found, key=lambda tag: int(tag.removeprefix("cycle-")))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -65,7 +67,11 @@ def export(world: Path, out: Path, runtime: Runtime, precision: Precision) -> di
 @pytest.fixture(scope="module")
 def exports(world: Path) -> dict[str, Path]:
     """ONNX in fp32; OpenVINO in int8, which sixteen random dimensions bear less than a real model; int8 weights."""
-    onnx = export(world, world / "onnx", "onnx", "fp32")
+    with warnings.catch_warnings(record=True) as warned, pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr(logging.Logger, "callHandlers", lambda logger, record: warned.append(record.getMessage()))
+        onnx = export(world, world / "onnx", "onnx", "fp32")
+    assert [told for told in map(str, warned) if "torch" in told] == []  # its exporter's words say nothing to a user
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "MAX_DIFFERENCE", 0.5)
         int8 = export(world, world / "openvino", "openvino", "int8")

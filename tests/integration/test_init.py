@@ -205,7 +205,7 @@ def test_what_the_log_needs_is_in_the_plan_and_in_params_yaml(files: dict[str, P
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"log": "nowhere"}, "--log nowhere: no such file or directory"),
+        ({"log": "nowhere"}, "--log nowhere: no such file or directory; give its path on this machine"),
         ({"judgments": "nowhere"}, "--judgments nowhere: no such file or directory"),
         ({"documents": "nowhere"}, "nowhere: no such file or directory"),
         ({"knowledge": "nowhere"}, "--knowledge nowhere: no such file or directory"),

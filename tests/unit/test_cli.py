@@ -260,6 +260,12 @@ def test_a_log_without_a_column(serm, tmp_path):
     assert "is missing" in message
 
 
+def test_without_params_yaml_a_new_user_is_told_where_to_go(serm, tmp_path):
+    for verb in (("ingest",), ("rollout", "status"), ("trainjob",)):
+        message = one_sentence(serm(*verb, cwd=tmp_path))
+        assert "params.yaml: no such file; go to a workspace (`serm init` and `serm demo` make one)" in message, verb
+
+
 def test_a_place_that_is_no_workspace(serm, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     for verb in ("evolve", "publish", "advance"):
@@ -272,6 +278,35 @@ def test_doctor_says_what_is_installed_to_machines(tmp_path):
     assert parts["torch"]["state"] == "ok"
     assert parts["git"]["found"].endswith("git")
     assert all(check["fix"] for check in checks if check["state"] != "ok")
+
+
+def test_doctor_misses_nothing_that_all_does_not_bring(monkeypatch):
+    """Its exit code is 0 after ``pip install 'serm[all]'``, without S3's plugin."""
+    from importlib import metadata
+
+    from serm.cli import doctor
+
+    brought, version = extras.requirements(), metadata.version
+
+    def found(package):
+        if package not in {*brought[""], *brought["all"]}:
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(metadata, "version", found)
+    assert {check["part"] for check in doctor._packages() if check["state"] == "missing"} == set()
+
+
+def test_doctor_cuts_no_name_short_in_a_narrow_terminal(monkeypatch, capsys):
+    from serm.cli import doctor
+
+    monkeypatch.setenv("COLUMNS", "50")
+    fix = "pip install 'serm[serve]'"
+    name = "opentelemetry-exporter-otlp-proto-http"
+    doctor._show([{"part": name, "for": "serve", "found": "", "state": "missing", "fix": fix}])
+    shown = capsys.readouterr().out
+    assert "".join(row.split("│")[1].strip() for row in shown.splitlines() if row.startswith("│")) == name
+    assert "…" not in shown
 
 
 def test_doctor_says_how_to_install_what_is_missing(monkeypatch, capsys):

@@ -80,6 +80,20 @@ def test_what_runs_git_or_evidently_or_counts_has_the_image_that_brings_it(overl
     assert {re.sub(r".*/|:.*", "", one["image"]) for one in needy} == {"serm-train"}
 
 
+def test_what_meets_a_request_has_the_image_without_torch_where_models_are_exported() -> None:
+    """serm-serve runs a transformer and an export; a trained model, and who reads a rollout's log, need serm-train."""
+    runs: dict[str, dict[str, str]] = {}
+    for overlay in ("standard", "exported"):
+        for made in pods(built()[overlay], overlay):
+            for one in made.containers:
+                words = " ".join(one.get("command", []))
+                runs.setdefault(overlay, {})[words] = re.sub(r".*/|:.*", "", one["image"])
+    for overlay, image in {"standard": "serm-train", "exported": "serm-serve"}.items():
+        assert runs[overlay]["python -m serm.serving.predictor"] == image
+        assert runs[overlay]["python -m serm.serving.transformer"] == "serm-serve"
+        assert runs[overlay]["serm rollout tick"] == "serm-train"
+
+
 def _set(path: str, value: Any) -> Callable[[Object], None]:
     def change(spec: Object) -> None:
         *within, last = path.split("/")

@@ -1,8 +1,12 @@
 """What a person sees of a pipeline run: starts, the steps' own lines and figures, and the error that stopped it."""
 
+import warnings
+
 import pytest
 
+from serm.workspace import runner
 from serm.workspace.kfplog import StepLog
+from serm.workspace.running import Journal
 
 RUN = """\
 12:00:00.000 - INFO - Running pipeline: \x1b[95m'serm-evolve'\x1b[0m
@@ -45,3 +49,21 @@ def test_the_error_that_stopped_a_step_is_kept(tmp_path, line, said):
     with StepLog(tmp_path / "log.txt", ("mine",), lambda *of: None) as log:
         log.write(line + "\n")
     assert log.error == said
+
+
+def test_what_a_step_asks_of_a_cluster_warns_nobody_here(tmp_path, monkeypatch, recwarn):
+    """kfp.local ignores requests of processor and memory, and tells so step by step."""
+    from kfp import components
+    from kfp.local.orchestrator import task_executor
+    from kfp.pipeline_spec import pipeline_spec_pb2 as spec
+
+    def pipeline(**given):
+        container = spec.PipelineDeploymentConfig.PipelineContainerSpec()
+        container.resources.resource_cpu_request = "1"
+        task_executor._warn_local_only_noops("mine", spec.PipelineTaskSpec(), container)
+        warnings.warn("a column is empty", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(components, "load_component_from_file", lambda path: pipeline)
+    (tmp_path / "params.yaml").touch()
+    runner._run_pipeline(tmp_path, tmp_path / "tasks", False, Journal(tmp_path, "cycle-0001"))
+    assert [str(one.message) for one in recwarn] == ["a column is empty"]

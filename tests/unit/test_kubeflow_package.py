@@ -102,7 +102,7 @@ def test_a_version_is_named_by_its_content():
 
 def test_images_are_replaced_by_role_and_a_digest_may_be_asked_for():
     digest = f"@sha256:{'0' * 64}"
-    images = {name: f"registry.example.org/{name}{digest}" for name in ("data", "train", "judge", "serve")}
+    images = {name: f"registry.example.org/{name}{digest}" for name in ("data", "train", "judge")}
     text = package("evolve", KubeflowSettings(images=images, digests_only=True)).text
     assert "ghcr.io" not in text
     assert {f"registry.example.org/{name}{digest}" for name in images} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -239,8 +240,11 @@ def test_only_a_simulated_world_is_held_against_its_hidden_truth(
 
 
 def test_no_history_is_a_users_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no cycle to report on; run `serm evolve"):
-        report.build(tmp_path, tmp_path / "out")
+    shop = tmp_path / "a shop's"  # the command that is told can be copied
+    shop.mkdir()
+    with pytest.raises(UserError, match="no cycle to report on; run `serm evolve --workspace ") as told:
+        report.build(shop, tmp_path / "out")
+    assert shlex.split(str(told.value).split("`")[1])[-1] == str(shop)
 
 
 def test_a_broken_summary_is_a_users_error(workspace: Path, tmp_path: Path) -> None:

@@ -56,8 +56,9 @@ def test_sections_and_image_of_a_step_are_there(step: Step) -> None:
     assert hasattr(images, step.image.upper())
 
 
-def test_each_image_runs_a_step() -> None:
-    assert {name for name in vars(images) if name.isupper() and name[0] != "_"} == {one.image.upper() for one in TABLE}
+def test_each_image_but_the_server_s_runs_a_step() -> None:
+    named = {name for name in vars(images) if name.isupper() and name[0] != "_"}
+    assert named - {"SERVE"} == {one.image.upper() for one in TABLE}
 
 
 @EACH
