@@ -12,6 +12,9 @@ def metrics(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Serve /metrics on this port, until stopped; 0 takes a free one.")
     ] = 9109,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on: this machine only; in a pod 0.0.0.0.")
+    ] = "127.0.0.1",
     textfile: Annotated[
         Path | None, typer.Option(help="Write them once to this *.prom file instead, for node_exporter.")
     ] = None,
@@ -22,4 +25,4 @@ def metrics(
     if textfile:
         exporter.write(Path.cwd(), textfile)
     else:
-        exporter.serve(Path.cwd(), port)
+        exporter.serve(Path.cwd(), port, host)

@@ -60,17 +60,17 @@ def write(workspace: Path, path: Path) -> None:
     write_to_textfile(str(path), registry(workspace))
 
 
-def serve(workspace: Path, port: int) -> None:
-    """Serve the gauges on ``http://0.0.0.0:port/metrics`` until the process ends; port 0 is a free one, which is told.
+def serve(workspace: Path, port: int, host: str) -> None:
+    """Serve the gauges on ``http://host:port/metrics`` until the process ends; port 0 is a free one, which is told.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken, or the address is not this machine's.
     """
     try:
-        server, _ = start_http_server(port, registry=registry(workspace))
+        server, _ = start_http_server(port, host, registry(workspace))
     except OSError as error:
-        raise UserError(f"--port {port}: {error.strerror}; give another one.") from error
-    print(f"The gauges: http://0.0.0.0:{server.server_port}/metrics (Ctrl+C ends)", flush=True)
+        raise UserError(f"--host {host} --port {port}: {error.strerror}; give another one.") from error
+    print(f"The gauges: http://{host}:{server.server_port}/metrics (Ctrl+C ends)", flush=True)
     while True:
         time.sleep(3600)
 

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import psutil
 import pytest
 import report_history
 import yaml
@@ -43,6 +44,8 @@ def test_the_verb_serves_the_last_cycle(workspace: Path) -> None:
     try:
         told = re.search(r":(\d+)/metrics", server.stdout.readline())
         assert told, "the exporter ended"
+        listening = [one.laddr.ip for one in psutil.Process(server.pid).net_connections() if one.status == "LISTEN"]
+        assert listening == ["127.0.0.1"]
         with urllib.request.urlopen(f"http://127.0.0.1:{told[1]}/metrics") as answer:
             found = gauges(answer.read().decode())
     finally:
