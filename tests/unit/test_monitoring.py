@@ -44,7 +44,7 @@ def test_the_verb_serves_the_last_cycle(workspace: Path) -> None:
     try:
         told = re.search(r":(\d+)/metrics", server.stdout.readline())
         assert told, "the exporter ended"
-        listening = [one.laddr.ip for one in psutil.Process(server.pid).net_connections() if one.status == "LISTEN"]
+        listening = [one.laddr.ip for one in psutil.Process(server.pid).connections() if one.status == "LISTEN"]
         assert listening == ["127.0.0.1"]
         with urllib.request.urlopen(f"http://127.0.0.1:{told[1]}/metrics") as answer:
             found = gauges(answer.read().decode())
@@ -129,7 +129,9 @@ def test_the_queries_of_the_pages_tell_a_rollout_both_servers_apart(
 ) -> None:
     """An hour of the servers' and the transformer's own series: the champion's 90 requests a minute, the canary's 9."""
     text = (MONITORING.parent / "docs" / page).read_text(encoding="utf-8")
-    (block,) = re.findall(r"```yaml\n(rollout:\n(?:  traffic: \w+\n)?  prometheus:.*?)```", text, re.DOTALL)
+    (block,) = re.findall(
+        r"```yaml\n(rollout:\n(?:  traffic: \w+\n)?(?:  traffic_options: .*\n)?  prometheus:.*?)```", text, re.DOTALL
+    )
     asked = PrometheusSettings.model_validate(yaml.safe_load(block)["rollout"]["prometheus"])
     pods = {"relevance-predictor-1": 90, "relevance-cycle-0003-predictor-1": 9}
     series = {
