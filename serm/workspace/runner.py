@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,7 +109,14 @@ def _run_pipeline(root: Path, tasks: Path, force: bool, journal: Journal) -> Non
     pipeline = components.load_component_from_file(str(PIPELINE))
     uris = {one.name: str(root / one.path) for one in GIVEN}
     settings = (root / PARAMS).read_text(encoding="utf-8")
-    with StepLog(tasks / "log.txt", RUN, journal.begin) as log, contextlib.redirect_stdout(log), _logging_to(log):
+    with (
+        warnings.catch_warnings(),
+        StepLog(tasks / "log.txt", RUN, journal.begin) as log,
+        contextlib.redirect_stdout(log),
+        _logging_to(log),
+    ):
+        # What a step asks of a cluster, it asks of a cluster: no news to who runs it here.
+        warnings.filterwarnings("ignore", message=".* have no effect in the current local runner")
         try:
             pipeline(settings=settings, repository=str(root), force=force, kept=str(tasks / "kept"), **uris)
         except RuntimeError as error:
