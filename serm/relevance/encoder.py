@@ -84,6 +84,11 @@ class Encoder:
         self._by_threads: dict[int, Encodings] = {}
         self._last: dict[Kind, tuple[tuple[int, list[str]], Encoded]] = {}
 
+    @property
+    def positions(self) -> int | None:
+        """How many tokens of a text it has places for; None: for any number."""
+        return positions(self.body)
+
     def embed(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
         """Return unit vectors [n, dim] for ``texts``; each distinct text is computed once."""
         distinct, rows = unique(texts)
@@ -308,6 +313,11 @@ def _load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
             ) from error
     if not hasattr(getattr(body, "encoder", None), "layer"):
         raise UserError(f"relevance.base {base!r} is a {type(body).__name__}; give a BERT-like encoder.")
+    if (most := positions(body)) is not None and most < settings.max_tokens:
+        raise UserError(
+            f"relevance.base {base!r} reads at most {most} tokens of a text, and relevance.max_tokens is"
+            f" {settings.max_tokens}; set it to {most} or less, or take another base."
+        )
     words = body.embeddings.word_embeddings.weight.detach().half()
     encoder = Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens, settings)
     try:
@@ -329,6 +339,17 @@ def base_folder(base: str) -> Path:
     if not known and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise UserError(f"relevance.base {base!r}: no such directory; a hub id is OWNER/NAME.")
     return local(base if known else f"hf://{base}")
+
+
+def positions(body: Any) -> int | None:
+    """Return how many tokens a BERT-like model has places for; None where it has no table of them.
+
+    RoBERTa's kin count from behind the padding's place on.
+    """
+    table = getattr(body.embeddings, "position_embeddings", None)
+    if table is None:
+        return None
+    return int(table.num_embeddings) - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
 
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
