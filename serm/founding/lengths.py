@@ -60,7 +60,7 @@ def choose(seed: pa.Table, documents: Path, characters: int, settings: Settings,
         seed: JUDGMENTS to train on; no test query is among them.
         documents: a DOCUMENTS dataset.
         characters: that 95 % of the documents have at most.
-        settings: the sections ``relevance``, whose own ``max_tokens`` stays, ``training`` (threads) and ``engine``.
+        settings: the sections ``relevance``, whose own ``max_tokens`` stays, ``training`` (its seed) and ``engine``.
         gpu: whether there is one.
     """
     options = settings.relevance
@@ -103,7 +103,8 @@ def measured(
 
     queries, texts, number, grade = _drawn(seed, documents, settings)
     found = {}
-    with reproducible(settings.training):
+    # One thread: on a machine with other work two wait for each other, and this is to take a minute.
+    with reproducible(settings.training.model_copy(update={"threads": 1})):
         for tokens in lengths:
             options = settings.relevance.model_copy(update={"max_tokens": tokens, "cache_mb": 0})
             scores = cosine(relevance.load_encoder(options.encoder, options), queries, texts)
