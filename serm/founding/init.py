@@ -162,9 +162,9 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
 
         if not (root / CHAMPION).exists():
             tell(
-                f"Training the first champion: {judgments['seed_pairs']:,} seed pairs,"
-                f" {settings.training.founding_epochs} passes, {settings.relevance.max_tokens} tokens of a document,"
-                f" {settings.relevance.layers} layers, {settings.training.threads} threads; the texts are encoded first"
+                f"Training the first champion on {judgments['seed_pairs']:,} seed pairs (passes:"
+                f" {settings.training.founding_epochs}, tokens of a document: {settings.relevance.max_tokens}, layers:"
+                f" {settings.relevance.layers}, threads: {settings.training.threads}); the texts are encoded first"
                 + (_about(root, settings) if judgments["seed_pairs"] >= first.MANY else "")
             )
             training.bootstrap(root / JUDGMENTS, root / DOCUMENTS, root / CHAMPION, settings)

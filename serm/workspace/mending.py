@@ -74,9 +74,11 @@ def correct(judgments: Path, pair: Key, grade: int, by: str, why: str, cycle: in
         The grade that it had; None: the pair was not judged, and is now.
 
     Raises:
-        UserError: the pair is of a query that was drawn for the rolling test set, and has no grade there.
+        UserError: there are no judgments, or the pair is of a query that was drawn for the rolling test set, and has
+            no grade there.
     """
     places = _places(judgments)
+    _require_judgments(places, judgments)
     rows = [row for path in places.judged if path.exists() for row in _of(_read(path), pair).to_pylist()]
     stood = rows[0] if rows else None
     if stood is None and places.drawn is not None and _is_drawn(places.drawn, pair):
@@ -108,8 +110,7 @@ def retire(judgments: Path, pair: Key, by: str, why: str) -> None:
         UserError: there is no judgment of the pair.
     """
     places = _places(judgments)
-    for path in places.judged:
-        recover(path)
+    _require_judgments(places, judgments)
     lost = [_of(_read(path), pair) for path in places.judged]
     if not any(table.num_rows for table in lost):
         raise UserError(f"{judgments}: no judgment of query {pair[0]!r} ({pair[1]}) with doc_id {pair[2]!r}.")
@@ -121,6 +122,13 @@ def retire(judgments: Path, pair: Key, by: str, why: str) -> None:
         for path in (*places.panel, *places.judged):
             if path.exists() and _of(_read(path), pair).num_rows:
                 _write(path, _without(_read(path), pair))
+
+
+def _require_judgments(places: _Places, judgments: Path) -> None:
+    for path in places.judged:
+        recover(path)
+    if not any(path.exists() for path in places.judged):
+        raise UserError(f"{judgments}: no judgments there; go into a workspace, or give their path with --judgments.")
 
 
 @contextmanager

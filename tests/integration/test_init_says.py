@@ -40,6 +40,7 @@ def tried(shop: Path, *more: str, new: str = "new") -> dict[str, Any]:
     if done.exception is not None:
         raise done.exception
     assert not (shop / new).exists()
+    assert "Loading weights" not in done.stderr
     return dict(json.loads(done.stdout))
 
 

@@ -40,6 +40,9 @@ def verbs():
     return set(cast(TyperGroup, get_command(app)).commands)
 
 
+PERSON = ("--locale=en", "--by=Ada", "--why=so")
+
+
 def one_sentence(done):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -354,6 +357,22 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
         for verb in ("publish", "ingest", "train", "evidently"):
             assert "`serm evolve` has been writing" in one_sentence(serm(verb, cwd=shop))
         assert "no cycle to report on" in one_sentence(serm("report", cwd=shop))
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("advance",), "params.yaml: no such file; go into a workspace"),
+        (("report",), "no workspace; go into one"),
+        (("review",), "cycle/annotate: nothing to review there yet; a cycle's annotate step makes it"),
+        (("review", "--tests"), "nothing to review there yet; `serm evolve` draws it before each cycle (tests.draw)"),
+        (("judgments", "retire", "q", "d", *PERSON), "state/judgments: no judgments there; go into a workspace"),
+        (("judgments", "correct", "q", "d", "--grade=1", *PERSON), "state/judgments: no judgments there; go into"),
+    ],
+)
+def test_outside_a_workspace_it_says_so_and_makes_nothing(command, told, serm, tmp_path):
+    assert told in one_sentence(serm(*command, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_version_is_that_of_the_package(tmp_path):

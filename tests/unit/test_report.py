@@ -239,6 +239,9 @@ def test_only_a_simulated_world_is_held_against_its_hidden_truth(
 
 
 def test_no_history_is_a_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no workspace; go into one, or name it with --workspace"):
+        report.build(tmp_path, tmp_path / "out")
+    (tmp_path / "params.yaml").touch()
     with pytest.raises(UserError, match="no cycle to report on; run `serm evolve"):
         report.build(tmp_path, tmp_path / "out")
 

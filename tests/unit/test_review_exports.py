@@ -351,6 +351,7 @@ def test_an_answer_that_is_older_than_a_persons_last_word_changes_nothing(made: 
 def test_a_later_answer_to_an_earlier_cycles_queue_stands_before_a_correction(made: Path) -> None:
     of, state = reviews(made), made / "state" / "judgments"
     (key, *_) = of.items
+    contracts.write(judgments([(key[0], key[2], 2)]), state, contracts.JUDGMENTS)
     correct(state, key, 3, "Ada", "it is one", 9)
     of.refresh()
     of.grade(key, 1)
