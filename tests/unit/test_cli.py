@@ -1,10 +1,12 @@
 """The command line: quick to start, one sentence for a user's mistake, JSON for machines."""
 
 import ast
+import contextlib
 import importlib.metadata
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -373,6 +375,20 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
 def test_outside_a_workspace_it_says_so_and_makes_nothing(command, told, serm, tmp_path):
     assert told in one_sentence(serm(*command, cwd=tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_that_a_library_makes_an_error_of_has_no_traceback(monkeypatch, capsys):
+    def app():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("Query interrupted")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Aborted.\n")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_version_is_that_of_the_package(tmp_path):
