@@ -54,7 +54,8 @@ def choose(seed: pa.Table, documents: Path, characters: int, settings: Settings,
 
     The base's plain cosine ranks the judged documents of up to ``PAIRS`` pairs: nothing is fitted, so each query is a
     held-out one. The shortest length is taken that loses no more on the best than the standard error of that loss
-    (Breiman and others, 1984). What a trained model makes of a length is not measured.
+    (Breiman and others, 1984). What a trained model makes of a length is not measured
+    here; on ESCI's sample it was, and agreed (docs/bring-your-own.md).
 
     Args:
         seed: JUDGMENTS to train on; no test query is among them.
@@ -73,13 +74,14 @@ def choose(seed: pa.Table, documents: Path, characters: int, settings: Settings,
     asked = candidates(characters, most)
     by_length = f"95 % of the documents have at most {characters:,} characters"
     if len(asked) == 1:
-        return Lengths(asked[0], by_length)
+        return Lengths(asked[0], f"{by_length}, and there is nothing to choose")
     if options.family != "cross-encoder":
         return Lengths(asked[-1], f"{by_length}; not measured, as a generative model has no cosine")
-    found = measured(seed, documents, asked, settings)
-    queries = len(found[asked[0]])
+    pairs = drawn(seed, documents, settings)
+    queries = len(np.unique(pairs.number))
     if queries < QUERIES:
         return Lengths(asked[-1], f"{by_length}; {queries} seed queries are too few to compare shorter texts on")
+    found = measured(pairs, asked, settings)
     values = ", ".join(f"{of.mean():.3f}" for of in found.values())
     told = f"of {', '.join(map(str, asked))} tokens NDCG@10 of the base's cosine is {values} on {queries} seed queries"
     return Lengths(shortest_as_good(found), told)
@@ -95,20 +97,29 @@ def shortest_as_good(found: dict[int, NDArray[np.float64]]) -> int:
     return best
 
 
-def measured(
-    seed: pa.Table, documents: Path, lengths: Sequence[int], settings: Settings
-) -> dict[int, NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Pairs:
+    """``n`` judged pairs."""
+
+    queries: list[str]
+    texts: list[str]
+    number: NDArray[np.int64]
+    """[n] which query each pair is of, from 0 on."""
+    grade: NDArray[np.int64]
+    """[n] 0 to 3."""
+
+
+def measured(pairs: Pairs, lengths: Sequence[int], settings: Settings) -> dict[int, NDArray[np.float64]]:
     """Return NDCG@10 [queries] by the base's cosine, for each of the lengths, in their order."""
     from serm.training.fit import reproducible
 
-    queries, texts, number, grade = _drawn(seed, documents, settings)
     found = {}
     # One thread: on a machine with other work two wait for each other, and this is to take a minute.
     with reproducible(settings.training.model_copy(update={"threads": 1})):
         for tokens in lengths:
             options = settings.relevance.model_copy(update={"max_tokens": tokens, "cache_mb": 0})
-            scores = cosine(relevance.load_encoder(options.encoder, options), queries, texts)
-            found[tokens] = ndcg(number, grade, scores, [10], settings.evaluation.seed)[:, 0]
+            scores = cosine(relevance.load_encoder(options.encoder, options), pairs.queries, pairs.texts)
+            found[tokens] = ndcg(pairs.number, pairs.grade, scores, [10], settings.evaluation.seed)[:, 0]
     return found
 
 
@@ -118,10 +129,8 @@ def cosine(encoder: Embedder, queries: list[str], texts: list[str]) -> NDArray[n
     return found.astype(np.float64)
 
 
-def _drawn(
-    seed: pa.Table, documents: Path, settings: Settings
-) -> tuple[list[str], list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Return queries, texts, numbers of queries and grades of seed pairs: all pairs of queries drawn at random."""
+def drawn(seed: pa.Table, documents: Path, settings: Settings) -> Pairs:
+    """Return seed pairs to compare lengths on: all of a query's, of queries drawn at random."""
     with engines.connect(settings.engine) as engine:
         ranked = numbered(join(engine, seed, Path("the seed judgments"), documents, ("title", "body")).pairs)
     sizes = np.bincount(ranked.number, minlength=ranked.queries.num_rows)
@@ -131,7 +140,7 @@ def _drawn(
     rows = ranked.rows.filter(pa.array(chosen))
     texts = list(map(document_text, rows["title"].to_pylist(), rows["body"].to_pylist()))
     number = np.unique(ranked.number[chosen], return_inverse=True)[1]
-    return rows["query"].to_pylist(), texts, number, ranked.grade[chosen]
+    return Pairs(rows["query"].to_pylist(), texts, number, ranked.grade[chosen])
 
 
 def _by_16(tokens: float) -> int:

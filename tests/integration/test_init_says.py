@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import small_shop
 import tiny_encoder
@@ -157,9 +156,9 @@ def test_how_much_of_a_long_document_is_read_is_measured_on_the_seed_and_said(
 ) -> None:
     asked = set[str]()
 
-    def measured(seed: pa.Table, *of: Any) -> Any:
-        asked.update(seed["query"].to_pylist())
-        return lengths_measured(seed, *of)
+    def measured(pairs: lengths.Pairs, *of: Any) -> Any:
+        asked.update(pairs.queries)
+        return lengths_measured(pairs, *of)
 
     lengths_measured = lengths.measured
     monkeypatch.setattr(lengths, "measured", measured)
@@ -179,7 +178,9 @@ def test_how_much_of_a_long_document_is_read_is_measured_on_the_seed_and_said(
 
 
 def test_where_there_is_nothing_to_choose_of_a_length_it_says_so(shop: Path) -> None:
-    assert "is 32: 95 % of the documents have at most 6 characters" in noted(tried(shop), "relevance.max_tokens")
+    assert "is 32: 95 % of the documents have at most 6 characters, and there is nothing to choose" in noted(
+        tried(shop), "relevance.max_tokens"
+    )
     (shop / "own.yaml").write_text("relevance: {max_tokens: 40}")
     assert "is 40: as given" in noted(tried(shop, f"--params={shop / 'own.yaml'}"), "relevance.max_tokens")
 
