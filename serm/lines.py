@@ -19,6 +19,8 @@ MAX_LINE_BYTES = 8 << 20
 _CHUNK_BYTES = 4 << 20
 _PIECE_BYTES = 64 << 10
 _GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+BREAKS_OFF = "stream breaks off here"
+"""What the reason of the last line of a packed file says that is not whole."""
 _NOT_UTF8 = "not UTF-8"
 _TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MB"
 
@@ -89,7 +91,7 @@ def chunks(file: Path) -> Iterator[bytes]:
             while chunk := source.read1(_CHUNK_BYTES):
                 yield chunk
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise BrokenOff(f"the gzip stream breaks off here ({error})") from error
+            raise BrokenOff(f"the gzip {BREAKS_OFF} ({error})") from error
 
 
 def _unzstd(raw: BinaryIO) -> Iterator[bytes]:
@@ -105,7 +107,7 @@ def _unzstd(raw: BinaryIO) -> Iterator[bytes]:
         except (OSError, pa.ArrowException) as error:
             if pieces:
                 yield b"".join(pieces)
-            raise BrokenOff(f"the zstd stream breaks off here ({str(error).splitlines()[0]})") from error
+            raise BrokenOff(f"the zstd {BREAKS_OFF} ({str(error).splitlines()[0]})") from error
         if pieces:
             yield b"".join(pieces)
 

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 :"
 
 
-def write(path: Path, layers: int = 3, dropout: float = 0.1) -> Path:
+def write(path: Path, layers: int = 3, dropout: float = 0.1, positions: int = 64) -> Path:
     """Write a BERT of ``layers`` layers of 32 dimensions, a token a letter, as a Hugging Face directory."""
     vocabulary = {letter: number for number, letter in enumerate(["[PAD]", "[UNK]", *LETTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -22,7 +22,7 @@ def write(path: Path, layers: int = 3, dropout: float = 0.1) -> Path:
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
     )

@@ -6,8 +6,11 @@ Heavy libraries are imported inside the verbs, so that ``serm --help`` answers a
 from __future__ import annotations
 
 import logging
+import signal
 import sys
-from typing import Annotated
+from functools import partial
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -89,27 +92,41 @@ def _all(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake prints one sentence and exits with code 2."""
+    """Run the command line; a user's mistake prints one sentence and exits with code 2, an interruption with 130."""
     if logging.lastResort is not None:  # what prints warnings, where nobody has set up logging
         logging.lastResort.setFormatter(_Visible())
+    interrupted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, partial(_interrupt, interrupted))
     try:
         app()
-    except UserError as error:
-        print(f"Error: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except ModuleNotFoundError as error:
-        extra = extra_of(error.name or "")
-        if extra is None:
-            raise
-        package = f"serm[{extra}]" if extra else "serm"
-        print(f"Error: {error.name} is not installed; run pip install '{package}'.", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        told = os_fault(error)
-        if told is None:
-            raise
-        print(f"Error: {visible(str(told))}", file=sys.stderr)
-        sys.exit(2)
+    except Exception as error:
+        if interrupted:  # what a library makes of it: DuckDB's "Query interrupted", for example
+            print("Aborted.", file=sys.stderr)
+            sys.exit(130)
+        _tell(error)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt(interrupted: list[int], number: int, frame: FrameType | None) -> None:
+    interrupted.append(number)
+    signal.default_int_handler(number, frame)
+
+
+def _tell(error: Exception) -> NoReturn:
+    """Print a user's mistake as one sentence and exit with code 2; raise an ``error`` that is none."""
+    if isinstance(error, UserError):
+        told = visible(str(error))
+    elif isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name or "")) is not None:
+        told = f"{error.name} is not installed; run pip install '{f'serm[{extra}]' if extra else 'serm'}'."
+    elif isinstance(error, OSError) and (fault := os_fault(error)) is not None:
+        told = visible(str(fault))
+    else:
+        raise error
+    print(f"Error: {told}", file=sys.stderr)
+    sys.exit(2)
 
 
 class _Visible(logging.Formatter):

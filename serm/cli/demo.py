@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serm.cli.evolve import show_costs
 from serm.cli.options import command
-from serm.layout import REPORT
+from serm.layout import HISTORY, REPORT
+
+if TYPE_CHECKING:
+    from serm.worlds.emoji_stream import EmojiStream
 
 DemoWorkspace = Annotated[Path, typer.Option(help="Where the demo's git and DVC workspace is, or will be.")]
 Cycles = Annotated[int, typer.Option(min=1, max=3, help="How many evolution cycles to run.")]
@@ -50,14 +54,54 @@ def demo(
         _write_raw(raw, small)
         return
     from serm import report
-    from serm.workspace.runner import run_loop
+    from serm.workspace.lock import writing
     from serm.worlds.emoji_stream import EmojiStream
     from serm.worlds.small import small_stream
 
     began = time.monotonic()
-    run_loop(small_stream(workspace) if small else EmojiStream(workspace), cycles, show_costs, rollout=rollout)
+    stream = small_stream(workspace) if small else EmojiStream(workspace)
+    with writing(stream.path, "serm demo"):
+        if not stream.is_founded:
+            print(f"Founding the emoji world in {stream.path}: seed judgments, the first champion, simulated users")
+            show_costs({"found": stream.found()})
+        for number in range(1, cycles + 1):
+            if stream.is_past(number):
+                print(f"cycle {number}: done before")
+            else:
+                run_window(stream, number, rollout)
     page = report.build(workspace, workspace / REPORT)
     typer.echo(f"{cycles} cycles, {(time.monotonic() - began) / 60:.1f} minutes. The report: {page.resolve()}")
+
+
+def run_window(stream: EmojiStream, number: int, rollout: bool) -> None:
+    """Evolve through a window of the world as a user does who looks before a promotion: `--hold`, then on.
+
+    Between the two the world holds the cycle against its hidden truth and, with ``rollout``, lets its users decide.
+    What is done already is not done again.
+    """
+    from serm.atomic import write_json
+    from serm.evolve import evolve
+    from serm.workspace.progress import Progress
+    from serm.workspace.runner import is_done
+    from serm.workspace.store import Workspace
+
+    simulated = stream.open_window(number)
+    cycle = stream.settings().cycle
+    print(f"\n{cycle.name}: {cycle.start.date()} to {cycle.end.date()}", flush=True)
+    if not is_done(Workspace(stream.path), cycle.name):
+        evolve(stream.path, lambda *_: None, hold=True)
+    history = stream.path / HISTORY / cycle.name
+    costs = {"simulate": simulated} | json.loads((history / "costs.json").read_text(encoding="utf-8"))
+    is_whole = not Progress.read(stream.path).advancing  # the state is the one that the cycle read
+    if "publish" not in costs:
+        print("Nothing drifted: the window is recorded, and there is nothing to learn from it.")
+    elif is_whole:
+        write_json(history / "audit.json", stream.audit())
+    write_json(history / "costs.json", costs)
+    show_costs(costs)
+    if rollout and is_whole:
+        stream.roll_out(number)
+    evolve(stream.path, lambda *_: None, lambda line: print(line, flush=True))
 
 
 def _write_raw(folder: Path, small: bool) -> None:

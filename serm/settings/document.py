@@ -36,7 +36,9 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it is no file, cannot be read, is too large, or is not UTF-8.
     """
-    if path.exists() and not path.is_file():
+    if not path.exists():
+        raise UserError(f"{path}: no such file; go into a workspace, or give the path with --params.")
+    if not path.is_file():
         raise UserError(f"{path}: no regular file; give the path with --params.")
     try:
         with path.open("rb") as file:

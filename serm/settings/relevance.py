@@ -55,3 +55,8 @@ class RelevanceSettings(Section):
     """Megabytes (10^6 bytes) of encodings that are kept, those that were used last; 0 keeps none, for where each step
     runs on a disk of its own. It changes the time and no bit of a result."""
     generative: GenerativeSettings = GenerativeSettings()
+
+    @property
+    def encoder(self) -> str:
+        """The base of the text encoder that finds near documents, whatever the family."""
+        return self.base if self.family == "cross-encoder" else self.generative.encoder

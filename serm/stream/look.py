@@ -15,7 +15,7 @@ from ibis.backends import BaseBackend
 
 from serm import engine as engines
 from serm.errors import UserError
-from serm.lines import LINES, read_lines
+from serm.lines import BREAKS_OFF, LINES, read_lines
 from serm.settings import Settings
 from serm.stream import plausibility, privacy
 from serm.stream.masking import KINDS
@@ -82,7 +82,7 @@ def look(log: Path, settings: Settings) -> Seen:
         if not texts:
             with open_log(engine, log, Path(scratch) / "bad", settings) as opened:
                 return _seen(engine, opened, "rows", settings, {})
-        lines, is_sample = _sample(texts, max(1, MAX_LINES // len(texts)))
+        lines, is_sample, broken = _sample(texts, max(1, MAX_LINES // len(texts)))
         actions = _actions(engine, lines)
         proposed = _proposed(actions, settings)
         stream = settings.stream.model_copy(update=proposed)
@@ -91,22 +91,25 @@ def look(log: Path, settings: Settings) -> Seen:
         with open_log(engine, sample, Path(scratch) / "bad", settings.model_copy(update={"stream": stream})) as opened:
             seen = _seen(engine, opened, "ubi", settings, actions)
         whole = None if is_sample else seen.span
-        return replace(seen, lines=len(lines), is_sample=is_sample, settings=proposed, span=whole)
+        told = [*plausibility.broken_off(broken), *seen.warnings]
+        return replace(seen, lines=len(lines), is_sample=is_sample, settings=proposed, span=whole, warnings=told)
 
 
-def _sample(files: Sequence[Path], rows: int) -> tuple[pa.ChunkedArray, bool]:
-    """Return the readable ones of the first lines of each file, and whether there are more."""
-    texts, more = [], False
+def _sample(files: Sequence[Path], rows: int) -> tuple[pa.ChunkedArray, bool, list[str]]:
+    """Return the readable ones of the first lines of each file, whether there are more, and which files break off."""
+    texts, more, broken = [], False, list[str]()
     for file in files:
         left = rows
         for batch in read_lines([file]):
             if not left:
                 more = True
                 break
+            if pc.any(pc.match_substring(batch["reason"], BREAKS_OFF)).as_py():
+                broken.append(file.name)
             texts.append(batch["text"].slice(0, left).drop_null())
             more |= batch.num_rows > left
             left -= min(left, batch.num_rows)
-    return pa.chunked_array(texts, LINES.field("text").type), more
+    return pa.chunked_array(texts, LINES.field("text").type), more, broken
 
 
 def _actions(engine: BaseBackend, lines: pa.ChunkedArray) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ibis
@@ -25,7 +25,13 @@ def measures(rows: ibis.Table, kept: ibis.ir.BooleanValue) -> dict[str, ibis.ir.
 def warnings(measured: dict[str, Any], told: Told | None) -> list[str]:
     """Say what can hardly be right; ``measured`` has the values of ``measures``, ``told`` what UBI lines say."""
     shown, clicked, first, second = (measured[name] or 0 for name in ("shown", "clicked", "on_first", "on_second"))
-    return [*_of_rows(shown, clicked, first, second, told), *_of_users(shown, measured, told)]
+    broken = broken_off(told.broken) if told else []
+    return [*broken, *_of_rows(shown, clicked, first, second, told), *_of_users(shown, measured, told)]
+
+
+def broken_off(files: Sequence[str]) -> list[str]:
+    """Say which packed files of a log are not whole."""
+    return [f"{file} breaks off, and nobody knows what it lacks: bring it whole" for file in files]
 
 
 def _of_rows(shown: int, clicked: int, first: int, second: int, told: Told | None) -> Iterator[str]:

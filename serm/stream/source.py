@@ -85,8 +85,10 @@ def text_files(log: Path) -> Sequence[Path]:
     texts, columnar = data_files(log, TEXT_SUFFIXES), data_files(log, (".parquet",))
     if texts and columnar:
         raise UserError(f"{log}: it has Parquet files and {texts[0].name}; keep one format in a directory.")
-    if log.is_dir() and not texts and not columnar and (others := [*filter(Path.is_file, log.glob("[!._]*"))]):
-        raise UserError(f"{log}: no file in it is a log, such as {min(others).name}; {_FORMS}.")
+    if log.is_dir() and not texts and not columnar:
+        others = sorted(path.name for path in log.glob("[!._]*") if path.is_file())
+        such = f", such as {others[0]}" if others else ""
+        raise UserError(f"{log}: no file in it is a log{such}; {_FORMS}.")
     return texts
 
 

@@ -21,7 +21,7 @@ from ibis.backends import BaseBackend
 
 from serm import contracts
 from serm import engine as engines
-from serm.lines import LINES, read_lines
+from serm.lines import BREAKS_OFF, LINES, read_lines
 from serm.settings import Settings
 from serm.stream.sessions import seconds, with_sessions
 
@@ -44,6 +44,8 @@ class Told:
     other_actions: tuple[str, ...]
     """The names of the other events, the most frequent first, as JSON: five at most, each cut to 40 characters."""
 
+    broken: tuple[str, ...] = ()
+    """The packed files that break off, whose other lines nobody knows."""
     hashed: bool = False
     """Whether it names sessions by their keyed hashes, as SERM's transformer does."""
 
@@ -69,7 +71,7 @@ def read_records(log: Path, files: Sequence[Path], records: Path, bad_lines: Pat
         values = settings.stream.model_dump(mode="json", include=_SETTINGS)
         for statement in engine.con.extract_statements(sql):
             engine.con.execute(statement, {name: values[name] for name in statement.named_parameters})
-        told, actions = _told(engine)
+        told, actions = _told(engine, names)
         made = _count(engine, "on_documents") + told.returned + told.lines["other"]
         engine.to_parquet(engine.table("records"), records, compression="zstd")
         parsed = engine.table("parsed")
@@ -84,7 +86,7 @@ def read_records(log: Path, files: Sequence[Path], records: Path, bad_lines: Pat
     return told
 
 
-def _told(engine: BaseBackend) -> tuple[Told, int]:
+def _told(engine: BaseBackend, files: Sequence[str]) -> tuple[Told, int]:
     """Return what the tables of ubi.sql say, and how many action lines there were."""
     parsed = engine.table("parsed")
     fates = parsed.group_by("fate").aggregate(rows=parsed.count()).to_pyarrow().to_pylist()
@@ -93,11 +95,13 @@ def _told(engine: BaseBackend) -> tuple[Told, int]:
     names = others.group_by(name=others.action[:_NAME_LENGTH]).aggregate(rows=others.count())
     frequent = names.order_by(ibis.desc("rows"), "name").limit(_NAMES).to_pyarrow()["name"].to_pylist()
     owners = engine.table("owners")
+    broken = parsed.filter(parsed.reason.contains(BREAKS_OFF)).select("delivery")
     told = Told(
         lines={fate: counts[fate] for fate in (*ROLES, "duplicate", "quarantined")},
         returned=_count(engine, "shown_by_return"),
         unowned=int(owners.filter(owners.owner.isnull()).count().to_pyarrow().as_py()),
         other_actions=tuple(map(json.dumps, frequent)),
+        broken=tuple(files[number] for number in sorted(set(broken.to_pyarrow()["delivery"].to_pylist()))),
         hashed=bool(parsed.session_id.startswith("\0").any().to_pyarrow().as_py()),
     )
     return told, counts["action"]

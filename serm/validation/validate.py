@@ -239,7 +239,8 @@ def _tell(failed: Sequence[Check], checks: Sequence[Check], out: Path) -> None:
         if check.severity == "error":
             limit, fix = f"{check.allowed} may", f"mend the {check.dataset}"
             if check.setting:
-                limit, fix = f"validation.{check.setting} allows {check.allowed}", f"{fix} or the limit"
+                verb = "asks for" if check.allowed.startswith("at least") else "allows"
+                limit, fix = f"validation.{check.setting} {verb} {check.allowed}", f"{fix} or the limit"
             raise UserError(
                 f"{check.dataset}, {check.rule}: {check.finding}; {limit}; "
                 f"see {out / 'quarantine'} and {out / 'data_docs' / 'index.html'}, and {fix}."

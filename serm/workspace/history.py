@@ -11,6 +11,7 @@ from typing import Any
 
 from serm import settings as params
 from serm.errors import UserError
+from serm.layout import PARAMS
 from serm.settings import Settings
 from serm.workspace.store import Workspace
 
@@ -97,6 +98,8 @@ def tags(workspace: Path) -> list[str]:
     """
     history = workspace / "history"
     found = [path.name for path in history.glob("cycle-*") if _TAG.fullmatch(path.name)]
+    if not found and not (workspace / PARAMS).exists():
+        raise UserError(f"{workspace}: no workspace; go into one, or name it with --workspace.")
     if not found:
         raise UserError(
             f"{history}: no cycle to report on; run `serm evolve --workspace {shlex.quote(str(workspace))}` first, or"

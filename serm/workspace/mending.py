@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 from serm import contracts
 from serm.atomic import recover, replace_directory
 from serm.errors import UserError
-from serm.layout import JUDGMENTS, REVIEWED, SUPERSEDED, TEST_REVIEWED, TESTS
+from serm.layout import JUDGMENTS, LOCK, REVIEWED, SUPERSEDED, TEST_REVIEWED, TESTS
+from serm.pairs import answers
+from serm.pairs.answers import Key
 from serm.pairs.test_sets import ANNOTATED, DOCUMENTS, DRAWN, PEOPLE, SERVED
 from serm.workspace.lock import reviews_at_rest
 from serm.workspace.merge import RETIRED, add_trace, keep
 
-Pair = tuple[str, str, str]
-"""Query, locale, doc_id."""
 _KEY = ("query", "locale", "doc_id")
 
 
@@ -36,7 +36,8 @@ class _Places:
     trace: Path
     """Where what no longer stands is kept."""
     answers: tuple[Path, ...] = ()
-    """What people said on `serm review`, which is merged again and again."""
+    """What people said last of each pair, which is merged again and again; what is corrected is said there too, so that
+    an earlier answer that comes later is known for one."""
     panel: tuple[Path, ...] = ()
     """What a panel said, from which a test set is made anew."""
     drawn: Path | None = None
@@ -54,11 +55,11 @@ def _places(judgments: Path) -> _Places:
     both = tuple(path.with_name(name) for name in DOCUMENTS)
     if path.parent.name != "rolling":
         return _Places(root, both, root / SUPERSEDED)
-    answers = (tests / PEOPLE, root / TEST_REVIEWED)
-    return _Places(root, both, root / SUPERSEDED, answers, (tests / ANNOTATED / "judgments",), tests / DRAWN)
+    people = (tests / PEOPLE, root / TEST_REVIEWED) if (tests / PEOPLE).parent.is_dir() else ()
+    return _Places(root, both, root / SUPERSEDED, people, (tests / ANNOTATED / "judgments",), tests / DRAWN)
 
 
-def correct(judgments: Path, pair: Pair, grade: int, by: str, why: str, cycle: int) -> int | None:
+def correct(judgments: Path, pair: Key, grade: int, by: str, why: str, cycle: int) -> int | None:
     """Give a pair a person's grade, whatever it had; the earlier one is kept, as by ``merge.keep``.
 
     Args:
@@ -73,9 +74,11 @@ def correct(judgments: Path, pair: Pair, grade: int, by: str, why: str, cycle: i
         The grade that it had; None: the pair was not judged, and is now.
 
     Raises:
-        UserError: the pair is of a query that was drawn for the rolling test set, and has no grade there.
+        UserError: there are no judgments, or the pair is of a query that was drawn for the rolling test set, and has
+            no grade there.
     """
     places = _places(judgments)
+    _require_judgments(places, judgments)
     rows = [row for path in places.judged if path.exists() for row in _of(_read(path), pair).to_pylist()]
     stood = rows[0] if rows else None
     if stood is None and places.drawn is not None and _is_drawn(places.drawn, pair):
@@ -90,11 +93,7 @@ def correct(judgments: Path, pair: Pair, grade: int, by: str, why: str, cycle: i
     values = dict(zip(_KEY, pair, strict=True)) | {"grade": grade, "source": "human", "cycle": cycle}
     row = pa.Table.from_pylist([values | {"rationale": f"{by}: {why}"}], schema=contracts.JUDGMENTS)
     with _at_rest(places):
-        for path in places.answers:
-            if (path.name == PEOPLE.name and path.parent.is_dir()) or (
-                path.exists() and _of(_read(path), pair).num_rows
-            ):
-                _write(path, pa.concat_tables([_without(_read(path), pair), row]))
+        _say(places, pair, row, answers.line(answers.CORRECTION, pair, grade, f"{by}: {why}"))
         for path in places.judged:
             is_there = path.exists() and _of(_read(path), pair).num_rows
             if is_there or (stood is None and (path.name != SERVED or path == judgments.absolute())):
@@ -102,7 +101,7 @@ def correct(judgments: Path, pair: Pair, grade: int, by: str, why: str, cycle: i
     return None if stood is None else int(stood["grade"])
 
 
-def retire(judgments: Path, pair: Pair, by: str, why: str) -> None:
+def retire(judgments: Path, pair: Key, by: str, why: str) -> None:
     """Take the judgment of a pair out; it is kept with who took it out and why. No panel brings it back.
 
     Of a test set, its served and its pool documents lose it.
@@ -111,8 +110,7 @@ def retire(judgments: Path, pair: Pair, by: str, why: str) -> None:
         UserError: there is no judgment of the pair.
     """
     places = _places(judgments)
-    for path in places.judged:
-        recover(path)
+    _require_judgments(places, judgments)
     lost = [_of(_read(path), pair) for path in places.judged]
     if not any(table.num_rows for table in lost):
         raise UserError(f"{judgments}: no judgment of query {pair[0]!r} ({pair[1]}) with doc_id {pair[2]!r}.")
@@ -120,20 +118,37 @@ def retire(judgments: Path, pair: Pair, by: str, why: str) -> None:
     column = told.column_names.index("rationale")
     add_trace(told.set_column(column, "rationale", pa.array([f"{RETIRED}{by}: {why}"])), places.trace)
     with _at_rest(places):
-        for path in (*places.answers, *places.panel, *places.judged):
+        _say(places, pair, None, answers.line(answers.CORRECTION, pair, None, f"{RETIRED}{by}: {why}"))
+        for path in (*places.panel, *places.judged):
             if path.exists() and _of(_read(path), pair).num_rows:
                 _write(path, _without(_read(path), pair))
+
+
+def _require_judgments(places: _Places, judgments: Path) -> None:
+    for path in places.judged:
+        recover(path)
+    if not any(path.exists() for path in places.judged):
+        raise UserError(f"{judgments}: no judgments there; go into a workspace, or give their path with --judgments.")
 
 
 @contextmanager
 def _at_rest(places: _Places) -> Iterator[None]:
     """Keep `serm review` from writing meanwhile."""
-    reviewed = [path for path in places.answers if path.exists() and path.parent == places.root]
+    reviewed = [path for path in places.answers if path.parent == places.root]
     if not reviewed:
         yield
         return
+    (places.root / LOCK.parent).mkdir(exist_ok=True)
     with reviews_at_rest(places.root, reviewed[0]):
         yield
+
+
+def _say(places: _Places, pair: Key, row: pa.Table | None, line: str) -> None:
+    """Let ``row``, or nothing, be what people said last of a pair."""
+    for path in places.answers:
+        rest = _without(_read(path), pair)
+        said = line.encode() if path.parent == places.root else b""  # `serm review` reads no other
+        _write(path, rest if row is None else pa.concat_tables([rest, row]), said)
 
 
 def _read(path: Path) -> pa.Table:
@@ -141,8 +156,8 @@ def _read(path: Path) -> pa.Table:
     return contracts.read(path, contracts.JUDGMENTS) if path.exists() else contracts.JUDGMENTS.empty_table()
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    """Replace the rows of a dataset; what `serm review` keeps beside them stays."""
+def _write(path: Path, table: pa.Table, said: bytes = b"") -> None:
+    """Replace the rows of a dataset; what `serm review` keeps beside them stays, and ``said`` joins its answers."""
     rows = table.sort_by([(name, "ascending") for name in _KEY])
     with replace_directory(path) as beside:
         pq.write_table(
@@ -151,6 +166,8 @@ def _write(path: Path, table: pa.Table) -> None:
         for file in path.iterdir() if path.exists() else ():
             if file.suffix != ".parquet":
                 shutil.copyfile(file, beside / file.name)
+        if said:
+            (beside / answers.ANSWERS).write_bytes(answers.read(path) + said)
 
 
 def _is_pair(table: pa.Table, pair: Iterable[Any], names: Iterable[str] = _KEY) -> pa.ChunkedArray:
@@ -160,22 +177,22 @@ def _is_pair(table: pa.Table, pair: Iterable[Any], names: Iterable[str] = _KEY) 
     return found
 
 
-def _of(table: pa.Table, pair: Pair) -> pa.Table:
+def _of(table: pa.Table, pair: Key) -> pa.Table:
     return table.filter(_is_pair(table, pair))
 
 
-def _without(table: pa.Table, pair: Pair) -> pa.Table:
+def _without(table: pa.Table, pair: Key) -> pa.Table:
     return table.filter(pc.invert(_is_pair(table, pair)))
 
 
-def _is_drawn(drawn: Path, pair: Pair) -> bool:
+def _is_drawn(drawn: Path, pair: Key) -> bool:
     if not drawn.exists():
         return False
     table = contracts.read(drawn, contracts.DRAWN)
     return bool(pc.any(_is_pair(table, pair[:2])).as_py())
 
 
-def _first_cycle(judged: Iterable[Path], pair: Pair, cycle: int) -> int:
+def _first_cycle(judged: Iterable[Path], pair: Key, cycle: int) -> int:
     """Return the cycle that the query has in a test set; where it is not asked there, ``cycle``."""
     tables = [table.filter(_is_pair(table, pair[:2])) for table in map(_read, judged)]
     return min((found for table in tables for found in table["cycle"].to_pylist()), default=cycle)

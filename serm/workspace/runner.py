@@ -1,4 +1,4 @@
-"""One cycle through the compiled KFP pipeline in this machine's processes, and a world's cycles one after another."""
+"""One cycle through the compiled KFP pipeline in this machine's processes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
 from serm import settings as params
 from serm.atomic import write_json
 from serm.errors import UserError
 from serm.layout import HISTORY, INPUTS, PARAMS, STATE, TASKS
-from serm.settings import Settings
 from serm.step import Figures
 from serm.steps import DEPLOYED, GIVEN, RUN
-from serm.workspace.advance import advance
 from serm.workspace.begin import begin
 from serm.workspace.kfplog import StepLog
 from serm.workspace.lock import writing
@@ -121,79 +118,6 @@ def _run_pipeline(root: Path, tasks: Path, force: bool, journal: Journal) -> Non
             pipeline(settings=settings, repository=str(root), force=force, kept=str(tasks / "kept"), **uris)
         except RuntimeError as error:
             raise UserError(f"{log.error or error} The steps' own words are in {log.path}.") from error
-
-
-class Stream(Protocol):
-    """What a simulated world is to the loop: it opens one window after the other, and knows how far it is."""
-
-    path: Path
-    """The workspace that it feeds."""
-
-    @property
-    def is_founded(self) -> bool:
-        """Whether ``found`` has finished."""
-
-    def found(self) -> Figures:
-        """Make the workspace, with its first champion."""
-
-    def is_past(self, number: int) -> bool:
-        """Whether the workspace has advanced past cycle ``number``."""
-
-    def open_window(self, number: int) -> Figures:
-        """Let the world go on to window ``number``."""
-
-    def settings(self) -> Settings:
-        """Return the settings of the cycle that the world is at."""
-
-    def audit(self) -> dict[str, Any]:
-        """Hold the cycle against what only the world knows."""
-
-    def roll_out(self, number: int) -> None:
-        """Let the world's users decide on the challenger of window ``number``, where the gate passed it."""
-
-
-def run_loop(stream: Stream, cycles: int, show: Callable[[dict[str, Figures]], None], *, rollout: bool = False) -> None:
-    """Run the first ``cycles`` cycles of a world; what is done already is not done again.
-
-    Args:
-        stream: the world.
-        cycles: how many.
-        show: is given what each step of a cycle took.
-        rollout: let the world's users decide on each challenger that passes the gate, before ``advance``.
-
-    Raises:
-        UserError: as ``run_cycle`` and ``advance`` do.
-    """
-    with writing(stream.path, "serm demo"):
-        if not stream.is_founded:
-            print(f"Founding the emoji world in {stream.path}: seed judgments, the first champion, simulated users")
-            show({"found": stream.found()})
-        for number in range(1, cycles + 1):
-            if stream.is_past(number):
-                print(f"cycle {number}: done before")
-            else:
-                _next(stream, number, show, rollout)
-
-
-def _next(stream: Stream, number: int, show: Callable[[dict[str, Figures]], None], rollout: bool) -> None:
-    simulated = stream.open_window(number)
-    settings = stream.settings()
-    tag = settings.cycle.name
-    print(f"\n{tag}: {settings.cycle.start.date()} to {settings.cycle.end.date()}", flush=True)
-    history = stream.path / HISTORY / tag
-    if is_done(Workspace(stream.path), tag):  # it was interrupted after the last step
-        costs = {"simulate": simulated} | json.loads((history / "costs.json").read_text(encoding="utf-8"))
-    else:
-        costs = {"simulate": simulated} | run_cycle(stream.path)
-    if "publish" not in costs:
-        print("Nothing drifted: the window is recorded, and there is nothing to learn from it.")
-    elif not Progress.read(stream.path).advancing:  # the audit is of the state that the cycle read
-        write_json(history / "audit.json", stream.audit())
-    write_json(history / "costs.json", costs)
-    show(costs)
-    if rollout and not Progress.read(stream.path).advancing:
-        stream.roll_out(number)
-    advance(stream.path, settings)
 
 
 def fingerprint(root: Path, pipeline: Path, package: Path = PACKAGE) -> str:

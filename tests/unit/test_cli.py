@@ -1,10 +1,12 @@
 """The command line: quick to start, one sentence for a user's mistake, JSON for machines."""
 
 import ast
+import contextlib
 import importlib.metadata
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from functools import cache
@@ -38,6 +40,9 @@ def verbs():
     from serm.cli import app
 
     return set(cast(TyperGroup, get_command(app)).commands)
+
+
+PERSON = ("--locale=en", "--by=Ada", "--why=so")
 
 
 def one_sentence(done):
@@ -389,6 +394,36 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
         for verb in ("publish", "ingest", "train", "evidently"):
             assert "`serm evolve` has been writing" in one_sentence(serm(verb, cwd=shop))
         assert "no cycle to report on" in one_sentence(serm("report", cwd=shop))
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (("advance",), "params.yaml: no such file; go into a workspace"),
+        (("report",), "no workspace; go into one"),
+        (("review",), "cycle/annotate: nothing to review there yet; a cycle's annotate step makes it"),
+        (("review", "--tests"), "nothing to review there yet; `serm evolve` draws it before each cycle (tests.draw)"),
+        (("judgments", "retire", "q", "d", *PERSON), "state/judgments: no judgments there; go into a workspace"),
+        (("judgments", "correct", "q", "d", "--grade=1", *PERSON), "state/judgments: no judgments there; go into"),
+    ],
+)
+def test_outside_a_workspace_it_says_so_and_makes_nothing(command, told, serm, tmp_path):
+    assert told in one_sentence(serm(*command, cwd=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_that_a_library_makes_an_error_of_has_no_traceback(monkeypatch, capsys):
+    def app():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("Query interrupted")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Aborted.\n")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_version_is_that_of_the_package(tmp_path):

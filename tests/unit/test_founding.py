@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from serm import contracts
-from serm.founding import first, judged
+from serm.founding import first, judged, lengths
 from serm.pairs.test_sets import POOL, SERVED, SETS
 from serm.pairs.text import fold
 
@@ -53,6 +53,20 @@ def test_each_pair_is_in_one_part_and_a_query_in_one_however_it_is_spelled(
         assert served.num_rows <= pool.num_rows
 
 
+def test_more_threads_train_where_they_are_worth_it() -> None:
+    assert first.quickest({1: 1.0, 2: 0.95, 4: 0.92}) == 1
+    assert first.quickest({1: 1.0, 2: 0.6, 4: 0.58}) == 2
+    assert first.quickest({1: 1.0, 2: 0.95, 4: 0.5}) == 4
+    assert first.quickest({1: 1.0, 2: 3.0}) == 1  # the machine has other work
+
+
+def test_no_query_of_given_tests_is_trained_on_in_any_spelling() -> None:
+    table = judgments({("Red  Lamp", "d1"): 3, ("rug", "d1"): 1, ("rug", "d2"): 2})
+    asked = {("frozen", POOL): judgments({("red lamp", "d9"): 1})}
+    assert _pairs(judged.seed_of(table, asked)) == [("rug", "d1"), ("rug", "d2")]
+    assert judged.beside(table, asked, shown()).seed.equals(judged.seed_of(table, asked))
+
+
 def test_what_the_log_shows_of_a_test_query_is_what_it_is_served() -> None:
     query = next(text for text in map(str, range(1000)) if judged.part_of(text) == "frozen")
     table = judgments({(query, "d1"): 3, (query, "d2"): 0})
@@ -80,9 +94,20 @@ def test_so_many_queries_find_the_margin_four_times_in_five() -> None:
     assert judged.queries_needed(0.01, 0.05) == 1766
 
 
-@given(st.integers(0, 10**6))
-def test_longer_documents_are_never_read_less_of(characters: int) -> None:
-    found = first.max_tokens(characters, gpu=False)
-    assert found % 16 == 0
-    assert 32 <= found <= first.max_tokens(characters, gpu=True) <= 512
-    assert first.max_tokens(characters + 100, gpu=True) >= first.max_tokens(characters, gpu=True)
+@given(st.integers(0, 10**6), st.sampled_from([16, 20, 64, 512]))
+def test_longer_documents_are_never_read_less_of(characters: int, most: int) -> None:
+    found = lengths.candidates(characters, most)
+    assert found == sorted(set(found))
+    assert min(32, most) <= found[0] <= found[-1] <= most
+    assert all(tokens % 16 == 0 for tokens in found if tokens < most)
+    assert found[-1] <= lengths.candidates(characters + 100, most)[-1]
+    assert found[0] >= found[-1] / 2
+
+
+def test_the_shortest_text_that_ranks_as_well_as_the_best_is_read() -> None:
+    spread = np.linspace(-0.1, 0.1, 100)
+    best = 0.8 + spread
+    assert lengths.shortest_as_good({32: best - 0.1, 48: best - 0.001 * np.sign(spread), 64: best}) == 48
+    assert lengths.shortest_as_good({32: best - 0.02, 64: best}) == 64
+    assert lengths.shortest_as_good({32: best, 64: best}) == 32
+    assert lengths.shortest_as_good({32: best, 64: best - 0.02}) == 32

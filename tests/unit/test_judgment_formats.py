@@ -149,7 +149,7 @@ def test_a_wrong_list_is_explained(content: str, words: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("qrels", "queries", "words"),
     [
-        ("q1 0\n", "q1\ta\n", "none of 1 rows can be kept; line 1: it has 2 fields, not 4"),
+        ("q1 0\n", "q1\ta\n", "its first line, 'q1 0', is neither one of TREC's qrels"),
         ("q2 0 d1 2\n", "q1\ta\n", "line 1: its query 'q2' is not in the queries' file"),
         ("q1 0 d1 good\n", "q1\ta\n", "its ratings are 'GOOD'; .* --ratings '0=GOOD'"),
         ("q1 0 d1 2\n", "q1 a\n", "line 1 is neither id, tab, text"),

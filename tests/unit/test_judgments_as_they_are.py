@@ -126,6 +126,11 @@ def test_judges_that_differ_evenly_and_pairs_that_nobody_rated_are_set_aside(tmp
             r"its line 1, 'article,what,stars', has no rating as the others do: .*header",
         ),
         ("query,docid,remark\nlamp,d1,fine\n", r"its header \(query, docid, remark\) has no column .* as a rating is"),
+        (
+            '{"id": 7, "title": "lamp"}\n{"id": 8, "title": "rug"}\n',
+            r"JSON of no known format; its first line is '\{.*An object a line has query,",
+        ),
+        ("a,b\n1,2\n", r"its first line, 'a,b', is neither .* nor a header with query, doc_id and rating"),
         ("query;rating\nlamp;3\n", r"its header .* as a doc_id is; call it doc_id, docid, docno or the like"),
     ],
 )

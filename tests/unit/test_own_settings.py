@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serm.errors import UserError
 from serm.founding.own import with_sections
+from serm.settings import parse
 
 OURS = """\
 # head
@@ -43,6 +46,21 @@ def test_each_field_of_both_is_there_and_theirs_stand(
     ours = yaml.safe_load(OURS)
     for section in {**own, **ours}:
         assert (found[section] or {}) == ours.get(section, {}) | (own.get(section) or {})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("relevence: {}", "relevence: there is no such setting, but relevance."),
+        ("training: {epoch: 2}", "training.epoch: there is no such setting, but epochs."),
+        ("evaluation: {gate: {min_gains: 0.1}}", "evaluation.gate.min_gains: there is no such setting, but min_gain."),
+        ("evaluation: {gate: {banana: 1}}", "evaluation.gate.banana: there is no such setting."),
+    ],
+)
+def test_a_setting_that_is_none_is_told_with_the_one_that_may_be_meant(text: str, told: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parse(f'cycle: {{start: "2026-01-01T00:00:00Z", end: "2026-01-02T00:00:00Z"}}\n{text}')
+    assert str(raised.value) == f"params.yaml: {told}"
 
 
 def test_comments_of_both_stay() -> None:

@@ -242,6 +242,9 @@ def test_only_a_simulated_world_is_held_against_its_hidden_truth(
 def test_no_history_is_a_users_error(tmp_path: Path) -> None:
     shop = tmp_path / "a shop's"  # the command that is told can be copied
     shop.mkdir()
+    with pytest.raises(UserError, match="no workspace; go into one, or name it with --workspace"):
+        report.build(shop, tmp_path / "out")
+    (shop / "params.yaml").touch()
     with pytest.raises(UserError, match="no cycle to report on; run `serm evolve --workspace ") as told:
         report.build(shop, tmp_path / "out")
     assert shlex.split(str(told.value).split("`")[1])[-1] == str(shop)

@@ -20,11 +20,14 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
+from workspace_world import judgments
 
 from serm import contracts
 from serm.cli import app
 from serm.errors import UserError
 from serm.judging.review import Export, Reviews, read_export, write_tasks
+from serm.workspace.mending import correct, retire
+from serm.workspace.merge import keep
 
 Responses = list[tuple[object, str, str | None]]
 """Value, user and status."""
@@ -320,3 +323,37 @@ def test_each_persons_answer_is_kept_and_most_people_decide(made: Path, tmp_path
     of.grade(first, 0, "a person looked again")
     assert "0 judgments taken" in review(made, "--import", str(path))
     assert reviews(made).graded[first] == (0, "a person looked again")
+
+
+def test_an_answer_that_is_older_than_a_persons_last_word_changes_nothing(made: Path, tmp_path: Path) -> None:
+    """Whichever arrives first: a correction, a retirement, a grade on the page or a later export of the tool."""
+    of = reviews(made)
+    corrected, taken_out, on_page, elsewhere, *_ = keys = list(of.items)
+    state, path = made / "state" / "judgments", tmp_path / "tasks.json"
+    contracts.write(judgments([(taken_out[0], taken_out[2], 2)]), state, contracts.JUDGMENTS)
+    correct(state, corrected, 3, "Ada", "it is one", 1)
+    retire(state, taken_out, "Ada", "sold out")
+    of.refresh()
+    of.grade(on_page, 0)
+
+    def taken(grade: str, at: str) -> str:
+        names = ("query", "locale", "doc_id")
+        rows = [task(annotation(grade, 1, created_at=at), **dict(zip(names, key, strict=True))) for key in keys[:4]]
+        path.write_text(json.dumps(rows))
+        return review(made, "--import", str(path))
+
+    assert "1 judgments taken" in taken("1 fair", "2024-01-02T09:30:00.5Z")
+    assert "0 judgments taken" in taken("2 good", "2024-01-02T10:00:00+02:00")
+    assert {key: grade for key, (grade, _) in reviews(made).graded.items()} == {corrected: 3, on_page: 0, elsewhere: 1}
+    assert "4 judgments taken" in taken("2 good", "2999-01-01T10:00:00Z")
+
+
+def test_a_later_answer_to_an_earlier_cycles_queue_stands_before_a_correction(made: Path) -> None:
+    of, state = reviews(made), made / "state" / "judgments"
+    (key, *_) = of.items
+    contracts.write(judgments([(key[0], key[2], 2)]), state, contracts.JUDGMENTS)
+    correct(state, key, 3, "Ada", "it is one", 9)
+    of.refresh()
+    of.grade(key, 1)
+    (stands,) = keep(contracts.read(made / "reviewed", contracts.JUDGMENTS), state).to_pylist()
+    assert (stands["grade"], stands["cycle"]) == (1, 9)

@@ -145,3 +145,9 @@ def test_a_log_of_another_form_is_told_with_what_to_do(
         stream.look(tmp_path, make_settings())
     with pytest.raises(UserError, match=words):
         stream.ingest(tmp_path, tmp_path / "out", make_settings())
+
+
+def test_an_empty_directory_is_no_log(make_settings: MakeSettings, tmp_path: Path) -> None:
+    for read in (stream.look, lambda log, settings: stream.ingest(log, tmp_path / "out", settings)):
+        with pytest.raises(UserError, match="no file in it is a log; a log is"):
+            read(tmp_path, make_settings())

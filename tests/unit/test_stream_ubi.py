@@ -219,6 +219,8 @@ def test_of_a_truncated_gzip_all_whole_lines_are_read(make_settings: MakeSetting
     assert line[2].startswith("the gzip stream breaks off here")
     assert summary["lines"]["rows_in"] == line[1] > 100
     assert summary["rows_kept"] == summary["lines"]["shown"] == line[1] - 3
+    assert "log.json.gz breaks off, and nobody knows what it lacks: bring it whole" in summary["warnings"]
+    assert stream.look(tmp_path / "log", make_settings(stream=LENIENT)).warnings[0].startswith("log.json.gz breaks off")
 
 
 def test_a_directory_named_like_a_file_is_read_as_a_directory(make_settings: MakeSettings, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_rows_in_are_rows_kept_and_rows_quarantined(
         ),
         (
             {"max_quarantined_share": 1.0, "min_impressions": 1485},
-            ["1,484 of 1,500 impressions are left", "min_impressions allows at least 1485"],
+            ["1,484 of 1,500 impressions are left", "min_impressions asks for at least 1485"],
         ),
     ],
 )

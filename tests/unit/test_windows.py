@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import tiny_encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -189,6 +190,15 @@ def stepless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr("serm.evolve.run_cycle", run)
     monkeypatch.setattr("serm.evolve.advance", advance)
     return told
+
+
+def test_a_base_that_reads_too_little_is_told_before_the_cycle_runs(tmp_path: Path, stepless: list[str]) -> None:
+    base = tiny_encoder.write(tmp_path / "encoder", positions=16)
+    params = tmp_path / PARAMS
+    params.write_text(params.read_text() + f"relevance: {{base: {base}, max_tokens: 48}}\n")
+    with pytest.raises(UserError, match="reads at most 16 tokens"):
+        evolve(tmp_path, lambda tag, _: stepless.append(tag))
+    assert not stepless
 
 
 def test_a_held_cycle_waits_and_the_next_evolve_says_that_it_advanced(tmp_path: Path, stepless: list[str]) -> None:

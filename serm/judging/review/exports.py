@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.judging.review.formats import GRADES
-from serm.judging.review.reviews import Answer, Key
+from serm.judging.review.reviews import Answer
+from serm.pairs.answers import Key
 
 _Row = dict[str, Any]
 _NAMES = {name: value for name, value in GRADES.items()} | {

@@ -23,7 +23,8 @@ from starlette.routing import Route
 from serm.contracts import Grade
 from serm.errors import UserError
 from serm.escaping import asset, policy, templates
-from serm.judging.review.reviews import Graded, Item, Key, Reviews
+from serm.judging.review.reviews import Graded, Item, Reviews
+from serm.pairs.answers import Key
 
 _ROOM = "serm.judging.review"
 HOST = "127.0.0.1"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,15 +22,14 @@ from serm import engine as engines
 from serm.atomic import replace_directory, write_text
 from serm.contracts import Grade
 from serm.errors import UserError
+from serm.pairs import answers as told
+from serm.pairs.answers import ANSWERS, Key, Said
 from serm.pairs.documents import join
 from serm.settings import EngineSettings
 
-Key = tuple[str, str, str]
-"""Query, locale, document."""
 Graded = tuple[int, str]
 """A grade, 0 to 3, and the note."""
-ANSWERS = "answers.jsonl"
-"""Beside the judgments: every answer that was ever given, one a line, oldest first; a null grade takes one back."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,15 @@ class Answer:
     by: str = ""
     """A hash of the person's name there; empty: not told."""
     at: str = ""
-    """When, as the tool writes it; it only orders the answers of one person."""
+    """When, as the tool writes it; empty: not told."""
     identity: str = ""
     """What the queue's export called the pair."""
     row: int = 0
+
+    @property
+    def time(self) -> datetime | None:
+        """When, where the tool tells it."""
+        return told.time_of(self.at)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class Reviews:
     """The review queue of a cycle and the human judgments beside it; each one is on disk before the next.
 
     Grades are kept as the dataset ``out`` (JUDGMENTS, source ``human``). Those of other cycles stay in it. Several
-    processes may write to one ``out``: each change is made to what is on disk, under a lock. The newest answer to a
-    pair is its judgment; all answers are in ``ANSWERS``.
+    processes may write to one ``out``: each change is made to what is on disk, under a lock. The answer to a pair that
+    was given last is its judgment; all answers are in ``ANSWERS``.
     """
 
     def __init__(self, annotated: Path, validated: Path, out: Path) -> None:
@@ -151,7 +154,7 @@ class Reviews:
         given = (int(Grade(grade)), storable(note))
         with self._locked():
             before = self.graded.get(key)
-            self._write({key: given}, [_line("page", key, given, by)])
+            self._write({key: given}, [_page(key, given, by)])
         return before
 
     def undo(self, key: Key, given: Graded, before: Graded | None = None, by: str = "") -> bool:
@@ -159,14 +162,15 @@ class Reviews:
         with self._locked():
             if self.graded.get(key) != given:
                 return False
-            self._write({key: before}, [_line("page", key, before, by)])
+            self._write({key: before}, [_page(key, before, by)])
         return True
 
     def take(self, answers: Sequence[Answer]) -> Taken:
         """Record the answers of an export.
 
         Of one person the latest answer to a pair counts, and the grade that most people gave is the pair's; where two
-        grades have as many people, the pair keeps what it had. An export that was taken before changes nothing.
+        grades have as many people, the pair keeps what it had. An answer that is older than what was said here of its
+        pair, on the page or by a correction, decides nothing; one that was taken before changes nothing.
         """
         named = {item.identity: key for key, item in self.items.items()}
         by_pair: dict[Key, list[Answer]] = {}
@@ -178,19 +182,20 @@ class Reviews:
             else:
                 by_pair.setdefault(key, []).append(answer)
         with self._locked():
-            told = self._answers()
+            here, taken = _last(told.said(told.read(self.out)))
             changes: dict[Key, Graded | None] = {}
             lines: list[str] = []
             divided: list[Key] = []
             for key, given in by_pair.items():
                 people = _latest(given)
-                new = [one for one in people if _signature(key, one.grade, one.by) not in told]
-                lines += [_line("import", key, (one.grade, ""), one.by) for one in new]
-                grade = _agreed([one.grade for one in people])
-                if grade is None:
+                new = [one for one in people if _is_new(one, taken.get((one.by, key)))]
+                lines += [told.line(told.IMPORT, key, one.grade, by=one.by, at=one.time) for one in new]
+                deciding = [one for one in people if one.time is None or key not in here or one.time > here[key].at]
+                grade = _agreed([one.grade for one in deciding])
+                if deciding and grade is None:
                     divided.append(key)
-                elif new and (key not in self._rows or self._rows[key]["grade"] != grade):
-                    changes[key] = (grade, "")
+                elif any(one in new for one in deciding) and grade != self._rows.get(key, {}).get("grade"):
+                    changes[key] = None if grade is None else (grade, "")
             if lines:
                 self._write(changes, lines)
         return Taken(len(changes), sum(key not in self.items for key in changes), divided, unknown)
@@ -209,25 +214,6 @@ class Reviews:
         finally:
             os.close(handle)
 
-    def _answers(self) -> set[tuple[str, ...]]:
-        """The newest answer of each person to each pair."""
-        newest: dict[tuple[str, ...], tuple[str, ...]] = {}
-        for line in self._trace().decode("utf-8", "replace").split("\n"):
-            try:
-                row = json.loads(line)
-                key = (row["query"], row["locale"], row["doc_id"])
-                if row["through"] == "import":
-                    newest[row["by"], *key] = _signature(key, row["grade"], row["by"])
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that somebody edited: it keeps no answer from being taken
-        return set(newest.values())
-
-    def _trace(self) -> bytes:
-        try:
-            return (self.out / ANSWERS).read_bytes()
-        except FileNotFoundError:
-            return b""
-
     def _write(self, changes: Mapping[Key, Graded | None], lines: Iterable[str]) -> None:
         """Replace the dataset and its answers at once: no reader and no kill sees one without the other."""
         rows = dict(self._rows)
@@ -239,13 +225,13 @@ class Reviews:
         with replace_directory(self.out) as beside:
             judged = contracts.conform(table, self.out, contracts.JUDGMENTS)
             pq.write_table(judged, beside / "part-0.parquet", compression="zstd")
-            (beside / ANSWERS).write_bytes(self._trace() + "".join(lines).encode())
+            (beside / ANSWERS).write_bytes(told.read(self.out) + "".join(lines).encode())
         self._rows = rows
 
     def _judgment(self, key: Key, graded: Graded) -> dict[str, Any]:
-        cycle = (
-            self.items[key].cycle if key in self.items else max((one.cycle for one in self.items.values()), default=0)
-        )
+        asked = [self.items[key]] if key in self.items else self.items.values()
+        before = [self._rows[key]["cycle"]] if key in self._rows else []  # a correction of a later cycle gives way too
+        cycle = max((*(one.cycle for one in asked), *before), default=0)
         return {
             "query": key[0],
             "locale": key[1],
@@ -276,25 +262,40 @@ def storable(text: str) -> str:
 def _latest(answers: Iterable[Answer]) -> list[Answer]:
     """One answer a person, the latest; where the tool does not say who answered, each is a person's."""
     people: dict[object, Answer] = {}
-    for answer in sorted(answers, key=lambda one: one.at):
+    for answer in sorted(answers, key=lambda one: (one.time or _NEVER, one.at)):
         people[answer.by or object()] = answer
     return list(people.values())
 
 
 def _agreed(grades: Iterable[int]) -> int | None:
     ranked = Counter(grades).most_common(2)
-    return None if len(ranked) == 2 and ranked[0][1] == ranked[1][1] else ranked[0][0]
+    return None if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]) else ranked[0][0]
 
 
-def _signature(key: Sequence[str], grade: object, by: str) -> tuple[str, ...]:
-    return (by, *key, str(grade))
+def _last(answers: Iterable[Said]) -> tuple[dict[Key, Said], dict[tuple[str, Key], Said]]:
+    """Return what was said last of each pair here, and of each person and pair what an import brought, by time."""
+    here: dict[Key, Said] = {}
+    taken: dict[tuple[str, Key], Said] = {}
+    for one in sorted(answers, key=lambda one: one.at):
+        if one.through == told.IMPORT:
+            taken[one.by, one.key] = one
+        elif one.grade is None and one.through == told.PAGE:  # an undo: nobody said anything
+            here.pop(one.key, None)
+        else:
+            here[one.key] = one
+    return here, taken
 
 
-def _line(through: str, key: Key, graded: Graded | None, by: str) -> str:
+def _is_new(answer: Answer, before: Said | None) -> bool:
+    """Whether an answer of an export says more than what an earlier import brought of the same person and pair."""
+    if before is None:
+        return True
+    return answer.grade != before.grade if answer.time is None else answer.time > before.at
+
+
+def _page(key: Key, graded: Graded | None, by: str) -> str:
     grade, note = graded or (None, "")
-    row: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "through": through, "by": by}
-    row |= dict(zip(("query", "locale", "doc_id"), key, strict=True)) | {"grade": grade, "note": note}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return told.line(told.PAGE, key, grade, note, by)
 
 
 def _items(annotated: Path, validated: Path) -> Iterable[Item]:

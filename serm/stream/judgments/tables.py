@@ -109,7 +109,7 @@ def bare(source: Source) -> Told | None:
     are given beside, and else its text.
 
     Raises:
-        UserError: the first line looks like a header.
+        UserError: the first line looks like a header, or no line looks like a judgment.
     """
     layouts: tuple[tuple[Separator, int], ...] = (
         ("\t", 4),
@@ -120,7 +120,19 @@ def bare(source: Source) -> Told | None:
         (";", 3),
         (None, 3),
     )
+    (head,) = source.lines.sample(1) or [""]
+    if head.lstrip().startswith(("{", "[")):
+        raise UserError(
+            f"{source.path}: JSON of no known format; its first line is {head[:80]!r}. An object a line has query,"
+            " doc_id and rating; `serm judgments import --help` names what else is read."
+        )
     separator, width = best(source.lines, layouts, source.is_rating)
+    sample = list(islice(source.lines.records(separator, width), _SAMPLE))
+    if sample and all(len(fields) != width for _, fields, _ in sample):
+        raise UserError(
+            f"{source.path}: its first line, {head[:80]!r}, is neither one of TREC's qrels (query id, iteration,"
+            " document, rating) nor a header with query, doc_id and rating."
+        )
     records = source.lines.records(separator, width)
     first = next(records, None)
     others = (fields for _, fields, _ in islice(records, _SAMPLE) if len(fields) == width)
