@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -19,9 +17,8 @@ from serm.founding.lengths import cosine
 from serm.pairs.bm25 import BM25
 from serm.pairs.documents import join
 from serm.pairs.test_sets import POOL, datasets
-from serm.relevance import Encoder
 from serm.relevance.interface import document_text, unique
-from serm.settings import Settings, TrainingSettings
+from serm.settings import Settings
 
 PROCESSOR_LAYERS = 2
 """Layers that are trained where there is no GPU: half of the default's time in every step that trains or scores."""
@@ -29,10 +26,6 @@ QUERY_TOKENS = 10
 SAMPLE = 64
 MANY = 500
 """Seed pairs from which on it is measured how long they take; fewer take less than to find that out."""
-THREADS = (1, 2, 4)
-"""What may train; more bring little to batches of this size."""
-FASTER = 0.9
-"""What a text takes on more threads, as a share of what it takes on fewer, where they are worth their other work."""
 WORK = 4_000_000
 """Tokens, times the layers that are trained, that the first champion goes through at most where there is no GPU: about
 eight minutes on two idle cores with avx512_bf16, several times that beside other work."""
@@ -50,51 +43,23 @@ def minutes(judgments: Path, documents: Path, settings: Settings) -> float:
     Each document goes once through all layers, each pair ``founding_epochs`` times there and back (three times the
     work) through those that are trained.
     """
+    from serm.training.fit import reproducible
+
     seed = contracts.read(judgments, contracts.JUDGMENTS)
     pairs = min(seed.num_rows, settings.training.max_pairs)
-    encoder, texts = _sample(seed, documents, settings)
-    a_text = _seconds(encoder, texts, settings.training) / max(1, len(set(texts)))
-    trained = settings.relevance.layers / len(encoder.body.encoder.layer)
-    whole = pc.count_distinct(seed["doc_id"]).as_py() + 3 * settings.training.founding_epochs * trained * pairs
-    return float(a_text * whole / 60)
-
-
-def threads(seed: pa.Table, documents: Path, settings: Settings) -> dict[int, float]:
-    """Return the seconds that ``SAMPLE`` seed texts take on 1, 2 and 4 threads, as many as there are processors.
-
-    Two threads on a machine with other work wait for each other and take longer than one.
-    """
-    encoder, texts = _sample(seed, documents, settings)
-    few = [n for n in THREADS if n <= len(os.sched_getaffinity(0))]
-    return {n: _seconds(encoder, texts, settings.training.model_copy(update={"threads": n})) for n in few}
-
-
-def quickest(seconds: dict[int, float]) -> int:
-    """Return the number of threads to train on: the fewest, but where more take less than ``FASTER`` of the time."""
-    best = min(seconds)
-    for n in sorted(seconds):
-        if seconds[n] < FASTER * seconds[best]:
-            best = n
-    return best
-
-
-def _sample(seed: pa.Table, documents: Path, settings: Settings) -> tuple[Encoder, list[str]]:
-    """Return the base and the texts of the first ``SAMPLE`` judgments of ``seed``."""
     with engines.connect(settings.engine) as engine:
         sample = join(engine, seed.slice(0, SAMPLE), Path("the seed"), documents, ("title", "body")).pairs
     texts = list(map(document_text, sample["title"].to_pylist(), sample["body"].to_pylist()))
     options = settings.relevance.model_copy(update={"cache_mb": 0})
-    return relevance.load_encoder(options.encoder, options), texts
-
-
-def _seconds(encoder: Encoder, texts: list[str], training: TrainingSettings) -> float:
-    from serm.training.fit import reproducible
-
-    with reproducible(training):
+    encoder = relevance.load_encoder(options.encoder, options)
+    with reproducible(settings.training):
         encoder.embed(texts[:4], "passage")  # what comes first is slower
         begun = time.perf_counter()
         encoder.embed(texts, "passage")
-        return time.perf_counter() - begun
+        a_text = (time.perf_counter() - begun) / max(1, len(set(texts)))
+    trained = settings.relevance.layers / len(encoder.body.encoder.layer)
+    whole = pc.count_distinct(seed["doc_id"]).as_py() + 3 * settings.training.founding_epochs * trained * pairs
+    return float(a_text * whole / 60)
 
 
 def compare(champion: Path, tests: Path, documents: Path, settings: Settings) -> dict[str, float | int]:

@@ -24,7 +24,7 @@ from serm.atomic import recover, replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
 from serm.founding import judged, refused
-from serm.founding.first import MANY, PROCESSOR_LAYERS, SAMPLE, founding_epochs, quickest, threads
+from serm.founding.first import PROCESSOR_LAYERS, founding_epochs
 from serm.founding.given import Given, Plan, early
 from serm.founding.lengths import CHARACTERS_A_TOKEN, Lengths, choose
 from serm.founding.own import with_sections
@@ -135,10 +135,10 @@ class Parts:
     def _seed(self) -> pa.Table:
         return judged.seed_of(self.plan.judgments, self.plan.tests)
 
-    def _own(self, **relevance: Any) -> Settings:
+    def _own(self) -> Settings:
         """Return the settings so far: what the team gave."""
         own = early(self.given.locale, self.given.params)
-        options = own.relevance.model_copy(update={"base": self.given.base, **relevance})
+        options = own.relevance.model_copy(update={"base": self.given.base})
         return own.model_copy(update={"relevance": options})
 
     def _params(self, lengths: Lengths, gpu: bool) -> str:
@@ -170,17 +170,12 @@ stream:
 
     def _of_processor(self, tokens: int) -> str:
         """Return the lines of what keeps training within minutes where there is no GPU."""
-        seed, usual, own, lines = self._seed(), TrainingSettings(), self._own(max_tokens=tokens), list[str]()
-        epochs = founding_epochs(min(seed.num_rows, usual.max_pairs), tokens, usual.founding_epochs)
-        if epochs < usual.founding_epochs:
-            lines.append(f"  founding_epochs: {epochs}  # the first champion's passes: minutes without a GPU\n")
-        is_open = own.relevance.family == "cross-encoder" and "threads" not in own.training.model_fields_set
-        if is_open and seed.num_rows >= MANY:
-            seconds = threads(seed, self.root / DOCUMENTS, own)
-            told = ", ".join(f"{of:.1f} s on {n}" for n, of in seconds.items())
-            lines.append(f"  threads: {quickest(seconds)}  # as init found this machine, {SAMPLE} texts took {told}\n")
-        head = ["training:\n"] if lines else []
-        return "".join([f"  layers: {PROCESSOR_LAYERS}  # no GPU here: half of the default's time\n", *head, *lines])
+        usual = TrainingSettings()
+        epochs = founding_epochs(min(self._seed().num_rows, usual.max_pairs), tokens, usual.founding_epochs)
+        fewer = f"training:\n  founding_epochs: {epochs}  # the first champion's passes: minutes without a GPU\n"
+        return f"  layers: {PROCESSOR_LAYERS}  # no GPU here: half of the default's time\n" + (
+            fewer if epochs < usual.founding_epochs else ""
+        )
 
     def _proposed(self) -> str:
         """Return the lines of what the log needs otherwise than the defaults have it."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from serm import contracts
-from serm.founding import first, judged, lengths
+from serm.founding import judged, lengths
 from serm.pairs.test_sets import POOL, SERVED, SETS
 from serm.pairs.text import fold
 
@@ -51,13 +51,6 @@ def test_each_pair_is_in_one_part_and_a_query_in_one_however_it_is_spelled(
             fold(query) for query in pool["query"].to_pylist()
         }
         assert served.num_rows <= pool.num_rows
-
-
-def test_more_threads_train_where_they_are_worth_it() -> None:
-    assert first.quickest({1: 1.0, 2: 0.95, 4: 0.92}) == 1
-    assert first.quickest({1: 1.0, 2: 0.6, 4: 0.58}) == 2
-    assert first.quickest({1: 1.0, 2: 0.95, 4: 0.5}) == 4
-    assert first.quickest({1: 1.0, 2: 3.0}) == 1  # the machine has other work
 
 
 def test_no_query_of_given_tests_is_trained_on_in_any_spelling() -> None:
