@@ -25,6 +25,7 @@ runs.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -145,12 +146,14 @@ def engine(
     pages = [texts.request(number, PAGE) for number in range(options.pages)]
     calibrating = [texts.request(10_000 + number, PAGE) for number in range(min(20, options.pages))]
 
-    def known(one: Any, *page: list[str]) -> None:
+    asked = itertools.count()
+
+    def known(one: Any, queries: list[str], documents: list[str]) -> None:
         if one.known is None:
             one.known = KnownTexts(4_000_000_000)
-            for _, documents in pages:
-                _read(one, ["another"] * len(documents), documents)
-        _read(one, *page)
+            for _, some in pages:
+                _read(one, ["another"] * len(some), some)
+        _read(one, [f"{queries[0]} {next(asked)}"] * len(queries), documents)  # a query is new each time
 
     found: dict[str, dict[str, float]] = {}
 

@@ -85,7 +85,7 @@ def _look_at_base(given: Given, settings: Settings) -> list[str]:
         return []
     if Path(base).is_dir() and not Path(base).is_absolute():
         raise UserError(f"relevance.base {base!r}: steps run in the workspace; give the directory's whole path.")
-    from serm.relevance.encoder import base_folder, load_encoder
+    from serm.relevance.bases import base_folder, load_encoder
     from serm.relevance.repository import read_json
 
     folder = base_folder(base)

@@ -12,7 +12,8 @@ from serm.relevance.interface import Model, Scorer, Scores, document_text
 from serm.relevance.loading import load, load_scorer
 
 if TYPE_CHECKING:
-    from serm.relevance.encoder import Encoder, load_encoder
+    from serm.relevance.bases import load_encoder
+    from serm.relevance.encoder import Encoder
     from serm.relevance.model import RelevanceModel
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "load_scorer",
 ]
 
-_WITH_TORCH = {"Encoder": "encoder", "load_encoder": "encoder", "RelevanceModel": "model"}
+_WITH_TORCH = {"Encoder": "encoder", "load_encoder": "bases", "RelevanceModel": "model"}
 
 
 def __getattr__(name: str) -> Any:

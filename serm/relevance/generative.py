@@ -29,8 +29,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from serm.atomic import replace_directory
 from serm.contracts import Grade
 from serm.errors import UserError
+from serm.relevance.bases import base_folder, load_encoder, read_encoder
 from serm.relevance.device import device, fast_matmul
-from serm.relevance.encoder import Encoder, base_folder, finite, load_encoder, read_encoder
+from serm.relevance.encoder import Encoder
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches, readable, unique
 from serm.relevance.known import KnownTexts
 from serm.relevance.ordinal import expected_grade
@@ -44,6 +45,7 @@ from serm.relevance.repository import (
     tensor_count,
 )
 from serm.relevance.saved import finish, golden, limits, prove, verify
+from serm.relevance.weights import finite
 from serm.settings import RelevanceSettings
 
 FAMILY = "generative"

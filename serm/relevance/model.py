@@ -23,8 +23,9 @@ from torch.utils.checkpoint import checkpoint
 
 from serm.atomic import replace_directory
 from serm.errors import UserError
+from serm.relevance.bases import read_encoder
 from serm.relevance.device import CPU, device, fast_matmul
-from serm.relevance.encoder import Encoder, assign, read_encoder, tensors
+from serm.relevance.encoder import Encoder
 from serm.relevance.encodings import Encoded
 from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
 from serm.relevance.known import KnownText, KnownTexts
@@ -32,6 +33,7 @@ from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import attention_of, mean_of, pack, within
 from serm.relevance.saved import finish, golden, prove, verify
 from serm.relevance.texts import ReadText, TextPair, read
+from serm.relevance.weights import assign, tensors
 from serm.settings import RelevanceSettings
 
 FAMILY = "cross-encoder"

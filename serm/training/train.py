@@ -14,7 +14,7 @@ from serm import relevance
 from serm.atomic import replace_directory, write_json
 from serm.errors import UserError
 from serm.relevance import Model, RelevanceModel
-from serm.relevance.encoder import load_encoder
+from serm.relevance.bases import load_encoder
 from serm.settings import RelevanceSettings, Settings
 from serm.step import Figures, step
 from serm.training.anchors import draw_anchors

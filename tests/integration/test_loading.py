@@ -17,7 +17,7 @@ from tiny_models import save
 
 from serm import relevance
 from serm.errors import UserError
-from serm.relevance.encoder import load_encoder
+from serm.relevance.bases import load_encoder
 from serm.relevance.generative import GenerativeModel
 from serm.settings import RelevanceSettings
 

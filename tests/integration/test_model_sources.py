@@ -21,7 +21,7 @@ from tiny_models import save
 from serm import relevance
 from serm.errors import UserError
 from serm.layout import CHAMPION, SETUP
-from serm.relevance.encoder import load_encoder
+from serm.relevance.bases import load_encoder
 from serm.settings import RelevanceSettings
 from serm.workspace.store import Workspace
 
@@ -199,7 +199,7 @@ LOAD = """
 import sys
 from serm import relevance
 from serm.errors import UserError
-from serm.relevance.encoder import load_encoder
+from serm.relevance.bases import load_encoder
 from serm.settings import RelevanceSettings
 for location in sys.argv[1:]:
     try:

