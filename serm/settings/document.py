@@ -30,6 +30,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _missing(path: Path) -> UserError:
+    return UserError(
+        f"{path}: no such file; go to a workspace (`serm init` and `serm demo` make one), or give the path with"
+        " --params."
+    )
+
+
 def read_text(path: Path) -> str:
     """Return the text of the file ``path``.
 
@@ -37,17 +44,14 @@ def read_text(path: Path) -> str:
         UserError: it is no file, cannot be read, is too large, or is not UTF-8.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file; go into a workspace, or give the path with --params.")
+        raise _missing(path)
     if not path.is_file():
         raise UserError(f"{path}: no regular file; give the path with --params.")
     try:
         with path.open("rb") as file:
             text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: no such file; go to a workspace (`serm init` and `serm demo` make one), or give the path with"
-            " --params."
-        ) from error
+        raise _missing(path) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the path with --params.") from error
     if len(text) > _MAX_BYTES:

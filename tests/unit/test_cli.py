@@ -288,7 +288,7 @@ def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, sh
 @pytest.mark.parametrize(
     ("command", "told"),
     [
-        (("advance",), "params.yaml: no such file; go into a workspace"),
+        (("advance",), "params.yaml: no such file; go to a workspace"),
         (("report",), "no workspace; go into one"),
         (("review",), "cycle/annotate: nothing to review there yet; a cycle's annotate step makes it"),
         (("review", "--tests"), "nothing to review there yet; `serm evolve` draws it before each cycle (tests.draw)"),
@@ -307,12 +307,15 @@ def test_an_interruption_that_a_library_makes_an_error_of_has_no_traceback(monke
             signal.raise_signal(signal.SIGINT)
         raise RuntimeError("Query interrupted")
 
-    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(cli, "app", app)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (ended.value.code, capsys.readouterr().err) == (130, "Aborted.\n")
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_version_is_that_of_the_package(tmp_path):

@@ -190,7 +190,9 @@ def test_a_volume_far_below_the_trailing_windows_stops_the_run(run: Run, make_se
     later = make_settings(cycle={"number": 5, "start": "2018-01-01T00:00:00Z", "end": "2019-01-01T00:00:00Z"})
     # The oldest is beyond the four trailing windows, and a median does not follow one that stands out.
     profiles = history("impressions", {0: {"en": 10**9}, 1: usual, 2: {"en": 10}, 3: usual, 4: usual})
-    with pytest.raises(UserError, match=r"a day, 0\.20 times the median of 4 earlier .*\.min_volume_ratio allows"):
+    with pytest.raises(
+        UserError, match=r"a day, 0\.20 times the median of 4 earlier .*\.min_volume_ratio asks for at least 0\.25"
+    ):
         run(later, profiles)
 
 
