@@ -33,7 +33,7 @@ def table() -> Iterator[str]:
     for path in sorted(RESULTS.glob("*.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         about = _world(path.stem) if path.stem == "evolution" else results
-        name = path.stem.removesuffix("_second_log").removesuffix("_memory")
+        name = path.stem.removesuffix("_second_log").removesuffix("_memory").removesuffix("_long")
         machine = _of(about, "machine", "processor", "device")
         told = f"`make bench NAME={name}`, {_of(about, 'date')}, {machine}"
         for row in rows(path.stem, results):
@@ -235,6 +235,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "pipelines": _pipelines,
     "rollout": _rollout,
     "serving": _serving,
+    "serving_long": _serving,
     "serving_memory": _serving_memory,
     "significance": _significance,
     "stream": _stream,

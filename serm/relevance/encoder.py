@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
-from serm.relevance.batches import CPU_TOKENS, STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
+from serm.relevance.batches import STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
 from serm.relevance.device import device, fast_matmul, has_bf16
 from serm.relevance.encodings import Encoded, Encodings, joined
 from serm.relevance.interface import Indices, Kind, unique
@@ -129,8 +129,7 @@ class Encoder:
         states = torch.zeros((0 if layer is None else int(lengths.sum())) + 1, dim, dtype=torch.half)
         flat = torch.tensor([i for one in ids for i in one] + [0])
         at = device()
-        most = min(self.batch_tokens, CPU_TOKENS) if at.type == "cpu" else self.batch_tokens
-        batches = steady_batches(lengths) if steady else longest_batches(lengths, most)
+        batches = steady_batches(lengths) if steady else longest_batches(lengths, self.batch_tokens)
         with fast_matmul(device=at):
             for batch, size, width in batches:
                 filled = np.resize(batch, size)  # with the batch's own texts, again

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.batches import CPU_TOKENS
+from serm.relevance.batches import EXPORT_TOKENS
 from serm.relevance.interface import Indices, Kind, Scores, length_batches
 from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.saved import limits, prove, verify
@@ -44,7 +44,7 @@ class Exported:
         self.slots = 0
         """Places for pairs' tokens that were computed so far, those of padding too."""
         self.config = config
-        self._batch_tokens = min(int(config["batch_tokens"]), CPU_TOKENS)
+        self._batch_tokens = min(int(config["batch_tokens"]), EXPORT_TOKENS)
         self._run_texts, self._run_pairs = texts, pairs
         self._words = _embeddings(path / "embeddings.safetensors")
         self._tokenizer = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
