@@ -107,12 +107,10 @@ def main() -> None:
                 found["http"][way] = under_load(options, texts, partial(_http, address))
         with _server(Path(folder) / "model", "batched", options.threads) as (_, _, address):
             found["grpc"] = under_load(options, texts, partial(_grpc, address), [20])
-        found["openvino int8 over http"] = {}
         with _server(Path(folder) / "int8", "batched", options.threads) as (_, address, _):
             found["openvino int8 over http"] = under_load(options, texts, partial(_http, address), [20])
         with _server(Path(folder) / "model", "known", options.threads) as (server, address, _):
             found["memory"] = memory(server, address, texts, options)
-        print(json.dumps(found["memory"]), flush=True)
     load.append(round(os.getloadavg()[0], 1))
     about = {"date": str(date.today()), "torch": version("torch"), "threads": options.threads, "load": load}
     names = ("base", "layers", "model", "catalogue", "words", "max_tokens", "pages", "repeats", "seconds")

@@ -10,10 +10,6 @@ from serm.relevance.interface import Indices, length_batches
 
 STEADY_TOKENS = 512
 """Tokens of a batch whose texts' bits must not depend on what else is encoded; fewer are slower a token."""
-EXPORT_TOKENS = 1024
-"""Places, padding included, of an export's batch. Larger ones are no faster a place, and pad more, as documents are of
-all lengths: 20 of ESCI's products, cut at 128 tokens, have 1.3 places a token, and 1.5 in batches of 2,048; int8 scores
-such pages 1.17 times as fast (two cores). In torch larger batches make up for their padding."""
 STEADY_LENGTH = 4
 """Texts of such a batch are padded to a multiple of this."""
 
