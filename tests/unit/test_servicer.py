@@ -39,12 +39,14 @@ class Model:
 
     def __init__(self) -> None:
         self.go, self.fails, self.scored = threading.Event(), False, 0
+        self.scoring = threading.Event()
 
     def read(self, queries: Sequence[str], documents: Sequence[str]) -> list[TextPair]:
         text = ReadText(("x",), [1], 1, False, None)
         return [TextPair(text, text)] * len(queries)
 
     def score_read(self, pairs: Sequence[TextPair]) -> Scores:
+        self.scoring.set()
         assert self.go.wait(30)
         if self.fails:
             raise RuntimeError(SECRET)
@@ -100,6 +102,12 @@ class World:
 
     def infer(self, context: Context, **changes: Any) -> Coroutine[Any, Any, Any]:
         return self.servicer.ModelInfer(self.message(**changes), context)
+
+    async def busy(self) -> asyncio.Task[Any]:
+        """Return a call whose pair the model is scoring, so that no later one shares its batch."""
+        call = asyncio.create_task(self.infer(Context()))
+        await _until(self.model.scoring.is_set)
+        return call
 
     async def refused(self, context: Context, **changes: Any) -> tuple[StatusCode | None, str]:
         """Return the code and the words that a call gets; nothing of it is left behind."""
@@ -213,9 +221,9 @@ def test_a_cancelled_call_leaves_nothing_behind_and_one_that_fails_tells_nothing
 ) -> None:
     async def case() -> None:
         world = World()
-        busy, gone = (asyncio.create_task(world.infer(Context())) for _ in range(2))
+        busy = await world.busy()
+        gone = asyncio.create_task(world.infer(Context()))
         await _until(lambda: world.batcher.waiting == 2)
-        await asyncio.sleep(0.01)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
             await gone
@@ -234,9 +242,7 @@ def test_a_cancelled_call_leaves_nothing_behind_and_one_that_fails_tells_nothing
 def test_a_server_that_drains_takes_no_call_and_gives_up_what_waits_in_the_end() -> None:
     async def case() -> None:
         world = World()
-        busy = asyncio.create_task(world.infer(Context()))
-        await _until(lambda: world.batcher.waiting == 1)
-        await asyncio.sleep(0.01)
+        busy = await world.busy()
         context = Context()
         waits = asyncio.create_task(world.refused(context))
         await _until(lambda: world.batcher.waiting == 2)
