@@ -206,7 +206,7 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest(
     client, process = mortal
     address = str(client.base_url)
     found: list[list[int | str]] = [[] for _ in range(64)]
-    begun = threading.Event()
+    full = threading.Event()
 
     def ask(number: int) -> None:
         with httpx.Client(base_url=address, timeout=120, trust_env=False) as own:
@@ -216,12 +216,12 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest(
                 except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                     status = REFUSED_AT_LAST
                 found[number].append(status)
-                begun.set()
+                if status == 429:
+                    full.set()
 
     with ThreadPoolExecutor(64) as pool:
         asked = [pool.submit(ask, number) for number in range(64)]
-        begun.wait(60)
-        time.sleep(1)  # so that the queue is full
+        assert full.wait(60)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         for one in asked:

@@ -152,7 +152,7 @@ def test_a_cycle_is_published_over_http_and_over_ssh(transport, made, tmp_path, 
             monkeypatch.setenv("GIT_SSH_COMMAND", command)
         publish(address, given, settings)
     assert refs(path) == ALL
-    with pytest.raises(UserError, match=r"`git .*clone.*` failed: .*(refused|connect|reset)"):
+    with pytest.raises(UserError, match=r"`git .*clone.*` failed: .*(refused|connect|reset|read from remote)"):
         publish(address, given, settings)
 
 
