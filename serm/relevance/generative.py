@@ -24,26 +24,18 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serm.atomic import replace_directory
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.bases import base_folder, load_encoder, read_encoder
-from serm.relevance.device import device, fast_matmul
+from serm.relevance.bases import load_encoder, read_encoder
+from serm.relevance.causal import load_language_model
+from serm.relevance.device import fast_matmul
 from serm.relevance.encoder import Encoder
 from serm.relevance.interface import CHARACTERS_A_TOKEN, Scores, length_batches, readable, unique
 from serm.relevance.known import KnownTexts
 from serm.relevance.ordinal import expected_grade
-from serm.relevance.repository import (
-    fitting,
-    panics_told,
-    read_json,
-    reason,
-    refuse_code,
-    require_safetensors,
-    tensor_count,
-)
+from serm.relevance.repository import panics_told
 from serm.relevance.saved import finish, golden, limits, prove, verify
 from serm.relevance.weights import finite
 from serm.settings import RelevanceSettings
@@ -113,7 +105,7 @@ class GenerativeModel:
             task_type="CAUSAL_LM",
         )
         with panics_told(f"relevance.base {base!r}"):
-            lm, tokenizer = _load_lm(base)
+            lm, tokenizer = load_language_model(base)
         config = {
             "rationale": options.rationale,
             "rationale_tokens": options.rationale_tokens,
@@ -333,7 +325,7 @@ def read_model(
     limits(config["generative"], path)
     if not (path / "adapter" / "adapter_model.safetensors").is_file():  # peft would take a pickle, or ask the hub
         raise UserError(f"{path}/adapter: no adapter_model.safetensors; restore it with dvc checkout.")
-    lm, tokenizer = _load_lm(str(path / "lm"))
+    lm, tokenizer = load_language_model(str(path / "lm"))
     lm = PeftModel.from_pretrained(lm, path / "adapter", is_trainable=True)
     prompt = (path / "prompt.jinja").read_text(encoding="utf-8")
     encoder = read_encoder(path, config, kept)
@@ -344,34 +336,6 @@ def read_model(
         raise UserError(f"{path}: the model's grades are not finite; train it again.")
     prove(model.at_once(), path, config, GOLDEN_TOLERANCE)
     return model
-
-
-def _load_lm(base: str) -> tuple[Any, Any]:
-    """Load a causal language model and its tokenizer, from safetensors, or from GGUF where there are none."""
-    folder = base_folder(base)
-    quantised = [] if any(folder.glob("*.safetensors")) else sorted(file.name for file in folder.glob("*.gguf"))
-    source: dict[str, Any] = {"gguf_file": quantised[0]} if quantised else {"use_safetensors": True}
-    refuse_code(folder)
-    if not quantised:
-        require_safetensors(folder)
-        fitting(read_json(folder / "config.json"), folder / "config.json", tensor_count(folder))
-    known: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **known, **({"gguf_file": quantised[0]} if quantised else {}))
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, **known, **source, dtype=torch.bfloat16 if quantised else "auto", output_loading_info=True
-        )
-        lm, found = loaded
-        if lost := sorted(found["missing_keys"]):
-            raise UserError(f"its weights lack {len(lost)} tensors, such as {lost[0]}")
-        finite(lm.state_dict(), folder)
-    except Exception as error:  # what transformers makes of files that somebody made by hand
-        told = str(error) if isinstance(error, UserError) else reason(error)
-        raise UserError(
-            f"relevance.base {base!r} cannot be loaded as a causal language model: {told.rstrip('.')}; give a hub id or"
-            " a directory of one, with safetensors or GGUF."
-        ) from error
-    return lm.to(device()), tokenizer
 
 
 def _grade_tokens(tokenizer: Any) -> tuple[str, list[int]]:
