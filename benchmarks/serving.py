@@ -18,8 +18,7 @@
 
 ``--model`` takes a saved model in the place of one whose head is random, ``--catalogue`` a dataset of documents
 (cycle/validate/documents) in the place of random words; without them only the time is measured, not the ranking. Load
-averages are told, for numbers of a busy machine say little: run it on an idle one. ``--quick`` only shows that it
-runs.
+averages are told: run it on an idle machine. ``--quick`` only shows that it runs.
 """
 
 from __future__ import annotations
