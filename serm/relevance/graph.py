@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from serm.relevance.encoder import attention_mask, mean_pool
+from serm.relevance.encoder import mean_pool
 from serm.relevance.model import RelevanceModel
 
 OPSET = 18
@@ -46,7 +46,7 @@ class TextGraph(nn.Module):
             mask: [texts, tokens] bool, false behind a text's end.
         """
         hidden = states = self.embeddings(inputs_embeds=words)
-        attention = attention_mask(mask)
+        attention = _attention_bias(mask)
         for number, layer in enumerate(self.layers):
             if number == self.join:
                 states = hidden
@@ -81,8 +81,17 @@ class PairGraph(nn.Module):
             pair_mask: [n, joint] bool, false behind a pair's end.
         """
         cosine = (vectors[query_rows] * vectors[document_rows]).sum(1)
-        hidden = self.residual.upper(states[pair_tokens], attention_mask(pair_mask))
+        hidden = self.residual.upper(states[pair_tokens], _attention_bias(pair_mask))
         return self.residual.score(cosine, mean_pool(hidden, pair_mask))
+
+
+def _attention_bias(mask: torch.Tensor) -> torch.Tensor:
+    """Turn a token mask [n, tokens] into what attention adds to its logits: [n, 1, 1, tokens], 0 or -10,000.
+
+    A bool mask is exported with a search for NaN in each layer, for rows that see nothing; here each sees its own
+    text, and without the search int8 scores long documents 1.13 times as fast. exp(-10,000) is 0 in fp32.
+    """
+    return torch.zeros(mask.shape).masked_fill(~mask, -10_000.0)[:, None, None, :]
 
 
 def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
