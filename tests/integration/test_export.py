@@ -110,6 +110,15 @@ def test_int8_pairs_quantises_only_what_reads_query_and_document_together(
     np.testing.assert_allclose(quantising.opened(folder, config).score(QUERIES, DOCUMENTS).expected, before, atol=0.5)
 
 
+def test_attention_of_an_export_searches_no_row_for_nan(exports: dict[str, Path]) -> None:
+    import onnx
+
+    for name in ("texts", "pairs"):
+        kinds = {node.op_type for node in onnx.load(exports["onnx"] / f"{name}.onnx").graph.node}
+        assert "Softmax" in kinds
+        assert "IsNaN" not in kinds
+
+
 @pytest.mark.parametrize(("runtime", "near"), [("onnx", 0.02), ("openvino", 0.5), ("weights", 0.05)])
 def test_an_export_scores_as_the_trained_model_does(
     world: Path, exports: dict[str, Path], runtime: str, near: float
