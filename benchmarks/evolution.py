@@ -1,6 +1,6 @@
 """Does the loop improve a model on what users are served, and is it the labels that do it? Worlds of simulated users.
 
-    python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--split 1] [--cycles 3] [--ablations]
+    python benchmarks/evolution.py DIRECTORY --seed 101 [--judgments pool] [--split 1] [--cycles 3] [--arms NAME ...]
     python benchmarks/evolution.py DIRECTORY  # the summary alone
 
 Each seed is a world of its own: other seed judgments, simulated users and traffic; its rolling test queries are all
@@ -288,11 +288,14 @@ def main() -> None:
     parser.add_argument("--split", type=int, default=1, help="draw of the test queries, which worlds of one draw share")
     parser.add_argument("--training", type=json.loads, default={}, help="what differs from the demo's, as JSON")
     parser.add_argument("--cycles", type=int, default=3, choices=(1, 2, 3))
-    parser.add_argument("--ablations", action="store_true", help="their arms, too")
+    beside = "arms beside SERM and its controls; --arms alone for none"
+    parser.add_argument("--arms", nargs="*", choices=[*arms()], default=[*ARMS], metavar="NAME", help=beside)
+    parser.add_argument("--ablations", action="store_true", help="all arms")
     parser.add_argument("--workers", type=int, default=1, help="arms at a time")
     parser.add_argument("--small", action="store_true", help="a tiny world, to see that it runs; nothing is kept")
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else {}
+    names = [*arms()] if arguments.ablations else arguments.arms
     fresh = ["fresh queries"] if arguments.split != 1 else []
     changed = [f"{field} {value}" for field, value in sorted(arguments.training.items())]
     parts = ([f"split {arguments.split}"] if fresh else []) + changed + (["small"] if arguments.small else [])
@@ -301,7 +304,7 @@ def main() -> None:
         began = time.monotonic()
         emoji = EmojiWorld(seed=seed, split=arguments.split, **sizes)
         world = World(arguments.directory.absolute() / name, emoji, arguments.judgments, arguments.training)
-        found = run(world, arguments.cycles, [*(arms() if arguments.ablations else ARMS)], arguments.workers)
+        found = run(world, arguments.cycles, names, arguments.workers)
         found |= {"date": date.today().isoformat(), "minutes": round((time.monotonic() - began) / 60, 1)}
         found |= {"judgments": ", ".join([arguments.judgments, *fresh, *changed]), "split": arguments.split}
         found |= {"seed": seed, "users": "simulated", "processor": platform.processor() or platform.machine()}
