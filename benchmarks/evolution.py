@@ -106,9 +106,7 @@ class World:
         """Simulate a window that ``champion`` serves, and take SERM's steps up to annotate on it."""
         here, settings = self.path / f"window-{number}", self.settings(number)
         if not (here / "simulated").exists():
-            stage = self.stage()
-            pools.prepare(self.path, number, self.emoji, stage)
-            traffic.simulate_window(self.path, number, self.emoji, relevance.load(champion), stage)
+            self.simulate(number, champion)
             for known in ("documents", "knowledge", "tests"):  # the next window has others
                 shutil.copytree(self.path / known, here / known, dirs_exist_ok=True)
             write_json(here / "simulated", {})
@@ -127,6 +125,12 @@ class World:
             told = (here / "mine", here / "validate", judgments, here / "knowledge")
             judging.annotate(*told, here / "annotate", settings)
         return Window(here, champion, judgments, self.emoji, settings)
+
+    def simulate(self, number: int, champion: Path) -> None:
+        """Write what is known at window ``number``, and the log of its users, whom ``champion`` serves."""
+        stage = self.stage()
+        pools.prepare(self.path, number, self.emoji, stage)
+        traffic.simulate_window(self.path, number, self.emoji, relevance.load(champion), stage)
 
     def reference(self, number: int) -> Path:
         """Return the impressions that window ``number`` is compared with."""
