@@ -190,14 +190,20 @@ class Encoder:
 
 
 def positions(body: Any) -> int | None:
-    """Return how many tokens a BERT-like model has places for; None where it has no table of them.
+    """Return how many tokens a BERT-like model has places for; None where it has no table of them."""
+    first = first_position(body)
+    return None if first is None else int(body.embeddings.position_embeddings.num_embeddings) - first
+
+
+def first_position(body: Any) -> int | None:
+    """Return the row of a BERT-like model's table of places that a text's first token has; None without such a table.
 
     RoBERTa's kin count from behind the padding's place on.
     """
     table = getattr(body.embeddings, "position_embeddings", None)
     if table is None:
         return None
-    return int(table.num_embeddings) - (0 if table.padding_idx is None else int(table.padding_idx) + 1)
+    return 0 if table.padding_idx is None else int(table.padding_idx) + 1
 
 
 def _encoder_config(body: Any) -> dict[str, Any]:

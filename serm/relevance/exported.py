@@ -15,23 +15,20 @@ from tokenizers import Tokenizer
 
 from serm.contracts import Grade
 from serm.errors import UserError
-from serm.relevance.interface import Indices, Kind, Scores, length_batches
+from serm.relevance.interface import Indices, Kind, Scores
 from serm.relevance.known import KnownText, KnownTexts
+from serm.relevance.packing import Packed, packed
 from serm.relevance.saved import limits, prove, verify
 from serm.relevance.texts import ReadText, Text, TextPair, read, tokenise
 
 FAMILY = "exported"
-GRAPH = 3
+GRAPH = 4
 """The version of the graphs' inputs."""
 GRAPHS = ("texts", "pairs")
 FILES = {
     "onnx": tuple(f"{name}.onnx" for name in GRAPHS),
     "openvino": tuple(f"{name}.{kind}" for name in GRAPHS for kind in ("xml", "bin")),
 }
-MOST_TOKENS = 1024
-"""Places, padding included, of an export's batch. Larger ones are no faster a place, and pad more, as documents are of
-all lengths: 20 of ESCI's products, cut at 128 tokens, have 1.3 places a token, and 1.5 in batches of 2,048; int8 scores
-such pages 1.17 times as fast (two cores). In torch larger batches make up for their padding."""
 _FINITE_ROWS = 16_384
 Run = Callable[[dict[str, NDArray[Any]]], list[NDArray[np.float32]]]
 """Runs a graph: its inputs by name in, its outputs in their order out."""
@@ -47,7 +44,7 @@ class Exported:
         self.slots = 0
         """Places for pairs' tokens that were computed so far, those of padding too."""
         self.config = config
-        self._batch_tokens = min(int(config["batch_tokens"]), MOST_TOKENS)
+        self._batch_tokens = int(config["batch_tokens"])
         self._run_texts, self._run_pairs = texts, pairs
         self._words = _embeddings(path / "embeddings.safetensors")
         self._tokenizer = Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
@@ -83,10 +80,9 @@ class Exported:
         q = np.array([rows[pair.query.key] for pair in pairs], np.int64)
         d = np.array([rows[pair.document.key] for pair in pairs], np.int64)
         scores = np.zeros(len(pairs))
-        for batch in length_batches(np.array([pair.tokens for pair in pairs], np.int64), self._batch_tokens):
-            inputs = _pair_inputs(texts, q[batch], d[batch])
-            self.slots += inputs["pair_mask"].size
-            (scores[batch],) = self._run_pairs(inputs)
+        for batch in packed(np.array([pair.tokens for pair in pairs], np.int64), self._batch_tokens):
+            self.slots += batch.text.size
+            (scores[batch.chosen],) = self._run_pairs(_pair_inputs(texts, q[batch.chosen], d[batch.chosen], batch))
         reached = (scores[:, None] - np.array(self.config["thresholds"])) / self.config["temperature"]
         reached = 1 / (1 + np.exp(-reached))
         edges = np.concatenate([np.ones((len(scores), 1)), reached, np.zeros((len(scores), 1))], 1)
@@ -109,41 +105,49 @@ class Exported:
         found = [text.known or (None if self.known is None else self.known.peek(text.key)) for text in texts]
         new = [row for row, one in enumerate(found) if one is None]
         lengths = np.array([texts[row].tokens for row in new], np.int64)
-        for batch in length_batches(lengths, self._batch_tokens):
-            chosen = [new[at] for at in batch]
-            vectors, states = self._run_texts(self._text_inputs([texts[row].ids for row in chosen], lengths[batch]))
+        for batch in packed(lengths, self._batch_tokens):
+            chosen = [new[at] for at in batch.chosen]
+            vectors, states = self._run_texts(self._text_inputs([texts[row].ids for row in chosen], batch))
+            flat = states.reshape(-1, states.shape[2]).astype(np.float16)
             for at, row in enumerate(chosen):
                 text = texts[row]
-                known = KnownText(vectors[at].copy(), states[at, : text.tokens].astype(np.float16), text.cut)
+                known = KnownText(vectors[at].copy(), flat[batch.places[at, : text.tokens]], text.cut)
                 found[row] = known
                 if self.known is not None:
                     self.known.put(text.key, known)
         return [one for one in found if one is not None]
 
-    def _text_inputs(self, ids: Sequence[Sequence[int]], lengths: Indices) -> dict[str, NDArray[Any]]:
-        mask = np.arange(lengths.max()) < lengths[:, None]
-        tokens = np.zeros(mask.shape, np.int64)
-        tokens[mask] = np.concatenate(ids)
-        return {"words": self._words[tokens].astype(np.float32), "mask": mask}
+    def _text_inputs(self, ids: Sequence[Sequence[int]], batch: Packed) -> dict[str, NDArray[Any]]:
+        words = np.zeros(batch.text.shape, np.int64)
+        words.flat[batch.places[batch.mask]] = np.concatenate(ids)
+        return {
+            "words": self._words[words].astype(np.float32),
+            "text": batch.text,
+            "token": batch.token,
+            "places": batch.places,
+            "mask": batch.mask,
+        }
 
 
-def _pair_inputs(texts: Sequence[KnownText], q: Indices, d: Indices) -> dict[str, NDArray[Any]]:
-    """Return the second graph's inputs for pairs of the ``q[i]``-th and the ``d[i]``-th text."""
+def _pair_inputs(texts: Sequence[KnownText], q: Indices, d: Indices, batch: Packed) -> dict[str, NDArray[Any]]:
+    """Return the second graph's inputs for a batch's pairs, of the ``q[i]``-th and the ``d[i]``-th text."""
     used, rows = np.unique(np.concatenate([q, d]), return_inverse=True)
     lengths = np.array([len(texts[text].states) for text in used], np.int64)
     starts = np.cumsum(lengths) - lengths
     q_rows, d_rows = rows[: len(q)], rows[len(q) :]
-    q_length, d_length = lengths[q_rows][:, None], lengths[d_rows][:, None]
-    column = np.arange((q_length + d_length).max())
-    pair_mask = column < q_length + d_length
-    in_query, in_document = starts[q_rows][:, None] + column, starts[d_rows][:, None] + column - q_length
+    column, after = np.arange(batch.mask.shape[1]), lengths[q_rows][:, None]
+    states = np.where(column < after, starts[q_rows][:, None] + column, starts[d_rows][:, None] + column - after)
+    tokens = np.zeros(batch.text.shape, np.int64)
+    tokens.flat[batch.places[batch.mask]] = states[batch.mask]
     return {
         "vectors": np.stack([texts[text].vector for text in used]),
         "states": np.concatenate([texts[text].states for text in used]).astype(np.float32),
         "query_rows": q_rows.astype(np.int64),
         "document_rows": d_rows.astype(np.int64),
-        "pair_tokens": np.where(column < q_length, in_query, in_document) * pair_mask,
-        "pair_mask": pair_mask,
+        "tokens": tokens,
+        "pair": batch.text,
+        "places": batch.places,
+        "mask": batch.mask,
     }
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from serm.relevance.encoder import mean_pool
+from serm.relevance.encoder import first_position, mean_pool
 from serm.relevance.model import RelevanceModel
 
 OPSET = 18
@@ -35,23 +35,35 @@ class TextGraph(nn.Module):
     def __init__(self, model: RelevanceModel) -> None:
         super().__init__()
         self.embeddings = model.encoder.body.embeddings
+        self.first = first_position(model.encoder.body)
         self.layers = model.encoder.body.encoder.layer
         self.join = model.join
 
-    def forward(self, words: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the texts' unit vectors [texts, dim], and their states [texts, tokens, dim].
+    def forward(
+        self,
+        words: torch.Tensor,
+        text: torch.Tensor,
+        token: torch.Tensor,
+        places: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the texts' unit vectors [texts, dim], and their states [rows, width, dim].
 
         Args:
-            words: [texts, tokens, dim] fp32, the texts' word embeddings.
-            mask: [texts, tokens] bool, false behind a text's end.
+            words: [rows, width, dim] fp32, the word embeddings of packed texts.
+            text: [rows, width] int64; this and the others as ``serm.relevance.packing.Packed`` has them.
+            token: [rows, width] int64.
+            places: [texts, longest] int64.
+            mask: [texts, longest] bool.
         """
-        hidden = states = self.embeddings(inputs_embeds=words)
-        attention = _attention_bias(mask)
+        positions = {} if self.first is None else {"position_ids": token + self.first}
+        hidden = states = self.embeddings(inputs_embeds=words, **positions)
+        attention = _attention_bias(text)
         for number, layer in enumerate(self.layers):
             if number == self.join:
                 states = hidden
             hidden = layer(hidden, attention)
-        return functional.normalize(mean_pool(hidden, mask), dim=1), states
+        return functional.normalize(mean_pool(hidden.flatten(0, 1)[places], mask), dim=1), states
 
 
 class PairGraph(nn.Module):
@@ -67,8 +79,10 @@ class PairGraph(nn.Module):
         states: torch.Tensor,
         query_rows: torch.Tensor,
         document_rows: torch.Tensor,
-        pair_tokens: torch.Tensor,
-        pair_mask: torch.Tensor,
+        tokens: torch.Tensor,
+        pair: torch.Tensor,
+        places: torch.Tensor,
+        mask: torch.Tensor,
     ) -> torch.Tensor:
         """Return s [n].
 
@@ -77,38 +91,48 @@ class PairGraph(nn.Module):
             states: [all tokens, dim] fp32, the texts' states, one text after the other.
             query_rows: [n] int64, the text that is each pair's query.
             document_rows: [n] int64, and its document.
-            pair_tokens: [n, joint] int64, the places of each pair's tokens, the query's first, among the states.
-            pair_mask: [n, joint] bool, false behind a pair's end.
+            tokens: [rows, width] int64, where among the states each token of the packed pairs is, a query's first.
+            pair: [rows, width] int64, ``text`` of ``Packed``.
+            places: [n, longest] int64, as there.
+            mask: [n, longest] bool, as there.
         """
         cosine = (vectors[query_rows] * vectors[document_rows]).sum(1)
-        hidden = self.residual.upper(states[pair_tokens], _attention_bias(pair_mask))
-        return self.residual.score(cosine, mean_pool(hidden, pair_mask))
+        hidden = self.residual.upper(states[tokens], _attention_bias(pair))
+        return self.residual.score(cosine, mean_pool(hidden.flatten(0, 1)[places], mask))
 
 
-def _attention_bias(mask: torch.Tensor) -> torch.Tensor:
-    """Turn a token mask [n, tokens] into what attention adds to its logits: [n, 1, 1, tokens], 0 or -10,000.
+def _attention_bias(text: torch.Tensor) -> torch.Tensor:
+    """Turn each place's text [rows, width] into what attention adds to its logits: [rows, 1, width, width].
 
-    A bool mask is exported with a search for NaN in each layer, for rows that see nothing; here each sees its own
-    text, and without the search int8 scores long documents about 1.1 times as fast. exp(-10,000) is 0 in fp32.
+    0 within a text, -10,000 between texts, whose exp is 0 in fp32. A bool mask is exported with a search for NaN in
+    each layer, for rows that see nothing; here each sees its own text.
     """
-    return torch.zeros(mask.shape).masked_fill(~mask, -10_000.0)[:, None, None, :]
+    same = text[:, :, None] == text[:, None, :]
+    return torch.zeros(same.shape).masked_fill(~same, -10_000.0)[:, None]
 
 
 def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
     """Write the graphs as one ONNX file each, fp32."""
-    dim, longest = model.encoder.words.shape[1], model.encoder.max_tokens
-    texts, pairs = torch.export.Dim("texts"), torch.export.Dim("pairs")
-    tokens, joint = torch.export.Dim("tokens", max=longest), torch.export.Dim("joint", max=2 * longest)
-    text, pair = {0: texts, 1: tokens}, {0: pairs, 1: joint}
-    of_texts = {"words": (torch.zeros(4, 3, dim), text), "mask": (torch.ones(4, 3, dtype=torch.bool), text)}
-    of_pairs = {
-        "vectors": (torch.zeros(4, dim), {0: texts}),
-        "states": (torch.zeros(12, dim), {0: torch.export.Dim("all_tokens")}),
-        "query_rows": (torch.tensor([0, 0, 1, 1, 1]), {0: pairs}),
-        "document_rows": (torch.tensor([2, 3, 2, 3, 2]), {0: pairs}),
-        "pair_tokens": (torch.zeros(5, 6, dtype=torch.long), pair),
-        "pair_mask": (torch.ones(5, 6, dtype=torch.bool), pair),
+    dim = model.encoder.words.shape[1]
+    rows, width, texts, long = (torch.export.Dim(name) for name in ("rows", "width", "texts", "longest"))
+    packed, unpacked = {0: rows, 1: width}, {0: texts, 1: long}
+
+    def of_rows() -> tuple[torch.Tensor, dict[int, Any]]:  # a tensor each: torch takes one given twice for one input
+        return torch.zeros(3, 7, dtype=torch.long), packed
+
+    layout: dict[str, tuple[torch.Tensor, dict[int, Any]]] = {
+        "places": (torch.zeros(4, 5, dtype=torch.long), unpacked),
+        "mask": (torch.ones(4, 5, dtype=torch.bool), unpacked),
     }
+    of_texts = {"words": (torch.zeros(3, 7, dim), packed), "text": of_rows(), "token": of_rows()} | layout
+    of_pairs = {
+        "vectors": (torch.zeros(6, dim), {0: torch.export.Dim("all_texts")}),
+        "states": (torch.zeros(12, dim), {0: torch.export.Dim("all_tokens")}),
+        "query_rows": (torch.tensor([0, 0, 1, 1]), {0: texts}),
+        "document_rows": (torch.tensor([2, 3, 2, 3]), {0: texts}),
+        "tokens": of_rows(),
+        "pair": of_rows(),
+    } | layout
     _write(TextGraph(model), texts_file, of_texts, ["vectors", "states"])
     _write(PairGraph(model), pairs_file, of_pairs, ["score"])
 

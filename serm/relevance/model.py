@@ -30,7 +30,7 @@ from serm.relevance.encodings import Encoded
 from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
 from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.ordinal import OrdinalHead, expected_grade
-from serm.relevance.packing import attention_of, mean_of, pack, within
+from serm.relevance.packing import pack, within
 from serm.relevance.saved import finish, golden, prove, verify
 from serm.relevance.texts import ReadText, TextPair, read
 from serm.relevance.weights import assign, tensors
@@ -98,8 +98,9 @@ class EncodedPairs:
     def batch(self, chosen: Indices, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return cosines, packed states and each token's pair of the chosen pairs on ``device``, for ``Residual``."""
         q, d, lengths = self.query_rows[chosen], self.document_rows[chosen], self.lengths[chosen]
-        slots, width = pack(lengths)
-        size = -(-(int(slots.max()) + 1) // width) * width
+        places, width = pack(lengths)
+        size = -(-(int(places.max()) + 1) // width) * width
+        slots = torch.from_numpy(places)
         pair, place = np.repeat(np.arange(len(chosen)), lengths), within(lengths)
         texts = torch.full((size,), len(chosen))
         texts[slots] = torch.from_numpy(pair)
@@ -281,3 +282,16 @@ def read_model(
     model.residual.to(device())
     prove(model, path, config)
     return model
+
+
+def attention_of(texts: torch.Tensor) -> torch.Tensor:
+    """Return who attends to whom [rows, 1, width, width] for the number of each token's text [rows, width]."""
+    return (texts[:, :, None] == texts[:, None, :])[:, None]
+
+
+def mean_of(hidden: torch.Tensor, texts: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the mean over each text's tokens [count, dim] fp32; a text numbered ``count`` is padding."""
+    flat, rows = texts.flatten(), hidden.float().flatten(0, 1)
+    total = torch.zeros(count + 1, rows.shape[1], device=rows.device).index_add(0, flat, rows)
+    sizes = torch.bincount(flat, minlength=count + 1)
+    return total[:count] / sizes[:count, None]

@@ -6,13 +6,62 @@ A token attends to its own text's tokens only, so what a text becomes does not d
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from serm.relevance.interface import Indices
 
+AT_ONCE = 256
+"""Texts that ``packed`` looks for room for together: its time grows with their square."""
 
-def pack(lengths: Indices) -> tuple[torch.Tensor, int]:
+
+@dataclass(frozen=True)
+class Packed:
+    """Texts of one batch, packed."""
+
+    chosen: Indices
+    """[texts], which ones."""
+    text: Indices
+    """[rows, width], which of the chosen each place belongs to; their number where it is padding."""
+    token: Indices
+    """[rows, width], which of its text's tokens stands there; 0 where it is padding."""
+    places: Indices
+    """[texts, longest], where each text's tokens are in the flattened rows; 0 behind its end."""
+    mask: NDArray[np.bool_]
+    """[texts, longest], false behind a text's end."""
+
+
+def packed(lengths: Indices, places: int) -> Iterator[Packed]:
+    """Yield texts of ``lengths`` [n] tokens in batches of at most ``places`` places (at least one row)."""
+    for start in range(0, len(lengths), AT_ONCE):
+        part = lengths[start : start + AT_ONCE]
+        slots, width = pack(part)
+        first = slots[np.cumsum(part) - part] // width  # the row that a text is in
+        rows = max(1, places // width)
+        for top in range(0, int(first.max()) + 1, rows):
+            here = np.flatnonzero((first >= top) & (first < top + rows))
+            yield _batch(
+                start + here,
+                slots[np.isin(np.repeat(np.arange(len(part)), part), here)] - top * width,
+                part[here],
+                width,
+            )
+
+
+def _batch(chosen: Indices, slots: Indices, lengths: Indices, width: int) -> Packed:
+    shape = (int(slots.max()) // width + 1, width)
+    text, token = np.full(shape, len(chosen)), np.zeros(shape, np.int64)
+    text.flat[slots], token.flat[slots] = np.repeat(np.arange(len(chosen)), lengths), within(lengths)
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    places = np.zeros(mask.shape, np.int64)
+    places[mask] = slots
+    return Packed(chosen, text, token, places, mask)
+
+
+def pack(lengths: Indices) -> tuple[Indices, int]:
     """Lay ``n`` texts out in rows, the longest first, each in the first row with room for it.
 
     Returns:
@@ -29,23 +78,10 @@ def pack(lengths: Indices) -> tuple[torch.Tensor, int]:
             room.append(width)
         begin[text] = (row + 1) * width - room[row]
         room[row] -= length
-    return torch.from_numpy(np.repeat(begin, lengths) + within(lengths)), width
+    return np.repeat(begin, lengths) + within(lengths), width
 
 
 def within(lengths: Indices) -> Indices:
     """Return each token's place in its own text, from 0 [sum of lengths]."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
-
-
-def attention_of(texts: torch.Tensor) -> torch.Tensor:
-    """Return who attends to whom [rows, 1, width, width] for the number of each token's text [rows, width]."""
-    return (texts[:, :, None] == texts[:, None, :])[:, None]
-
-
-def mean_of(hidden: torch.Tensor, texts: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the mean over each text's tokens [count, dim] fp32; a text numbered ``count`` is padding."""
-    flat, rows = texts.flatten(), hidden.float().flatten(0, 1)
-    total = torch.zeros(count + 1, rows.shape[1], device=rows.device).index_add(0, flat, rows)
-    sizes = torch.bincount(flat, minlength=count + 1)
-    return total[:count] / sizes[:count, None]

@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import save
+from tiny_models import save, save_base
 
 from serm import contracts, relevance
 from serm.errors import UserError
@@ -30,6 +31,7 @@ from serm.relevance.export import Precision, Runtime
 from serm.relevance.exported import GRAPHS
 from serm.relevance.known import KnownTexts
 from serm.serving.server import running
+from serm.settings import RelevanceSettings
 
 openvino = pytest.importorskip("openvino", reason="pip install 'serm[export]'")
 NOUNS = ["cat", "dog", "heart", "face", "red", "grinning", "cat face", "red heart", "grinning dog face"]
@@ -132,6 +134,27 @@ def test_an_export_scores_as_the_trained_model_does(
     np.testing.assert_allclose(alone, after.expected[:9], atol=1e-4)
     assert exported.score([], []).distribution.shape == (0, 4)
     assert json.loads((exports[runtime] / "config.json").read_text())["model"] == trained.version != exported.version
+
+
+def test_an_export_of_robertas_kin_counts_places_from_behind_the_paddings(tmp_path: Path) -> None:
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    save_base(tmp_path / "base")
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = XLMRobertaConfig(vocab_size=11, max_position_embeddings=34, pad_token_id=1, **size)
+    body = XLMRobertaModel(config)
+    torch.nn.init.normal_(body.embeddings.position_embeddings.weight)  # so that a wrong place shows
+    body.save_pretrained(tmp_path / "base")
+    encoder = relevance.load_encoder(str(tmp_path / "base"), RelevanceSettings(max_tokens=16))
+    model = relevance.RelevanceModel.from_encoder(encoder, layers=1)
+    torch.nn.init.normal_(model.residual.head.weight)
+    torch.nn.init.zeros_(model.residual.alpha)  # such texts are all near each other
+    (tmp_path / "out").mkdir()
+    exported = quantising.opened(tmp_path / "out", quantising.write(model, tmp_path / "out", "onnx", "fp32", ([], [])))
+    before = model.score(QUERIES, DOCUMENTS).expected
+    assert before.std() > 0.1
+    np.testing.assert_allclose(exported.score(QUERIES, DOCUMENTS).expected, before, atol=0.02)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])

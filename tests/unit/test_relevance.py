@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from serm.relevance import document_text
 from serm.relevance.encoder import mean_pool, spans
 from serm.relevance.interface import length_batches, unique
+from serm.relevance.model import attention_of, mean_of
 from serm.relevance.ordinal import OrdinalHead, expected_grade
-from serm.relevance.packing import attention_of, mean_of, pack
+from serm.relevance.packing import pack, packed
 
 scores = st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20)
 gaps = st.tuples(st.floats(-4, 2), st.floats(-4, 2))
@@ -107,6 +108,20 @@ def test_packed_texts_stand_whole_in_one_row_each_and_leave_few_gaps(lengths: li
     assert width == max(lengths)
     # First fit leaves at most one row half empty: two such would have been one.
     assert rows == 1 or 2 * sum(lengths) > (rows - 1) * width
+
+
+@given(st.lists(st.integers(1, 40), max_size=60), st.integers(1, 200))
+def test_packed_batches_tell_where_each_token_of_each_text_stands(lengths: list[int], tokens: int) -> None:
+    array = np.array(lengths, np.int64)
+    batches = list(packed(array, tokens))
+    assert sorted(i for batch in batches for i in batch.chosen.tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        assert batch.text.size <= tokens or len(batch.text) == 1
+        assert batch.mask.sum(1).tolist() == array[batch.chosen].tolist()
+        for number, (places, mask) in enumerate(zip(batch.places, batch.mask, strict=True)):
+            assert (batch.text.flat[places[mask]] == number).all()
+            assert batch.token.flat[places[mask]].tolist() == list(range(mask.sum()))
+        assert (batch.text < len(batch.chosen)).sum() == array[batch.chosen].sum()
 
 
 def test_a_packed_texts_mean_leaves_the_others_and_the_padding_out() -> None:
