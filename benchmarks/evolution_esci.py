@@ -46,7 +46,7 @@ from serm.worlds.traffic import FirstStage, nearest
 FOLDS, SEED_SHARE, SEED_PAIRS = 5, 0.5, 10
 CANDIDATES, POSITIONS, SESSIONS, EXPLORATION, ZIPF = 13, 10, 75, 0.3, 0.9
 GRADES = {"100.000": 3, "10.000": 2, "1.000": 1, "0.000": 0}
-ARMS = ("SERM", *CONTROLS, "oracle", "mined only", "twice the learning rate")
+ARMS = ("SERM", *CONTROLS, "oracle")
 KEY = ["query", "locale", "doc_id"]
 
 
