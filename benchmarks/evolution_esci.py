@@ -1,6 +1,9 @@
 """Does one cycle improve a model on ESCI's 150 queries? Judgments and texts are people's, the users are simulated.
 
-    python benchmarks/evolution_esci.py DIRECTORY [--data ../shared/data/esci-us] [--workers 2]
+    python benchmarks/evolution_esci.py DIRECTORY --data ESCI [--workers 2]
+
+ESCI: a directory with ``judgments.json`` and ``products.jsonl.gz``, the 150 US queries of the Shopping Queries Dataset
+(amazon-science/esci-data) that o19s/chorus-opensearch-edition publishes, both Apache-2.0.
 
 Five folds of 30 queries. In each fold's world a fold is the rolling test set and the next one the frozen; of the 90
 queries that are left, 45 have seed judgments (ten of a query's products, drawn at random), and all are asked in the
@@ -242,7 +245,7 @@ def main() -> None:
     """Run the folds and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "esci-us")
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=1, help="arms at a time")
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -251,7 +254,10 @@ def main() -> None:
         world = EsciWorld(arguments.directory.absolute() / f"fold-{number}", Esci(arguments.data, number), "pool", {})
         found.append(fold(world, arguments.workers))
     tests = [joined([measured[row] for _, measured in found]) for row in range(len(TESTS))]
-    told: dict[str, Any] = {"command": "python benchmarks/evolution_esci.py DIRECTORY", "users": "simulated"}
+    told: dict[str, Any] = {
+        "command": "python benchmarks/evolution_esci.py DIRECTORY --data ESCI",
+        "users": "simulated",
+    }
     told |= {"date": date.today().isoformat(), "minutes": round((time.monotonic() - began) / 60, 1)}
     told |= {"processor": platform.processor() or platform.machine(), "folds": [of_fold for of_fold, _ in found]}
     told["means"] = {

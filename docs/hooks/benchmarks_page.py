@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,9 +34,10 @@ def table() -> Iterator[str]:
     for path in sorted(RESULTS.glob("*.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         about = _world(path.stem) if path.stem == "evolution" else results
-        name = path.stem.removesuffix("_second_log").removesuffix("_memory").removesuffix("_long")
+        name = re.sub("_(second_log|memory|long|long_two_layers)$", "", path.stem)
+        command = results["command"] if name == "evolution_esci" else f"make bench NAME={name}"  # its data are not here
         machine = _of(about, "machine", "processor", "device")
-        told = f"`make bench NAME={name}`, {_of(about, 'date')}, {machine}"
+        told = f"`{command}`, {_of(about, 'date')}, {machine}"
         for row in rows(path.stem, results):
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in (told, *row)) + " |"
             told = ""
@@ -85,6 +87,12 @@ def _evolution(results: dict[str, Any]) -> Iterator[Row]:
         gained = "SERM's challenger over its champion" in figure
         if gained or (figure.startswith("pool") and "rolling served: SERM over" in figure):
             yield Row(f"{figure}, simulated users", found)
+
+
+def _evolution_esci(results: dict[str, Any]) -> Iterator[Row]:
+    for figure, found in results["summary"].items():
+        if figure.startswith("rolling served"):
+            yield Row(f"one cycle on ESCI's queries, {figure}, simulated users", found)
 
 
 def _serving(results: dict[str, Any]) -> Iterator[Row]:
@@ -225,6 +233,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "conformance": _conformance,
     "drift": _drift,
     "evolution": _evolution,
+    "evolution_esci": _evolution_esci,
     "drift_second_log": _drift,
     "gpu": _gpu,
     "init": _init,
@@ -236,6 +245,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "rollout": _rollout,
     "serving": _serving,
     "serving_long": _serving,
+    "serving_long_two_layers": _serving,
     "serving_memory": _serving_memory,
     "significance": _significance,
     "stream": _stream,
