@@ -34,7 +34,7 @@ def table() -> Iterator[str]:
     for path in sorted(RESULTS.glob("*.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         about = _world(path.stem) if path.stem == "evolution" else results
-        name = re.sub("_(second_log|memory|long|long_two_layers)$", "", path.stem)
+        name = re.sub("_(second_log|memory|long)$", "", path.stem)
         command = results["command"] if name == "evolution_esci" else f"make bench NAME={name}"  # its data are not here
         machine = _of(about, "machine", "processor", "device")
         told = f"`{command}`, {_of(about, 'date')}, {machine}"
@@ -245,7 +245,6 @@ _TOLD: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "rollout": _rollout,
     "serving": _serving,
     "serving_long": _serving,
-    "serving_long_two_layers": _serving,
     "serving_memory": _serving_memory,
     "significance": _significance,
     "stream": _stream,
