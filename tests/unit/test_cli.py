@@ -309,6 +309,7 @@ def app():
     raise RuntimeError("Query interrupted")
 
 cli.app = app
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background inherits that it is ignored
 try:
     cli.main()
 finally:
