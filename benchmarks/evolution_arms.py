@@ -188,7 +188,6 @@ ABLATIONS = {
     "two epochs": Arm(shipped, {"epochs": 2}),
     "twice the pairs": Arm(shipped, {"max_pairs": 24_000}),
     "twice the learning rate": Arm(shipped, {"learning_rate": 1e-4}),
-    "twice the learning rate, 16,000 anchors": Arm(shipped, {"learning_rate": 1e-4, "anchors": 16_000}),
     "four times the learning rate": Arm(shipped, {"learning_rate": 2e-4}),
     **{
         f"labels {accuracy:.0%} right, errors {'as the champion' if like else 'at random'}": Arm(mostly(accuracy, like))

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional
 
 from serm.relevance.encoder import first_position, mean_pool
-from serm.relevance.model import RelevanceModel
+from serm.relevance.model import RelevanceModel, attention_of
 
 OPSET = 18
 
@@ -107,8 +107,8 @@ def _attention_bias(text: torch.Tensor) -> torch.Tensor:
     0 within a text, -10,000 between texts, whose exp is 0 in fp32. A bool mask is exported with a search for NaN in
     each layer, for rows that see nothing; here each sees its own text.
     """
-    same = text[:, :, None] == text[:, None, :]
-    return torch.zeros(same.shape).masked_fill(~same, -10_000.0)[:, None]
+    same = attention_of(text)
+    return torch.zeros(same.shape).masked_fill(~same, -10_000.0)
 
 
 def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
