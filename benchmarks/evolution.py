@@ -61,19 +61,24 @@ class World:
     path: Path
     emoji: EmojiWorld
     shape: str
-    training: Mapping[str, Any]
-    """What differs from the demo's ``training``."""
+    changed: Mapping[str, Mapping[str, Any]]
+    """Section -> what differs in it from the demo's settings."""
 
     def settings(self, number: int) -> Settings:
         """Return the demo's settings for cycle ``number``."""
         settings = params.load(TEMPLATE)
         start, end = WINDOWS[number]
         cycle = settings.cycle.model_copy(update={"number": number, "start": start, "end": end})
-        without = settings.training.model_copy(
-            update={"controls": (), **self.training}
-        )  # the arms are the controls here
-        kept = settings.relevance.model_copy(update={"cache": self.path / "encodings"})
-        return settings.model_copy(update={"cycle": cycle, "training": without, "relevance": kept})
+        # The arms are the controls here.
+        ours: dict[str, dict[str, Any]] = {
+            "training": {"controls": ()},
+            "relevance": {"cache": self.path / "encodings"},
+        }
+        sections = {
+            name: type(section).model_validate(section.model_dump() | ours[name] | self.changed.get(name, {}))
+            for name, section in (("training", settings.training), ("relevance", settings.relevance))
+        }
+        return settings.model_copy(update={"cycle": cycle, **sections})
 
     def stage(self) -> traffic.FirstStage:
         """Return the engine's first stage."""
@@ -291,6 +296,8 @@ def main() -> None:
     parser.add_argument("--judgments", choices=("pool", "served"), default="pool")
     parser.add_argument("--split", type=int, default=1, help="draw of the test queries, which worlds of one draw share")
     parser.add_argument("--training", type=json.loads, default={}, help="what differs from the demo's, as JSON")
+    parser.add_argument("--relevance", type=json.loads, default={}, help="as --training")
+    parser.add_argument("--sessions", type=int, help="simulated sessions of a window, for the world's own")
     parser.add_argument("--cycles", type=int, default=3, choices=(1, 2, 3))
     beside = "arms beside SERM and its controls; --arms alone for none"
     parser.add_argument("--arms", nargs="*", choices=[*arms()], default=[*ARMS], metavar="NAME", help=beside)
@@ -301,13 +308,16 @@ def main() -> None:
     sizes = SMALL if arguments.small else {}
     names = [*arms()] if arguments.ablations else arguments.arms
     fresh = ["fresh queries"] if arguments.split != 1 else []
-    changed = [f"{field} {value}" for field, value in sorted(arguments.training.items())]
+    sections = {"training": arguments.training, "relevance": arguments.relevance}
+    changed = [f"{field} {value}" for of in sections.values() for field, value in sorted(of.items())]
+    if arguments.sessions:
+        sizes, changed = sizes | {"sessions": arguments.sessions}, [*changed, f"sessions {arguments.sessions}"]
     parts = ([f"split {arguments.split}"] if fresh else []) + changed + (["small"] if arguments.small else [])
     for seed in arguments.seed:
         name = "-".join(f"seed {seed} {' '.join([arguments.judgments, *parts])}".split())
         began = time.monotonic()
         emoji = EmojiWorld(seed=seed, split=arguments.split, **sizes)
-        world = World(arguments.directory.absolute() / name, emoji, arguments.judgments, arguments.training)
+        world = World(arguments.directory.absolute() / name, emoji, arguments.judgments, sections)
         found = run(world, arguments.cycles, names, arguments.workers)
         found |= {"date": date.today().isoformat(), "minutes": round((time.monotonic() - began) / 60, 1)}
         found |= {"judgments": ", ".join([arguments.judgments, *fresh, *changed]), "split": arguments.split}

@@ -47,6 +47,7 @@ from serm.worlds.simulator import Ranking, Users, simulate
 from serm.worlds.traffic import FirstStage, nearest
 
 FOLDS, SEED_SHARE, SEED_PAIRS = 5, 0.5, 10
+MINED, ANCHORS, TOKENS = 300, 1000, 128  # about as many anchors to a judged pair as in the emoji world
 CANDIDATES, POSITIONS, SESSIONS, EXPLORATION, ZIPF = 13, 10, 75, 0.3, 0.9
 GRADES = {"100.000": 3, "10.000": 2, "1.000": 1, "0.000": 0}
 ARMS = ("SERM", *CONTROLS, "oracle")
@@ -124,15 +125,9 @@ class EsciWorld(World):
     emoji: Any
 
     def settings(self, number: int) -> Settings:
-        """Return the demo's settings, for longer texts and fewer queries."""
+        """Return the demo's settings, for longer texts and fewer pairs."""
         settings = super().settings(number)
-        longer = {"max_tokens": 128, "cache": self.path.parent / "encodings"}
-        return settings.model_copy(
-            update={
-                "relevance": settings.relevance.model_copy(update=longer),
-                "mining": settings.mining.model_copy(update={"budget": 300}),
-            }
-        )
+        return settings.model_copy(update={"mining": settings.mining.model_copy(update={"budget": MINED})})
 
     def found(self) -> None:
         """Make seed judgments, test sets, the first champion and the reference window."""
@@ -250,9 +245,11 @@ def main() -> None:
     arguments = parser.parse_args()
     began = time.monotonic()
     found = []
+    longer = {"max_tokens": TOKENS, "cache": arguments.directory.absolute() / "encodings"}
+    changed = {"relevance": longer, "training": {"anchors": ANCHORS}}
     for number in range(FOLDS):
-        world = EsciWorld(arguments.directory.absolute() / f"fold-{number}", Esci(arguments.data, number), "pool", {})
-        found.append(fold(world, arguments.workers))
+        path = arguments.directory.absolute() / f"fold-{number}"
+        found.append(fold(EsciWorld(path, Esci(arguments.data, number), "pool", changed), arguments.workers))
     tests = [joined([measured[row] for _, measured in found]) for row in range(len(TESTS))]
     told: dict[str, Any] = {
         "command": "python benchmarks/evolution_esci.py DIRECTORY --data ESCI",
