@@ -5,7 +5,6 @@ Whether the result ranks as the trained model does, ``serm.release.export`` asks
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,8 +17,6 @@ from serm.relevance.model import RelevanceModel
 
 if TYPE_CHECKING:
     import openvino
-
-os.environ["NNCF_CI"] = "1"  # nncf sends nothing home
 
 Runtime = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "int8", "int8-pairs", "int8-weights"]

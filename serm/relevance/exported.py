@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.packing import Packed, packed
 from serm.relevance.saved import limits, prove, verify
 from serm.relevance.texts import ReadText, Text, TextPair, read, tokenise
+
+# OpenVINO and nncf send home what is used, and make an id for the user, unless this cannot be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 FAMILY = "exported"
 GRAPH = 4

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,20 @@ def test_int8_quantises_weights_and_activations_and_int8_weights_only_weights(ex
     for graph in graphs.values():
         assert graph.count('element_type="i8"') >= 2 * 6  # two layers; the joint one's are the upper one's, untrained
     assert "nncf_smooth_quant" in graphs["openvino"]
+
+
+def test_neither_openvino_nor_nncf_sends_home_what_is_used(exports: dict[str, Path], tmp_path: Path) -> None:
+    """OpenVINO sends an event as it is imported, and makes an id for its user, unless it is kept from it."""
+    code = (
+        "import sys; from serm import relevance; from serm.relevance import export;"
+        f"relevance.load_scorer({str(exports['openvino'])!r}).score(['cat'], ['dog']); import nncf;"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry.')])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert not (tmp_path / "intel").exists()
 
 
 def test_int8_pairs_quantises_only_what_reads_query_and_document_together(
