@@ -177,6 +177,11 @@ def test_a_full_disk_is_one_sentence_wherever_it_is_met(monkeypatch, capsys):
     assert capsys.readouterr().err == "Error: cycle/mine: No space left on device; free some space.\n"
 
 
+def test_a_file_system_that_makes_no_directories_is_one_sentence(serm, tmp_path):
+    told = one_sentence(serm("demo", "--workspace", "/proc/demo", cwd=tmp_path))
+    assert told == "Error: /proc/demo: No such file or directory; put it there, or give another path."
+
+
 def test_a_missing_log(serm, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS)
     message = one_sentence(serm("ingest", "--log", "nowhere", cwd=tmp_path))
