@@ -42,13 +42,13 @@ from evolution_tests import TESTS, Test
 from serm import contracts, relevance, training
 from serm.atomic import write_json
 from serm.settings import Settings
-from serm.worlds.emoji import WINDOWS
+from serm.worlds.emoji import WINDOWS, EmojiWorld
 from serm.worlds.simulator import Ranking, Users, simulate
 from serm.worlds.traffic import FirstStage, nearest
 
-FOLDS, SEED_SHARE, SEED_PAIRS = 5, 0.5, 10
+FOLDS, SEED_SHARE = 5, 0.5
 MINED, ANCHORS, TOKENS = 300, 1000, 128  # about as many anchors to a judged pair as in the emoji world
-CANDIDATES, POSITIONS, SESSIONS, EXPLORATION, ZIPF = 13, 10, 75, 0.3, 0.9
+LIKE = EmojiWorld()  # whose sizes and users' habits these worlds have
 GRADES = {"100.000": 3, "10.000": 2, "1.000": 1, "0.000": 0}
 ARMS = ("SERM", *CONTROLS, "oracle")
 KEY = ["query", "locale", "doc_id"]
@@ -156,7 +156,7 @@ class EsciWorld(World):
         cosines = stage.cosines(every["query"].to_pylist(), [known[one] for one in every["doc_id"].to_pylist()])
         names = np.asarray(every["query"])
         rows = [np.flatnonzero(names == query) for query in sorted(queries)]
-        kept = [here[nearest(cosines[here][None], CANDIDATES)[0]] for here in rows]
+        kept = [here[nearest(cosines[here][None], LIKE.candidates)[0]] for here in rows]
         return every.take(pa.array(np.sort(np.concatenate(kept))))
 
     def simulate(self, number: int, champion: Path) -> None:
@@ -171,7 +171,7 @@ class EsciWorld(World):
         listed = listed.append_column("score", pa.array(scores)).sort_by(
             [("query", "ascending"), ("score", "descending")]
         )
-        shape = (len(set(queries)), CANDIDATES)
+        shape = (len(set(queries)), LIKE.candidates)
         generator = np.random.default_rng([self.emoji.fold, number])
         ranking = Ranking(
             queries=np.asarray(listed["query"]).reshape(shape)[:, 0],
@@ -181,7 +181,7 @@ class EsciWorld(World):
             scores=np.asarray(listed["score"]).reshape(shape),
             version=model.version,
         )
-        shares = generator.permutation(np.arange(1, shape[0] + 1, dtype=float) ** -ZIPF)
+        shares = generator.permutation(np.arange(1, shape[0] + 1, dtype=float) ** -LIKE.zipf)
         return simulate(
             ranking,
             np.asarray(listed["grade"]).reshape(shape),
@@ -189,19 +189,19 @@ class EsciWorld(World):
             np.full(shape[0], -1),
             window=WINDOWS[number],
             name=f"w{number}",
-            sessions=SESSIONS * shape[0],
-            positions=POSITIONS,
-            exploration=EXPLORATION,
+            sessions=LIKE.sessions // LIKE.window_queries * shape[0],
+            positions=LIKE.positions,
+            exploration=LIKE.exploration,
             users=Users(),
             generator=generator,
         )
 
 
 def _drawn(every: pa.Table) -> pa.Table:
-    """Return ``SEED_PAIRS`` judgments of each query, drawn at random, as seed judgments."""
+    """Return a few judgments of each query, drawn at random, as seed judgments."""
     order = np.random.default_rng(10).permutation(every.num_rows)
     names = np.asarray(every["query"])[order]
-    kept = np.concatenate([order[names == query][:SEED_PAIRS] for query in np.unique(names)])
+    kept = np.concatenate([order[names == query][: LIKE.seed_pairs] for query in np.unique(names)])
     drawn = every.take(pa.array(np.sort(kept)))
     return drawn.set_column(drawn.column_names.index("source"), "source", pa.array(["seed"] * drawn.num_rows))
 
