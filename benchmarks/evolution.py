@@ -302,7 +302,7 @@ def main() -> None:
     beside = "arms beside SERM and its controls; --arms alone for none"
     parser.add_argument("--arms", nargs="*", choices=[*arms()], default=[*ARMS], metavar="NAME", help=beside)
     parser.add_argument("--ablations", action="store_true", help="all arms")
-    parser.add_argument("--workers", type=int, default=1, help="arms at a time")
+    parser.add_argument("--workers", type=int, default=1, help="arms at a time; each trains with two threads")
     parser.add_argument("--small", action="store_true", help="a tiny world, to see that it runs; nothing is kept")
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else {}

@@ -1,6 +1,6 @@
 """Does one cycle improve a model on ESCI's 150 queries? Judgments and texts are people's, the users are simulated.
 
-    python benchmarks/evolution_esci.py DIRECTORY --data ESCI [--workers 2]
+    python benchmarks/evolution_esci.py DIRECTORY --data ESCI
 
 ESCI: a directory with ``judgments.json`` and ``products.jsonl.gz``, the 150 US queries of the Shopping Queries Dataset
 (amazon-science/esci-data) that o19s/chorus-opensearch-edition publishes, both Apache-2.0.
@@ -241,7 +241,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=1, help="arms at a time")
+    parser.add_argument("--workers", type=int, default=1, help="arms at a time; each trains with two threads")
     arguments = parser.parse_args()
     began = time.monotonic()
     found = []

