@@ -143,9 +143,10 @@ def without_agent(agent: str) -> Labels:
     def labels(window: Window) -> tuple[pa.Table, pa.Table]:
         pairs = contracts.read(window.path / "mine" / "pairs", contracts.MINED_PAIRS)
         others = [any(one["agent"] != agent for one in named) for named in pairs["agents"].to_pylist()]
-        return window.kept().join(
-            pairs.filter(pa.array(others)).select(KEY), KEY, join_type="left semi"
-        ), window.shown()
+        left = set(zip(*(pairs.filter(pa.array(others))[name].to_pylist() for name in KEY), strict=True))
+        kept = window.kept()
+        of_others = [pair in left for pair in zip(*(kept[name].to_pylist() for name in KEY), strict=True)]
+        return kept.filter(pa.array(of_others)), window.shown()
 
     return labels
 
