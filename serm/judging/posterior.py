@@ -8,8 +8,10 @@ likelihood: Holmes and Walker, "Assigning a value to a power likelihood in a gen
 What users did is left out altogether where it makes the belief in held-out judgments no better.
 
 The mix of grades among seed judgments is not that of the window. The prior is moved to it by EM over the window's own
-pairs (Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities",
-Neural Computation 2002), apart for pairs that users were shown and for those that nobody has seen.
+pairs (Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", Neural
+Computation 2002), apart for pairs that users were shown and for those that nobody has seen. Among shown ones the seed's
+mix counts as much as the window's: EM believes the likelihood, and where users saw pairs a few times it took for a rare
+grade of broad habits what that explains (in a quarter of the emoji world's sessions 46 % of the pairs, not 10).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ FEWEST_SEEN = 50
 _SMOOTHING = 1.0
 """Votes that each grade's row of a judge's confusion starts with, as the judge votes over all grades."""
 _ANCHOR = 20.0
-"""Pairs of the seed's mix of grades that EM counts beside the window's."""
+"""Pairs of another mix of grades that are counted beside those of a mix."""
 _DOUBT = 0.5
 """How far a power is expected to lie from 1."""
 BUCKETS = {"0": (0, 1), "1 to 4": (1, 5), "5 to 19": (5, 20), "20 to 79": (20, 80), "80 and more": (80, np.inf)}
@@ -116,8 +118,8 @@ class Posterior:
 
     def moved(self, shown: Floats, unseen: Floats) -> Self:
         """Return the posterior with its prior moved to a window, given the log-likelihoods [n, 4] of its pairs."""
-        prior = Prior(shifted(self.prior.shown, shown), shifted(self.prior.unseen, unseen))
-        return replace(self, prior=prior)
+        of_shown = shifted(self.prior.shown, shown, max(_ANCHOR, len(shown)))
+        return replace(self, prior=Prior(of_shown, shifted(self.prior.unseen, unseen, _ANCHOR)))
 
     def figures(self, clues: Clues, grades: Integers) -> dict[str, Any]:
         """Measure the belief in pairs of known ``grades`` [n], under the seed's prior.
@@ -175,11 +177,11 @@ def believed(log_prior: Floats, log_likelihood: Floats) -> Floats:
     return belief
 
 
-def shifted(log_prior: Floats, log_likelihood: Floats) -> Floats:
-    """Move a prior [4] to the pairs of ``log_likelihood`` [n, 4] by EM; a few pairs of the old mix hold it in place."""
+def shifted(log_prior: Floats, log_likelihood: Floats, anchor: float) -> Floats:
+    """Move a prior [4] to the pairs of ``log_likelihood`` [n, 4] by EM; ``anchor`` pairs of the old mix hold it."""
     start, moved = np.exp(log_prior), np.exp(log_prior)
     for _ in range(1000):
-        counted = believed(np.log(moved), log_likelihood).sum(axis=0) + _ANCHOR * start
+        counted = believed(np.log(moved), log_likelihood).sum(axis=0) + anchor * start
         before, moved = moved, counted / counted.sum()
         if np.abs(moved - before).max() < 1e-7:
             break

@@ -22,7 +22,7 @@ from serm.judging import shown
 from serm.judging.clues import Clues
 from serm.judging.evidence.user_likelihood import Counts, UserLikelihood
 from serm.judging.judge import ABSTAINED, GRADES, Votes
-from serm.judging.posterior import Posterior, measured, shifted
+from serm.judging.posterior import Posterior, believed, measured, shifted
 from serm.settings import ClickSettings, JudgingSettings
 
 RATES = np.array([0.04, 0.12, 0.35, 0.7])
@@ -144,9 +144,29 @@ def test_em_finds_the_mix_of_grades_of_a_window() -> None:
     seen = rng.normal(grades / 3 * 2, 1)
     likelihood = np.full((5000, GRADES), -50.0)
     likelihood[:, 0], likelihood[:, 3] = -(seen**2) / 2, -((seen - 2) ** 2) / 2
-    moved = np.exp(shifted(np.log([0.5, 1e-6, 1e-6, 0.5]), likelihood))
+    moved = np.exp(shifted(np.log([0.5, 1e-6, 1e-6, 0.5]), likelihood, 20))
     assert moved[3] == pytest.approx((grades == 3).mean(), abs=0.02)
-    assert shifted(np.log([0.1, 0.2, 0.3, 0.4]), likelihood[:0]) == pytest.approx(np.log([0.1, 0.2, 0.3, 0.4]))
+    assert shifted(np.log([0.1, 0.2, 0.3, 0.4]), likelihood[:0], 20) == pytest.approx(np.log([0.1, 0.2, 0.3, 0.4]))
+
+
+def test_what_users_did_moves_the_mix_of_grades_half_the_way_at_most() -> None:
+    """Grade 1, rare and of broad habits among the seed, explains best what is merely noisier in the window."""
+    rng = np.random.default_rng(8)
+    grades = rng.choice(GRADES, 400, p=[0.6, 0.1, 0.15, 0.15])
+    posterior = Posterior.fit(Clues(text_of(grades, rng), simulated(grades, rng), {}), grades, np.zeros(400, bool))
+    seen = rng.normal(0, 1.6, 4000)  # all of grade 0, whose spread the likelihood takes for 1
+    likelihood = np.full((4000, GRADES), -50.0)
+    likelihood[:, 0], likelihood[:, 1] = -(seen**2) / 2, -(seen**2) / 2 / 4 - np.log(2)
+    moved = posterior.moved(likelihood, likelihood)
+    before, shown, unseen = (np.exp(one) for one in (posterior.prior.shown, moved.prior.shown, moved.prior.unseen))
+    assert unseen[1] > 0.5  # EM, left alone, has no doubt
+    assert (shown >= before / 2 - 1e-9).all()
+    assert (shown <= (1 + before) / 2 + 1e-9).all()
+    right = {
+        n: (believed(np.log(mix), likelihood).argmax(axis=1) == 0).mean()
+        for n, mix in (("held", shown), ("EM", unseen))
+    }
+    assert right["held"] > right["EM"] + 0.2
 
 
 def test_users_that_make_the_belief_no_better_are_left_out_and_it_is_said() -> None:
