@@ -103,7 +103,7 @@ def _cost(cycle: Cycle) -> Answer:
 
 
 def _to_do(cycle: Cycle) -> Answer:
-    said, detail, commands = _NEXT[cycle.outcome]
+    said, detail, commands = _DECIDED.get(cycle.users or "", _NEXT[cycle.outcome])
     details = [detail]
     waiting = cycle.get("annotate", "dropped")
     if waiting:
@@ -111,6 +111,27 @@ def _to_do(cycle: Cycle) -> Answer:
         commands = (*commands, "serm review")
     return Answer("What should I do?", said, tuple(details), commands)
 
+
+_DECIDED = {
+    "running": (
+        "Let users decide",
+        "They see both models now: the picture is under Rollouts.",
+        ("serm rollout status",),
+    ),
+    "promoted": ("Go on", "Users promoted the challenger: see under Rollouts by what.", ("serm advance",)),
+    "rolled_back": ("Keep the champion", "Users were worse off: see under Rollouts by what.", ("serm advance",)),
+    "inconclusive": (
+        "Keep the champion",
+        "Users did not tell the two apart in time: see under Rollouts.",
+        ("serm advance",),
+    ),
+    "error": (
+        "Keep the champion",
+        "The rollout broke off: its last look, under Rollouts, says why.",
+        ("serm advance",),
+    ),
+}
+"""What follows from the rollout's outcome; ``serm advance`` does it."""
 
 _NEXT: dict[str | None, tuple[str, str, tuple[str, ...]]] = {
     "passed": (

@@ -122,9 +122,8 @@ def _champion(cycle: Cycle) -> Told:
         return "stays", "serves the users"
     if cycle.gate is None:
         return None, "serves the users"
-    promoted = cycle.gate == "passed"
-    version = cycle.get("evaluate", "versions", "challenger" if promoted else "champion")
-    return "promoted" if promoted else "stays", "serves the users", f"version {version}" if version else ""
+    version = cycle.get("evaluate", "versions", "challenger" if cycle.promoted else "champion")
+    return "promoted" if cycle.promoted else "stays", "serves the users", f"version {version}" if version else ""
 
 
 def headline(cycle: Cycle) -> dict[str, float] | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from serm import settings as params
 from serm.errors import UserError
-from serm.layout import PARAMS
+from serm.layout import PARAMS, ROLLOUTS
 from serm.settings import Settings
 from serm.workspace.store import Workspace
 
@@ -28,6 +28,8 @@ class Cycle:
     summaries: dict[str, dict[str, Any]]
     """The JSON files of ``history/<tag>``, by name: ingest, validate, ..., evaluate, deploy, costs, audit."""
     settings: Settings | None
+    users: str | None = None
+    """The outcome of its rollout: running, promoted, rolled_back, inconclusive or error; None where there was none."""
 
     def get(self, *path: str) -> Any:
         """Return the value at ``path``, such as ``get("evaluate", "gate", "result")``, or None where it is not."""
@@ -41,6 +43,11 @@ class Cycle:
         """The gate's result, one of ``GATES``."""
         result: str | None = self.get("evaluate", "gate", "result")
         return result
+
+    @property
+    def promoted(self) -> bool:
+        """Whether its challenger passed the gate, and its users, if they were asked, promoted it."""
+        return self.gate == "passed" and self.users in (None, "promoted")
 
     @property
     def quiet(self) -> bool:
@@ -81,13 +88,16 @@ def read_cycles(workspace: Path) -> list[Cycle]:
         UserError: there is none, or a summary is not JSON.
     """
     repository = Workspace(workspace) if (workspace / ".dvc").is_dir() else None
-    return [Cycle(tag, _summaries(workspace, tag), _settings(repository, tag)) for tag in tags(workspace)]
+    return [
+        Cycle(tag, _summaries(workspace, tag), _settings(repository, tag), _users(workspace, tag))
+        for tag in tags(workspace)
+    ]
 
 
 def latest(workspace: Path) -> Cycle:
     """Return the newest cycle, without its settings; raises as ``read_cycles`` does."""
     tag = tags(workspace)[-1]
-    return Cycle(tag, _summaries(workspace, tag), None)
+    return Cycle(tag, _summaries(workspace, tag), None, _users(workspace, tag))
 
 
 def tags(workspace: Path) -> list[str]:
@@ -110,6 +120,11 @@ def tags(workspace: Path) -> list[str]:
 
 def _summaries(workspace: Path, tag: str) -> dict[str, dict[str, Any]]:
     return {path.stem: _load(path) for path in sorted((workspace / "history" / tag).glob("*.json"))}
+
+
+def _users(workspace: Path, tag: str) -> str | None:
+    record = workspace / ROLLOUTS / f"{tag}.json"
+    return str(_load(record).get("outcome")) if record.exists() else None
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -15,13 +15,13 @@ SETTINGS = parse('cycle: {number: 1, start: "2017-01-01T00:00:00Z", end: "2018-0
 MEASURE = SETTINGS.evaluation.gate_measure
 
 
-def told(gain: dict[str, Any] | None = None, **changed: Any) -> dict[str, Answer]:
+def told(gain: dict[str, Any] | None = None, users: str | None = None, **changed: Any) -> dict[str, Answer]:
     summaries = report_history.summaries(1)
     summaries |= changed
     if gain:
         summaries["evaluate"]["sets"]["rolling"]["served"]["all"]["all"]["measures"][MEASURE] |= gain
     kept = {name: value for name, value in summaries.items() if value is not None}
-    return {one.question: one for one in answers(Cycle("cycle-0001", kept, SETTINGS))}
+    return {one.question: one for one in answers(Cycle("cycle-0001", kept, SETTINGS, users))}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,24 @@ def test_what_to_do_follows_the_gate_and_names_a_command(result: str) -> None:
     do = told(evaluate=evaluate)["What should I do?"]
     assert do.commands[-1] == "serm review"  # pairs wait for people
     assert {"passed": "serm rollout plan", "error": "serm evaluate"}.get(result, do.commands[0]) == do.commands[0]
+
+
+@pytest.mark.parametrize(
+    ("users", "answer", "command"),
+    [
+        (None, "Let users decide", "serm rollout plan"),
+        ("running", "Let users decide", "serm rollout status"),
+        ("promoted", "Go on", "serm advance"),
+        ("rolled_back", "Keep the champion", "serm advance"),
+        ("inconclusive", "Keep the champion", "serm advance"),
+        ("error", "Keep the champion", "serm advance"),
+    ],
+)
+def test_what_to_do_after_a_passed_gate_follows_what_users_decided(
+    users: str | None, answer: str, command: str
+) -> None:
+    do = told(users=users)["What should I do?"]
+    assert (do.answer, do.commands[0]) == (answer, command)
 
 
 def test_a_quiet_window_and_a_broken_off_cycle_have_answers_too() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_history
 
+from serm import report
 from serm.errors import UserError
 from serm.report import ramp
 from serm.rollout.record import Decided, Record, Stage, save
@@ -68,6 +70,28 @@ def test_metrics_looks_and_groups_of_the_record_are_on_the_page_and_no_text_of_i
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "default-src &#39;none&#39;" in html
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said", "champion"),
+    [
+        ("promoted", "passed the gate, and users promoted it.", "promoted"),
+        ("rolled_back", "passed the gate; users did not promote it, and the champion stays.", "stays"),
+        ("inconclusive", "passed the gate; users did not promote it, and the champion stays.", "stays"),
+        ("running", "passed the gate, and users are deciding on it.", "stays"),
+    ],
+)
+def test_a_report_says_what_users_decided_and_who_serves_them(
+    outcome: str, said: str, champion: str, tmp_path: Path
+) -> None:
+    shop = report_history.write(tmp_path / "shop")
+    save(shop / "rollout" / "cycle-0003.json", record().with_(outcome=outcome))
+    html = report.build(shop, tmp_path / "out").read_text(encoding="utf-8")
+    assert said in html
+    assert re.findall(r'<li class="station champion">.*?"figure">(\w+)<', html, re.DOTALL) == [champion]
+    assert ("The challenger becomes the next champion." in html.split('id="cycle-0002-gate"')[0]) == (
+        champion == "promoted"
+    )
 
 
 def test_a_charts_intervals_lie_where_their_values_do_and_the_first_wide_ones_are_cut(tmp_path: Path) -> None:
