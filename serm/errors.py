@@ -14,7 +14,6 @@ class UserError(Exception):
 
 
 _FIXES = {
-    errno.ENOENT: "put it there, or give another path",  # also where a file system, such as /proc, makes no directory
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space or raise the quota",
     errno.EFBIG: "raise the limit on a file's size",

@@ -123,6 +123,8 @@ def _tell(error: Exception) -> NoReturn:
         told = f"{error.name} is not installed; run pip install '{f'serm[{extra}]' if extra else 'serm'}'."
     elif isinstance(error, OSError) and (fault := os_fault(error)) is not None:
         told = visible(str(fault))
+    elif isinstance(error, FileNotFoundError) and error.filename:  # also where a file system makes no directory
+        told = visible(f"{error.filename}: {error.strerror}; put it there, or give another path.")
     else:
         raise error
     print(f"Error: {told}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -79,5 +80,8 @@ def test_every_result_file_is_in_the_table_of_benchmarks_with_its_command_and_da
     page = unescape((site / "benchmarks.html").read_text(encoding="utf-8"))
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         name = path.stem.removesuffix("_second_log").removesuffix("_memory").removesuffix("_long")
-        assert re.search(rf"make bench NAME={name}</code>, \d{{4}}-\d\d-\d\d", page), name
+        command = f"make bench NAME={name}"
+        if name == "evolution_esci":  # the data are not here
+            command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        assert re.search(rf"{re.escape(command)}</code>, \d{{4}}-\d\d-\d\d", page), name
     assert "<td>hand-written DuckDB SQL: 584.92 s</td>\n<td>6.26</td>" in page
