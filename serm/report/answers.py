@@ -119,7 +119,7 @@ _DECIDED = {
         ("serm rollout status",),
     ),
     "promoted": ("Go on", "Users promoted the challenger: see under Rollouts by what.", ("serm advance",)),
-    "rolled_back": ("Keep the champion", "Users were worse off: see under Rollouts by what.", ("serm advance",)),
+    "rolled_back": ("Keep the champion", "It was taken back: see under Rollouts why.", ("serm advance",)),
     "inconclusive": (
         "Keep the champion",
         "Users did not tell the two apart in time: see under Rollouts.",
