@@ -338,15 +338,17 @@ def test_a_new_model_takes_over_without_a_failed_request_and_a_bad_one_does_not(
     models = [relevance.load(one) for one in (path, tmp_path / "new")]
     scores = {one.version: one.score(*map(list, zip(*PAIRS, strict=True))).expected for one in models}
     (server,) = (one for one in psutil.Process().children() if f"challenger={path}" in one.cmdline())
-    stopped = threading.Event()
+    stopped, answered = threading.Event(), threading.Barrier(4, timeout=60)  # each asks the old model once
 
     def ask() -> list[dict[str, Any]]:
-        found = []
+        found: list[dict[str, Any]] = []
         with httpx.Client(base_url=client.base_url, timeout=60, trust_env=False) as own:
             while not stopped.is_set():
                 answer = _v1(own, instances, "challenger")
                 assert answer.status_code == 200
                 found.append(answer.json())
+                if len(found) == 1:
+                    answered.wait()
                 time.sleep(0.01)
         return found
 
@@ -360,6 +362,7 @@ def test_a_new_model_takes_over_without_a_failed_request_and_a_bad_one_does_not(
 
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(ask) for _ in range(3)]
+        answered.wait()
         old = path.rename(tmp_path / "old")
         try:
             (tmp_path / "new").rename(path)
