@@ -129,7 +129,7 @@ class World:
         if not (here / "annotate").exists():
             told = (here / "mine", here / "validate", judgments, here / "knowledge")
             judging.annotate(*told, here / "annotate", settings)
-        return Window(here, champion, judgments, self.emoji, settings)
+        return Window(here, self.reference(number), champion, judgments, self.emoji, settings)
 
     def simulate(self, number: int, champion: Path) -> None:
         """Write what is known at window ``number``, and the log of its users, whom ``champion`` serves."""

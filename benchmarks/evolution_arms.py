@@ -6,6 +6,7 @@ labels, in which pairs have them, and in nothing else. The hidden truth is read 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import chdir
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from serm import contracts, judging, relevance
+from serm import contracts, judging, mining, relevance
 from serm.mining.agents import AGENTS
 from serm.settings import Settings
 from serm.worlds.emoji import EmojiWorld
@@ -32,6 +33,8 @@ class Window:
 
     path: Path
     """Holds ``documents``, ``knowledge`` and ``tests``, and SERM's ``validate``, ``mine`` and ``annotate``."""
+    reference: Path
+    """The impressions of the window before (IMPRESSIONS)."""
     champion: Path
     """SERM's model before it, which served it."""
     judgments: Path
@@ -110,12 +113,22 @@ def hard_labels(window: Window) -> tuple[pa.Table, pa.Table]:
 
 def published(window: Window) -> tuple[pa.Table, pa.Table]:
     """The published rules: four agents, and a label where all judges agree."""
-    return _annotated(window, "published", {"agreement": "unanimous"}, agents=PUBLISHED).kept(), _none()
+    mined = window.path / "panels" / "four agents" / "mine"
+    if not mined.exists():
+        pairs = contracts.read(window.path / "mine" / "pairs", contracts.MINED_PAIRS)
+        by = [any(one["agent"] in PUBLISHED for one in named) for named in pairs["agents"].to_pylist()]
+        shutil.copytree(window.path / "mine" / "click_estimates", mined / "click_estimates", dirs_exist_ok=True)
+        contracts.write(pairs.filter(pa.array(by)), mined / "pairs", contracts.MINED_PAIRS)
+    return _annotated(window, "published", {"agreement": "unanimous"}, mined).kept(), _none()
 
 
-def dawid_skene(window: Window) -> tuple[pa.Table, pa.Table]:
-    """The mined pairs, labelled by Dawid and Skene's model on the judges' votes."""
-    return _annotated(window, "dawid-skene", {"agreement": "dawid-skene"}).kept(), _none()
+def agreed(agreement: str) -> Labels:
+    """The mined pairs, labelled by another ``judging.agreement`` on the judges' votes."""
+
+    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
+        return _annotated(window, agreement, {"agreement": agreement}).kept(), _none()
+
+    return labels
 
 
 def simulated_llm(window: Window) -> tuple[pa.Table, pa.Table]:
@@ -151,6 +164,28 @@ def without_agent(agent: str) -> Labels:
     return labels
 
 
+def times_the_budget(times: int) -> Labels:
+    """SERM with a larger budget, and as many more pairs scored to find what is worth it."""
+
+    def labels(window: Window) -> tuple[pa.Table, pa.Table]:
+        options, mined = window.settings.mining, window.path / "panels" / f"{times} budgets" / "mine"
+        larger = {"budget": times * options.budget, "max_scored": times * options.max_scored}
+        if not mined.exists():
+            changed = window.settings.model_copy(update={"mining": options.model_copy(update=larger)})
+            read = (
+                window.path / "validate",
+                window.reference,
+                window.champion,
+                window.judgments,
+                window.path / "tests",
+            )
+            mining.mine(*read, mined, changed)
+        there = _annotated(window, f"{times} budgets", {}, mined)
+        return there.kept(), there.shown()
+
+    return labels
+
+
 def share_of_budget(share: float) -> Labels:
     """SERM with so large a share of its mined pairs, drawn at random."""
 
@@ -181,8 +216,13 @@ ABLATIONS = {
     "mined only": Arm(mined_only),
     "shown only": Arm(shown_only),
     "hard labels": Arm(hard_labels),
-    "dawid-skene": Arm(dawid_skene),
+    "dawid-skene": Arm(agreed("dawid-skene")),
+    "mace": Arm(agreed("mace")),
+    "unanimity": Arm(agreed("unanimous")),
     "a quarter of the mined": Arm(share_of_budget(0.25)),
+    # As many more judged pairs are trained on, so that others do not make room for them.
+    "twice the budget": Arm(times_the_budget(2), {"max_pairs": 18_000}),
+    "four times the budget": Arm(times_the_budget(4), {"max_pairs": 30_000}),
     "no anchors": Arm(shipped, {"anchors": 0}),
     "16,000 anchors": Arm(shipped, {"anchors": 16_000}),
     "no listwise loss": Arm(shipped, {"listwise_weight": 0.0}),
@@ -199,27 +239,13 @@ ABLATIONS = {
 }
 
 
-def _annotated(window: Window, name: str, judging_settings: dict[str, object], agents: tuple[str, ...] = ()) -> Window:
-    """Label the window's mined pairs with other ``judging_settings``; only those that one of the ``agents`` chose."""
-    there = window.path / "panels" / name
+def _annotated(window: Window, name: str, judging_settings: Mapping[str, object], mined: Path | None = None) -> Window:
+    """Label what the mine step ``mined`` (SERM's own, if None) with other ``judging_settings``."""
+    there, known = window.path / "panels" / name, window.path / "knowledge"
     if not (there / "annotate").exists():
-        mined = there / "mine"
-        pairs = contracts.read(window.path / "mine" / "pairs", contracts.MINED_PAIRS)
-        if agents:
-            by = [any(one["agent"] in agents for one in named) for named in pairs["agents"].to_pylist()]
-            pairs = pairs.filter(pa.array(by))
-        estimates = contracts.read(window.path / "mine" / "click_estimates", contracts.CLICK_ESTIMATES)
-        contracts.write(pairs, mined / "pairs", contracts.MINED_PAIRS)
-        contracts.write(estimates, mined / "click_estimates", contracts.CLICK_ESTIMATES)
+        read = (mined or window.path / "mine", window.path / "validate", window.judgments, known)
         changed = window.settings.judging.model_validate({**window.settings.judging.model_dump(), **judging_settings})
-        judging.annotate(
-            mined,
-            window.path / "validate",
-            window.judgments,
-            window.path / "knowledge",
-            there / "annotate",
-            window.settings.model_copy(update={"judging": changed}),
-        )
+        judging.annotate(*read, there / "annotate", window.settings.model_copy(update={"judging": changed}))
     return replace(window, path=there)
 
 
