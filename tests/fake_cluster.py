@@ -115,7 +115,7 @@ def running() -> Iterator[FakeCluster]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         cluster = FakeCluster(f"http://127.0.0.1:{server.server_port}")
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         try:
             yield cluster
         finally:

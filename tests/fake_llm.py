@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import hashlib
 import html
+import itertools
 import json
 import math
 import re
@@ -67,8 +69,32 @@ class Said:
     """Repeat the body until the client hangs up."""
 
 
+_there: dict[str, FakeLLM] = {}
+_names = itertools.count()
+
+
+@functools.cache
+def _address() -> str:
+    """Start the server that all of this process share, and return where it is: uvicorn takes 0.2 s to end."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(_ask, log_level="critical", lifespan="off", access_log=False))
+    threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
+    while not server.started:
+        time.sleep(0.005)
+    return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def _ask(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Pass a request to whom its address names."""
+    fake = _there.get(scope["path"].split("/")[1])
+    if fake is None:
+        await _send(send, 404, json.dumps({"error": {"message": "no such endpoint"}}))
+    else:
+        await fake(scope, receive, send)
+
+
 class FakeLLM:
-    """The server, in a thread of this process; use it as a context."""
+    """An endpoint; use it as a context."""
 
     def __init__(
         self,
@@ -96,20 +122,13 @@ class FakeLLM:
         self.in_flight = self.most_in_flight = 0
 
     def __enter__(self) -> FakeLLM:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        self._server = uvicorn.Server(uvicorn.Config(self, log_level="critical", lifespan="off", access_log=False))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.005)
+        name = str(next(_names))
+        _there[name] = self
+        self.url = f"{_address()}/{name}/v1"
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._server.force_exit = True
-        self._thread.join(timeout=20)
-        self._socket.close()
+        del _there[self.url.split("/")[-2]]
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         body = b""
@@ -120,7 +139,7 @@ class FakeLLM:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        if scope["path"] != "/v1/chat/completions":
+        if not scope["path"].endswith("/v1/chat/completions"):
             await _send(send, 404, json.dumps({"error": {"message": f"no {scope['path']} here"}}))
             return
         request = json.loads(body)

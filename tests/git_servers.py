@@ -68,7 +68,7 @@ def over_http(root: Path) -> Iterator[str]:
     """Serve ``root/git`` as ``<address>/git``; a repository takes pushes that says http.receivepack."""
     handler = type("Handler", (Server,), {"root": root, "asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

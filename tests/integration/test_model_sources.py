@@ -189,7 +189,7 @@ def hub(saved: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     (Hub.root / "acme" / "pickled" / "pytorch_model.bin").write_bytes(PICKLE)
     (Hub.root / "acme" / "pickled" / "config.json").write_text('{"model_type": "bert"}')
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", Hub.asked
     server.shutdown()
     server.server_close()

@@ -37,7 +37,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path) -> Iterator[str]:
     Server.root, Server.asked = root, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     address = f"http://127.0.0.1:{server.server_port}"
     workspace = Workspace.create(root / "workspace", root / "remote")
     for path in (workspace.path / CHAMPION, workspace.path / "state" / "other"):

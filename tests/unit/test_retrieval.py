@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
 def url() -> Iterator[str]:
     Handler.asked, Handler.status = [], 200
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/search?kind=web"
     server.shutdown()
 

@@ -117,7 +117,7 @@ def client(found: list[Verdict | UserError]) -> Iterator[httpx.Client]:
         return found[0]
 
     with server(Asked(find, 0.0), "127.0.0.1", 0) as answering:
-        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        threading.Thread(target=answering.serve_forever, args=(0.01,), daemon=True).start()
         with httpx.Client(base_url=f"http://127.0.0.1:{answering.server_port}") as made:
             yield made
         answering.shutdown()
