@@ -84,12 +84,12 @@ def test_shown_documents_become_impressions_with_positions_from_1(make_settings:
         assert {row[column] for row in rows.values()} == {hashed}
 
 
-@pytest.mark.parametrize("action", ["click", "add_to_cart", "purchase"])
-def test_who_acts_on_a_document_was_shown_it_and_clicked(
-    action: str, make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    run(tmp_path, lines([search(), event(action, "d9", 4)]), make_settings())
-    assert (impressions(tmp_path)["d9"]["clicked"], impressions(tmp_path)["d9"]["position"]) == (True, 5)
+def test_who_acts_on_a_document_was_shown_it_and_clicked(make_settings: MakeSettings, tmp_path: Path) -> None:
+    actions = ["click", "add_to_cart", "purchase"]
+    log = [search(), *(event(action, action, place) for place, action in enumerate(actions, 4))]
+    run(tmp_path, lines(log), make_settings())
+    found = {doc_id: (row["clicked"], row["position"]) for doc_id, row in impressions(tmp_path).items()}
+    assert found == {action: (True, place) for place, action in enumerate(actions, 5)}
 
 
 def test_a_dismissal_is_negative_feedback_and_no_click(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -190,16 +190,17 @@ BAD_LINES: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("line", "reason"), BAD_LINES)
-def test_a_bad_line_goes_to_quarantine_and_the_run_goes_on(
-    line: bytes, reason: str, make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    summary = run(tmp_path, lines(GOOD) + line.rstrip() + b"\n\n" + lines(GOOD[:1]), make_settings(stream=LENIENT))
-    assert [(file, number) for file, number, _ in bad(tmp_path)] == [("log.ndjson", 5)]
-    assert bad(tmp_path)[0][2].startswith(reason)
+def test_a_bad_line_goes_to_quarantine_and_the_run_goes_on(make_settings: MakeSettings, tmp_path: Path) -> None:
+    wrong = b"".join(line.rstrip() + b"\n\n" for line, _ in BAD_LINES)
+    summary = run(tmp_path, lines(GOOD) + wrong + lines(GOOD[:1]), make_settings(stream=LENIENT))
+    assert [(file, number) for file, number, _ in bad(tmp_path)] == [
+        ("log.ndjson", 5 + 2 * place) for place in range(len(BAD_LINES))
+    ]
+    for (_, _, reason), (line, expected) in zip(bad(tmp_path), BAD_LINES, strict=True):
+        assert reason.startswith(expected), line
     assert summary["lines"] == {
-        **{"rows_in": 6, "query": 1, "shown": 2, "clicked": 1, "disliked": 0, "other": 0},
-        **{"duplicate": 1, "quarantined": 1},
+        **{"rows_in": 5 + len(BAD_LINES), "query": 1, "shown": 2, "clicked": 1, "disliked": 0, "other": 0},
+        **{"duplicate": 1, "quarantined": len(BAD_LINES)},
     }
     assert summary["rows_kept"] == 2
 

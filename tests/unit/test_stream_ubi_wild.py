@@ -121,11 +121,12 @@ def test_results_belong_to_who_clicked_where_the_query_names_no_client(
     assert any(warning.startswith("1 queries tell what they returned, but") for warning in warnings)
 
 
-@pytest.mark.parametrize("action", ["click", "click_through", "view", "watch", "add_to_cart", "purchase", "item_click"])
-def test_the_schemas_own_actions_are_clicks(action: str, make_settings: MakeSettings, tmp_path: Path) -> None:
-    summary = run(tmp_path, [search(), event("impression", "a", 0), event(action, "a", 0)], make_settings())
-    assert (summary["lines"]["shown"], summary["lines"]["clicked"]) == (1, 1)
-    assert shown(tmp_path) == {("q1", "a"): (1, True)}
+def test_the_schemas_own_actions_are_clicks(make_settings: MakeSettings, tmp_path: Path) -> None:
+    actions = ["click", "click_through", "view", "watch", "add_to_cart", "purchase", "item_click"]
+    log = [search(), *(event("impression", action, place) for place, action in enumerate(actions))]
+    summary = run(tmp_path, [*log, *(event(action, action, 0) for action in actions)], make_settings())
+    assert (summary["lines"]["shown"], summary["lines"]["clicked"]) == (7, 7)
+    assert shown(tmp_path) == {("q1", action): (place, True) for place, action in enumerate(actions, 1)}
 
 
 def test_which_actions_show_and_click_is_a_setting(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -139,25 +140,32 @@ def test_an_action_that_shows_and_clicks_is_refused(make_settings: MakeSettings)
         make_settings(stream={"shown": ["impression", "view"]})
 
 
-@pytest.mark.parametrize(
-    ("ordinal", "position"),
-    [(2, 3), ("2", 3), (2.0, 3), ("3.0", 4), ({"index": 2}, 3), ({"index": "2.0"}, 3), (0, 1), ({"index": 0}, 1)],
-)
-def test_an_ordinal_is_read_in_all_its_forms(
-    ordinal: Any, position: int, make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    run(tmp_path, [search(), event("impression", "a", ordinal)], make_settings())
-    assert shown(tmp_path) == {("q1", "a"): (position, False)}
+def test_an_ordinal_is_read_in_all_its_forms(make_settings: MakeSettings, tmp_path: Path) -> None:
+    forms = [
+        (2, 3),
+        ("2", 3),
+        (2.0, 3),
+        ("3.0", 4),
+        ({"index": 2}, 3),
+        ({"index": "2.0"}, 3),
+        (0, 1),
+        ({"index": 0}, 1),
+    ]
+    run(
+        tmp_path, [search(), *(event("impression", str(n), form) for n, (form, _) in enumerate(forms))], make_settings()
+    )
+    assert shown(tmp_path) == {("q1", str(n)): (position, False) for n, (_, position) in enumerate(forms)}
 
 
-@pytest.mark.parametrize("ordinal", [-1, 2.5, "third", "NaN", "inf", 1e300, True, [1], {"index": -1}, {"index": "x"}])
 def test_what_is_no_ordinal_is_quarantined_even_if_the_document_was_shown(
-    ordinal: Any, make_settings: MakeSettings, tmp_path: Path
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    log = [search(), event("impression", "a", 0), event("click", "a", ordinal)]
-    assert run(tmp_path, log, make_settings(stream=LENIENT))["lines"]["quarantined"] == 1
-    assert reasons(tmp_path)[0].startswith("event_attributes.position.ordinal is ")
-    assert shown(tmp_path) == {("q1", "a"): (1, False)}
+    wrong = [-1, 2.5, "third", "NaN", "inf", 1e300, True, [1], {"index": -1}, {"index": "x"}]
+    log = [search(), *(event("impression", str(place), place) for place in range(len(wrong)))]
+    clicks = [event("click", str(place), ordinal) for place, ordinal in enumerate(wrong)]
+    assert run(tmp_path, [*log, *clicks], make_settings(stream=LENIENT))["lines"]["quarantined"] == len(wrong)
+    assert [reason[:36] for reason in reasons(tmp_path)] == ["event_attributes.position.ordinal is"] * len(wrong)
+    assert shown(tmp_path) == {("q1", str(place)): (place + 1, False) for place in range(len(wrong))}
 
 
 def test_ordinals_may_begin_at_1_and_then_0_is_none(make_settings: MakeSettings, tmp_path: Path) -> None:
@@ -167,16 +175,18 @@ def test_ordinals_may_begin_at_1_and_then_0_is_none(make_settings: MakeSettings,
     assert reasons(tmp_path) == ["event_attributes.position.ordinal is no whole number from 1"]
 
 
-@pytest.mark.parametrize("action", ["add_to_cart", "purchase", "click"])
 def test_what_has_no_position_takes_it_from_its_querys_impression_of_the_document(
-    action: str, make_settings: MakeSettings, tmp_path: Path
+    make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    other_query = [search("q2"), event("impression", "b", 9, "q2")]
-    log = [search(), event("impression", "b", 4), *other_query, event(action, "b"), event(action, "unseen")]
+    actions = ["add_to_cart", "purchase", "click"]
+    log = [search(), *(event("impression", action, place) for place, action in enumerate(actions, 4))]
+    log += [search("q2"), *(event("impression", action, 9, "q2") for action in actions)]
+    log += [event(action, doc_id) for action in actions for doc_id in (action, "unseen")]
     run(tmp_path, log, make_settings(stream=LENIENT))
-    assert shown(tmp_path) == {("q1", "b"): (5, True), ("q2", "b"): (10, False)}
+    clicked = {("q1", action): (place, True) for place, action in enumerate(actions, 5)}
+    assert shown(tmp_path) == clicked | {("q2", action): (10, False) for action in actions}
     missing = "event_attributes.position.ordinal is missing, and nothing else tells where its query showed the document"
-    assert reasons(tmp_path) == [missing]
+    assert reasons(tmp_path) == [missing] * 3
 
 
 def test_where_a_document_was_shown_is_its_position_not_where_it_lay_in_the_cart(
@@ -195,21 +205,18 @@ def test_several_documents_of_one_event_stand_one_after_the_other(make_settings:
     ]
     assert run(tmp_path, log, make_settings())["lines"]["rows_in"] == 4
     assert shown(tmp_path) == {("q1", "a"): (4, True), ("q1", "b"): (5, True), ("q1", "c"): (6, False)}
-    for nothing in ([], [""], {"id": "a"}, None):
-        run(tmp_path, [*log, event("click", nothing, 0)], make_settings(stream=LENIENT))
-        assert reasons(tmp_path) == ["event_attributes.object.object_id is missing"]
+    nothing = [event("click", ids, 0) for ids in ([], [""], {"id": "a"}, None)]
+    run(tmp_path, [*log, *nothing], make_settings(stream=LENIENT))
+    assert reasons(tmp_path) == ["event_attributes.object.object_id is missing"] * 4
 
 
-@pytest.mark.parametrize("text", [None, "", " \t"])
-def test_browse_pages_are_other_and_not_quarantined(
-    text: str | None, make_settings: MakeSettings, tmp_path: Path
-) -> None:
-    browse = [search("b1", text, query_response_hit_ids=["x", "y"]), event("click", "x", 0, "b1")]
-    told_by_event = [event("impression", "z", 0, "b2", user_query=text), event("click", "z", 0, "b2")]
-    no_query = [event("click", "x", 0, None)]
-    log = [search(), event("impression", "a", 0), *browse, *told_by_event, *no_query]
+def test_browse_pages_are_other_and_not_quarantined(make_settings: MakeSettings, tmp_path: Path) -> None:
+    log = [search(), event("impression", "a", 0), event("click", "x", 0, None)]
+    for name, text in (("none", None), ("empty", ""), ("blank", " \t")):
+        log += [search(f"b-{name}", text, query_response_hit_ids=["x", "y"]), event("click", "x", 0, f"b-{name}")]
+        log += [event(action, "z", 0, f"e-{name}", user_query=text) for action in ("impression", "click")]
     lines = run(tmp_path, log, make_settings())["lines"]
-    assert (lines["other"], lines["quarantined"]) == (5, 0)
+    assert (lines["other"], lines["quarantined"]) == (13, 0)
     assert shown(tmp_path) == {("q1", "a"): (1, False)}
 
 
