@@ -28,7 +28,8 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,16 @@ from serm.atomic import write_json
 from serm.settings import Settings
 from serm.workspace.merge import merged
 from serm.worlds import pools, traffic
-from serm.worlds.emoji import WINDOWS, EmojiWorld
+from serm.worlds.emoji import LAUNCHES, WINDOWS, EmojiWorld
 
 HERE = Path(__file__).parent / "results"
 CONTROLS = ("replay", "self-training")
+YEARS = (2016, 2017, 2018, 2019, 2020, 2021, 2023, 2026)
+#: The same world's news in six windows, for more cycles than it has of its own.
+LONGER = {
+    "windows": tuple((datetime(a, 1, 1, tzinfo=UTC), datetime(b, 1, 1, tzinfo=UTC)) for a, b in pairwise(YEARS)),
+    "launches": (LAUNCHES[0], ("nl", "sv"), ("ko", "pl"), ("uk", "zh"), ("bn", "th"), ("hi",), ("vi",)),
+}
 SMALL = {"seed_queries": 60, "test_queries": 60, "window_queries": 80, "sessions": 3000}
 TEMPLATE = Path(params.__file__).parents[1] / "workspace" / "template" / "params.yaml"
 
@@ -67,7 +74,7 @@ class World:
     def settings(self, number: int) -> Settings:
         """Return the demo's settings for cycle ``number``."""
         settings = params.load(TEMPLATE)
-        start, end = WINDOWS[number]
+        start, end = self.emoji.windows[number]
         cycle = settings.cycle.model_copy(update={"number": number, "start": start, "end": end})
         # The arms are the controls here.
         ours: dict[str, dict[str, Any]] = {
@@ -298,20 +305,23 @@ def main() -> None:
     parser.add_argument("--training", type=json.loads, default={}, help="what differs from the demo's, as JSON")
     parser.add_argument("--relevance", type=json.loads, default={}, help="as --training")
     parser.add_argument("--sessions", type=int, help="simulated sessions of a window, for the world's own")
-    parser.add_argument("--cycles", type=int, default=3, choices=(1, 2, 3))
+    longer = "more than 3: in a world that has its news in six windows"
+    parser.add_argument("--cycles", type=int, default=3, choices=range(1, 7), help=longer)
     beside = "arms beside SERM and its controls; --arms alone for none"
     parser.add_argument("--arms", nargs="*", choices=[*arms()], default=[*ARMS], metavar="NAME", help=beside)
     parser.add_argument("--ablations", action="store_true", help="all arms")
     parser.add_argument("--workers", type=int, default=1, help="arms at a time; each trains with two threads")
     parser.add_argument("--small", action="store_true", help="a tiny world, to see that it runs; nothing is kept")
     arguments = parser.parse_args()
-    sizes = SMALL if arguments.small else {}
+    sizes: dict[str, Any] = dict(SMALL) if arguments.small else {}
     names = [*arms()] if arguments.ablations else arguments.arms
     fresh = ["fresh queries"] if arguments.split != 1 else []
     sections = {"training": arguments.training, "relevance": arguments.relevance}
     changed = [f"{field} {value}" for of in sections.values() for field, value in sorted(of.items())]
     if arguments.sessions:
         sizes, changed = sizes | {"sessions": arguments.sessions}, [*changed, f"sessions {arguments.sessions}"]
+    if arguments.cycles >= len(WINDOWS):
+        sizes, changed = sizes | LONGER, [*changed, f"windows {len(LONGER['windows']) - 1}"]
     parts = ([f"split {arguments.split}"] if fresh else []) + changed + (["small"] if arguments.small else [])
     for seed in arguments.seed:
         name = "-".join(f"seed {seed} {' '.join([arguments.judgments, *parts])}".split())

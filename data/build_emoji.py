@@ -35,7 +35,6 @@ from serm.worlds.emoji import (
     WINDOWS,
     EmojiWorld,
     document_id,
-    released,
 )
 
 PACKAGES = {
@@ -170,14 +169,14 @@ def numbers(data: Path, shares: tuple[float, float]) -> str:
     true = world.truth
     relevant = true.grades >= 2
     first = np.array([true.years[row].min() for row in true.listed])
-    windows = [released(true.years, k) & ~released(true.years, k - 1) for k in range(len(WINDOWS))]
+    windows = [world.released(true.years, k) & ~world.released(true.years, k - 1) for k in range(len(WINDOWS))]
     lines = [
         "| | up to 2016 | window 1 | window 2 | window 3 | all |",
         "|---|---:|---:|---:|---:|---:|",
         _row("emoji released", [int(fresh.sum()) for fresh in windows], f"{len(true.years):,}"),
         _row(
             "queries whose first listed emoji is of then",
-            [int(released(first, k).sum() - released(first, k - 1).sum()) for k in range(len(WINDOWS))],
+            [int(world.released(first, k).sum() - world.released(first, k - 1).sum()) for k in range(len(WINDOWS))],
             f"{len(true.queries):,}",
         ),
         _row("queries that list an emoji of then", [int(true.listed[:, f].any(axis=1).sum()) for f in windows], ""),

@@ -1,4 +1,4 @@
-"""The emoji world: names of emoji as documents, CLDR's keywords as queries, three windows of Unicode releases.
+"""The emoji world: names of emoji as documents, CLDR's keywords as queries, windows of Unicode releases.
 
 Everything that a workspace is given of the world is decided here and in ``serm.worlds.pools``; the numbers
 behind it are in ``emoji_data/DATASHEET.md``.
@@ -149,6 +149,9 @@ class EmojiWorld:
     """Share of a log's rows that are spoilt, so that validation has work."""
     split: int = 1
     """The draw that splits the queries (``split_of``): worlds of one draw, whatever their seeds, share test queries."""
+    windows: tuple[tuple[datetime, datetime], ...] = WINDOWS
+    launches: tuple[tuple[str, ...], ...] = LAUNCHES
+    """The first are the seed judgments' locales, which have always been there."""
     data: Path = _DATA
 
     def generator(self, *purpose: int | str) -> np.random.Generator:
@@ -166,13 +169,12 @@ class EmojiWorld:
         A document goes live when its emoji is released and its locale has launched, the later of the two.
         """
         table = contracts.read(self.data / "documents", contracts.DOCUMENTS)
-        # The seed locales have always been there.
-        launch = {locale: WINDOWS[i][0] for i, locales in enumerate(LAUNCHES) if i for locale in locales}
+        launch = {locale: self.windows[i][0] for i, locales in enumerate(self.launches) if i for locale in locales}
         launched = [launch.get(locale, _EPOCH) for locale in table["locale"].to_pylist()]
         kind = contracts.DOCUMENTS.field("published_at").type
         live = pa.array(np.maximum(np.asarray(table["published_at"]), np.asarray(pa.array(launched, kind))), kind)
         table = table.set_column(table.schema.get_field_index("published_at"), "published_at", live)
-        return table.filter(pc.less(live, pa.scalar(WINDOWS[window][1], kind))).sort_by("doc_id")
+        return table.filter(pc.less(live, pa.scalar(self.windows[window][1], kind))).sort_by("doc_id")
 
     @cached_property
     def truth(self) -> Truth:
@@ -210,21 +212,20 @@ class EmojiWorld:
         Their locale has launched, and a document of grade 2 or 3 is in the catalogue.
         """
         truth = self.truth
-        launched = np.isin(truth.locales, [locale for locales in LAUNCHES[: window + 1] for locale in locales])
-        answered = (truth.grades[:, released(truth.years, window)] >= 2).any(axis=1)
+        launched = np.isin(truth.locales, [locale for locales in self.launches[: window + 1] for locale in locales])
+        answered = (truth.grades[:, self.released(truth.years, window)] >= 2).any(axis=1)
         return np.flatnonzero((truth.splits == split) & launched & answered)
 
     def news(self, window: int) -> Array:
         """Return what ``window`` makes new: bool [Q], a locale launched in it or a relevant emoji released in it."""
         truth = self.truth
-        fresh = released(truth.years, window) & ~released(truth.years, window - 1)
+        fresh = self.released(truth.years, window) & ~self.released(truth.years, window - 1)
         touches = (truth.grades[:, fresh] >= 2).any(axis=1)
-        return touches | np.isin(truth.locales, LAUNCHES[window])
+        return touches | np.isin(truth.locales, self.launches[window])
 
-
-def released(years: Array, window: int) -> Array:
-    """Return which release years lie before the end of ``window``: bool, none of them for window -1."""
-    return years < WINDOWS[window][1].year if window >= 0 else np.zeros(years.shape, bool)
+    def released(self, years: Array, window: int) -> Array:
+        """Return which release years lie before the end of ``window``: bool, none of them for window -1."""
+        return years < self.windows[window][1].year if window >= 0 else np.zeros(years.shape, bool)
 
 
 def document_id(locale: str, hexcode: str) -> str:

@@ -21,7 +21,7 @@ from serm.workspace.progress import Progress
 from serm.workspace.store import TEMPLATE
 from serm.workspace.windows import with_cycle
 from serm.worlds import pools, raw, traffic
-from serm.worlds.emoji import WINDOWS, EmojiWorld
+from serm.worlds.emoji import EmojiWorld
 
 if TYPE_CHECKING:
     from serm.worlds.traffic import FirstStage
@@ -67,7 +67,7 @@ class EmojiStream:
         }
 
     def _given(self) -> Given:
-        files = self.raw
+        files, (start, end) = self.raw, self.world.windows[1]
         return Given(
             log=files / raw.LOG,
             documents=files / raw.PRODUCTS,
@@ -75,7 +75,7 @@ class EmojiStream:
             knowledge=files / raw.KNOWLEDGE,
             tests=files / raw.TESTS,
             params=files / PARAMS,
-            every=(WINDOWS[1][1] - WINDOWS[1][0]).days,
+            every=(end - start).days,
         )
 
     @step
@@ -83,7 +83,7 @@ class EmojiStream:
         """Let the world go on to window ``number``: its catalogue, tests, settings, and its users' log."""
         from serm import relevance
 
-        start, end = WINDOWS[number]
+        start, end = self.world.windows[number]
         text = (self.path / PARAMS).read_text(encoding="utf-8")
         cycle = CycleSettings(number=number, start=start, end=end)
         write_text(self.path / PARAMS, with_cycle(text, cycle, str(self.path / PARAMS)))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from serm import contracts
-from serm.worlds.emoji import EmojiWorld, document_id, released
+from serm.worlds.emoji import EmojiWorld, document_id
 from serm.worlds.traffic import is_fresh, nearest, with_fresh
 
 Array = npt.NDArray[Any]
@@ -36,7 +36,7 @@ class Engine(Protocol):
 
 
 def prepare(workspace: Path, window: int, world: EmojiWorld, engine: Engine) -> None:
-    """Write what a workspace may know at ``window`` (0 to 3): ``documents/`` and ``tests/rolling``.
+    """Write what a workspace may know at ``window`` (from 0): ``documents/`` and ``tests/rolling``.
 
     ``engine`` is the first stage: test queries are tested on what it serves, and pools are judged from its results.
 
@@ -85,13 +85,13 @@ def served(world: EmojiWorld, queries: Array, window: int, engine: Engine) -> pa
     ``queries`` are rows of the truth. It is what the champion would rank: ``world.candidates`` documents a query.
     """
     published = np.asarray(_catalogue(world, window)["published_at"]).astype("datetime64[us]")
-    locales = np.asarray(_catalogue(world, window)["locale"])
+    locales, since = np.asarray(_catalogue(world, window)["locale"]), world.windows[window][0]
 
     def search(asked: list[str], names: list[str], locale: str) -> Array:
-        return engine.with_fresh(asked, names, is_fresh(published[locales == locale], window), world.candidates)
+        return engine.with_fresh(asked, names, is_fresh(published[locales == locale], since), world.candidates)
 
     place = _searched(world, queries, window, search)
-    emoji = np.flatnonzero(released(world.truth.years, window))[place.ravel()]
+    emoji = np.flatnonzero(world.released(world.truth.years, window))[place.ravel()]
     return _judgments(world, np.repeat(queries, place.shape[1]), emoji, window, "human")
 
 
@@ -103,8 +103,8 @@ def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: s
     query; and random ones up to ``pairs``.
     """
     truth = world.truth
-    catalogue = np.flatnonzero(released(truth.years, window))
-    new = ~released(truth.years[catalogue], window - 1)
+    catalogue = np.flatnonzero(world.released(truth.years, window))
+    new = ~world.released(truth.years[catalogue], window - 1)
 
     def search(asked: list[str], names: list[str], _: str) -> Array:
         of_engine = engine.nearest(asked, names, round(NEAREST * pairs))

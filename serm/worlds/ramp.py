@@ -29,7 +29,7 @@ from serm.rollout import controller, traffic
 from serm.rollout.record import Record, load, path_of, save
 from serm.serving.server import running
 from serm.settings import EngineSettings, RolloutSettings
-from serm.worlds.emoji import WINDOWS, EmojiWorld
+from serm.worlds.emoji import EmojiWorld
 from serm.worlds.search_site import Asked, Engine, Proxy, answering, proxied
 from serm.worlds.simulator import Users, browse
 from serm.worlds.traffic import FirstStage, candidates, popularity, related
@@ -82,7 +82,8 @@ def site(workspace: Path, world: EmojiWorld, stage: FirstStage, window: int) -> 
     truth = world.truth
     queries, locales = truth.queries[rows].tolist(), truth.locales[rows].tolist()
     documents = contracts.read(workspace / DOCUMENTS, contracts.DOCUMENTS)
-    place, texts = candidates(stage, queries, locales, documents, world.candidates, window)
+    since = world.windows[window][0]
+    place, texts = candidates(stage, queries, locales, documents, world.candidates, since)
     doc_ids = np.asarray(documents["doc_id"])[place]
     depth = place.shape[1]
     grades = truth.lookup(
@@ -121,7 +122,7 @@ def roll_out(
     models = {"champion": workspace / CHAMPION, "challenger": workspace / CYCLE / "train/model"}
     found = site(workspace, world, stage, window)
     asked = Asked(found.queries.tolist(), found.texts.tolist())
-    start = WINDOWS[window][1]
+    start = world.windows[window][1]
     with ExitStack() as stack:
         ready = {side: stack.enter_context(running({"relevance": path})) for side, path in models.items()}
         engines = {side: Engine(asked, wait()) for side, wait in ready.items()}

@@ -29,8 +29,7 @@ def small_world(data: Path) -> EmojiWorld:
     """Return a small emoji world whose data, the hidden truth included, lies in ``data``; it is made there first."""
     if not (data / "knowledge").exists():
         _write(data)
-    sizes = {"seed_queries": 60, "seed_pairs": 8, "test_queries": 80, "window_queries": 80, "sessions": 2000}
-    return EmojiWorld(**sizes, data=data)
+    return EmojiWorld(seed_queries=60, seed_pairs=8, test_queries=80, window_queries=80, sessions=2000, data=data)
 
 
 def small_stream(workspace: Path) -> EmojiStream:

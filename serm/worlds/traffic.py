@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from serm import contracts
 from serm.step import Figures
-from serm.worlds.emoji import WINDOWS, EmojiWorld, Truth
+from serm.worlds.emoji import EmojiWorld, Truth
 from serm.worlds.simulator import Ranking, Users, simulate, spoil
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def with_fresh(likeness: Array, fresh: Array, depth: int) -> Array:
     return order
 
 
-def is_fresh(published: Array, window: int) -> Array:
-    """Return which documents are new to a window: bool, of their dates of publication (datetime64 [us])."""
-    return published >= np.datetime64(WINDOWS[window][0].replace(tzinfo=None), "us")
+def is_fresh(published: Array, since: datetime) -> Array:
+    """Return which documents are new to the window that starts ``since``: bool, of their dates (datetime64 [us])."""
+    return published >= np.datetime64(since.replace(tzinfo=None), "us")
 
 
 def rank_queries(
@@ -86,10 +87,13 @@ def rank_queries(
     locales: Sequence[str],
     documents: pa.Table,
     depth: int,
-    window: int,
+    since: datetime,
 ) -> Ranking:
-    """Return what the champion would show for each query: ``depth`` documents (DOCUMENTS) of its locale, ranked."""
-    place, texts = candidates(stage, queries, locales, documents, depth, window)
+    """Return what the champion would show for each query: ``depth`` documents (DOCUMENTS) of its locale, ranked.
+
+    Documents are new ``since`` the window's start.
+    """
+    place, texts = candidates(stage, queries, locales, documents, depth, since)
     published = np.asarray(documents["published_at"]).astype("datetime64[us]")
     pairs = model.score([query for query in queries for _ in range(depth)], texts[place.ravel()].tolist())
     scores = pairs.expected.reshape(place.shape)
@@ -106,14 +110,14 @@ def rank_queries(
 
 
 def candidates(
-    stage: FirstStage, queries: Sequence[str], locales: Sequence[str], documents: pa.Table, depth: int, window: int
+    stage: FirstStage, queries: Sequence[str], locales: Sequence[str], documents: pa.Table, depth: int, since: datetime
 ) -> tuple[Array, Array]:
     """Return the first stage's ``depth`` documents of each query, rows of ``documents`` [Q, depth], and all texts."""
     from serm.relevance import document_text
 
     place = np.zeros((len(queries), depth), np.int64)
     texts = np.array(list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist())), object)
-    fresh = is_fresh(np.asarray(documents["published_at"]).astype("datetime64[us]"), window)
+    fresh = is_fresh(np.asarray(documents["published_at"]).astype("datetime64[us]"), since)
     doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
     for locale in np.unique(of):
         asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
@@ -195,7 +199,7 @@ def simulated(
         truth.locales[queries].tolist(),
         documents,
         world.candidates,
-        window,
+        world.windows[window][0],
     )
     depth = world.candidates
     sessions = world.sessions if window else min(world.sessions, world.reference_sessions)
@@ -209,7 +213,7 @@ def simulated(
         grades,
         shares,
         related(truth, queries),
-        window=WINDOWS[window],
+        window=world.windows[window],
         name=f"w{window}",
         sessions=sessions,
         positions=world.positions,

@@ -4,6 +4,8 @@ import ast
 import json
 import sys
 from collections import defaultdict
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from serm import contracts
 from serm.worlds import pools, traffic
 from serm.worlds.audit import audit
-from serm.worlds.emoji import FAMILIES, LAUNCHES, TRUTH, WINDOWS, EmojiWorld, document_id, released, split_of
+from serm.worlds.emoji import FAMILIES, LAUNCHES, TRUTH, WINDOWS, EmojiWorld, document_id, split_of
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data" / "emoji"
@@ -62,12 +64,13 @@ def year_of(truth):
     return dict(zip(truth.hexcodes.tolist(), truth.years.tolist(), strict=True))
 
 
-def test_the_files_hold_the_counts_of_the_issue(truth):
+def test_the_files_hold_the_counts_of_the_issue(world, truth):
     first = np.array([truth.years[listed].min() for listed in truth.listed])
-    windows = [released(truth.years, k) & ~released(truth.years, k - 1) for k in range(4)]
+    windows = [world.released(truth.years, k) & ~world.released(truth.years, k - 1) for k in range(4)]
     assert truth.listed.shape == (11_089, 1_914)
     assert ((truth.listed.sum(axis=1) >= 3) & (truth.listed.sum(axis=1) <= 25)).all()
-    assert [int((released(first, k) & ~released(first, k - 1)).sum()) for k in range(4)] == [10_118, 589, 304, 78]
+    new_queries = [world.released(first, k) & ~world.released(first, k - 1) for k in range(4)]
+    assert [int(new.sum()) for new in new_queries] == [10_118, 589, 304, 78]
     assert [int(truth.listed[:, new].any(axis=1).sum()) for new in windows[1:]] == [2_739, 3_136, 2_375]
     assert len(contracts.read(DATA / "documents", contracts.DOCUMENTS)) == 18 * 1_914
 
@@ -157,7 +160,21 @@ def test_a_catalogue_holds_what_is_live_by_the_end_of_its_window(world, window):
     newest = documents.filter(pc.is_in(documents["locale"], pa.array(LAUNCHES[window])))
     if window:
         assert pc.min(newest["published_at"]).as_py() == WINDOWS[window][0]
-    assert len(newest) == len(LAUNCHES[window]) * int(released(world.truth.years, window).sum())
+    assert len(newest) == len(LAUNCHES[window]) * int(world.released(world.truth.years, window).sum())
+
+
+def test_the_same_news_may_come_in_other_windows(world):
+    years = (2016, 2017, 2018, 2026)
+    finer = EmojiWorld(
+        windows=tuple((datetime(a, 1, 1, tzinfo=UTC), datetime(b, 1, 1, tzinfo=UTC)) for a, b in pairwise(years)),
+        launches=(LAUNCHES[0], LAUNCHES[1], LAUNCHES[2] + LAUNCHES[3]),
+    )
+    published = finer.documents(2).column("published_at")
+    assert pc.min(published.filter(pc.is_in(finer.documents(2)["locale"], pa.array(LAUNCHES[3])))).as_py().year == 2018
+    assert finer.documents(2)["doc_id"] == world.documents(3)["doc_id"]
+    assert (finer.news(0) == world.news(0)).all()
+    assert (finer.news(1) <= world.news(1)).all()
+    assert (finer.news(1) | finer.news(2) == world.news(1) | world.news(2) | world.news(3)).all()
 
 
 def test_seed_judgments_know_no_test_query_no_late_emoji_and_no_late_locale(world, workspace):
@@ -177,7 +194,7 @@ def test_the_frozen_set_is_of_the_seed_world_and_the_rolling_set_of_the_new(worl
     assert {row["locale"] for row in frozen} <= SEED_LOCALES
     assert max(years[row["doc_id"].partition("-")[2]] for row in frozen) <= 2016
     assert {split_of(row["query"]) for row in rolling} == {"rolling"}
-    new = released(truth.years, 3) & ~released(truth.years, 2)
+    new = world.released(truth.years, 3) & ~world.released(truth.years, 2)
     touching = {(truth.locales[i], truth.queries[i]) for i in np.flatnonzero((truth.grades[:, new] >= 2).any(axis=1))}
     assert all(row["locale"] in LAUNCHES[3] or (row["locale"], row["query"]) in touching for row in rolling)
 
@@ -208,8 +225,8 @@ def test_a_test_query_is_tested_on_all_that_the_champion_ranks_for_its_users(wor
     asked = sorted({(row["query"], row["locale"]) for row in tests})
     assert asked == sorted({(row["query"], row["locale"]) for row in pool})
     queries, locales = zip(*asked, strict=True)
-    catalogue = world.documents(window)
-    ranked = traffic.rank_queries(Champion(), pools.LETTERS, queries, locales, catalogue, world.candidates, window)
+    catalogue, since = world.documents(window), world.windows[window][0]
+    ranked = traffic.rank_queries(Champion(), pools.LETTERS, queries, locales, catalogue, world.candidates, since)
     served = {(query, doc_id) for query, of in zip(queries, ranked.doc_ids, strict=True) for doc_id in of}
     assert {(row["query"], row["doc_id"]) for row in tests} == served
     assert len(tests) == 40 * world.candidates

@@ -216,7 +216,7 @@ def test_ranking_takes_the_nearest_of_the_locale_and_one_new_document():
     letters = Letters()
     stage = traffic.FirstStage(letters)
     asked = (["cat", "katze", "dog"], ["en", "de", "en"])
-    found = traffic.rank_queries(Model(), stage, *asked, catalogue, 13, 1)
+    found = traffic.rank_queries(Model(), stage, *asked, catalogue, 13, WINDOWS[1][0])
     assert found.doc_ids.shape == found.scores.shape == (3, 13)
     assert (np.diff(found.scores, axis=1) <= 0).all()
     for ids, locale in zip(found.doc_ids, asked[1], strict=True):
@@ -225,7 +225,7 @@ def test_ranking_takes_the_nearest_of_the_locale_and_one_new_document():
     assert (found.published >= START).any(axis=1).all()
     assert found.version == "fake"
     before = letters.embedded
-    traffic.rank_queries(Model(), stage, ["bird"], ["en"], catalogue, 13, 1)
+    traffic.rank_queries(Model(), stage, ["bird"], ["en"], catalogue, 13, WINDOWS[1][0])
     assert letters.embedded == before  # names are embedded once
 
 
