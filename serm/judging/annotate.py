@@ -16,6 +16,7 @@ from serm.judging import trust
 from serm.judging.agreement import Decision
 from serm.judging.batch import Batch
 from serm.judging.evidence.outside import OutsideEvidence
+from serm.judging.evidence.user_likelihood import Counts
 from serm.judging.judge import Floats, Pairs
 from serm.judging.llm.ask import Asked, ask
 from serm.judging.panel import Panel
@@ -62,7 +63,7 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     posterior = panel.posterior()
     seen = batch.shown if posterior.users else Shown(batch.shown.clicks.slice(0, 0), batch.shown.of)
     likelihood = log_likelihood(seen, batch.catalogue, seated.look, posterior)
-    moved = _moved(posterior, panel, likelihood)
+    moved = _moved(posterior, panel, seen.clicks)
     decided = panel.decide(settings.judging, posterior, moved.prior)
     panels = {"all judges": decided.figures}
     if OutsideEvidence.name in panel.votes:
@@ -148,11 +149,14 @@ def annotate(mined: Path, validated: Path, judgments: Path, knowledge: Path, out
     }
 
 
-def _moved(posterior: Posterior, panel: Panel, shown: Floats) -> Posterior:
-    """Move the prior to the window: to the ``shown`` pairs (log-likelihoods [n, 4]), and to the mined ones that nobody
-    has seen. Where no shown pair was looked at, those among the mined ones stand for them."""
-    mined, seen = posterior.log_likelihood(panel.clues), panel.clues.counts.seen
-    return posterior.moved(shown if len(shown) else mined[seen], mined[~seen])
+def _moved(posterior: Posterior, panel: Panel, shown: pa.Table) -> Posterior:
+    """Move the prior to the window: to its ``shown`` pairs (CLICK_ESTIMATES), and to mined ones that nobody has seen.
+
+    Where no shown pair was looked at, those among the mined ones stand for them.
+    """
+    mined, keys = panel.clues, (shown[name].to_pylist() for name in ("query", "locale", "doc_id"))
+    did = Counts.of(shown, *keys) if shown.num_rows else mined.counts.take(mined.counts.seen)
+    return posterior.moved(did, posterior.log_likelihood(mined.take(np.flatnonzero(~mined.counts.seen))))
 
 
 def _of_shown(seen: Shown, belief: Floats, mined: Pairs, decision: Decision) -> tuple[pa.Table, Floats]:

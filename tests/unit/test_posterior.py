@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import ibis
@@ -149,24 +150,34 @@ def test_em_finds_the_mix_of_grades_of_a_window() -> None:
     assert shifted(np.log([0.1, 0.2, 0.3, 0.4]), likelihood[:0], 20) == pytest.approx(np.log([0.1, 0.2, 0.3, 0.4]))
 
 
-def test_what_users_did_moves_the_mix_of_grades_half_the_way_at_most() -> None:
-    """Grade 1, rare and of broad habits among the seed, explains best what is merely noisier in the window."""
+def test_the_windows_mix_is_told_by_what_users_did_and_not_by_texts() -> None:
+    """Seed judgments are of pools: what an engine serves has more in common with the query, whatever its grade."""
     rng = np.random.default_rng(8)
-    grades = rng.choice(GRADES, 400, p=[0.6, 0.1, 0.15, 0.15])
-    posterior = Posterior.fit(Clues(text_of(grades, rng), simulated(grades, rng), {}), grades, np.zeros(400, bool))
-    seen = rng.normal(0, 1.6, 4000)  # all of grade 0, whose spread the likelihood takes for 1
-    likelihood = np.full((4000, GRADES), -50.0)
-    likelihood[:, 0], likelihood[:, 1] = -(seen**2) / 2, -(seen**2) / 2 / 4 - np.log(2)
-    moved = posterior.moved(likelihood, likelihood)
-    before, shown, unseen = (np.exp(one) for one in (posterior.prior.shown, moved.prior.shown, moved.prior.unseen))
-    assert unseen[1] > 0.5  # EM, left alone, has no doubt
-    assert (shown >= before / 2 - 1e-9).all()
-    assert (shown <= (1 + before) / 2 + 1e-9).all()
-    right = {
-        n: (believed(np.log(mix), likelihood).argmax(axis=1) == 0).mean()
-        for n, mix in (("held", shown), ("EM", unseen))
-    }
-    assert right["held"] > right["EM"] + 0.2
+    seed = rng.choice(GRADES, 1000, p=[0.4, 0.2, 0.2, 0.2])
+    window = rng.choice(GRADES, 4000, p=[0.74, 0.1, 0.07, 0.09])
+    posterior = Posterior.fit(Clues(text_of(seed, rng), simulated(seed, rng), {}), seed, np.arange(1000) % 4 == 0)
+    served = Clues({"text": text_of(window, rng)["text"] + 1.5}, simulated(window, rng), {})
+    likelihood, true = posterior.log_likelihood(served), np.bincount(window) / len(window)
+    moved = posterior.moved(served.counts, likelihood).prior
+
+    def off(prior: np.ndarray) -> float:
+        return float(np.abs(np.exp(prior) - true).sum() / 2)
+
+    def right(prior: np.ndarray) -> float:
+        return float((believed(prior, likelihood).argmax(axis=1) == window).mean())
+
+    assert off(moved.shown) < off(posterior.prior.shown) / 2
+    assert off(moved.unseen) > 2 * off(moved.shown)  # by all evidence, as for pairs of which only texts tell
+    assert right(moved.shown) > max(right(posterior.prior.shown), right(moved.unseen)) + 0.02
+
+
+def test_where_users_are_left_out_the_mix_of_shown_pairs_stays_the_seeds() -> None:
+    rng = np.random.default_rng(9)
+    grades, nobody = rng.choice(GRADES, 400), counts_of(np.zeros(400), np.zeros(400))
+    posterior = Posterior.fit(Clues(text_of(grades, rng), nobody, {}), grades, np.zeros(400, bool))
+    moved = posterior.moved(simulated(np.zeros(2000, int), rng), np.zeros((0, GRADES)))
+    assert posterior.users is None
+    assert moved.prior.shown == pytest.approx(posterior.prior.shown)
 
 
 def test_users_that_make_the_belief_no_better_are_left_out_and_it_is_said() -> None:
@@ -242,19 +253,23 @@ def _indifferent(pair: np.ndarray, attracts: np.ndarray, looks: np.ndarray, rng:
     return pbm_clicks(pair, rng.permutation(attracts), looks, rng)
 
 
-@pytest.mark.parametrize("users", [_trusting, _bots, _readers, _indifferent])
-def test_users_who_act_otherwise_than_the_model_make_no_belief_worse(users) -> None:
-    rng = np.random.default_rng(8)
-    pair = rankings(80, 25, 8, rng)
-    grades = rng.choice(4, 640, p=[0.4, 0.3, 0.2, 0.1])
-    attracts = np.clip(RATES[grades] * rng.lognormal(0, 0.3, 640), 0.01, 0.95)
-    # The first stage puts what is good above, so that position and grade go together.
+def searched(users: Callable[..., np.ndarray], grades: np.ndarray, visits: int, rng: np.random.Generator) -> Counts:
+    """What such users did with pairs, eight a query, of which the first stage puts what is good above."""
+    count = len(grades)
+    attracts = np.clip(RATES[grades] * rng.lognormal(0, 0.3, count), 0.01, 0.95)
+    pair = rng.permutation(count)[rankings(count // 8, visits, 8, rng)]
     pair = np.take_along_axis(pair, np.argsort(-grades[pair] + rng.normal(0, 1.5, pair.shape), axis=1), axis=1)
     pages = pages_from(pair, users(pair, attracts, 0.8 ** np.arange(8), rng))
     model = PositionBasedModel.fit(pages, ClickSettings())
-    clicks, impressions = (np.bincount(pages.pair, w, 640) for w in (pages.weight * pages.clicked, pages.weight))
-    did = Counts(impressions, model.examined(pages), clicks, *np.zeros((3, 640)))
-    clues, held_out = Clues(text_of(grades, rng), did, {}), np.arange(640) % 2 == 0  # documents of a query differ
+    clicks, impressions = (np.bincount(pages.pair, w, count) for w in (pages.weight * pages.clicked, pages.weight))
+    return Counts(impressions, model.examined(pages), clicks, *np.zeros((3, count)))
+
+
+@pytest.mark.parametrize("users", [_trusting, _bots, _readers, _indifferent])
+def test_users_who_act_otherwise_than_the_model_make_no_belief_worse(users) -> None:
+    rng = np.random.default_rng(8)
+    grades = rng.choice(4, 640, p=[0.4, 0.3, 0.2, 0.1])
+    clues, held_out = Clues(text_of(grades, rng), searched(users, grades, 25, rng), {}), np.arange(640) % 2 == 0
     posterior = Posterior.fit(clues, grades, held_out)
     found = posterior.figures(clues.take(np.flatnonzero(held_out)), grades[held_out])
     assert found["posterior"]["nll"] <= found["text"]["nll"]
@@ -263,6 +278,23 @@ def test_users_who_act_otherwise_than_the_model_make_no_belief_worse(users) -> N
         assert posterior.left_out or posterior.users_power < 0.3
     else:
         assert found["posterior"]["nll"] < found["text"]["nll"] - 0.1
+
+
+@pytest.mark.parametrize("users", [_trusting, _bots, _readers, _indifferent])
+@pytest.mark.parametrize("visits", [6, 25])
+def test_users_who_act_otherwise_than_the_model_move_no_mix_to_where_it_does_harm(users, visits: int) -> None:
+    rng = np.random.default_rng(8)
+    seed, window = rng.choice(4, 640, p=[0.4, 0.3, 0.2, 0.1]), rng.choice(4, 4000, p=[0.74, 0.1, 0.07, 0.09])
+    grades, places = np.concatenate([seed, window]), np.arange(4640)
+    clues = Clues(text_of(grades, rng), searched(users, grades, visits, rng), {})
+    posterior = Posterior.fit(clues.take(places[:640]), seed, places[:640] % 2 == 0)
+    served = clues.take(places[640:])
+    likelihood = posterior.log_likelihood(served)
+    losses = [
+        -np.log(believed(one.prior.shown, likelihood)[np.arange(4000), window]).mean()
+        for one in (posterior, posterior.moved(served.counts, likelihood[:0]))
+    ]
+    assert losses[1] <= losses[0] + 0.02
 
 
 def test_examined_impressions_are_what_attractiveness_is_a_share_of() -> None:
