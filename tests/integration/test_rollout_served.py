@@ -37,7 +37,7 @@ from serm.rollout.traffic.haproxy import lines
 from serm.settings import EngineSettings, RolloutSettings
 from serm.settings.serving import PredictorSettings
 from serm.worlds import ramp
-from serm.worlds.emoji import WINDOWS
+from serm.worlds.emoji import WINDOWS, EmojiWorld
 
 WORDS = tiny_models.WORDS[3:]
 DOCUMENTS = [" ".join(words) for words in permutations(WORDS, 3)][::8]
@@ -106,7 +106,7 @@ def roll_out(
             if not (tmp_path / path).exists():
                 (tmp_path / path).symlink_to(models[name])
         nothing: Any = None
-        return ramp.roll_out(tmp_path, nothing, nothing, 1, "cycle-0001", ENGINE)
+        return ramp.roll_out(tmp_path, EmojiWorld(), nothing, 1, "cycle-0001", ENGINE)
 
     return run
 
