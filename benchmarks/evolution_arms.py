@@ -114,7 +114,7 @@ def hard_labels(window: Window) -> tuple[pa.Table, pa.Table]:
 def published(window: Window) -> tuple[pa.Table, pa.Table]:
     """The published rules: four agents, and a label where all judges agree."""
     mined = window.path / "panels" / "four agents" / "mine"
-    if not mined.exists():
+    if not (mined / "pairs").exists():
         pairs = contracts.read(window.path / "mine" / "pairs", contracts.MINED_PAIRS)
         by = [any(one["agent"] in PUBLISHED for one in named) for named in pairs["agents"].to_pylist()]
         shutil.copytree(window.path / "mine" / "click_estimates", mined / "click_estimates", dirs_exist_ok=True)

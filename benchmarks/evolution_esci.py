@@ -59,6 +59,7 @@ class Esci:
 
     data: Path
     fold: int
+    windows = WINDOWS
 
     @property
     def truth(self) -> Esci:
