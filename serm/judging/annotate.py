@@ -154,8 +154,8 @@ def _moved(posterior: Posterior, panel: Panel, shown: pa.Table) -> Posterior:
 
     Where no shown pair was looked at, those among the mined ones stand for them.
     """
-    mined, keys = panel.clues, (shown[name].to_pylist() for name in ("query", "locale", "doc_id"))
-    did = Counts.of(shown, *keys) if shown.num_rows else mined.counts.take(mined.counts.seen)
+    mined = panel.clues
+    did = Counts.read(shown) if shown.num_rows else mined.counts.take(mined.counts.seen)
     return posterior.moved(did, posterior.log_likelihood(mined.take(np.flatnonzero(~mined.counts.seen))))
 
 

@@ -48,6 +48,11 @@ class Counts:
     log_dwell: Floats
 
     @classmethod
+    def read(cls, estimates: pa.Table) -> Self:
+        """Return those of CLICK_ESTIMATES, in its order."""
+        return cls(*(estimates[name].to_numpy().astype(np.float64) for name in cls.__annotations__))
+
+    @classmethod
     def of(cls, estimates: pa.Table, queries: list[str], locales: list[str], doc_ids: list[str]) -> Self:
         """Look the pairs up in CLICK_ESTIMATES."""
         keys = zip(*(estimates[name].to_pylist() for name in ("query", "locale", "doc_id")), strict=True)
