@@ -27,8 +27,9 @@ class TrainJobSettings(Section):
 class TrainingSettings(Section):
     """Fine-tuning on seed, earlier and new judgments."""
 
-    epochs: Count = 1
-    """Passes of a challenger, which goes on from the champion."""
+    epochs: Count = 3
+    """Passes of a challenger, which goes on from the champion. One is not enough: on all that was shown, three gain
+    half as much again (docs/does-it-evolve.md)."""
     steps: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Steps of a challenger, however many pairs there are, in the place of ``epochs``; 0: as many as those take."""
     founding_epochs: Count = 3
@@ -40,7 +41,7 @@ class TrainingSettings(Section):
     """The listwise loss: ListNet's top-one cross-entropy, or LambdaLoss with NDCG-Loss2++."""
     listwise_weight: Amount = 1.0
     """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 5e-5
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     """AdamW's, at its highest, after the warm-up."""
     head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Of what starts from nothing: the residual's head, alpha and the thresholds."""
@@ -60,10 +61,11 @@ class TrainingSettings(Section):
     """The same of earlier cycles' judgments."""
     seed_weight: Amount = 1.0
     """The same of seed judgments."""
-    anchors: Annotated[int, Field(ge=0, le=1_000_000_000)] = 8000
+    anchors: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Pairs beside the judged ones that hold the model outside what users are shown: documents that nobody judged for a
     query, half of them near ones, on which it learns the champion's own distribution, and to rank the query's judged
-    documents among them. At most four a judged pair; 0 for none."""
+    documents among them. At most four a judged pair; 0 for none. They cost more than half of what is gained on served
+    lists, which whole lists of what was shown do not (docs/does-it-evolve.md)."""
     anchor_weight: Amount = 1.0
     """Sample weight of an anchor; 0 leaves them out."""
     controls: tuple[Literal["replay", "self-training"], ...] = ("replay", "self-training")
@@ -71,8 +73,8 @@ class TrainingSettings(Section):
     judgments and the anchors, ``self-training`` on the challenger's pairs with the champion's own distributions in the
     place of this cycle's labels. What the challenger has over them, its labels brought. Each takes the challenger's
     time."""
-    max_pairs: Count = 9000
-    """Judged pairs in one training run: all new ones, then shown and earlier ones, half and half, as whole queries
+    max_pairs: Count = 34_000
+    """Judged pairs in one training run: all new ones, then shown, earlier and seed ones in like parts, as whole queries
     drawn at random."""
     student_layers: Count = 1
     """Upper layers of a distilled student that read query and document together: what a request costs beyond the

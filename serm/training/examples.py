@@ -181,17 +181,35 @@ def unlabelled(
     )
 
 
-def choose(earlier: Examples, new: Examples, shown: Examples, settings: TrainingSettings) -> Examples:
-    """Return at most ``max_pairs`` examples with weight: the new ones, then shown and earlier ones, half and half.
+def choose(known: Examples, new: Examples, shown: Examples, settings: TrainingSettings) -> Examples:
+    """Return at most ``max_pairs`` examples with weight: the new ones, then shown, earlier and seed ones in like parts.
 
-    What one half leaves free the other may take. Whole queries are drawn, so that a list stays a list.
+    What one part leaves free the others may take, so that seed judgments are not crowded out as windows go by. Whole
+    queries are drawn, so that a list stays a list.
+
+    Args:
+        known: what was judged before this cycle: seed and earlier judgments.
+        new: this cycle's judgments of mined pairs.
+        shown: its judgments of what else was shown.
+        settings: ``max_pairs`` and ``seed`` are read.
     """
     generator = np.random.default_rng(settings.seed)
-    earlier, new, shown = (part[part.weights > 0] for part in (earlier, new, shown))
-    new = draw(new, settings.max_pairs, generator)
-    room = settings.max_pairs - len(new)
-    shown = draw(shown, max(room - len(earlier), room // 2), generator)
-    return new + shown + draw(earlier, room - len(shown), generator)
+    known, new, shown = (part[part.weights > 0] for part in (known, new, shown))
+    chosen = draw(new, settings.max_pairs, generator)
+    is_seed = known.origins == "seed"
+    parts = (shown, known[~is_seed], known[is_seed])
+    for part, count in zip(parts, _like_parts([*map(len, parts)], settings.max_pairs - len(chosen)), strict=True):
+        chosen += draw(part, count, generator)
+    return chosen
+
+
+def _like_parts(sizes: list[int], room: int) -> list[int]:
+    """Share ``room`` out evenly among parts of these ``sizes``; what a small one leaves free goes to the others."""
+    counts = [0] * len(sizes)
+    for done, part in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        counts[part] = min(sizes[part], room // (len(sizes) - done))
+        room -= counts[part]
+    return counts
 
 
 def draw(examples: Examples, count: int, generator: np.random.Generator) -> Examples:
