@@ -124,6 +124,23 @@ def test_the_new_pairs_come_first_and_earlier_ones_fill_the_budget(write: Callab
     assert len(choose(earlier, new, none, TrainingSettings(max_pairs=1000))) == len(earlier) + len(new)
 
 
+def _pairs(examples: Examples) -> dict[str, float]:
+    return {name: of["pairs"] for name, of in examples.by_origin().items()}
+
+
+def test_seed_judgments_are_not_crowded_out_by_those_of_earlier_windows(
+    write: Callable[..., tuple[Path, Path]],
+) -> None:
+    options = TrainingSettings(max_pairs=100)
+    seed, new = read(*write("seed", 90), options), read(*write("panel", 5, "panel", 1.0), options, "new")
+    earlier = read(*write("earlier", 400, "panel", 1.0), options)
+    shown = read(*write("shown", 400, "shown"), options, "shown")
+    chosen = choose(earlier + seed, new, shown, options)
+    assert _pairs(chosen) == {"new": 10, "shown": 30, "earlier": 30, "seed": 30}
+    few = choose(earlier + seed, new, shown[:10], options)
+    assert _pairs(few) == {"new": 10, "shown": 10, "earlier": 40, "seed": 40}
+
+
 def test_shown_pairs_and_earlier_ones_share_what_the_new_ones_leave_and_come_as_whole_queries(
     write: Callable[..., tuple[Path, Path]],
 ) -> None:
@@ -131,7 +148,7 @@ def test_shown_pairs_and_earlier_ones_share_what_the_new_ones_leave_and_come_as_
     earlier, new = read(*write("seed", 90), options), read(*write("panel", 10, "panel", 1.0), options, "new")
     shown = read(*write("shown", 200, "shown"), options, "shown")
     chosen = choose(earlier, new, shown, options)
-    assert {name: of["pairs"] for name, of in chosen.by_origin().items()} == {"new": 20, "shown": 40, "seed": 40}
+    assert _pairs(chosen) == {"new": 20, "shown": 40, "seed": 40}
     _, counts = np.unique(chosen.queries.astype(str), return_counts=True)
     assert (counts == 2).all()
     # What one half does not need the other has.
