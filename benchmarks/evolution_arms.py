@@ -206,6 +206,8 @@ class Arm:
     """Settings of the section ``training`` in the place of the demo's."""
 
 
+BESIDE_ANCHORS = {"anchors": 8000, "epochs": 1, "learning_rate": 5e-5}
+"""What a challenger was trained with until 2026-11-28."""
 ARMS = {
     "published rules": Arm(published),
     "SERM with a simulated LLM": Arm(simulated_llm),
@@ -221,15 +223,17 @@ ABLATIONS = {
     "unanimity": Arm(agreed("unanimous")),
     "a quarter of the mined": Arm(share_of_budget(0.25)),
     # As many more judged pairs are trained on, so that others do not make room for them.
-    "twice the budget": Arm(times_the_budget(2), {"max_pairs": 18_000}),
-    "four times the budget": Arm(times_the_budget(4), {"max_pairs": 30_000}),
-    "no anchors": Arm(shipped, {"anchors": 0}),
-    "16,000 anchors": Arm(shipped, {"anchors": 16_000}),
+    "twice the budget": Arm(times_the_budget(2), {"max_pairs": 40_000}),
+    "four times the budget": Arm(times_the_budget(4), {"max_pairs": 52_000}),
+    "8,000 anchors": Arm(shipped, {"anchors": 8000}),
+    "12,000 pairs": Arm(shipped, {"max_pairs": 12_000}),
+    "one pass": Arm(shipped, {"epochs": 1}),
+    "one pass beside anchors": Arm(shipped, BESIDE_ANCHORS | {"max_pairs": 12_000}),
+    # As many steps as SERM's overfit the seed; these do not.
+    "short replay beside anchors": Arm(nothing, BESIDE_ANCHORS | {"steps": 580}),
     "no listwise loss": Arm(shipped, {"listwise_weight": 0.0}),
-    "two epochs": Arm(shipped, {"epochs": 2}),
-    "twice the pairs": Arm(shipped, {"max_pairs": 24_000}),
-    "twice the learning rate": Arm(shipped, {"learning_rate": 1e-4}),
-    "four times the learning rate": Arm(shipped, {"learning_rate": 2e-4}),
+    "half the learning rate": Arm(shipped, {"learning_rate": 5e-5}),
+    "twice the learning rate": Arm(shipped, {"learning_rate": 2e-4}),
     **{
         f"labels {accuracy:.0%} right, errors {'as the champion' if like else 'at random'}": Arm(mostly(accuracy, like))
         for accuracy in (0.9, 0.8, 0.7, 0.6)
