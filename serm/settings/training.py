@@ -55,6 +55,10 @@ class TrainingSettings(Section):
     shown_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     """The same of a pair that users alone judged; as ``panel_weight``, so that a query's pairs, mined or not, count
     alike in its list. 0 leaves them out."""
+    champion_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """How far a trained challenger's weights are moved back to the champion's, in a straight line (WiSE-FT, Wortsman et
+    al. 2022, arXiv 2109.01903): it costs some of the gain on served lists and wins more outside them. 0 leaves it where
+    training ended."""
     new_weight: Amount = 1.0
     """Sample weight of this cycle's judgments, mined or shown, times their source's; 0 leaves them out."""
     earlier_weight: Amount = 1.0

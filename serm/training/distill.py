@@ -60,7 +60,7 @@ def distill(
             than the champion.
     """
     # A student is not stopped early: its aim is its teachers, and no grade. Mined pairs are no lists.
-    aim = {"epochs": settings.training.distillation_epochs, "patience": 0, "listwise_weight": 0}
+    aim = {"epochs": settings.training.distillation_epochs, "patience": 0, "listwise_weight": 0, "champion_share": 0}
     options = settings.training.model_copy(update=aim)
     settings = settings.model_copy(update={"training": options})
     start = relevance.load(champion)

@@ -42,6 +42,7 @@ class Run:
         self._weights = {name: p for name, p in task.module.named_parameters() if p.requires_grad}
         for parameter in self._weights.values():
             parameter.data = broadcast(parameter.data)
+        self._start = {name: value.detach().clone() for name, value in self._weights.items()}
 
     @property
     def kept(self) -> int:
@@ -76,8 +77,10 @@ class Run:
             self._best = {name: value.detach().clone() for name, value in self._weights.items()}
 
     def finish(self) -> None:
-        """Put the kept weights into the model, on the CPU, ready to score."""
+        """Put the kept weights into the model, moved towards those it started with, on the CPU, ready to score."""
         self._put(self._best)
+        for name, value in self._weights.items():
+            value.data.lerp_(self._start[name], self._settings.champion_share)
         self._task.module.to("cpu").eval()
 
     def save(self, checkpoints: Checkpoints) -> None:

@@ -152,7 +152,7 @@ def bootstrap(judgments: Path, documents: Path, out: Path, settings: Settings) -
     held_out = HeldOut.of(known, options.held_out_share)
     seen = held_out.without(known.examples)
     examples = draw(seen[seen.weights > 0], options.max_pairs, np.random.default_rng(options.seed))
-    founding = options.model_copy(update={"epochs": options.founding_epochs})
+    founding = options.model_copy(update={"epochs": options.founding_epochs, "champion_share": 0.0})
     settings = settings.model_copy(update={"training": founding})
     checkpoints = checkpoints_of(out, settings, [examples, held_out.calibrating])
     with reproducible(options):
