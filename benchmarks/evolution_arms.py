@@ -206,7 +206,7 @@ class Arm:
     """Settings of the section ``training`` in the place of the demo's."""
 
 
-BESIDE_ANCHORS = {"anchors": 8000, "epochs": 1, "learning_rate": 5e-5}
+BESIDE_ANCHORS = {"anchors": 8000, "epochs": 1, "learning_rate": 5e-5, "champion_share": 0.0}
 """What a challenger was trained with until 2026-11-28."""
 ARMS = {
     "published rules": Arm(published),
@@ -227,6 +227,7 @@ ABLATIONS = {
     "four times the budget": Arm(times_the_budget(4), {"max_pairs": 52_000}),
     "8,000 anchors": Arm(shipped, {"anchors": 8000}),
     "12,000 pairs": Arm(shipped, {"max_pairs": 12_000}),
+    "where training ended": Arm(shipped, {"champion_share": 0.0}),
     "one pass": Arm(shipped, {"epochs": 1}),
     "one pass beside anchors": Arm(shipped, BESIDE_ANCHORS | {"max_pairs": 12_000}),
     # As many steps as SERM's overfit the seed; these do not.

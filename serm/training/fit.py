@@ -73,8 +73,8 @@ def fine_tune(
     """Train a model of either family.
 
     AdamW, linear warm-up, linear decay to zero, gradients clipped to norm 1; at the end the weights go back towards the
-    first ones by ``champion_share``. Under ``torchrun`` the parts of each batch
-    are shared out among the processes and their gradients summed, so the batch stays the same.
+    first ones by ``champion_share``. Under ``torchrun`` the parts of each batch are shared out among the processes and
+    their gradients summed, so the batch stays the same.
 
     Args:
         task: the model, whose weights are changed in place, and what it learns.

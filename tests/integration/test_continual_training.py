@@ -53,6 +53,20 @@ def test_what_is_remembered_is_told_by_locale(
     assert difference["mean"] == pytest.approx(gain, abs=2e-4)
 
 
+def test_a_challengers_weights_go_back_towards_the_champions_in_a_straight_line(
+    data: Path, champion: Path, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    for share in (0.0, 0.25):
+        train(data, champion, tmp_path / str(share), settings(champion_share=share, learning_rate=1e-3))
+    before, ended, moved = (
+        relevance.load(path).residual.state_dict()
+        for path in (champion, tmp_path / "0.0" / "model", tmp_path / "0.25" / "model")
+    )
+    for name in set(before) - {"ordinal.temperature"}:  # fitted at the end
+        np.testing.assert_allclose(moved[name], 0.75 * ended[name] + 0.25 * before[name], atol=1e-5, err_msg=name)
+    assert not np.allclose(ended["layers.0.output.dense.weight"], before["layers.0.output.dense.weight"], atol=1e-4)
+
+
 RESPELLED = (
     str,
     str.upper,
