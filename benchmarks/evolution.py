@@ -11,7 +11,7 @@ traffic), or whole lists that the first stage serves (``served``: drift alone).
 First SERM evolves: in each window its champion serves; ingest, validate, mine, annotate, train and evaluate run as
 they ship, and it moves on where its gate passes. Then each other arm trains its own chain of models on the same
 windows, from the same first champion, ``--workers`` at a time. ``replay`` (no new label) and ``self-training`` (the new
-pairs, labelled by the chain's own model) take as many steps as SERM did and move on when it does, so what they gain is
+pairs, labelled by the chain's own model) take as many passes as SERM did and move on when it does, so what they gain is
 not the labels' doing; the other arms move on in each cycle. ``static`` is the first champion.
 
 Killed at any line it goes on at the arm where it was. One world's figures are in ``results/evolution/``, committed; the
@@ -191,8 +191,6 @@ class Evolved:
     windows: list[Window]
     passed: list[bool]
     """Whether each cycle's gate let its challenger pass."""
-    steps: list[int]
-    """That each of its challengers took."""
 
     def champions(self, name: str) -> list[Path]:
         """Let an arm evolve through the same windows; return its champion after each cycle, scored on all tests."""
@@ -204,7 +202,6 @@ class Evolved:
             labels, options = arm.labels, dict(arm.training)
             if name in CONTROLS:
                 labels = nothing if name == "replay" else self_labelled(chain.champion, window.path / "documents")
-                options = {"steps": self.steps[number - 1]}
             changed = settings.model_copy(update={"training": settings.training.model_copy(update=options)})
             challenger = chain.learn(number, labels, window, changed)
             if self.passed[number - 1] or name not in ("SERM", *CONTROLS):
@@ -225,15 +222,13 @@ def evolve(world: World, cycles: int) -> Evolved:
     """Let SERM evolve through the windows."""
     world.found()
     serm = Chain(world.path / "arms" / "SERM", world.path / "arms" / "static" / "model", world.path / "state/judgments")
-    evolved = Evolved(world, [], [], [])
+    evolved = Evolved(world, [], [])
     for number in range(1, cycles + 1):
         settings = world.settings(number)
         window = world.open(number, serm.champion, serm.judgments)
         challenger = serm.learn(number, shipped, window, settings)
         evolved.windows.append(window)
         evolved.passed.append(_gate(world, window, serm, number, settings))
-        trained = json.loads((serm.cycle(number) / "train" / "train.json").read_text())
-        evolved.steps.append(trained["steps"]["taken"])
         if evolved.passed[-1]:
             serm.champion = challenger
     return evolved

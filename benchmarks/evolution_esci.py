@@ -213,7 +213,7 @@ def fold(world: EsciWorld, workers: int) -> tuple[dict[str, Any], list[Measured]
     window = world.open(1, static, known)
     Chain(world.path / "arms" / "SERM", static, known).learn(1, shipped, window, world.settings(1))
     trained = json.loads((world.path / "arms" / "SERM" / "cycle-1" / "train" / "train.json").read_text())
-    evolved = Evolved(world, [window], [True], [trained["steps"]["taken"]])
+    evolved = Evolved(world, [window], [True])
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         models = {name: of_arm[0] for name, of_arm in zip(ARMS, pool.map(evolved.champions, ARMS), strict=True)}
     models |= {"static": static}

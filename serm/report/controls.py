@@ -12,8 +12,8 @@ from serm.workspace.history import Cycle
 
 #: Controls that each cycle is expected to have, and what they learn from.
 EXPECTED = {
-    "replay": "as many steps on the earlier judgments and the anchors, no new label",
-    "self-training": "as many steps on the new pairs, with the champion's own grades as labels",
+    "replay": "as many passes over the earlier judgments and the anchors, no new label",
+    "self-training": "as many passes over the same pairs, with the champion's own grades as labels",
 }
 NOT_TRAINED = "not trained in this cycle"
 

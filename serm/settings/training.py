@@ -73,10 +73,10 @@ class TrainingSettings(Section):
     anchor_weight: Amount = 1.0
     """Sample weight of an anchor; 0 leaves them out."""
     controls: tuple[Literal["replay", "self-training"], ...] = ("replay", "self-training")
-    """Models trained beside the challenger, from the same champion with as many steps: ``replay`` on seed and earlier
+    """Models trained beside the challenger, from the same champion with as many passes: ``replay`` on seed and earlier
     judgments and the anchors, ``self-training`` on the challenger's pairs with the champion's own distributions in the
-    place of this cycle's labels. What the challenger has over them, its labels brought. Each takes the challenger's
-    time."""
+    place of this cycle's labels. What the challenger has over them, its labels brought. A pair takes as long in them as
+    in the challenger."""
     max_pairs: Count = 34_000
     """Judged pairs in one training run: all new ones, then shown, earlier and seed ones in like parts, as whole queries
     drawn at random."""

@@ -1,4 +1,4 @@
-"""The models that a train step makes: the challenger, and controls trained as long without this cycle's labels."""
+"""The models that a train step makes: the challenger, and controls trained as often without this cycle's labels."""
 
 from __future__ import annotations
 

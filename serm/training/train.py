@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,7 +47,7 @@ def train(
 
     It continues from the champion, with earlier and seed judgments replayed beside the new ones (arXiv 2601.09515
     retrains on new, all earlier and original data each round). So it also passes over old judgments once more: what a
-    challenger gains is not the new labels' alone, and the controls (``arms.arms``) say what more steps bring without
+    challenger gains is not the new labels' alone, and the controls (``arms.arms``) say what more passes bring without
     them. Anchors hold it on what no judgment speaks of. No judgment of a held-out query is trained on (``HeldOut``),
     and none of a document that is gone.
 
@@ -57,8 +58,8 @@ def train(
             is ``annotated/shown``.
         validated: the validate step's output; the documents' text is in ``validated/documents``.
         out: becomes ``model/`` (the challenger, with ``provenance.json``); ``controls/NAME/``, the model of each of
-            ``training.controls``, trained on as many steps from the same champion; ``tracking/``, DVC's metrics and
-            plots; and ``train.json``: pairs by source and by origin, how many judgments of held-out queries were left
+            ``training.controls``, trained as often over its pairs from the same champion; ``tracking/``, DVC's metrics
+            and plots; and ``train.json``: pairs by source and by origin, how many judgments of held-out queries were left
             out and how many are retired, the loss curve, the temperature (fitted on half of the held-out seed queries),
             on their other half what is remembered (``forgetting.remembered``), and steps, pairs and temperature of each
             control. While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from which the same call
@@ -89,7 +90,7 @@ def train(
     with reproducible(options):
         made: dict[str, Trained] = {}
         for name, arm in learned.items():
-            steps = made[CHALLENGER].fitted.planned if made else options.steps or None
+            steps = _as_often(made[CHALLENGER], arm) if made else options.steps or None
             made[name] = _fit(_copy(before, champion), arm, calibrating, settings, checkpoints[name], name, steps)
         challenger = made.pop(CHALLENGER)
         memory = remembered(before, challenger.model, held_out.remembering)
@@ -172,6 +173,14 @@ def _start(settings: RelevanceSettings) -> Model:
 
         return GenerativeModel.from_base(settings.base, settings)
     return RelevanceModel.from_encoder(load_encoder(settings.base, settings), settings.layers)
+
+
+def _as_often(challenger: Trained, arm: Arm) -> int:
+    """Return the steps in which a control goes over its pairs as often as the challenger over its own, or as many.
+
+    As many steps on far fewer pairs would overfit them: a peer that loses by that proves nothing of the labels.
+    """
+    return math.ceil(challenger.fitted.planned * min(1, len(arm.examples) / len(challenger.arm.examples)))
 
 
 def _copy(champion: Model, path: Path) -> Model:
