@@ -10,13 +10,15 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
 import yaml
+
+from serm.local_server import LocalServer
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOKEN = "a-token-of-the-tests"
@@ -224,7 +226,7 @@ def running() -> Iterator[FakeKfp]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with LocalServer(("127.0.0.1", 0), Handler) as server:
         kfp = FakeKfp(f"http://127.0.0.1:{server.server_port}")
         threading.Thread(target=server.serve_forever, daemon=True, kwargs={"poll_interval": 0.01}).start()
         try:

@@ -8,11 +8,13 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncssh
+
+from serm.local_server import LocalServer
 
 
 class Server(BaseHTTPRequestHandler):
@@ -67,7 +69,7 @@ class Server(BaseHTTPRequestHandler):
 def over_http(root: Path) -> Iterator[str]:
     """Serve ``root/git`` as ``<address>/git``; a repository takes pushes that says http.receivepack."""
     handler = type("Handler", (Server,), {"root": root, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = LocalServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -6,8 +6,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from serm.local_server import LocalServer
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def listening(status: int = 202) -> Iterator[tuple[str, list[Posted]]]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+    server = LocalServer(("127.0.0.1", 0), Listener)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:

@@ -59,11 +59,11 @@ def train(
         validated: the validate step's output; the documents' text is in ``validated/documents``.
         out: becomes ``model/`` (the challenger, with ``provenance.json``); ``controls/NAME/``, the model of each of
             ``training.controls``, trained as often over its pairs from the same champion; ``tracking/``, DVC's metrics
-            and plots; and ``train.json``: pairs by source and by origin, how many judgments of held-out queries were left
-            out and how many are retired, the loss curve, the temperature (fitted on half of the held-out seed queries),
-            on their other half what is remembered (``forgetting.remembered``), and steps, pairs and temperature of each
-            control. While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from which the same call
-            goes on when it was killed, at the model it was at.
+            and plots; and ``train.json``: pairs by source and by origin, how many judgments of held-out queries were
+            left out and how many are retired, the loss curve, the temperature (fitted on half of the held-out seed
+            queries), on their other half what is remembered (``forgetting.remembered``), and steps, pairs and
+            temperature of each control. While it trains, ``<out>.checkpoint/`` beside it holds the run's state, from
+            which the same call goes on when it was killed, at the model it was at.
         settings: uses the sections ``relevance``, ``training`` and ``engine``.
         kept: a directory for that state in the place of the one beside ``out``.
 

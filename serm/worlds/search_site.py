@@ -65,7 +65,6 @@ def answering(engine: Engine) -> Iterator[int]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
         wbufsize = -1
 
         def do_GET(self) -> None:

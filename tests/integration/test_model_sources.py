@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +21,7 @@ from tiny_models import save
 from serm import relevance
 from serm.errors import UserError
 from serm.layout import CHAMPION, SETUP
+from serm.local_server import LocalServer
 from serm.relevance.bases import load_encoder
 from serm.settings import RelevanceSettings
 from serm.workspace.store import Workspace
@@ -188,7 +189,7 @@ def hub(saved: Path, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     (Hub.root / "acme" / "pickled").mkdir()
     (Hub.root / "acme" / "pickled" / "pytorch_model.bin").write_bytes(PICKLE)
     (Hub.root / "acme" / "pickled" / "config.json").write_text('{"model_type": "bert"}')
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server = LocalServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", Hub.asked
     server.shutdown()

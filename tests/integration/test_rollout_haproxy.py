@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 from real_haproxy import PAGE, Proxy
 
 from serm.errors import UserError
+from serm.local_server import LocalServer
 from serm.rollout import controller, look, traffic
 from serm.rollout.assignment import Experiment, assign, serves
 from serm.rollout.traffic.haproxy import lines
@@ -54,7 +55,6 @@ server.serve_forever()
 def answering(name: str) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             status = 500 if self.path == "/fail" else 200
@@ -70,7 +70,7 @@ def answering(name: str) -> Iterator[int]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with LocalServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_port
         server.shutdown()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from git_servers import Server
 
 from serm.errors import UserError
 from serm.layout import CHAMPION, SETUP
+from serm.local_server import LocalServer
 from serm.serving import storage
 from serm.workspace.store import Workspace
 
@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(root: Path) -> Iterator[str]:
     Server.root, Server.asked = root, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    server = LocalServer(("127.0.0.1", 0), Server)
     threading.Thread(target=server.serve_forever, args=(0.01,)).start()
     address = f"http://127.0.0.1:{server.server_port}"
     workspace = Workspace.create(root / "workspace", root / "remote")

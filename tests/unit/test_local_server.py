@@ -46,3 +46,20 @@ def test_a_connection_that_is_reset_is_not_told_and_a_fault_is(
         server.shutdown()
     told = capfd.readouterr().err
     assert (said in told) if said else (told == "")
+
+
+def test_a_body_does_not_wait_for_its_headers_to_be_acknowledged() -> None:
+    found: list[int] = []
+
+    class Told(Handler):
+        def do_GET(self) -> None:
+            found.append(self.connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            super().do_GET()
+
+    with LocalServer(("127.0.0.1", 0), Told) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        with socket.create_connection(server.server_address[:2]) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert client.recv(100)
+        server.shutdown()
+    assert found[0]

@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -15,6 +15,7 @@ import pytest
 
 from serm.judging.evidence.retrieval import CatalogueSource, Piece, Retrieval, SearchSource, TableSource
 from serm.judging.llm.ledger import Ledger
+from serm.local_server import LocalServer
 from serm.settings.judging import SearchSettings
 
 TEXTS = ["red cat", "cat face", "blue dog", "rote Katze"]
@@ -40,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Handler.asked, Handler.status = [], 200
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = LocalServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/search?kind=web"
     server.shutdown()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from serm.errors import UserError
+from serm.local_server import LocalServer
 from serm.rollout.prometheus import health
 from serm.settings.rollout import ByVariant, PrometheusSettings
 
@@ -44,7 +45,7 @@ def answering(answers: dict[str, Any], status: int = 200) -> Iterator[tuple[str,
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with LocalServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
