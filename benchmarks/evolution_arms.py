@@ -206,7 +206,13 @@ class Arm:
     """Settings of the section ``training`` in the place of the demo's."""
 
 
-BESIDE_ANCHORS = {"anchors": 8000, "epochs": 1, "learning_rate": 5e-5, "champion_share": 0.0}
+BESIDE_ANCHORS = {
+    "anchors": 8000,
+    "batch_pairs": 40,
+    "epochs": 1,
+    "learning_rate": 5e-5,
+    "champion_share": 0.0,
+}
 """What a challenger was trained with until 2026-11-28."""
 ARMS = {
     "published rules": Arm(published),
@@ -231,10 +237,11 @@ ABLATIONS = {
     "one pass": Arm(shipped, {"epochs": 1}),
     "one pass beside anchors": Arm(shipped, BESIDE_ANCHORS | {"max_pairs": 12_000}),
     "short replay beside anchors": Arm(nothing, BESIDE_ANCHORS | {"steps": 580}),
-    "replay, twenty passes": Arm(nothing, {"epochs": 20}),  # about as many steps as SERM's: they overfit the seed
+    "replay, twenty passes": Arm(nothing, {"epochs": 20}),  # as many steps as SERM takes: they overfit the seed
     "no listwise loss": Arm(shipped, {"listwise_weight": 0.0}),
-    "half the learning rate": Arm(shipped, {"learning_rate": 5e-5}),
-    "twice the learning rate": Arm(shipped, {"learning_rate": 2e-4}),
+    "half the learning rate": Arm(shipped, {"learning_rate": 1e-4}),
+    "twice the learning rate": Arm(shipped, {"learning_rate": 4e-4}),
+    "40 pairs a step": Arm(shipped, {"batch_pairs": 40, "learning_rate": 1e-4}),
     **{
         f"labels {accuracy:.0%} right, errors {'as the champion' if like else 'at random'}": Arm(mostly(accuracy, like))
         for accuracy in (0.9, 0.8, 0.7, 0.6)

@@ -46,7 +46,7 @@ from serm.worlds.simulator import Ranking, Users, simulate
 from serm.worlds.traffic import FirstStage, nearest
 
 FOLDS, SEED_SHARE = 5, 0.5
-MINED, ANCHORS, TOKENS = 300, 1000, 128  # about as many anchors to a judged pair as in the emoji world
+MINED, TOKENS = 300, 128
 LIKE = EmojiWorld()  # whose sizes and users' habits these worlds have
 GRADES = {"100.000": 3, "10.000": 2, "1.000": 1, "0.000": 0}
 ARMS = ("SERM", *CONTROLS, "oracle")
@@ -246,7 +246,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = []
     longer = {"max_tokens": TOKENS, "cache": arguments.directory.absolute() / "encodings"}
-    changed = {"relevance": longer, "training": {"anchors": ANCHORS}}
+    changed = {"relevance": longer}
     for number in range(FOLDS):
         path = arguments.directory.absolute() / f"fold-{number}"
         found.append(fold(EsciWorld(path, Esci(arguments.data, number), "pool", changed), arguments.workers))

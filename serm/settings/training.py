@@ -35,13 +35,13 @@ class TrainingSettings(Section):
     founding_epochs: Count = 3
     """Passes of the first champion over the seed. With too few, a challenger wins by the seed's further passes alone,
     whatever the new labels are worth (benchmarks/evolution.py has that control)."""
-    batch_pairs: Count = 40
+    batch_pairs: Count = 80
     """Pairs of a step, over all processes."""
     listwise: Literal["listnet", "lambda"] = "listnet"
     """The listwise loss: ListNet's top-one cross-entropy, or LambdaLoss with NDCG-Loss2++."""
     listwise_weight: Amount = 1.0
     """Of the listwise loss beside the grades' likelihood; 0 leaves it out."""
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
     """AdamW's, at its highest, after the warm-up."""
     head_learning_rate: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Of what starts from nothing: the residual's head, alpha and the thresholds."""
