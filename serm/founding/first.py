@@ -19,6 +19,7 @@ from serm.pairs.documents import join
 from serm.pairs.test_sets import POOL, datasets
 from serm.relevance.interface import document_text, unique
 from serm.settings import Settings
+from serm.settings.training import TrainingSettings
 
 PROCESSOR_LAYERS = 2
 """Layers that are trained where there is no GPU: half of the default's time in every step that trains or scores."""
@@ -29,12 +30,37 @@ MANY = 500
 WORK = 4_000_000
 """Tokens, times the layers that are trained, that the first champion goes through at most where there is no GPU: about
 eight minutes on two idle cores with avx512_bf16, several times that beside other work."""
+CYCLE_WORK = 3 * WORK
+"""The same of a later cycle's challenger, which nobody waits for; ``self-training`` takes as long again."""
 
 
-def founding_epochs(pairs: int, tokens: int, most: int) -> int:
-    """Return how many passes over ``pairs`` a processor can make within ``WORK``: 1 to ``most``."""
-    work = pairs * (tokens + QUERY_TOKENS) * PROCESSOR_LAYERS
-    return int(np.clip(WORK // max(1, work), 1, most))
+def passes(pairs: int, tokens: int, most: int, work: int) -> int:
+    """Return how many passes over ``pairs`` a processor can make within ``work``: 1 to ``most``."""
+    return int(np.clip(work // max(1, pairs * _a_pair(tokens)), 1, most))
+
+
+def on_a_processor(usual: TrainingSettings, seed_pairs: int, tokens: int) -> dict[str, int]:
+    """Return what of the section ``training`` is less than usual where there is no GPU: what ends within minutes.
+
+    A cycle's passes are fewer first, its pairs only where one pass over as many as usual is too long: all that was
+    shown, learnt once, brings as much as a part of it learnt often (docs/does-it-evolve.md).
+
+    Args:
+        usual: the settings where nothing is in the way.
+        seed_pairs: what the first champion learns.
+        tokens: that are read of a document.
+    """
+    most = min(usual.max_pairs, CYCLE_WORK // _a_pair(tokens))
+    wanted = {
+        "founding_epochs": passes(min(seed_pairs, most), tokens, usual.founding_epochs, WORK),
+        "epochs": passes(most, tokens, usual.epochs, CYCLE_WORK),
+        "max_pairs": most,
+    }
+    return {name: value for name, value in wanted.items() if value < getattr(usual, name)}
+
+
+def _a_pair(tokens: int) -> int:
+    return (tokens + QUERY_TOKENS) * PROCESSOR_LAYERS
 
 
 def minutes(judgments: Path, documents: Path, settings: Settings) -> float:

@@ -24,7 +24,7 @@ from serm.atomic import recover, replace_directory, write_json, write_text
 from serm.catalogue import import_documents
 from serm.errors import UserError
 from serm.founding import judged, refused
-from serm.founding.first import PROCESSOR_LAYERS, founding_epochs
+from serm.founding.first import PROCESSOR_LAYERS, on_a_processor
 from serm.founding.given import Given, Plan, early
 from serm.founding.lengths import CHARACTERS_A_TOKEN, Lengths, choose
 from serm.founding.own import with_sections
@@ -170,11 +170,10 @@ stream:
 
     def _of_processor(self, tokens: int) -> str:
         """Return the lines of what keeps training within minutes where there is no GPU."""
-        usual = TrainingSettings()
-        epochs = founding_epochs(min(self._seed().num_rows, usual.max_pairs), tokens, usual.founding_epochs)
-        fewer = f"training:\n  founding_epochs: {epochs}  # the first champion's passes: minutes without a GPU\n"
+        fewer = on_a_processor(TrainingSettings(), self._seed().num_rows, tokens)
+        lines = [f"  {name}: {value}\n" for name, value in fewer.items()]
         return f"  layers: {PROCESSOR_LAYERS}  # no GPU here: half of the default's time\n" + (
-            fewer if epochs < usual.founding_epochs else ""
+            "".join(["training:  # less than usual: minutes without a GPU\n", *lines]) if lines else ""
         )
 
     def _proposed(self) -> str:

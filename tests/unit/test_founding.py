@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from serm import contracts
-from serm.founding import judged, lengths
+from serm.founding import first, judged, lengths
 from serm.pairs.test_sets import POOL, SERVED, SETS
 from serm.pairs.text import fold
+from serm.settings.training import TrainingSettings
 
 queries = st.text("abcdeé ß", min_size=1, max_size=6).filter(str.strip)
 pairs = st.dictionaries(st.tuples(queries, st.sampled_from(["d1", "d2", "d3"])), st.integers(0, 3), min_size=1)
@@ -104,3 +105,18 @@ def test_the_shortest_text_that_ranks_as_well_as_the_best_is_read() -> None:
     assert lengths.shortest_as_good({32: best - 0.02, 64: best}) == 64
     assert lengths.shortest_as_good({32: best, 64: best}) == 32
     assert lengths.shortest_as_good({32: best, 64: best - 0.02}) == 32
+
+
+@pytest.mark.parametrize(
+    ("seed_pairs", "tokens", "less"),
+    [
+        (4_000, 24, {}),
+        (4_000, 128, {"epochs": 1}),
+        (40_000, 128, {"founding_epochs": 1, "epochs": 1}),
+        (4_000, 512, {"founding_epochs": 1, "epochs": 1, "max_pairs": 11_494}),
+    ],
+)
+def test_without_a_gpu_long_documents_are_passed_over_less_often_before_fewer_are(
+    seed_pairs: int, tokens: int, less: dict[str, int]
+) -> None:
+    assert first.on_a_processor(TrainingSettings(), seed_pairs, tokens) == less
