@@ -66,6 +66,10 @@ def test_a_challengers_weights_go_back_towards_the_champions_in_a_straight_line(
     for name in set(before) - {"ordinal.temperature"}:  # fitted at the end
         np.testing.assert_allclose(moved[name], 0.75 * ended[name] + 0.25 * before[name], atol=1e-5, err_msg=name)
     assert not np.allclose(ended["layers.0.output.dense.weight"], before["layers.0.output.dense.weight"], atol=1e-4)
+    # A first champion has none to go back to.
+    judgments, documents = data / "validated" / "judgments", data / "validated" / "documents"
+    training.bootstrap(judgments, documents, tmp_path / "first", settings(champion_share=0.9))
+    assert weights(tmp_path / "first") == weights(champion)
 
 
 RESPELLED = (
@@ -220,8 +224,9 @@ def test_a_student_gives_its_teachers_distributions(
     assert 0 < others.num_rows < mined.num_rows
     contracts.write(others, tmp_path / "mined" / "pairs", contracts.MINED_PAIRS)
     again = tmp_path / "again"
-    training.distill(teachers, champion, tmp_path / "mined", judgments, validated, again, options)
-    # The same bytes again, and pairs of held-out queries have no part in them.
+    near = options.model_copy(update={"training": options.training.model_copy(update={"champion_share": 0.9})})
+    training.distill(teachers, champion, tmp_path / "mined", judgments, validated, again, near)
+    # The same bytes again: pairs of held-out queries have no part in them, and a student goes back to no champion.
     assert weights(again / "model") == weights(tmp_path / "out" / "model")
 
 
