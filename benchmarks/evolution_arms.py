@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from evolution_pooled import HARDEST
 
 from serm import contracts, judging, mining, relevance
 from serm.mining.agents import AGENTS
@@ -236,7 +237,7 @@ ABLATIONS = {
     "where training ended": Arm(shipped, {"champion_share": 0.0}),
     "one pass": Arm(shipped, {"epochs": 1}),
     "one pass beside anchors": Arm(shipped, BESIDE_ANCHORS | {"max_pairs": 12_000}),
-    "short replay beside anchors": Arm(nothing, BESIDE_ANCHORS | {"steps": 580}),
+    HARDEST: Arm(nothing, BESIDE_ANCHORS | {"steps": 580}),
     "replay, twenty passes": Arm(nothing, {"epochs": 20}),  # as many steps as SERM takes: they overfit the seed
     "no listwise loss": Arm(shipped, {"listwise_weight": 0.0}),
     "half the learning rate": Arm(shipped, {"learning_rate": 1e-4}),

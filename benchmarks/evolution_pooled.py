@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 CHALLENGER, ITS_CHAMPION = "SERM's challenger", "its champion"
-AGAINST = ("static", "replay", "self-training", ITS_CHAMPION)
-"""The controls that every arm is compared with; the champion of a cycle is its challenger's."""
+HARDEST = "short replay beside anchors"
+"""The strongest replay that was found."""
+AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION)
+"""What every arm is compared with, where a world has it; the champion of a cycle is its challenger's."""
 DECIDES = "rolling served"
 
 
@@ -109,8 +111,8 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
     for shape, cycles in pooled.items():
         last = [*cycles][-1]
         asked = [(cycle, DECIDES, "all", CHALLENGER, ITS_CHAMPION) for cycle in cycles]
-        for arm, against in (("SERM", "replay"), ("SERM", "self-training"), ("SERM", "static"), (CHALLENGER, "static")):
-            asked += [(last, DECIDES, "all", arm, against)]
+        asked += [(last, DECIDES, "all", "SERM", against) for against in AGAINST if against != ITS_CHAMPION]
+        asked += [(last, DECIDES, "all", CHALLENGER, "static")]
         asked += [(last, of, "all", "SERM", "static") for of in ("rolling pool", "frozen served", "frozen pool")]
         arms = {key.split(" over ")[0] for key in cycles[last][DECIDES]["NDCG@10"]["all"]} - {"SERM", CHALLENGER}
         asked += [(last, of, "all", arm, "static") for of in (DECIDES, "rolling pool") for arm in sorted(arms)]
