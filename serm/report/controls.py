@@ -106,9 +106,14 @@ def _less(one: dict[str, Any] | None) -> Less | None:
 
 def _told(name: str, one: dict[str, Any], gain: float) -> str:
     """Say of a control what it explains of the challenger's ``gain``, which is above 0."""
-    explained = f"{signed(one['gain'])} ({one['gain'] / gain:.0%})" if one["gain"] > 0 else "nothing"
     over = f"{signed(one['difference'])} ({signed(one['low'])} to {signed(one['high'])}), p {decimal(one['p'], 4)}"
-    return f"{name} explains {explained}, and over it the challenger gains {over}"
+    if one["gain"] > 0:
+        share = f"{signed(one['gain'])} ({one['gain'] / gain:.0%})"
+        return f"{name} explains {share}, and over it the challenger gains {over}"
+    return (
+        f"{name} explains nothing (it ends {signed(one['gain'])} beside the champion, which is the harder peer), and"
+        f" over it the challenger gains {over}"
+    )
 
 
 def _sentence(measure: str, challenger: dict[str, Any] | None, less: dict[str, list[Any]]) -> str:
