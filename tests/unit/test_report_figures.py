@@ -66,7 +66,7 @@ def test_a_cycle_says_how_much_of_the_gain_its_controls_explain(workspace: Path)
     assert [row.name for row in found.rows] == ["champion", "challenger", "replay", "self-training"]
     assert "gain of +0.020" in found.sentence
     assert "replay explains +0.006 (30%), and over it the challenger gains +0.014" in found.sentence
-    assert "self-training explains nothing (it ends -0.020 beside the champion, which is the harder" in found.sentence
+    assert "self-training explains nothing (it ends \N{MINUS SIGN}0.020 beside the champion" in found.sentence
     assert found.rows[2].gains[0] is not None
     assert found.rows[2].gains[0].middle > found.zero
     assert not found.absent
