@@ -18,7 +18,14 @@ from serm.worlds.emoji_stream import EmojiStream
 #: What differs from the demo's params.yaml.
 _SETTINGS = {
     "mining": {"budget": 120, "max_scored": 240},
-    "training": {"max_pairs": 700, "anchors": 100, "epochs": 1, "founding_epochs": 1, "threads": 1},
+    "training": {
+        "max_pairs": 700,
+        "anchors": 100,
+        "batch_pairs": 40,
+        "epochs": 1,
+        "founding_epochs": 1,
+        "threads": 1,
+    },
     "evaluation": {"permutations": 1000},
     "serving": {"requests": 20},
 }
