@@ -260,8 +260,8 @@ def test_what_the_user_gives_is_relative_to_where_the_user_is(serm, shop, tmp_pa
     assert str(shop / "docs/mine") in message
     message = one_sentence(serm("advance", "--params", "nowhere.yaml", cwd=shop / "docs"))
     assert str(shop / "docs/nowhere.yaml") in message
-    message = one_sentence(serm("export", "--tests", "tests", cwd=shop / "docs"))
-    assert str(shop / "docs/tests/frozen") in message
+    message = one_sentence(serm("export", "--documents", "tests", cwd=shop / "docs"))
+    assert str(shop / "docs/tests") in message
 
 
 def test_every_verb_takes_the_workspace_and_writers_wait_for_each_other(serm, shop):
