@@ -110,10 +110,9 @@ def _told(name: str, one: dict[str, Any], gain: float) -> str:
     if one["gain"] > 0:
         share = f"{signed(one['gain'])} ({one['gain'] / gain:.0%})"
         return f"{name} explains {share}, and over it the challenger gains {over}"
-    return (
-        f"{name} explains nothing (it ends {signed(one['gain'])} beside the champion, which is the harder peer), and"
-        f" over it the challenger gains {over}"
-    )
+    harder = ", which is the harder peer" if one["gain_high"] < 0 else ""
+    ends = f"it ends {signed(one['gain'])} beside the champion{harder}"
+    return f"{name} explains nothing ({ends}), and over it the challenger gains {over}"
 
 
 def _sentence(measure: str, challenger: dict[str, Any] | None, less: dict[str, list[Any]]) -> str:

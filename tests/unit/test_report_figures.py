@@ -66,10 +66,17 @@ def test_a_cycle_says_how_much_of_the_gain_its_controls_explain(workspace: Path)
     assert [row.name for row in found.rows] == ["champion", "challenger", "replay", "self-training"]
     assert "gain of +0.020" in found.sentence
     assert "replay explains +0.006 (30%), and over it the challenger gains +0.014" in found.sentence
-    assert "self-training explains nothing (it ends \N{MINUS SIGN}0.020 beside the champion" in found.sentence
+    assert (
+        "self-training explains nothing (it ends \N{MINUS SIGN}0.020 beside the champion, which is the harder peer)"
+        in found.sentence
+    )
     assert found.rows[2].gains[0] is not None
     assert found.rows[2].gains[0].middle > found.zero
     assert not found.absent
+    cycle.get("evaluate", "controls", "self-training", "rolling", "served", "NDCG@10")["gain_high"] = 0.001
+    unclear = controls.controls(cycle)
+    assert unclear is not None
+    assert "harder peer" not in unclear.sentence
     both["difference"] = -0.01
     lost = controls.controls(cycle)
     assert lost is not None
