@@ -140,7 +140,7 @@ def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
 def _write(
     graph: nn.Module, file: Path, inputs: dict[str, tuple[torch.Tensor, dict[int, Any]]], outputs: list[str]
 ) -> None:
-    with _silent():
+    with _silent(), torch.no_grad():
         torch.onnx.export(
             graph.eval(),
             tuple(example for example, _ in inputs.values()),

@@ -102,5 +102,5 @@ class TrainingSettings(Section):
     threads: Threads = 2
     """CPU threads; another number gives other bits."""
     seed: Seed = 19
-    """Of shuffles, drop-out and what is drawn for replay."""
+    """Of shuffles, LoRA's dropout and what is drawn for replay."""
     job: TrainJobSettings = TrainJobSettings()

@@ -58,7 +58,8 @@ class GenerativeTask:
         return [{"params": adapters, "lr": self._settings.relevance.generative.learning_rate, "weight_decay": 0.0}]
 
     def loss(self, rows: Rows, batch: Rows) -> torch.Tensor:
-        """Return the share of ``rows`` in the batch's weighted mean."""
+        """Return the share of ``rows`` in the batch's weighted mean, with LoRA's dropout."""
+        self.module.train()
         with fast_matmul(self._settings.training.precision == "bf16", self.module.device):
             each = losses(self._model, [self._lessons[row] for row in rows])
         weights = self._weights.to(each.device)

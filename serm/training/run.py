@@ -23,8 +23,8 @@ from serm.training.task import Task
 class Run:
     """The state of a run after ``step`` steps.
 
-    The data's order, the learning rate and dropout's random numbers follow from the settings and the step alone, so
-    the trained weights, the optimizer's moments and a few numbers are the whole state.
+    The data's order, the learning rate and the random numbers of LoRA's dropout follow from the settings and the step
+    alone, so the trained weights, the optimizer's moments and a few numbers are the whole state.
     """
 
     def __init__(self, task: Task, settings: TrainingSettings, steps: int) -> None:
@@ -35,7 +35,7 @@ class Run:
         self.parts = 1
         self._task, self._settings, self._steps = task, settings, steps
         self._place = processes()
-        task.module.to(self._place.device).train()
+        task.module.to(self._place.device)
         self._best: dict[str, torch.Tensor] = {}
         self._optimizer = torch.optim.AdamW(task.parameter_groups(), fused=True)
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
@@ -72,7 +72,6 @@ class Run:
         """Look at the held-out pairs: what they lose, and whether it is the least so far."""
         self._task.module.eval()
         self.watched.append((self.step, round(self._task.held_out_loss(), 6)))
-        self._task.module.train()
         if self.kept == self.step:
             self._best = {name: value.detach().clone() for name, value in self._weights.items()}
 

@@ -30,7 +30,10 @@ class Task(Protocol):
         ...
 
     def loss(self, rows: Rows, batch: Rows) -> torch.Tensor:
-        """Return what ``rows``, whole groups of ``batch``, add to the batch's loss: a scalar on the module's device."""
+        """Return what ``rows``, whole groups of ``batch``, add to the batch's loss: a scalar on the module's device.
+
+        The module comes in either mode; one that drops out sets its own.
+        """
         ...
 
     def held_out_loss(self) -> float:
