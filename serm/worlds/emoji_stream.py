@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,7 @@ class EmojiStream:
         if not self.raw.exists():
             text = self._params.read_text(encoding="utf-8").rstrip()
             raw.write_founding(
-                self.raw, self.world, self._first_stage, f"{text}\ntests:\n  draw: 0  # the world judges them\n"
+                self.raw, self.world, self._first_stage(), f"{text}\ntests:\n  draw: 0  # the world judges them\n"
             )
         founded = init(self.path, self._given(), lambda line: print(line, flush=True))
         compared = founded.figures["NDCG@10, frozen"]
@@ -94,9 +93,10 @@ class EmojiStream:
         raw.write_catalogue(self.world, number, products)
         update_documents(products, self.path / DOCUMENTS, None, Asked(), settings, snapshot=True)
         with contextlib.chdir(self.path):
-            pools.renew_rolling(self.path, number, self.world, self._first_stage)
+            stage = self._first_stage()
+            pools.renew_rolling(self.path, number, self.world, stage)
             champion = relevance.load(self.path / CHAMPION, settings.relevance)
-            return traffic.simulate_window(self.path, number, self.world, champion, self._first_stage)
+            return traffic.simulate_window(self.path, number, self.world, champion, stage)
 
     def roll_out(self, number: int) -> None:
         """Let simulated users decide on the challenger of window ``number``, where the gate passed it."""
@@ -106,7 +106,8 @@ class EmojiStream:
         evaluated = self.path / HISTORY / settings.cycle.name / "evaluate.json"
         if not evaluated.exists() or json.loads(evaluated.read_text(encoding="utf-8"))["gate"]["result"] != "passed":
             return
-        for record in roll_out(self.path, self.world, self._first_stage, number, settings.cycle.name, settings.engine):
+        stage = self._first_stage()
+        for record in roll_out(self.path, self.world, stage, number, settings.cycle.name, settings.engine):
             reasons = "; ".join(record.decisions[-1].reasons[:1])
             print(
                 f"rollout {record.experiment}: {record.outcome.replace('_', ' ')}, {reasons}. {record.note}", flush=True
@@ -127,8 +128,8 @@ class EmojiStream:
         """Whether the workspace has advanced past cycle ``number``."""
         return Progress.read(self.path).is_past(f"cycle-{number:04d}")
 
-    @cached_property
     def _first_stage(self) -> FirstStage:
+        """Return a new one: held here, its encoder would stand in memory beside each step of the cycle."""
         from serm import relevance
 
         settings = self.settings().relevance

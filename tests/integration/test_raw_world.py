@@ -125,14 +125,13 @@ def test_the_pages_init_makes_a_workspace_of_them_and_its_windows_are_the_worlds
 
 
 @pytest.fixture(scope="module")
-def founded(world: EmojiWorld, stage: Any, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> EmojiStream:
+def founded(world: EmojiWorld, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> EmojiStream:
     folder = tmp_path_factory.mktemp("demo")
     template = yaml.safe_load((TEMPLATE / layout.PARAMS).read_text(encoding="utf-8"))
     template["training"] = {"founding_epochs": 1, "threads": 1}
     template["relevance"] = {"base": str(encoder), "layers": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(template, sort_keys=False))
     stream = EmojiStream(folder / "demo", world, folder / "params.yaml")
-    stream.__dict__["_first_stage"] = stage
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("serm.training.bootstrap", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
