@@ -125,7 +125,7 @@ def test_the_pages_init_makes_a_workspace_of_them_and_its_windows_are_the_worlds
 
 
 @pytest.fixture(scope="module")
-def founded(world: EmojiWorld, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> EmojiStream:
+def founded(world: EmojiWorld, stage: Any, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> EmojiStream:
     folder = tmp_path_factory.mktemp("demo")
     template = yaml.safe_load((TEMPLATE / layout.PARAMS).read_text(encoding="utf-8"))
     template["training"] = {"founding_epochs": 1, "threads": 1}
@@ -133,11 +133,13 @@ def founded(world: EmojiWorld, encoder: Path, tmp_path_factory: pytest.TempPathF
     (folder / "params.yaml").write_text(yaml.safe_dump(template, sort_keys=False))
     stream = EmojiStream(folder / "demo", world, folder / "params.yaml")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("serm.training.bootstrap", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            stream.found()
-    assert not stream.is_founded
-    stream.found()
+        patch.setattr(EmojiStream, "_first_stage", lambda _: stage)
+        with patch.context() as killing:
+            killing.setattr("serm.training.bootstrap", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                stream.found()
+        assert not stream.is_founded
+        stream.found()
     return stream
 
 
