@@ -32,7 +32,7 @@ from serm.relevance.encodings import Encoded
 from serm.relevance.interface import Indices, Kind, Scores, length_batches, unique
 from serm.relevance.known import KnownText, KnownTexts
 from serm.relevance.ordinal import OrdinalHead, expected_grade
-from serm.relevance.packing import pack, within
+from serm.relevance.packing import few, pack, within
 from serm.relevance.saved import finish, golden, prove, verify
 from serm.relevance.texts import ReadText, TextPair, read
 from serm.relevance.weights import assign, tensors
@@ -40,6 +40,8 @@ from serm.settings import RelevanceSettings
 
 FAMILY = "cross-encoder"
 CHUNK_PAIRS = 16_384
+WIDTHS = 4
+"""Of which rows of packed pairs are a multiple wide."""
 
 
 class Residual(nn.Module):
@@ -100,10 +102,13 @@ class EncodedPairs:
         return self.queries.lengths[self.query_rows] + self.documents.lengths[self.document_rows]
 
     def batch(self, chosen: Indices, device: torch.device = CPU) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return cosines, packed states and each token's pair of the chosen pairs on ``device``, for ``Residual``."""
+        """Return cosines, packed states and each token's pair of the chosen pairs on ``device``, for ``Residual``.
+
+        Few shapes, some places of padding: torch makes its kernels for each shape anew, and keeps them all.
+        """
         q, d, lengths = self.query_rows[chosen], self.document_rows[chosen], self.lengths[chosen]
-        places, width = pack(lengths)
-        size = -(-(int(places.max()) + 1) // width) * width
+        places, width = pack(lengths, WIDTHS)
+        size = few(int(places.max()) // width + 1) * width
         slots = torch.from_numpy(places)
         pair, place = np.repeat(np.arange(len(chosen)), lengths), within(lengths)
         texts = torch.full((size,), len(chosen))

@@ -61,14 +61,14 @@ def _batch(chosen: Indices, slots: Indices, lengths: Indices, width: int) -> Pac
     return Packed(chosen, text, token, places, mask)
 
 
-def pack(lengths: Indices) -> tuple[Indices, int]:
+def pack(lengths: Indices, multiple: int = 1) -> tuple[Indices, int]:
     """Lay ``n`` texts out in rows, the longest first, each in the first row with room for it.
 
     Returns:
         The slot of each token [sum of lengths], in the order of the texts, as a number in the flattened rows; and the
-        rows' width.
+        rows' width, a ``multiple`` of that.
     """
-    width = int(lengths.max(initial=0))
+    width = _up(int(lengths.max(initial=0)), multiple)
     room: list[int] = []
     begin = np.zeros(len(lengths), np.int64)
     for text in np.argsort(-lengths, kind="stable").tolist():
@@ -79,6 +79,15 @@ def pack(lengths: Indices) -> tuple[Indices, int]:
         begin[text] = (row + 1) * width - room[row]
         room[row] -= length
     return np.repeat(begin, lengths) + within(lengths), width
+
+
+def few(rows: int) -> int:
+    """Return ``rows`` or up to an eighth more, so that batches have few shapes."""
+    return _up(rows, 1 << max(0, rows.bit_length() - 4))
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def within(lengths: Indices) -> Indices:

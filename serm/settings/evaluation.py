@@ -42,8 +42,9 @@ class GateSettings(Section):
     """Of the challenger's files."""
     golden_requests: Count = 20
     """Test queries that the server that KServe runs scores with the challenger, each with its judged documents."""
-    max_serving_difference: Annotated[float, Field(ge=0, le=3)] = 0.01
-    """How far a served score may lie from the model's own, in grades."""
+    max_serving_difference: Annotated[float, Field(ge=0, le=3)] = 0.05
+    """How far a served score may lie from the model's own, in grades. What is encoded beside a text moves a score of a
+    sound server in bf16: by .016 at most in the demo's challengers."""
 
 
 class EvaluationSettings(Section):

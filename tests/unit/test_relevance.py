@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from serm.relevance import document_text
 from serm.relevance.encoder import mean_pool, spans
+from serm.relevance.encodings import Encoded
 from serm.relevance.interface import length_batches, unique
-from serm.relevance.model import attention_of, mean_of
+from serm.relevance.model import EncodedPairs, attention_of, mean_of
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import pack, packed
 
@@ -95,9 +96,9 @@ def test_distinct_texts_keep_their_order() -> None:
     assert unique(["b", "a", "b"])[1].tolist() == [0, 1, 0]
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=60))
-def test_packed_texts_stand_whole_in_one_row_each_and_leave_few_gaps(lengths: list[int]) -> None:
-    slots, width = pack(np.array(lengths, np.int64))
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 8))
+def test_packed_texts_stand_whole_in_one_row_each_and_leave_few_gaps(lengths: list[int], multiple: int) -> None:
+    slots, width = pack(np.array(lengths, np.int64), multiple)
     taken = slots.tolist()
     assert len(set(taken)) == sum(lengths)
     texts = np.split(np.array(taken), np.cumsum(lengths)[:-1])
@@ -105,7 +106,8 @@ def test_packed_texts_stand_whole_in_one_row_each_and_leave_few_gaps(lengths: li
         assert (np.diff(text) == 1).all()
         assert text[0] // width == text[-1] // width
     rows = max(taken) // width + 1
-    assert width == max(lengths)
+    assert width % multiple == 0
+    assert max(lengths) <= width < max(lengths) + multiple
     # First fit leaves at most one row half empty: two such would have been one.
     assert rows == 1 or 2 * sum(lengths) > (rows - 1) * width
 
@@ -122,6 +124,24 @@ def test_packed_batches_tell_where_each_token_of_each_text_stands(lengths: list[
             assert (batch.text.flat[places[mask]] == number).all()
             assert batch.token.flat[places[mask]].tolist() == list(range(mask.sum()))
         assert (batch.text < len(batch.chosen)).sum() == array[batch.chosen].sum()
+
+
+def test_batches_of_pairs_have_few_shapes_and_little_padding() -> None:
+    """Of each shape torch keeps the kernels it made: with one a batch, training grew by gigabytes."""
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(4, 30, 400)
+    states = torch.zeros(int(lengths.sum()) + 1, 2, dtype=torch.half)
+    texts = Encoded(torch.zeros(400, 2), states, lengths)
+    pairs = EncodedPairs(torch.zeros(4000), texts, texts, *rng.integers(0, 400, (2, 4000)))
+    order = np.argsort(pairs.lengths)
+    shapes, places, tokens = set(), 0, 0
+    for first in rng.integers(0, 3900, 300).tolist():
+        chosen = order[first : first + int(rng.integers(60, 90))]
+        there = pairs.batch(chosen)[2]
+        shapes.add(there.shape)
+        places, tokens = places + there.numel(), tokens + int(pairs.lengths[chosen].sum())
+    assert len(shapes) < 70
+    assert places < 1.15 * tokens
 
 
 def test_a_packed_texts_mean_leaves_the_others_and_the_padding_out() -> None:
