@@ -7,17 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from serm.relevance.interface import Indices, length_batches
+from serm.relevance.packing import few
 
 STEADY_TOKENS = 512
 """Tokens of a batch whose texts' bits must not depend on what else is encoded; fewer are slower a token."""
 STEADY_LENGTH = 4
-"""Texts of such a batch are padded to a multiple of this."""
+"""Texts of any batch are padded to a multiple of this."""
 
 
 def longest_batches(lengths: Indices, tokens: int) -> Iterator[tuple[Indices, int, int]]:
-    """Yield batches of texts as ``length_batches`` does, with their number and the longest's length."""
+    """Yield batches of texts as ``length_batches`` does, with the number and the length to fill them up to.
+
+    So they have few shapes: torch makes its kernels for each shape anew, and keeps them.
+    """
     for batch in length_batches(lengths, tokens):
-        yield batch, len(batch), int(lengths[batch[0]])
+        yield batch, few(len(batch)), -(-int(lengths[batch[0]]) // STEADY_LENGTH) * STEADY_LENGTH
 
 
 def steady_batches(lengths: Indices) -> Iterator[tuple[Indices, int, int]]:
