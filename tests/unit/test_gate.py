@@ -170,7 +170,7 @@ def test_a_slice_too_small_to_be_tested_is_counted_and_one_that_sees_little_too(
         ({"trust": Trust(["kappa is 0.1, below 0.4."], [])}, "panel_trust", "failed"),
         ({"trust": Trust([], ["kappa is not known: all one grade."])}, "panel_trust", "inconclusive"),
         ({"size_mb": 1000.1}, "model_size", "failed"),
-        ({"answers": replace(ANSWERS, difference=0.02)}, "serving", "failed"),
+        ({"answers": replace(ANSWERS, difference=0.06)}, "serving", "failed"),
         ({"answers": replace(ANSWERS, refused="HTTP 500")}, "serving", "failed"),
         ({"answers": replace(ANSWERS, lost="The model server ended with code -9.")}, "serving", "error"),
         ({"answers": replace(ANSWERS, requests=0)}, "serving", "inconclusive"),
@@ -236,3 +236,8 @@ def test_a_slice_may_have_its_own_margin_and_a_slip_in_its_name_is_an_error() ->
     assert EvaluationSettings(gate={"slice_losses": names}).gate.slice_losses == names
     with pytest.raises(ValueError, match="should match pattern"):
         EvaluationSettings(gate={"slice_losses": {"de": 0.01}})
+
+
+def test_a_sound_servers_rounding_fails_no_challenger() -> None:
+    """Of two of the demo's challengers scores moved by 0.013 and 0.016 of a grade."""
+    assert _rule(replace(PASSING, answers=replace(ANSWERS, difference=0.0163)), "serving").result == "passed"
