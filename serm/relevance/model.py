@@ -297,7 +297,7 @@ def read_model(
 def _learning(layer: nn.Module, hidden: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """Run a layer whose gradients are asked for.
 
-    Of a CPU's kernels of attention the plain one: over packed texts the fused one's backward pass takes twice as long.
+    Of a CPU's kernels of attention the plain one: over short packed texts training takes twice as long with the fused one.
     """
     with sdpa_kernel(SDPBackend.MATH) if hidden.device.type == "cpu" else nullcontext():
         found: torch.Tensor = layer(hidden, attention)
