@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from serm.relevance.interface import Indices, length_batches
-from serm.relevance.packing import few
+from serm.relevance.packing import few, up
 
 STEADY_TOKENS = 512
 """Tokens of a batch whose texts' bits must not depend on what else is encoded; fewer are slower a token."""
-STEADY_LENGTH = 4
+LENGTH_MULTIPLE = 4
 """Texts of any batch are padded to a multiple of this."""
 
 
@@ -21,7 +21,7 @@ def longest_batches(lengths: Indices, tokens: int) -> Iterator[tuple[Indices, in
     So they have few shapes: torch makes its kernels for each shape anew, and keeps them.
     """
     for batch in length_batches(lengths, tokens):
-        yield batch, few(len(batch)), -(-int(lengths[batch[0]]) // STEADY_LENGTH) * STEADY_LENGTH
+        yield batch, few(len(batch)), up(int(lengths[batch[0]]), LENGTH_MULTIPLE)
 
 
 def steady_batches(lengths: Indices) -> Iterator[tuple[Indices, int, int]]:
@@ -30,7 +30,7 @@ def steady_batches(lengths: Indices) -> Iterator[tuple[Indices, int, int]]:
     Kernels are chosen by shape, and another one sums in another order: so a text's bits do not depend on what else is
     encoded, and not on what is kept from before.
     """
-    widths = -(-lengths // STEADY_LENGTH) * STEADY_LENGTH
+    widths = -(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
     for width in np.unique(widths).tolist():
         size = max(1, STEADY_TOKENS // width)
         of_width = np.flatnonzero(widths == width)

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional
 
-from serm.relevance.batches import STEADY_LENGTH, STEADY_TOKENS, longest_batches, steady_batches
+from serm.relevance.batches import LENGTH_MULTIPLE, STEADY_TOKENS, longest_batches, steady_batches
 from serm.relevance.device import device, fast_matmul, has_bf16
 from serm.relevance.encodings import Encoded, Encodings, joined
 from serm.relevance.interface import Indices, Kind, unique
@@ -132,6 +132,7 @@ class Encoder:
         batches = steady_batches(lengths) if steady else longest_batches(lengths, self.batch_tokens)
         with fast_matmul(device=at):
             for batch, size, width in batches:
+                width = min(width, self.positions or width)
                 filled = np.resize(batch, size)  # with the batch's own texts, again
                 rows, mask = spans(starts[filled], lengths[filled], len(flat) - 1, width)
                 hidden = self._body.embeddings(inputs_embeds=self.words[flat[rows]].to(at, self.body.dtype))
@@ -174,7 +175,7 @@ class Encoder:
         at = device()
         chip = torch.backends.cpu.get_cpu_capability() if at.type == "cpu" else torch.cuda.get_device_name(at)
         machine = (torch.__version__, chip, has_bf16(at))
-        digest.update(repr((self.max_tokens, STEADY_TOKENS, STEADY_LENGTH, *machine)).encode())
+        digest.update(repr((self.max_tokens, STEADY_TOKENS, LENGTH_MULTIPLE, *machine)).encode())
         return digest.hexdigest()[:16]
 
     def save(self, folder: Path) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def to_onnx(model: RelevanceModel, texts_file: Path, pairs_file: Path) -> None:
 def _write(
     graph: nn.Module, file: Path, inputs: dict[str, tuple[torch.Tensor, dict[int, Any]]], outputs: list[str]
 ) -> None:
-    with _silent(), torch.no_grad():
+    with _silent(), torch.no_grad():  # as scoring runs the layers, and not as learning does
         torch.onnx.export(
             graph.eval(),
             tuple(example for example, _ in inputs.values()),

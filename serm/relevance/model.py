@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from serm.atomic import replace_directory
 from serm.errors import UserError
 from serm.relevance.bases import read_encoder
+from serm.relevance.batches import LENGTH_MULTIPLE
 from serm.relevance.device import CPU, device, fast_matmul
 from serm.relevance.encoder import Encoder
 from serm.relevance.encodings import Encoded
@@ -40,8 +41,6 @@ from serm.settings import RelevanceSettings
 
 FAMILY = "cross-encoder"
 CHUNK_PAIRS = 16_384
-WIDTHS = 4
-"""Of which rows of packed pairs are a multiple wide."""
 
 
 class Residual(nn.Module):
@@ -107,7 +106,7 @@ class EncodedPairs:
         Few shapes, some places of padding: torch makes its kernels for each shape anew, and keeps them all.
         """
         q, d, lengths = self.query_rows[chosen], self.document_rows[chosen], self.lengths[chosen]
-        places, width = pack(lengths, WIDTHS)
+        places, width = pack(lengths, LENGTH_MULTIPLE)
         size = few(int(places.max()) // width + 1) * width
         slots = torch.from_numpy(places)
         pair, place = np.repeat(np.arange(len(chosen)), lengths), within(lengths)
@@ -297,7 +296,8 @@ def read_model(
 def _learning(layer: nn.Module, hidden: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """Run a layer whose gradients are asked for.
 
-    Of a CPU's kernels of attention the plain one: over short packed texts training takes twice as long with the fused one.
+    Of a CPU's kernels of attention the plain one: on short packed texts training with the fused one takes twice as
+    long.
     """
     with sdpa_kernel(SDPBackend.MATH) if hidden.device.type == "cpu" else nullcontext():
         found: torch.Tensor = layer(hidden, attention)

@@ -68,7 +68,7 @@ def pack(lengths: Indices, multiple: int = 1) -> tuple[Indices, int]:
         The slot of each token [sum of lengths], in the order of the texts, as a number in the flattened rows; and the
         rows' width, a ``multiple`` of that.
     """
-    width = _up(int(lengths.max(initial=0)), multiple)
+    width = up(int(lengths.max(initial=0)), multiple)
     room: list[int] = []
     begin = np.zeros(len(lengths), np.int64)
     for text in np.argsort(-lengths, kind="stable").tolist():
@@ -83,10 +83,11 @@ def pack(lengths: Indices, multiple: int = 1) -> tuple[Indices, int]:
 
 def few(rows: int) -> int:
     """Return ``rows`` or up to an eighth more, so that batches have few shapes."""
-    return _up(rows, 1 << max(0, rows.bit_length() - 4))
+    return up(rows, 1 << max(0, rows.bit_length() - 4))
 
 
-def _up(count: int, multiple: int) -> int:
+def up(count: int, multiple: int) -> int:
+    """Round ``count`` up to a ``multiple``."""
     return -(-count // multiple) * multiple
 
 

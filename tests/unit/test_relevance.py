@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tiny_encoder
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serm.relevance import document_text
+from serm.relevance import RelevanceModel, document_text
+from serm.relevance.bases import load_encoder
+from serm.relevance.batches import longest_batches
 from serm.relevance.encoder import mean_pool, spans
 from serm.relevance.encodings import Encoded
 from serm.relevance.interface import length_batches, unique
 from serm.relevance.model import EncodedPairs, attention_of, mean_of
 from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import pack, packed
+from serm.settings import RelevanceSettings, TrainingSettings
+from serm.training.cross_encoder import CrossEncoderTask
+from serm.training.losses import Targets
+from serm.training.run import Run
 
 scores = st.lists(st.floats(-60, 60, width=32), min_size=1, max_size=20)
 gaps = st.tuples(st.floats(-4, 2), st.floats(-4, 2))
@@ -142,6 +151,45 @@ def test_batches_of_pairs_have_few_shapes_and_little_padding() -> None:
         places, tokens = places + there.numel(), tokens + int(pairs.lengths[chosen].sum())
     assert len(shapes) < 70
     assert places < 1.15 * tokens
+
+
+def test_batches_of_texts_have_few_shapes_and_hold_each_text() -> None:
+    rng = np.random.default_rng(3)
+    shapes = set()
+    for count in rng.integers(1, 90, 300).tolist():
+        lengths = rng.integers(1, 40, count)
+        for batch, size, width in longest_batches(lengths, 4096):
+            assert len(batch) <= size <= 1.125 * len(batch)
+            assert lengths[batch].max() <= width
+            shapes.add((size, width))
+    assert len(shapes) < 130
+
+
+@pytest.mark.parametrize("positions", [29, 30, 32])
+def test_a_text_as_long_as_the_encoder_has_places_is_encoded(positions: int, tmp_path: Path) -> None:
+    base = tiny_encoder.write(tmp_path / "encoder", positions=positions)
+    encoder = load_encoder(str(base), RelevanceSettings(max_tokens=positions))
+    long = encoder.read(["wireless mouse for small hands, black"], "query")[0]
+    assert len(long.ids) == positions
+    for steady in (False, True):
+        assert np.isfinite(encoder.run([long.ids], None, steady).vectors.numpy()).all()
+
+
+def test_a_cross_encoder_learns_without_dropout(tmp_path: Path) -> None:
+    """Whatever the random numbers are, the loss is the same; in samples of its opinion layers do drop out."""
+    base = tiny_encoder.write(tmp_path / "encoder", dropout=0.5)
+    model = RelevanceModel.from_encoder(load_encoder(str(base), RelevanceSettings()), 2)
+    model.residual.head.weight.data = torch.arange(32.0)[None] / 32
+    pairs = model.pairs(["cat", "dog"], ["cat face", "cat face"])
+    targets = Targets(torch.eye(4)[[3, 0]], torch.ones(2), torch.arange(2))
+    task = CrossEncoderTask(model, pairs, targets, TrainingSettings(precision="fp32"))
+    Run(task, TrainingSettings(), 1)  # as a training begins
+    rows, losses = np.arange(2), set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        losses.add(task.loss(rows, rows).item())
+    assert len(losses) == 1
+    assert (model.sample(["cat"], ["cat face"], 2, 1)[0] != model.sample(["cat"], ["cat face"], 2, 2)[0]).all()
 
 
 def test_a_packed_texts_mean_leaves_the_others_and_the_padding_out() -> None:
