@@ -132,7 +132,7 @@ class Encoder:
         batches = steady_batches(lengths) if steady else longest_batches(lengths, self.batch_tokens)
         with fast_matmul(device=at):
             for batch, size, width in batches:
-                width = min(width, self.positions or width)
+                width = max(int(lengths[batch].max()), min(width, self.positions or width))  # padding has no place
                 filled = np.resize(batch, size)  # with the batch's own texts, again
                 rows, mask = spans(starts[filled], lengths[filled], len(flat) - 1, width)
                 hidden = self._body.embeddings(inputs_embeds=self.words[flat[rows]].to(at, self.body.dtype))
