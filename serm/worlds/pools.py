@@ -28,6 +28,9 @@ RELEVANT, NEAREST, LOOKALIKES = 0.3, 0.4, 0.1
 class Engine(Protocol):
     """A first stage of retrieval."""
 
+    def embed_ahead(self, queries: Sequence[str], passages: Sequence[str]) -> None:
+        """Be told of all the texts that are asked for next, locale by locale."""
+
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` passages for each query: int [queries, depth], nearest first."""
 
@@ -90,7 +93,7 @@ def served(world: EmojiWorld, queries: Array, window: int, engine: Engine) -> pa
     def search(asked: list[str], names: list[str], locale: str) -> Array:
         return engine.with_fresh(asked, names, is_fresh(published[locales == locale], since), world.candidates)
 
-    place = _searched(world, queries, window, search)
+    place = _searched(world, queries, window, engine, search)
     emoji = np.flatnonzero(world.released(world.truth.years, window))[place.ravel()]
     return _judgments(world, np.repeat(queries, place.shape[1]), emoji, window, "human")
 
@@ -110,7 +113,7 @@ def judged(world: EmojiWorld, queries: Array, window: int, pairs: int, source: s
         of_engine = engine.nearest(asked, names, round(NEAREST * pairs))
         return np.hstack([of_engine, LETTERS.nearest(asked, names, round(LOOKALIKES * pairs))])
 
-    shown = _searched(world, queries, window, search)
+    shown = _searched(world, queries, window, engine, search)
     generator = world.generator("pools", source, window)
     rows, emoji = [], []
     for query, known in zip(queries, shown, strict=True):
@@ -165,11 +168,15 @@ def _catalogue(world: EmojiWorld, window: int) -> pa.Table:
 
 
 def _searched(
-    world: EmojiWorld, queries: Array, window: int, search: Callable[[list[str], list[str], str], Array]
+    world: EmojiWorld,
+    queries: Array,
+    window: int,
+    engine: Engine,
+    search: Callable[[list[str], list[str], str], Array],
 ) -> Array:
     """Return what ``search`` (queries, documents' texts, their locale) finds: int [n, found], places in the catalogue.
 
-    It is asked locale by locale.
+    It is asked locale by locale, after ``engine`` was told of all.
     """
     from serm.relevance import document_text  # torch: not for those who only want the world
 
@@ -177,6 +184,7 @@ def _searched(
     locales = np.asarray(catalogue["locale"])
     texts = np.array(list(map(document_text, catalogue["title"].to_pylist(), catalogue["body"].to_pylist())), object)
     found: dict[int, Array] = {}
+    engine.embed_ahead(truth.queries[queries].tolist(), texts[np.isin(locales, truth.locales[queries])].tolist())
     for locale in np.unique(truth.locales[queries]).tolist():
         here = np.flatnonzero(truth.locales[queries] == locale)
         asked = truth.queries[queries[here]].tolist()
@@ -192,6 +200,9 @@ class Letters:
         from sklearn.feature_extraction.text import HashingVectorizer
 
         return HashingVectorizer(analyzer="char_wb", ngram_range=(2, 3), n_features=2**16, alternate_sign=False)
+
+    def embed_ahead(self, queries: Sequence[str], passages: Sequence[str]) -> None:
+        """Do nothing: letters are counted as they come."""
 
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` passages for each query: int [queries, depth], nearest first."""

@@ -19,6 +19,7 @@ from serm.worlds.simulator import Ranking, Users, simulate, spoil
 
 if TYPE_CHECKING:
     from serm.relevance import Encoder, Model
+    from serm.relevance.interface import Kind
 
 Array = npt.NDArray[Any]
 
@@ -28,32 +29,35 @@ class FirstStage:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._known: dict[str, Array] = {}
+        self._known: dict[Kind, dict[str, Array]] = {"query": {}, "passage": {}}
 
-    def vectors(self, passages: Sequence[str]) -> Array:
-        """Return unit vectors of documents: float32 [n, dim]."""
-        new = [text for text in dict.fromkeys(passages) if text not in self._known]
+    def vectors(self, texts: Sequence[str], kind: Kind) -> Array:
+        """Return unit vectors of ``texts``: float32 [n, dim]."""
+        known = self._known[kind]
+        new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            self._known.update(zip(new, self._encoder.embed(new, "passage"), strict=True))
-        return np.stack([self._known[text] for text in passages])
+            known.update(zip(new, self._encoder.embed(new, kind), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    def embed_ahead(self, queries: Sequence[str], passages: Sequence[str]) -> None:
+        """Embed at once what is asked for next locale by locale: few texts take as long as a batch of many."""
+        self.vectors(queries, "query")
+        self.vectors(passages, "passage")
 
     def nearest(self, queries: Sequence[str], passages: Sequence[str], depth: int) -> Array:
         """Return ``depth`` documents for each query: int [queries, depth], nearest first."""
         return nearest(self._cosine(queries, passages), depth)
 
     def cosines(self, queries: Sequence[str], passages: Sequence[str]) -> Array:
-        """Return the cosine of each query with its passage: float [n]; a query is embedded once."""
-        distinct = list(dict.fromkeys(queries))
-        row = dict(zip(distinct, self._encoder.embed(distinct, "query"), strict=True))
-        of_queries = np.stack([row[query] for query in queries])
-        return np.asarray((of_queries * self.vectors(passages)).sum(axis=1))
+        """Return the cosine of each query with its passage: float [n]."""
+        return np.asarray((self.vectors(queries, "query") * self.vectors(passages, "passage")).sum(axis=1))
 
     def with_fresh(self, queries: Sequence[str], passages: Sequence[str], fresh: Array, depth: int) -> Array:
         """Return ``nearest``, the last place given to the nearest document of ``fresh``, as ``with_fresh`` says."""
         return with_fresh(self._cosine(queries, passages), fresh, depth)
 
     def _cosine(self, queries: Sequence[str], passages: Sequence[str]) -> Array:
-        return self._encoder.embed(queries, "query") @ self.vectors(passages).T
+        return np.asarray(self.vectors(queries, "query") @ self.vectors(passages, "passage").T)
 
 
 def nearest(likeness: Array, depth: int) -> Array:
@@ -119,6 +123,7 @@ def candidates(
     texts = np.array(list(map(document_text, documents["title"].to_pylist(), documents["body"].to_pylist())), object)
     fresh = is_fresh(np.asarray(documents["published_at"]).astype("datetime64[us]"), since)
     doc_locales, of = np.asarray(documents["locale"]), np.asarray(locales)
+    stage.embed_ahead(queries, texts[np.isin(doc_locales, of)].tolist())
     for locale in np.unique(of):
         asked, here = np.flatnonzero(of == locale), np.flatnonzero(doc_locales == locale)
         served = stage.with_fresh([queries[int(i)] for i in asked], texts[here].tolist(), fresh[here], depth)
