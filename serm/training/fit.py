@@ -30,17 +30,26 @@ FIRST_STEPS = 10
 @contextmanager
 def reproducible(settings: TrainingSettings) -> Iterator[None]:
     """Fix the seed, the threads and the algorithms of torch inside the block."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    deterministic, cuda = torch.utils.deterministic, torch.backends.cuda
+    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    reduced = cuda.fp16_bf16_reduction_math_sdp_allowed()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         torch.set_num_threads(settings.threads)
         # Some of CUDA's kernels have no deterministic form: there it is a wish, on the CPU it holds.
         torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+        # With it torch also writes NaN into each new tensor, to show who reads one unwritten: a tenth of a step.
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # The plain kernel of attention, a CPU's too whatever the name says, keeps bf16 as the fused ones do.
+        cuda.allow_fp16_bf16_reduction_math_sdp(True)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic)
+            torch.use_deterministic_algorithms(algorithms)
+            deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+            cuda.allow_fp16_bf16_reduction_math_sdp(reduced)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serm.errors import UserError
 from serm.relevance import RelevanceModel, document_text
 from serm.relevance.bases import load_encoder
 from serm.relevance.batches import longest_batches
@@ -22,6 +23,7 @@ from serm.relevance.ordinal import OrdinalHead, expected_grade
 from serm.relevance.packing import pack, packed
 from serm.settings import RelevanceSettings, TrainingSettings
 from serm.training.cross_encoder import CrossEncoderTask
+from serm.training.fit import reproducible
 from serm.training.losses import Targets
 from serm.training.run import Run
 
@@ -190,6 +192,27 @@ def test_a_cross_encoder_learns_without_dropout(tmp_path: Path) -> None:
         losses.add(task.loss(rows, rows).item())
     assert len(losses) == 1
     assert (model.sample(["cat"], ["cat face"], 2, 1)[0] != model.sample(["cat"], ["cat face"], 2, 2)[0]).all()
+
+
+def test_a_training_leaves_torch_as_it_found_it_and_fills_no_new_tensor() -> None:
+    def state() -> tuple[object, ...]:
+        allowed = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+        filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filled, allowed
+
+    before = state()
+    other = torch.get_num_threads() % 2 + 1
+    inside = []
+
+    def fails() -> None:
+        with reproducible(TrainingSettings(threads=other)):
+            inside.append(state())
+            raise UserError("it fails")
+
+    with pytest.raises(UserError):
+        fails()
+    assert inside == [(other, True, False, True)]
+    assert state() == before
 
 
 def test_a_packed_texts_mean_leaves_the_others_and_the_padding_out() -> None:
