@@ -30,7 +30,7 @@ def steady_batches(lengths: Indices) -> Iterator[tuple[Indices, int, int]]:
     Kernels are chosen by shape, and another one sums in another order: so a text's bits do not depend on what else is
     encoded, and not on what is kept from before.
     """
-    widths = -(-lengths // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    widths = up(lengths, LENGTH_MULTIPLE)
     for width in np.unique(widths).tolist():
         size = max(1, STEADY_TOKENS // width)
         of_width = np.flatnonzero(widths == width)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serm.relevance.interface import Indices
+
+Count = TypeVar("Count", int, Indices)
 
 AT_ONCE = 256
 """Texts that ``packed`` looks for room for together: its time grows with their square."""
@@ -86,8 +89,8 @@ def few(rows: int) -> int:
     return up(rows, 1 << max(0, rows.bit_length() - 4))
 
 
-def up(count: int, multiple: int) -> int:
-    """Round ``count`` up to a ``multiple``."""
+def up(count: Count, multiple: int) -> Count:
+    """Round ``count`` (a number, or each of many) up to a ``multiple``."""
     return -(-count // multiple) * multiple
 
 
