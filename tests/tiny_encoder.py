@@ -11,7 +11,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 :"
 
 
-def write(path: Path, layers: int = 3, dropout: float = 0.1, positions: int = 64) -> Path:
+def write(
+    path: Path, layers: int = 3, dropout: float = 0.1, positions: int = 64, dtype: torch.dtype = torch.float32
+) -> Path:
     """Write a BERT of ``layers`` layers of 32 dimensions, a token a letter, as a Hugging Face directory."""
     vocabulary = {letter: number for number, letter in enumerate(["[PAD]", "[UNK]", *LETTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -28,6 +30,6 @@ def write(path: Path, layers: int = 3, dropout: float = 0.1, positions: int = 64
     )
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        BertModel(config).save_pretrained(path)
+        BertModel(config).to(dtype).save_pretrained(path)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(path)
     return path

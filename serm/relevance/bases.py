@@ -125,6 +125,7 @@ def _load_encoder(base: str, settings: RelevanceSettings) -> Encoder:
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                dtype=torch.float32,  # layers saved in half precision do not mix with ours
                 output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(

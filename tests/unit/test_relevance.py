@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serm.errors import UserError
-from serm.relevance import RelevanceModel, document_text
+from serm.relevance import RelevanceModel, document_text, load
 from serm.relevance.bases import load_encoder
 from serm.relevance.batches import longest_batches
 from serm.relevance.encoder import mean_pool, spans
@@ -192,6 +192,23 @@ def test_a_cross_encoder_learns_without_dropout(tmp_path: Path) -> None:
         losses.add(task.loss(rows, rows).item())
     assert len(losses) == 1
     assert (model.sample(["cat"], ["cat face"], 2, 1)[0] != model.sample(["cat"], ["cat face"], 2, 2)[0]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_base_that_was_saved_in_half_precision_is_read_and_learns(tmp_path: Path, dtype: torch.dtype) -> None:
+    base = tiny_encoder.write(tmp_path / "encoder", dtype=dtype)
+    model = RelevanceModel.from_encoder(load_encoder(str(base), RelevanceSettings()), 2)
+    pairs = model.pairs(["cat", "dog"], ["cat face", "cat face"])
+    targets = Targets(torch.eye(4)[[3, 0]], torch.ones(2), torch.arange(2))
+    before = [weight.clone() for weight in model.residual.parameters()]
+    run = Run(CrossEncoderTask(model, pairs, targets, TrainingSettings(precision="fp32")), TrainingSettings(), 2)
+    for _ in range(2):
+        run.update(np.arange(2))
+    run.finish()
+    assert any((weight != old).any() for weight, old in zip(model.residual.parameters(), before, strict=True))
+    expected = model.score(["cat"], ["cat face"]).expected
+    model.save(tmp_path / "model")
+    np.testing.assert_allclose(load(tmp_path / "model").score(["cat"], ["cat face"]).expected, expected, atol=1e-4)
 
 
 def test_a_training_leaves_torch_as_it_found_it_and_fills_no_new_tensor() -> None:
