@@ -193,9 +193,10 @@ class Letters:
     """A stand-in for the encoder: counts of letters."""
 
     def __init__(self):
-        self.embedded = 0
+        self.embedded, self.calls = 0, []
 
     def embed(self, texts, kind):
+        self.calls.append(kind)
         self.embedded += len(texts) if kind == "passage" else 0
         counts = np.array([np.bincount([ord(c) % 64 for c in text.lower()], minlength=64) for text in texts])
         return (counts / np.linalg.norm(counts, axis=1, keepdims=True)).astype(np.float32)
@@ -224,6 +225,7 @@ def test_ranking_takes_the_nearest_of_the_locale_and_one_new_document():
         assert len(set(ids)) == 13
     assert (found.published >= START).any(axis=1).all()
     assert found.version == "fake"
+    assert letters.calls == ["query", "passage"]  # at once, and not locale by locale
     before = letters.embedded
     traffic.rank_queries(Model(), stage, ["bird"], ["en"], catalogue, 13, WINDOWS[1][0])
     assert letters.embedded == before  # names are embedded once
