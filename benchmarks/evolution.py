@@ -14,6 +14,9 @@ windows, from the same first champion, ``--workers`` at a time. ``replay`` (no n
 pairs, labelled by the chain's own model) take as many passes as SERM did and move on when it does, so what they gain is
 not the labels' doing; the other arms move on in each cycle. ``static`` is the first champion.
 
+Models are tested on queries that are held out of all that is learnt (rolling and frozen), and on what users ask in the
+next window, of which a part was asked before and learnt from: that is what a search engine gets out of a cycle.
+
 Killed at any line it goes on at the arm where it was. One world's figures are in ``results/evolution/``, committed; the
 summary over all of them is ``results/evolution.json``. Explored on seeds 101 to 103, run once on seeds 0 to 4.
 """
@@ -144,6 +147,20 @@ class World:
         pools.prepare(self.path, number, self.emoji, stage)
         traffic.simulate_window(self.path, number, self.emoji, relevance.load(champion), stage)
 
+    def ask(self, number: int) -> None:
+        """Write what the first stage serves for the queries of a window's traffic, with their true grades."""
+        path = self.path / f"window-{number}" / "asked"
+        if not path.exists():
+            rows = np.sort(traffic.popularity(self.emoji, number)[0])
+            contracts.write(pools.served(self.emoji, rows, number, self.stage()), path, contracts.JUDGMENTS)
+
+    def tests(self, number: int) -> list[Test]:
+        """Return what models are tested on after a cycle; what is asked next, where there is a next window."""
+        there = [Test.read(self.path, number, *test) for test in TESTS]
+        if (self.path / f"window-{number + 1}" / "asked").exists():
+            there.append(Test.asked(self.path, self.emoji, number))
+        return there
+
     def reference(self, number: int) -> Path:
         """Return the impressions that window ``number`` is compared with."""
         return self.path / "state" / "reference" if number == 1 else self.validated(number - 1) / "impressions"
@@ -208,8 +225,8 @@ class Evolved:
                 chain.champion = challenger
             found.append(chain.champion)
         for number, model in enumerate(found, 1):
-            for test in TESTS:
-                Test.read(self.world.path, number, *test).scores(model)
+            for test in self.world.tests(number):
+                test.scores(model)
         return found
 
 
@@ -237,6 +254,8 @@ def evolve(world: World, cycles: int) -> Evolved:
 def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, Any]:
     """Evolve SERM, then the arms ``names``, in a world; return what ``evolution_pooled.summary`` reads of it."""
     evolved = evolve(world, cycles)
+    for number in range(2, cycles + 1):
+        world.ask(number)
     every = ["SERM", *CONTROLS, *names]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         champions = dict(zip(every, pool.map(evolved.champions, every), strict=True))
@@ -246,7 +265,7 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
         models |= {"static": world.path / "arms" / "static" / "model"}
         models |= {CHALLENGER: world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
         models |= {ITS_CHAMPION: window.champion}
-        measured = [Test.read(world.path, number, *test).measured(models) for test in TESTS]
+        measured = [test.measured(models) for test in world.tests(number)]
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}
         found["means"][str(number)] = {each.of: _means(each) for each in measured}

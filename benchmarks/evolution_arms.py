@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from evolution_pooled import HARDEST
+from evolution_pooled import HARDEST, PROMOTED
 
 from serm import contracts, judging, mining, relevance
 from serm.mining.agents import AGENTS
@@ -222,6 +222,7 @@ ARMS = {
     "random mining": Arm(random_mining),
 }
 ABLATIONS = {
+    PROMOTED: Arm(shipped),
     "mined only": Arm(mined_only),
     "shown only": Arm(shown_only),
     "hard labels": Arm(hard_labels),

@@ -234,7 +234,7 @@ def joined(folds: list[Measured]) -> Measured:
         for arm, values in folds[0].values.items()
     }
     size = sum(len(one.slices["all"]) for one in folds)
-    return Measured(folds[0].of, {"all": np.ones(size, bool)}, arms)
+    return Measured(folds[0].of, {"all": np.ones(size)}, arms)
 
 
 def main() -> None:

@@ -18,9 +18,12 @@ Floats = NDArray[np.float64]
 CHALLENGER, ITS_CHAMPION = "SERM's challenger", "its champion"
 HARDEST = "short replay beside anchors"
 """The strongest replay that was found."""
+PROMOTED = "each challenger promoted"
 AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION)
 """What every arm is compared with, where a world has it; the champion of a cycle is its challenger's."""
 DECIDES = "rolling served"
+ASKED = "asked next"
+"""What users ask in the window after a cycle: the cycle's models have learnt from earlier windows alone."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class Measured:
 
     of: str
     """The test set, such as ``rolling served``."""
-    slices: Mapping[str, NDArray[np.bool_]]
-    """Name -> which of the n queries belong to it; ``all`` is among them."""
+    slices: Mapping[str, Floats]
+    """Name -> [n], what each of the n queries weighs in it, 0 or more; ``all`` is among them."""
     values: Mapping[str, Mapping[str, Floats]]
     """Arm -> measure -> [n], 0 to 1."""
 
@@ -39,7 +42,8 @@ def differences(measured: Measured) -> dict[str, str]:
     """Compare each arm with each control: ``arm over control, measure, slice`` -> ``n mean deviation``.
 
     A query that a measure is not defined on (not a number) is left out; slices other than ``all`` are of the rolling
-    served lists alone, on which the gate decides.
+    served lists, on which the gate decides, and of what is asked next. Where queries weigh differently, mean and
+    deviation are such that ``deviation / √n`` is the standard error of the weighted mean.
     """
     found = {}
     for arm, by_measure in measured.values.items():
@@ -52,12 +56,20 @@ def differences(measured: Measured) -> dict[str, str]:
                 continue
             for measure, values in by_measure.items():
                 difference = values - measured.values[against][measure]
-                for name, rows in measured.slices.items():
-                    there = difference[rows & np.isfinite(difference)]
-                    if len(there) > 1 and (name == "all" or measured.of == DECIDES):
-                        told = f"{len(there)} {there.mean():.6f} {there.std(ddof=1):.6f}"
+                for name, weights in measured.slices.items():
+                    rows = (weights > 0) & np.isfinite(difference)
+                    if rows.sum() > 1 and (name == "all" or measured.of in (DECIDES, ASKED)):
+                        told = _weighed(difference[rows], weights[rows])
                         found[f"{arm} over {against} | {measure} | {name}"] = told
     return found
+
+
+def _weighed(values: Floats, weights: Floats) -> str:
+    """Return ``n mean deviation``; with equal weights the usual ones."""
+    n, shares = len(values), weights / weights.sum()
+    mean = float((shares * values).sum())
+    deviation = n * np.sqrt((shares**2 * (values - mean) ** 2).sum() / (n - 1))
+    return f"{n} {mean:.6f} {deviation:.6f}"
 
 
 def pooled(told: Iterable[str]) -> dict[str, Any]:
@@ -95,7 +107,7 @@ def summary(worlds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         of_shape = [world["differences"] for world in worlds.values() if world["judgments"] == shape]
         for cycle in sorted(set.intersection(*(set(world) for world in of_shape))):
             for of in of_shape[0][cycle]:
-                sets = [world[cycle][of] for world in of_shape]
+                sets = [world[cycle].get(of, {}) for world in of_shape]
                 for key in sets[0]:
                     if all(key in one for one in sets):
                         arms, measure, name = key.split(" | ")
@@ -118,6 +130,10 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
         asked += [(last, of, "all", arm, "static") for of in (DECIDES, "rolling pool") for arm in sorted(arms)]
         families = cycles[last][DECIDES]["NDCG@10"]
         asked += [(last, DECIDES, name, "SERM", "static") for name in families if name != "all"]
+        for cycle in cycles:
+            for name in cycles[cycle].get(ASKED, {}).get("NDCG@10", {}):
+                pairs = [(CHALLENGER, ITS_CHAMPION), *(("SERM", one) for one in AGAINST), (PROMOTED, "static")]
+                asked += [(cycle, ASKED, name, arm, against) for arm, against in pairs]
         for cycle, of, name, arm, against in asked:
             for measure in ("NDCG@1", "NDCG@10"):
                 one = cycles[cycle][of][measure].get(name, {}).get(f"{arm} over {against}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from evolution_arms import texts
-from evolution_pooled import Measured
+from evolution_pooled import ASKED, Floats, Measured
 
 from serm import contracts, relevance
 from serm.atomic import replace_file
@@ -17,7 +17,8 @@ from serm.evaluation.compare import numbered
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
 from serm.relevance.saved import read_config
-from serm.worlds.emoji import FAMILIES
+from serm.worlds import traffic
+from serm.worlds.emoji import FAMILIES, EmojiWorld
 
 TESTS = [(of, documents) for of in ("rolling", "frozen") for documents in ("served", "pool")]
 FROZEN_QUERIES = 250
@@ -35,6 +36,8 @@ class Test:
     texts: list[str]
     cache: Path
     """Holds each model's scores."""
+    slices: Mapping[str, Floats]
+    """Name -> [queries], what each query weighs in it."""
 
     @classmethod
     def read(cls, world: Path, number: int, of: str, documents: str) -> Test:
@@ -44,7 +47,31 @@ class Test:
         table = _rankable(table, FROZEN_QUERIES if of == "frozen" else None)
         known = texts(window / "documents")
         cache = world / "scores" / f"{of}-{documents}-{number if of == 'rolling' else 0}"
-        return cls(f"{of} {documents}", table, [known[doc_id] for doc_id in table["doc_id"].to_pylist()], cache)
+        family = {locale: name for name, there in FAMILIES.items() for locale in there}
+        families = np.array([family[locale] for _, locale in _queries(table)])
+        slices = {"all": np.ones(len(families))} | {name: (families == name).astype(float) for name in FAMILIES}
+        listed = [known[doc_id] for doc_id in table["doc_id"].to_pylist()]
+        return cls(f"{of} {documents}", table, listed, cache, slices)
+
+    @classmethod
+    def asked(cls, world: Path, emoji: EmojiWorld, number: int) -> Test:
+        """Read the lists that are served in the window after cycle ``number``, for the queries of its traffic.
+
+        No query of the other tests is among them, so some were asked in a window that the cycle's models learnt from.
+        """
+        window = world / f"window-{number + 1}"
+        table = _rankable(contracts.read(window / "asked", contracts.JUDGMENTS), None)
+        known = texts(window / "documents")
+        rows, shares = traffic.popularity(emoji, number + 1)
+        earlier = np.concatenate([traffic.popularity(emoji, before)[0] for before in range(1, number + 1)])
+        named = zip(emoji.truth.queries[rows].tolist(), emoji.truth.locales[rows].tolist(), strict=True)
+        row = {name: at for at, name in enumerate(named)}
+        at = np.array([row[name] for name in _queries(table)])
+        before = np.isin(rows[at], earlier)
+        slices = {"all": np.ones(len(at)), "by search": shares[at]}
+        slices |= {"asked before": before.astype(float), "not asked before": (~before).astype(float)}
+        listed = [known[doc_id] for doc_id in table["doc_id"].to_pylist()]
+        return cls(ASKED, table, listed, world / "scores" / f"asked-{number}", slices)
 
     def scores(self, model: Path) -> np.ndarray:
         """Return what ``model`` expects of each row [n]; a model is asked once."""
@@ -59,12 +86,7 @@ class Test:
     def measured(self, models: Mapping[str, Path]) -> Measured:
         """Return NDCG by query that each of ``models`` has."""
         grades, numbers = (self.table[name].to_numpy().astype(np.int64) for name in ("grade", "number"))
-        first = np.unique(numbers, return_index=True)[1]
-        locales = self.table["locale"].to_pylist()
-        family = {locale: name for name, there in FAMILIES.items() for locale in there}
-        families = np.array([family[locales[row]] for row in first])
-        slices = {"all": np.ones(len(first), bool)} | {name: families == name for name in FAMILIES}
-        asked = zip(self.table["query"].to_pylist(), self.texts, locales, strict=True)
+        asked = zip(self.table["query"].to_pylist(), self.texts, self.table["locale"].to_pylist(), strict=True)
         shared = np.array([share_token(*one) for one in asked])
         values: dict[str, dict[str, np.ndarray]] = {}
         for arm, path in models.items():
@@ -73,7 +95,13 @@ class Test:
             apart = _apart(numbers, grades, scores, ~shared)
             values[arm] = {f"NDCG@{k}": found[:, column] for column, k in enumerate(CUTOFFS)}
             values[arm] |= {f"NDCG@{k}, no shared token": apart[:, column] for column, k in enumerate(CUTOFFS)}
-        return Measured(self.of, slices, values)
+        return Measured(self.of, self.slices, values)
+
+
+def _queries(table: pa.Table) -> list[tuple[str, str]]:
+    """Return query and locale of each ``number``."""
+    first = pa.array(np.unique(table["number"].to_numpy(), return_index=True)[1])
+    return list(zip(*(table[name].take(first).to_pylist() for name in ("query", "locale")), strict=True))
 
 
 def _apart(numbers: np.ndarray, grades: np.ndarray, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:

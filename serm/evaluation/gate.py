@@ -114,13 +114,21 @@ def decide(inputs: GateInputs, settings: EvaluationSettings) -> Verdict:
 
 
 def _rolling_gain(rolling: Comparison | None, settings: EvaluationSettings) -> Rule:
-    """Pass a measured gain above ``min_gain`` that is significantly above 0; fail a significant loss."""
+    """Pass a measured gain above ``min_gain`` that is significantly above 0; fail a significant loss.
+
+    A ``min_gain`` below 0 is a margin of non-inferiority: no gain need be shown where the interval rules that loss out.
+    """
     limit = settings.gate.min_gain
     if rolling is None or (lack := _lack(rolling, settings)):
         return Rule("rolling_gain", "inconclusive", "no data." if rolling is None else lack, limit=limit)
     found = f"{_change(rolling, settings)}, p = {rolling.p:.4f}"
     result: Result = "inconclusive"
-    if rolling.p >= settings.alpha:
+    if rolling.p >= settings.alpha and limit < 0:
+        if rolling.low >= limit:
+            result, found = "passed", f"{found}: no gain is shown, and any loss is within {-limit:g}, as min_gain asks."
+        else:
+            found += f": no gain is shown, and a loss above {-limit:g} cannot be ruled out."
+    elif rolling.p >= settings.alpha:
         found += f", not below {settings.alpha:g}: no evidence of a difference, which is not evidence of none"
         if isfinite(rolling.detectable):
             found += f": these queries find a true difference of {rolling.detectable:.4f} four times in five, smaller"

@@ -26,7 +26,7 @@ class Power:
 
     ``detectable`` is the smallest true difference that a two-sided test at ``alpha`` finds four times in five, None
     for fewer than two queries. A loss as small as the ``margin`` is told from none as well by ``needed`` queries, None
-    where the margin is not above 0: then any difference that is found counts.
+    where the margin is 0: then any difference that is found counts.
     """
 
     rule: str
@@ -79,7 +79,7 @@ def _tests() -> Iterable[tuple[str, Test]]:
 
 def _power(rule: str, queries: int, deviation: float, settings: EvaluationSettings) -> Power:
     (name, documents), setting = RULES[rule]
-    margin: float = getattr(settings.gate, setting)
+    margin: float = abs(getattr(settings.gate, setting))
     detectable = effect_of(deviation, queries, settings.alpha)
     needed = queries_needed(deviation, margin, settings.alpha) if margin > 0 else None
     return Power(

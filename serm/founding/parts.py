@@ -283,7 +283,7 @@ stream:
 
     def _tell_of_tests(self, parts: judged.Split, settings: Settings) -> None:
         gate, figures = settings.evaluation.gate, parts.figures()
-        margin = max(gate.max_frozen_loss, gate.min_gain)
+        margin = max(gate.max_frozen_loss, abs(gate.min_gain))
         needed = max(gate.min_queries, judged.queries_needed(margin, settings.evaluation.alpha))
         there = [name for name in SETS if not self.plan.tests or (name, POOL) in self.plan.tests]
         fewest = min(figures[f"{name}_queries"] for name in there)

@@ -25,7 +25,8 @@ class GateSettings(Section):
     measures, whether the test sets can decide. In emoji worlds it lay between 0.09 and 0.17; evaluate.json has
     that of your last cycle under ``power``."""
     min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """Gain in mean NDCG on what is served for the rolling set that the challenger must exceed, with p < alpha."""
+    """Gain in mean NDCG on what is served for the rolling set that the challenger must exceed, with p < alpha. Below 0
+    it is the loss that the interval must rule out, and no gain need be shown: for where users decide in a rollout."""
     max_frozen_loss: Margin = 0.01
     """Loss in mean NDCG on what is served for the frozen set that still passes."""
     max_pool_loss: Margin = 0.015

@@ -313,6 +313,9 @@ def test_a_set_says_how_many_queries_its_margin_needs_before_and_after_it_is_mea
     assert (frozen.needed, frozen.enough, frozen.detectable) == (785, True, pytest.approx(0.1, abs=1e-4))
     assert (pool.needed, pool.enough, pool.detectable) == (32, False, None)
     assert "find nothing" in pool.told("assumed")
+    bound = settings.gate.model_copy(update={"min_gain": -0.1})
+    (harmless, *_) = power.assumed(sizes, settings.model_copy(update={"gate": bound}))
+    assert (harmless.needed, harmless.enough) == (785, False)  # a loss of 0.1 is to be ruled out
     one = _measured(_pool(root, world.settings()), "frozen", world.settings())
     rows = [row for row in one.per_query.to_pylist() if (row["pairs"], row["measure"]) == ("all", "NDCG@10")]
     (found,) = power.measured({("frozen", "served"): one.compared["all"]["all"]["NDCG@10"]}, settings)

@@ -115,6 +115,30 @@ def test_the_interval_below_the_least_gain_is_told_even_if_the_test_is_significa
     assert "by more than" not in found.reason
 
 
+HARMLESS = replace(GOOD, challenger=0.706, difference=0.006, low=-0.002, high=0.014, p=0.14)
+
+
+@pytest.mark.parametrize(
+    ("rolling", "min_gain", "result", "told"),
+    [
+        (HARMLESS, -0.01, "passed", "no gain is shown, and any loss is within 0.01, as min_gain asks."),
+        (HARMLESS, -0.001, "inconclusive", "a loss above 0.001 cannot be ruled out"),
+        (HARMLESS, 0.0, "inconclusive", "not evidence of none"),
+        (UNSURE, -0.01, "inconclusive", "a loss above 0.01 cannot be ruled out"),
+        (GOOD, -0.01, "passed", "significantly better"),
+        (BAD, -0.05, "failed", "significantly worse"),  # also a loss within the margin
+        (replace(HARMLESS, low=nan), -0.01, "inconclusive", "not finite numbers"),
+        (replace(HARMLESS, n=49), -0.01, "inconclusive", "fewer than min_queries"),
+    ],
+)
+def test_below_0_min_gain_is_a_margin_for_a_loss_and_users_are_left_to_find_the_gain(
+    rolling: Comparison, min_gain: float, result: str, told: str
+) -> None:
+    found = _rule(replace(PASSING, rolling=rolling), "rolling_gain", EvaluationSettings(gate={"min_gain": min_gain}))
+    assert found.result == result
+    assert told in found.reason
+
+
 def test_queries_that_can_tell_nothing_do_not_say_what_they_would_have_seen() -> None:
     reason = _rule(replace(PASSING, rolling=replace(UNSURE, detectable=inf)), "rolling_gain").reason
     assert "not evidence of none." in reason
