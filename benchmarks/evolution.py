@@ -15,7 +15,8 @@ pairs, labelled by the chain's own model) take as many passes as SERM did and mo
 not the labels' doing; the other arms move on in each cycle. ``static`` is the first champion.
 
 Models are tested on queries that are held out of all that is learnt (rolling and frozen), and on what users ask in the
-next window, of which a part was asked before and learnt from: that is what a search engine gets out of a cycle.
+next window, of which a part was asked before and learnt from: that is what a search engine gets out of a cycle. There
+they stand beside the labels alone, looked up in a table, with a model for what has none.
 
 Killed at any line it goes on at the arm where it was. One world's figures are in ``results/evolution/``, committed; the
 summary over all of them is ``results/evolution.json``. Explored on seeds 101 to 103, run once on seeds 0 to 4.
@@ -41,7 +42,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped
-from evolution_pooled import CHALLENGER, ITS_CHAMPION, Measured, differences, headline, summary
+from evolution_pooled import ASKED, CHALLENGER, ITS_CHAMPION, LOOKED_UP, Measured, differences, headline, summary
 from evolution_tests import TESTS, Test
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
@@ -265,7 +266,12 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
         models |= {"static": world.path / "arms" / "static" / "model"}
         models |= {CHALLENGER: world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
         models |= {ITS_CHAMPION: window.champion}
-        measured = [test.measured(models) for test in world.tests(number)]
+        known = world.path / "arms" / "SERM" / f"cycle-{number}" / "known"
+        measured = []
+        for test in world.tests(number):
+            of = ("static", CHALLENGER) if test.of == ASKED else ()
+            rankings = {LOOKED_UP.format(name): test.looked_up(known, models[name]) for name in of}
+            measured.append(test.measured(models, rankings))
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}
         found["means"][str(number)] = {each.of: _means(each) for each in measured}

@@ -224,7 +224,7 @@ def fold(world: EsciWorld, workers: int) -> tuple[dict[str, Any], list[Measured]
         right = (table["grade"].to_numpy() == truth)[truth >= 0]  # some that were mined have no judgment
         labels[part] = {"pairs": table.num_rows, "judged": len(right), "right": round(float(right.mean()), 4)}
     told = {"steps": trained["steps"]["taken"], "labels": labels}
-    return told, [Test.read(world.path, 1, *test).measured(models) for test in TESTS]
+    return told, [Test.read(world.path, 1, *test).measured(models, {}) for test in TESTS]
 
 
 def joined(folds: list[Measured]) -> Measured:

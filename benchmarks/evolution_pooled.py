@@ -19,6 +19,8 @@ CHALLENGER, ITS_CHAMPION = "SERM's challenger", "its champion"
 HARDEST = "short replay beside anchors"
 """The strongest replay that was found."""
 PROMOTED = "each challenger promoted"
+LOOKED_UP = "labels looked up, else {}"
+"""SERM's labels so far as a table that ranks, and a model where it has no label."""
 AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION)
 """What every arm is compared with, where a world has it; the champion of a cycle is its challenger's."""
 DECIDES = "rolling served"
@@ -132,7 +134,9 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
         asked += [(last, DECIDES, name, "SERM", "static") for name in families if name != "all"]
         for cycle in cycles:
             for name in cycles[cycle].get(ASKED, {}).get("NDCG@10", {}):
-                pairs = [(CHALLENGER, ITS_CHAMPION), *(("SERM", one) for one in AGAINST), (PROMOTED, "static")]
+                alone = (CHALLENGER, PROMOTED, *(LOOKED_UP.format(one) for one in ("static", CHALLENGER)))
+                pairs = [(CHALLENGER, ITS_CHAMPION), *(("SERM", one) for one in AGAINST)]
+                pairs += [(arm, "static") for arm in alone]
                 asked += [(cycle, ASKED, name, arm, against) for arm, against in pairs]
         for cycle, of, name, arm, against in asked:
             for measure in ("NDCG@1", "NDCG@10"):

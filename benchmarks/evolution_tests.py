@@ -83,14 +83,24 @@ class Test:
         found: np.ndarray = np.load(file)
         return found
 
-    def measured(self, models: Mapping[str, Path]) -> Measured:
-        """Return NDCG by query that each of ``models`` has."""
+    def looked_up(self, known: Path, model: Path) -> Floats:
+        """Return the expected grade of each row's label in ``known`` (JUDGMENTS), the ``model``'s where it has none."""
+        names = ["query", "locale", "doc_id"]
+        labels = contracts.read(known, contracts.JUDGMENTS)
+        told = zip(labels["grade"].to_pylist(), labels["distribution"].to_pylist(), strict=True)
+        grades = [grade if of is None else float(np.dot(np.arange(4), of)) for grade, of in told]
+        table = dict(zip(zip(*(labels[name].to_pylist() for name in names), strict=True), grades, strict=True))
+        pairs = zip(*(self.table[name].to_pylist() for name in names), strict=True)
+        return np.array([table.get(pair, score) for pair, score in zip(pairs, self.scores(model), strict=True)])
+
+    def measured(self, models: Mapping[str, Path], rankings: Mapping[str, Floats]) -> Measured:
+        """Return NDCG by query that each of ``models`` has, and each of ``rankings`` (name -> scores [n])."""
         grades, numbers = (self.table[name].to_numpy().astype(np.int64) for name in ("grade", "number"))
         asked = zip(self.table["query"].to_pylist(), self.texts, self.table["locale"].to_pylist(), strict=True)
         shared = np.array([share_token(*one) for one in asked])
         values: dict[str, dict[str, np.ndarray]] = {}
-        for arm, path in models.items():
-            scores = self.scores(path)
+        every = {arm: self.scores(path) for arm, path in models.items()} | {**rankings}
+        for arm, scores in every.items():
             found = ndcg(numbers, grades, scores, CUTOFFS, 23)
             apart = _apart(numbers, grades, scores, ~shared)
             values[arm] = {f"NDCG@{k}": found[:, column] for column, k in enumerate(CUTOFFS)}
