@@ -84,10 +84,11 @@ class World:
         ours: dict[str, dict[str, Any]] = {
             "training": {"controls": ()},
             "relevance": {"cache": self.path / "encodings"},
+            "evaluation": {},
         }
         sections = {
             name: type(section).model_validate(section.model_dump() | ours[name] | self.changed.get(name, {}))
-            for name, section in (("training", settings.training), ("relevance", settings.relevance))
+            for name, section in ((name, getattr(settings, name)) for name in ours)
         }
         return settings.model_copy(update={"cycle": cycle, **sections})
 
@@ -325,6 +326,7 @@ def main() -> None:
     parser.add_argument("--training", type=json.loads, default={}, help="what differs from the demo's, as JSON")
     parser.add_argument("--relevance", type=json.loads, default={}, help="as --training")
     parser.add_argument("--sessions", type=int, help="simulated sessions of a window, for the world's own")
+    parser.add_argument("--min-gain", type=float, help="the gate's, for the demo's; below 0 no gain need be shown")
     longer = "more than 3: in a world that has its news in six windows"
     parser.add_argument("--cycles", type=int, default=3, choices=range(1, 7), help=longer)
     beside = "arms beside SERM and its controls; --arms alone for none"
@@ -340,6 +342,9 @@ def main() -> None:
     changed = [f"{field} {value}" for of in sections.values() for field, value in sorted(of.items())]
     if arguments.sessions:
         sizes, changed = sizes | {"sessions": arguments.sessions}, [*changed, f"sessions {arguments.sessions}"]
+    if arguments.min_gain is not None:
+        sections["evaluation"] = {"gate": {"min_gain": arguments.min_gain}}
+        changed = [*changed, f"min_gain {arguments.min_gain:g}"]
     if arguments.cycles >= len(WINDOWS):
         sizes, changed = sizes | LONGER, [*changed, f"windows {len(LONGER['windows']) - 1}"]
     parts = ([f"split {arguments.split}"] if fresh else []) + changed + (["small"] if arguments.small else [])
