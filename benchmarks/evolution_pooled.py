@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist, stdev
+from math import erfc, sqrt
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def pooled(told: Iterable[str]) -> dict[str, Any]:
         "difference": round(difference, 4),
         "low": round(difference - 1.96 * error, 4),
         "high": round(difference + 1.96 * error, 4),
-        "p": float(f"{2 * NormalDist().cdf(-abs(z)):.2g}"),
+        "p": float(f"{erfc(abs(z) / sqrt(2)):.2g}"),
         "queries": int(n.sum()),
         "seeds": [round(float(one), 4) for one in mean],
         **({"deviation_of_seeds": round(stdev(mean.tolist()), 4)} if len(mean) > 1 else {}),
