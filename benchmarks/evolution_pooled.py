@@ -68,10 +68,14 @@ def differences(measured: Measured) -> dict[str, str]:
 
 
 def _weighed(values: Floats, weights: Floats) -> str:
-    """Return ``n mean deviation``; with equal weights the usual ones."""
+    """Return ``n mean deviation``; with equal weights the usual ones.
+
+    By the jackknife: a query that has much of the weight draws the mean to itself, which the plain formula takes for a
+    small error.
+    """
     n, shares = len(values), weights / weights.sum()
     mean = float((shares * values).sum())
-    deviation = n * np.sqrt((shares**2 * (values - mean) ** 2).sum() / (n - 1))
+    deviation = np.sqrt((n - 1) * ((shares * (values - mean) / (1 - shares)) ** 2).sum())
     return f"{n} {mean:.6f} {deviation:.6f}"
 
 
