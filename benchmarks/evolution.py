@@ -19,7 +19,8 @@ next window, of which a part was asked before and learnt from: that is what a se
 they stand beside the labels alone, looked up in a table, with a model for what has none.
 
 Killed at any line it goes on at the arm where it was. One world's figures are in ``results/evolution/``, committed; the
-summary over all of them is ``results/evolution.json``. Explored on seeds 101 to 103, run once on seeds 0 to 4.
+summary over all of them is ``results/evolution.json``. Settings are explored on seeds
+101 and above; each other seed is run once.
 """
 
 from __future__ import annotations

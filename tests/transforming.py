@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pyarrow as pa
 import tiny_models
 from serving_here import answering
@@ -16,6 +17,7 @@ from serving_here import answering
 from serm import contracts
 from serm.rollout.split import Variant
 from serm.serving import documents as store
+from serm.serving import judgments
 from serm.serving.transformer.__main__ import predictors
 from serm.serving.transformer.application import Transformer
 from serm.serving.transformer.events import Events
@@ -51,6 +53,19 @@ def write_store(folder: Path) -> Path:
     return folder / "documents.sqlite"
 
 
+def write_judged(folder: Path, grades: Mapping[tuple[str, str], int | Sequence[float]]) -> Path:
+    """Write the judgment store of (query, doc_id) -> a certain grade, or how likely each is."""
+    rows = [
+        {"query": query, "locale": "en", "doc_id": doc_id, "cycle": 1, "source": "seed" if sure else "panel"}
+        | {"grade": grade if sure else int(np.argmax(grade)), "distribution": None if sure else grade}
+        for (query, doc_id), grade in grades.items()
+        for sure in [isinstance(grade, int)]
+    ]
+    contracts.write(pa.Table.from_pylist(rows, contracts.JUDGMENTS), folder / "judgments", contracts.JUDGMENTS)
+    judgments.write(folder / "judgments", folder / "judgments.sqlite")
+    return folder / "judgments.sqlite"
+
+
 @contextmanager
 def transforming(
     upstream: str,
@@ -58,6 +73,7 @@ def transforming(
     ramp: Path | None = None,
     documents: Path | None = None,
     events: Events | None = None,
+    judged: Path | None = None,
     **changes: Any,
 ) -> Iterator[tuple[httpx.Client, Transformer, QueryLog]]:
     """Let a transformer answer before the predictors at ``upstream``, until the block ends; then its log is whole."""
@@ -66,7 +82,7 @@ def transforming(
     names: tuple[Variant, ...] = ("champion", "challenger")
     try:
         urls = {name: f"{upstream}/v1/models/{name}" for name in names}
-        application = Transformer(predictors(urls), written, KEY, limits, documents, ramp, events)
+        application = Transformer(predictors(urls), written, KEY, limits, documents, ramp, events, judged)
         with answering(application) as client:
             yield client, application, written
     finally:

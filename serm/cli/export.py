@@ -36,6 +36,10 @@ Documents = Annotated[
     Path | None,
     typer.Option(help="A catalogue, such as cycle/validate/documents: write the store of its texts, and no model."),
 ]
+Judgments = Annotated[
+    Path | None,
+    typer.Option(help="Judgments, such as state/judgments: write the store of their grades, and no model."),
+]
 States = Annotated[
     bool,
     typer.Option("--states", help="With --documents: write what the model's lower layers make of each."),
@@ -52,13 +56,23 @@ def export(
     precision: Precision = "fp32",
     documents: Documents = None,
     states: States = False,
+    judgments: Judgments = None,
     json: Json = False,
 ) -> None:
     """Export a trained cross-encoder for serving; refused where it ranks otherwise than the trained model.
 
     With --documents, export a catalogue's texts for the transformer, to --out (cycle/documents.sqlite); with --states
-    too, what --model computes of each before a query is there, for its predictor (cycle/states.sqlite).
+    too, what --model computes of each before a query is there, for its predictor (cycle/states.sqlite). With
+    --judgments, export what is known of pairs, by which the transformer ranks them (cycle/judgments.sqlite).
     """
+    if judgments is not None:
+        if documents is not None:
+            raise UserError("--judgments and --documents are two files: export the one, then the other.")
+        from serm.serving.judgments import write as write_judgments
+
+        file = CYCLE / "judgments.sqlite" if out == CYCLE / "export" else out
+        show("judgments", write_judgments(judgments, file), json)
+        return
     if states and documents is None:
         raise UserError("--states: of which documents? Give --documents cycle/validate/documents too.")
     if documents is not None:

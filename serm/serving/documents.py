@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
 
 from serm import contracts
-from serm.atomic import replace_file
 from serm.errors import UserError
 from serm.relevance.interface import MAX_CHARACTERS, document_text, readable
+from serm.serving.stores import opened, writing
 from serm.step import Figures
 
 _APPLICATION = 0x5345524D
 """SQLite's application_id of such a file: SERM in ASCII."""
+_MISSING = "no document store; write one with serm export --documents."
 _CHUNK = 50_000
 
 
@@ -35,20 +35,17 @@ def write(documents: Path, out: Path) -> Figures:
     Raises:
         UserError: there is no such dataset, two of its documents have one id, or the file cannot be written.
     """
-    try:
-        with replace_file(out) as beside, closing(sqlite3.connect(beside)) as file:
-            file.execute(f"PRAGMA application_id = {_APPLICATION}")
-            file.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
+    with writing(out, _APPLICATION) as file:
+        file.execute("CREATE TABLE documents (doc_id TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID")
+        try:
             for part in batches(documents, _CHUNK):
                 file.executemany("INSERT INTO documents VALUES (?, ?)", texts(part))
-            (rows,) = file.execute("SELECT count(*) FROM documents").fetchone()
-            file.commit()
-    except sqlite3.IntegrityError as error:
-        raise UserError(
-            f"{documents}: two documents have one doc_id ({error}); take cycle/validate/documents, where each is once."
-        ) from error
-    except sqlite3.Error as error:
-        raise UserError(f"{out}: cannot be written ({error}); make room on the disk.") from error
+        except sqlite3.IntegrityError as error:
+            raise UserError(
+                f"{documents}: two documents have one doc_id ({error}); take cycle/validate/documents, where each is "
+                "once."
+            ) from error
+        (rows,) = file.execute("SELECT count(*) FROM documents").fetchone()
     return {"documents": rows, "megabytes": round(out.stat().st_size / 1e6, 1)}
 
 
@@ -73,18 +70,7 @@ class DocumentStore:
         Raises:
             UserError: it is no document store.
         """
-        try:
-            self._file = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False
-            )
-            (application,) = self._file.execute("PRAGMA application_id").fetchone()
-            if application == _APPLICATION:
-                self.texts_after("", 1)
-        except sqlite3.Error as error:
-            raise UserError(f"{path}: no document store ({error}); write one with serm export --documents.") from error
-        if application != _APPLICATION:
-            raise UserError(f"{path}: no document store; write one with serm export --documents.")
-        self._file.execute(f"PRAGMA mmap_size = {2**40}")
+        self._file = opened(path, _APPLICATION, "SELECT doc_id, text FROM documents", _MISSING)
 
     def texts(self, ids: Sequence[str]) -> Mapping[str, str]:
         """Return the texts of those of ``ids`` that it has."""

@@ -208,6 +208,7 @@ _RANK_ANSWER = _object(
                     "id": _TEXT,
                     "index": _COUNT,
                     "score": {"anyOf": [_GRADE, {"type": "null"}]},
+                    "grade": _GRADE,
                     "variant": _TEXT,
                     "model_version": _TEXT,
                 },

@@ -13,7 +13,7 @@ import pytest
 from cloudevents.conversion import to_json
 from cloudevents.http import CloudEvent, from_http
 from listening import Posted, listening
-from transforming import KEY, TITLES, ask, logged, transforming, write_ramp
+from transforming import KEY, TITLES, ask, logged, transforming, write_judged, write_ramp
 
 from serm import contracts, relevance, stream
 from serm.errors import UserError
@@ -56,7 +56,8 @@ def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
     ramp = write_ramp(tmp_path / "ramp.yaml", 50)
     with listening() as (sink, came):
         events = Events(sink, "relevance", 100)
-        with transforming(upstream, log, ramp, stored, events) as (client, _, _):
+        judged = write_judged(tmp_path, {("dog face", "d2"): 3, ("dog face", "d1"): 0, ("red heart", "d4"): 3})
+        with transforming(upstream, log, ramp, stored, events, judged) as (client, _, _):
             for number in range(24):
                 asked = {"client_id": f"client-{number}", "session_id": f"session-{number}", "locale": "en"}
                 asked |= {"query": list(TITLES.values())[number % 3], "documents": list(TITLES), "top_n": 3}
@@ -104,7 +105,7 @@ def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
             assert (row["doc_id"], row["user_id"], row["session_id"]) == (result["id"], user, session)
             assert (row["query"], row["locale"]) == (asked["query"], "en")
             assert (row["variant"], row["model_version"]) == (variant, version)
-            assert row["score"] == pytest.approx(result["score"])
+            assert row["score"] == pytest.approx(result["score"])  # the model's, also where a judgment ranks
             assert row["clicked"] == (position == 2)
     assert not found
     assert seen == {"control", "challenger"}

@@ -13,7 +13,9 @@ It stands between a search engine and the predictors of champion and challenger:
 A document is an id, whose text the store knows, or ``{"id": ..., "text": ...}``. The log is UBI: ``serm ingest`` reads
 it beside the events that the search engine writes with the answer's ``query_id`` and the request's ``client_id``; in
 its place it holds the hash that ingest makes of it, keyed by ``SERM_USER_KEY``.
-SIGHUP makes the experiment and the store be read again, SIGTERM ends the server once all is answered and logged.
+With ``--judgments judgments.sqlite`` a document that is judged for the query stands by its ``grade``, which is in the
+answer beside the model's ``score``.
+SIGHUP makes the experiment and the stores be read again, SIGTERM ends the server once all is answered and logged.
 """
 
 from __future__ import annotations
@@ -51,6 +53,9 @@ def main() -> None:
         "--experiment", type=Path, help="YAML or JSON: name, percent, and perhaps interleave, layer, low, high"
     )
     parser.add_argument("--documents", type=Path, help="what serm export --documents wrote")
+    parser.add_argument(
+        "--judgments", type=Path, help="what serm export --judgments wrote: a pair in it is ranked by its grade"
+    )
     parser.add_argument("--log", type=Path, required=True, help="the query log's directory; one process writes a file")
     parser.add_argument(
         "--events", metavar="URL", help="post what was served there too, as the CloudEvents of KServe's logger"
@@ -79,7 +84,9 @@ def main() -> None:
         try:
             if options.events:
                 events = Events(options.events, options.model_name or "", settings.log_queue_mb)
-            answering = Transformer(predictors(urls), log, key, settings, options.documents, options.experiment, events)
+            answering = Transformer(
+                predictors(urls), log, key, settings, options.documents, options.experiment, events, options.judgments
+            )
             _LOG.info("Ranking on http://%s:%d", *listening.getsockname()[:2])
             Server(answering, options.host).run([listening])
         finally:

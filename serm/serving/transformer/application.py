@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from prometheus_client import Counter, Histogram
@@ -24,13 +24,14 @@ from serm.rollout.split import Variant
 from serm.serving import openapi
 from serm.serving.answering import Answering, as_json, metrics_page
 from serm.serving.documents import DocumentStore, mark
+from serm.serving.judgments import JudgmentStore
 from serm.serving.refusals import Busy, Late, Unavailable
 from serm.serving.served import deadline
 from serm.serving.transformer import experiment
 from serm.serving.transformer import page as pages
 from serm.serving.transformer.events import Events
 from serm.serving.transformer.experiment import Ramp
-from serm.serving.transformer.page import Served
+from serm.serving.transformer.page import Listed, Served
 from serm.serving.transformer.predictors import Predictor, Scored
 from serm.serving.transformer.querylog import QueryLog
 from serm.serving.transformer.request import RankRequest, read
@@ -43,11 +44,14 @@ _FELL_BACK = Counter(
     "serm_ranked_by_champion_instead", "Queries ranked by the champion, for the challenger gave no scores"
 )
 _MISSING = Counter("serm_ranked_unknown_documents", "Documents without a text, which stand last")
+_JUDGED = Counter("serm_ranked_judged_documents", "Documents that stand by their judgment and not by a model's score")
 _SECONDS = Histogram(
     "serm_ranked_seconds",
     "From a query's arrival to its ranking",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+
+Store = TypeVar("Store", bound=DocumentStore | JudgmentStore | None)
 
 LOOK_SECONDS = 5.0
 """Between two looks whether the experiment's file has changed."""
@@ -65,6 +69,7 @@ class Transformer(Answering):
         documents: Path | None = None,
         ramp: Path | None = None,
         events: Events | None = None,
+        judgments: Path | None = None,
     ) -> None:
         """Rank with ``predictors``, at least the champion's.
 
@@ -76,6 +81,7 @@ class Transformer(Answering):
             documents: the document store; without one, requests bring their texts.
             ramp: the experiment's file; without one, the champion ranks for all.
             events: tells of each ranking too.
+            judgments: the judgment store, by which the pairs that it has are ranked, whoever ranks the others.
 
         Raises:
             UserError: a file is not what it should be, or the experiment needs a challenger and there is none.
@@ -86,6 +92,8 @@ class Transformer(Answering):
         self._looking = ThreadPoolExecutor(1, thread_name_prefix="documents")
         self._ramp = self._read_ramp()
         self._store = None if documents is None else DocumentStore(documents)
+        self._judgments = judgments
+        self._judged = None if judgments is None else JudgmentStore(judgments)
         routes = (
             Route("/", self._live),
             Route("/metrics", metrics_page),
@@ -109,15 +117,21 @@ class Transformer(Answering):
                 self._take_ramp()
 
     async def reload(self) -> None:
-        """Read the experiment and the document store again; what is no good leaves the old; the log says why."""
+        """Read the experiment and the stores again; what is no good leaves the old; the log says why."""
         self._take_ramp()
-        if self._documents is not None and self._store is not None:
-            try:
-                before, self._store = self._store, DocumentStore(self._documents)
-            except UserError as error:
-                _LOG.error("The documents stay as they were: %s", error)
-            else:
-                self._looking.submit(before.close)
+        self._store = self._opened_again(DocumentStore, self._documents, self._store, "documents")
+        self._judged = self._opened_again(JudgmentStore, self._judgments, self._judged, "judgments")
+
+    def _opened_again(self, kind: Callable[[Path], Store], path: Path | None, before: Store, what: str) -> Store:
+        if path is None or before is None:
+            return before
+        try:
+            after = kind(path)
+        except UserError as error:
+            _LOG.error("The %s stay as they were: %s", what, error)
+            return before
+        self._looking.submit(before.close)  # behind those that ask it
+        return after
 
     def _take_ramp(self) -> None:
         try:
@@ -154,18 +168,18 @@ class Transformer(Answering):
         start = time.perf_counter()
         loop = asyncio.get_running_loop()
         asked = await loop.run_in_executor(self._reading, read, body, self._settings)
-        texts = await self._texts(asked)
-        known = [row for row, text in enumerate(texts) if text is not None]
+        listed = await loop.run_in_executor(self._looking, self._looked_up, asked)
         shown = self._ramp.exposure(hashed(asked.client_id, self._key)) if self._ramp else None
         group: Group | None = shown["variant"] if shown else None
         end = start + min(deadline(headers), self._settings.deadline_seconds)
-        page, ranked_by = await self._page(asked, texts, known, group, end, headers)
+        page, ranked_by = await self._page(asked, listed, group, end, headers)
         record = _record(asked, page, ranked_by, shown, self._key)
         logged = self._query_log.add(record)
         if self._events is not None:
             self._events.add(asked, record)
         _RANKED.labels(ranked_by).inc()
-        _MISSING.inc(len(texts) - len(known))
+        _MISSING.inc(listed.texts.count(None))
+        _JUDGED.inc(len(listed.grades))
         _SECONDS.observe(time.perf_counter() - start)
         return as_json(
             {
@@ -174,7 +188,7 @@ class Transformer(Answering):
                 "ranked_by": ranked_by,
                 "model_version": page[0].version,
                 "results": [_result(asked, one, ranked_by) for one in page],
-                "unknown": [asked.ids[row] for row, text in enumerate(texts) if text is None],
+                "unknown": [one for one, text in zip(asked.ids, listed.texts, strict=True) if text is None],
                 "logged": logged,
             }
         )
@@ -182,23 +196,22 @@ class Transformer(Answering):
     async def _page(
         self,
         asked: RankRequest,
-        texts: Sequence[str | None],
-        known: Sequence[int],
+        listed: Listed,
         group: Group | None,
         end: float,
         headers: Mapping[str, str],
     ) -> tuple[list[Served], str]:
         """Return the page, and who ranked it: a variant, or ``both``; where the challenger fails, the champion."""
-        documents = [texts[row] or "" for row in known]
+        documents = [text for text in listed.texts if text is not None]
         variant: Variant = "champion" if group is None else serves(group)
         if not documents:
-            return pages.ranked(Scored((), ""), known, len(texts), _variant(group), asked.top_n), variant
+            return pages.ranked(Scored((), ""), listed, _variant(group)), variant
 
         def score(of: Variant) -> Coroutine[Any, Any, Scored]:
             return self._asked(of, asked.query, documents, end, headers)
 
         if variant == "champion":
-            return pages.ranked(await score("champion"), known, len(texts), _variant(group), asked.top_n), variant
+            return pages.ranked(await score("champion"), listed, _variant(group)), variant
         assert self._ramp is not None
         wanted: list[Variant] = ["challenger", "champion"] if self._ramp.interleave else ["challenger"]
         scored = await asyncio.gather(*map(score, wanted), return_exceptions=True)
@@ -209,7 +222,7 @@ class Transformer(Answering):
             instead = scored[1] if len(scored) > 1 else await score("champion")
             if isinstance(instead, BaseException):
                 raise instead
-            return pages.ranked(instead, known, len(texts), _variant(group), asked.top_n), "champion"
+            return pages.ranked(instead, listed, _variant(group)), "champion"
         found: dict[Variant, Scored] = {}
         for of, one in zip(wanted, scored, strict=True):
             if isinstance(one, BaseException):
@@ -217,16 +230,17 @@ class Transformer(Answering):
             found[of] = one
         if self._ramp.interleave:
             key = f"{self._ramp.name} {asked.query_id}"
-            return pages.interleaved(found, known, len(texts), key, asked.top_n), "both"
-        return pages.ranked(found["challenger"], known, len(texts), _variant(group), asked.top_n), "challenger"
+            return pages.interleaved(found, listed, key), "both"
+        return pages.ranked(found["challenger"], listed, _variant(group)), "challenger"
 
-    async def _texts(self, asked: RankRequest) -> list[str | None]:
-        """Return the documents' texts, from the store where the request does not bring them; None: unknown."""
+    def _looked_up(self, asked: RankRequest) -> Listed:
+        """Look up the texts that the request does not bring, and what is judged of its documents."""
         wanted = [one for one, text in zip(asked.ids, asked.texts, strict=True) if text is None]
-        found: Mapping[str, str] = {}
-        if wanted and self._store is not None:
-            found = await asyncio.get_running_loop().run_in_executor(self._looking, self._store.texts, wanted)
-        return [found.get(one) if text is None else text for one, text in zip(asked.ids, asked.texts, strict=True)]
+        found = self._store.texts(wanted) if wanted and self._store is not None else {}
+        texts = [found.get(one) if text is None else text for one, text in zip(asked.ids, asked.texts, strict=True)]
+        judged = {} if self._judged is None else self._judged.grades(asked.query, asked.ids)
+        grades = {row: judged[one] for row, one in enumerate(asked.ids) if one in judged}
+        return Listed(texts, grades, asked.top_n)
 
     async def _asked(
         self, variant: Variant, query: str, documents: Sequence[str], end: float, headers: Mapping[str, str]
@@ -247,9 +261,11 @@ def _variant(group: Group | None) -> str:
 
 
 def _result(asked: RankRequest, one: Served, ranked_by: str) -> dict[str, Any]:
-    """Return a document of the answer; on an interleaved page, with whose it is."""
-    whose = {"variant": one.variant, "model_version": one.version} if ranked_by == "both" else {}
-    return {"id": asked.ids[one.row], "index": one.row, "score": one.score, **whose}
+    """Return a document of the answer, with the grade that it stands by; on an interleaved page, with whose it is."""
+    more: dict[str, Any] = {} if one.grade is None else {"grade": one.grade}
+    if ranked_by == "both":
+        more |= {"variant": one.variant, "model_version": one.version}
+    return {"id": asked.ids[one.row], "index": one.row, "score": one.score, **more}
 
 
 def _record(
@@ -260,10 +276,12 @@ def _record(
     Its client and session are keyed hashes, those that ingest makes of the events' raw ones; so is the one in
     ``exposure``, which says in OpenFeature's words what the user was ``shown``.
     """
+    grades = [one.grade for one in page]
     served: dict[str, Any] = {
         "variants": [one.variant for one in page],
         "model_versions": [one.version for one in page],
         "scores": [one.score for one in page],
+        **({"grades": grades} if any(grade is not None for grade in grades) else {}),
         "ranked_by": ranked_by,
         "hashed_ids": True,
     }

@@ -1,4 +1,8 @@
-"""The page that a user gets: the documents in the order of one model's scores, or of both models' in turns."""
+"""The page that a user gets: the documents in the order of one model's scores, or of both models' in turns.
+
+A document that is judged for the query stands by its grade, in both models' rankings alike; it is on the scale of their
+scores.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,23 @@ from serm.serving.transformer.predictors import Scored
 
 
 @dataclass(frozen=True)
+class Listed:
+    """What is to be ranked for a request."""
+
+    texts: Sequence[str | None]
+    """The documents' texts, in the request's order; None: unknown, so no model scores it."""
+    grades: Mapping[int, float]
+    """Row -> the expected grade, 0 to 3, of a document that is judged for the query."""
+    top_n: int | None
+    """How many are wanted."""
+
+    @property
+    def known(self) -> list[int]:
+        """The rows that a model scores."""
+        return [row for row, text in enumerate(self.texts) if text is not None]
+
+
+@dataclass(frozen=True)
 class Served:
     """A document of a page."""
 
@@ -20,35 +41,40 @@ class Served:
     """Its place in the request."""
     score: float | None
     """The expected grade, 0 to 3, by the model whose document it is; None without a text."""
+    grade: float | None
+    """The expected grade that it is judged to have, and stands by; None where it is not judged."""
     version: str
-    """That model's."""
+    """The model's."""
     variant: str
     """What the log's row says: the user's group, and on an interleaved page ``interleaved:`` and whose document it is
     (champion, challenger, both)."""
 
 
-def ranked(scored: Scored, known: Sequence[int], count: int, variant: str, top_n: int | None) -> list[Served]:
-    """Return ``count`` documents by falling scores of the ``known`` ones; the others stand behind, as they came."""
-    scores: dict[int, float] = dict(zip(known, scored.scores, strict=True))
-    return [Served(row, scores.get(row), scored.version, variant) for row in _order(scores, count)[:top_n]]
+def ranked(scored: Scored, listed: Listed, variant: str) -> list[Served]:
+    """Return the documents by falling grade or score; those that have neither stand behind, as they came."""
+    scores: dict[int, float] = dict(zip(listed.known, scored.scores, strict=True))
+    return [
+        Served(row, scores.get(row), listed.grades.get(row), scored.version, variant)
+        for row in _order(scores, listed)[: listed.top_n]
+    ]
 
 
-def interleaved(
-    scored: Mapping[Variant, Scored], known: Sequence[int], count: int, key: str, top_n: int | None
-) -> list[Served]:
+def interleaved(scored: Mapping[Variant, Scored], listed: Listed, key: str) -> list[Served]:
     """Return both models' rankings as one, by team draft (``serm.rollout.interleaving``); ``key`` draws it."""
-    scores = {of: dict(zip(known, one.scores, strict=True)) for of, one in scored.items()}
-    champion, challenger = ([str(row) for row in _order(scores[of], count)] for of in ("champion", "challenger"))
-    shown = interleaving.team_draft(champion, challenger, key, count if top_n is None else min(top_n, count))
+    scores = {of: dict(zip(listed.known, one.scores, strict=True)) for of, one in scored.items()}
+    champion, challenger = ([str(row) for row in _order(scores[of], listed)] for of in ("champion", "challenger"))
+    count = len(listed.texts)
+    most = count if listed.top_n is None else min(listed.top_n, count)
     page = []
-    for one in shown:
+    for one in interleaving.team_draft(champion, challenger, key, most):
         row, of = int(one.doc_id), one.team or "champion"
         variant = f"interleaved:{one.team or 'both'}"
-        page.append(Served(row, scores[of].get(row), scored[of].version, variant))
+        page.append(Served(row, scores[of].get(row), listed.grades.get(row), scored[of].version, variant))
     return page
 
 
-def _order(scores: Mapping[int, float], count: int) -> list[int]:
-    falling = np.argsort([-scores.get(row, -np.inf) for row in range(count)], kind="stable")
+def _order(scores: Mapping[int, float], listed: Listed) -> list[int]:
+    best = {**scores, **listed.grades}
+    falling = np.argsort([-best.get(row, -np.inf) for row in range(len(listed.texts))], kind="stable")
     order: list[int] = falling.tolist()
     return order

@@ -1,0 +1,83 @@
+"""The grades of judged pairs in one file, so that a pair that users ask again is ranked by what is known of it.
+
+A model is trained to be right on pairs that nobody judged; on those that were, the judgment is better than what the
+model remembers of it (docs/does-it-evolve.md#what-is-asked-next).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from serm import contracts
+from serm.pairs.text import fold, folded
+from serm.serving.stores import opened, writing
+from serm.step import Figures
+
+_APPLICATION = 0x5345524A
+"""SQLite's application_id of such a file: SERJ in ASCII."""
+_MISSING = "no judgment store; write one with serm export --judgments."
+_CHUNK = 50_000
+
+
+def write(judgments: Path, out: Path) -> Figures:
+    """Write the judgment store ``out`` of the dataset ``judgments`` (JUDGMENTS), atomically.
+
+    A pair's grade is the expected one, 0 to 3, of its distribution, or the grade itself where that is certain. Queries
+    that fold to one text (case, width, white space) are one; where they have a document's judgments twice, it has their
+    mean.
+
+    Returns:
+        Figures: pairs, queries, and the file's megabytes.
+
+    Raises:
+        UserError: there is no such dataset, or the file cannot be written.
+    """
+    table = contracts.read(judgments, contracts.JUDGMENTS)
+    graded = pa.table({"query": folded(table["query"]), "doc_id": table["doc_id"], "grade": expected(table)})
+    pairs = graded.group_by(["query", "doc_id"]).aggregate([("grade", "mean")]).sort_by([("query", "ascending")])
+    with writing(out, _APPLICATION) as file:
+        file.execute(
+            "CREATE TABLE judgments (query TEXT, doc_id TEXT, grade REAL NOT NULL, PRIMARY KEY (query, doc_id)) "
+            "WITHOUT ROWID"
+        )
+        for part in pairs.to_batches(max_chunksize=_CHUNK):
+            rows = zip(*(part[name].to_pylist() for name in ("query", "doc_id", "grade_mean")), strict=True)
+            file.executemany("INSERT INTO judgments VALUES (?, ?, ?)", rows)
+    queries = len(pairs["query"].unique())
+    return {"pairs": pairs.num_rows, "queries": queries, "megabytes": round(out.stat().st_size / 1e6, 1)}
+
+
+def expected(judgments: pa.Table) -> pa.Array:
+    """Return the expected grade, 0 to 3, of each of the ``judgments`` (JUDGMENTS)."""
+    grades = judgments["grade"].to_numpy().astype(np.float64)
+    spread = judgments["distribution"].combine_chunks()
+    rows = np.flatnonzero(spread.is_valid().to_numpy(zero_copy_only=False))
+    known = spread.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(len(rows), len(contracts.Grade))
+    grades[rows] = known.astype(np.float64) @ np.arange(len(contracts.Grade))
+    return pa.array(grades.clip(0, len(contracts.Grade) - 1))  # shares are rounded: they may add up to a little more
+
+
+class JudgmentStore:
+    """An open judgment store; one thread at a time may ask it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file ``path``.
+
+        Raises:
+            UserError: it is no judgment store.
+        """
+        self._file = opened(path, _APPLICATION, "SELECT query, doc_id, grade FROM judgments", _MISSING)
+
+    def grades(self, query: str, ids: Sequence[str]) -> Mapping[str, float]:
+        """Return the expected grades, 0 to 3, of those of the documents ``ids`` that are judged for ``query``."""
+        asked = "SELECT doc_id, grade FROM judgments WHERE query = ? AND doc_id IN (SELECT value FROM json_each(?))"
+        return dict(self._file.execute(asked, (fold(query), json.dumps(list(ids)))))
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()

@@ -1,0 +1,53 @@
+"""Files that a server asks for a few rows at a time: SQLite's, read in place by any number of processes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from serm.atomic import replace_file
+from serm.errors import UserError
+
+
+@contextmanager
+def writing(out: Path, application: int) -> Iterator[sqlite3.Connection]:
+    """Yield an empty file that takes the place of ``out`` when the block ends well; ``application`` says what it holds.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with replace_file(out) as beside, closing(sqlite3.connect(beside)) as file:
+            file.execute(f"PRAGMA application_id = {application}")
+            yield file
+            file.commit()
+    except sqlite3.Error as error:
+        raise UserError(f"{out}: cannot be written ({error}); make room on the disk.") from error
+
+
+def opened(path: Path, application: int, probe: str, missing: str) -> sqlite3.Connection:
+    """Return the file ``path`` of an ``application``, to be read only, by one thread at a time.
+
+    Args:
+        path: the file; nobody writes into it, another may take its place.
+        application: what ``writing`` was told.
+        probe: SQL that its tables answer.
+        missing: what it is not if it cannot be read, and how to make one.
+
+    Raises:
+        UserError: it is another file, or damaged.
+    """
+    what, _, wanted = missing.partition("; ")
+    try:
+        file = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        (found,) = file.execute("PRAGMA application_id").fetchone()
+        if found == application:
+            file.execute(probe).fetchone()
+    except sqlite3.Error as error:
+        raise UserError(f"{path}: {what} ({error}); {wanted}") from error
+    if found != application:
+        raise UserError(f"{path}: {missing}")
+    file.execute(f"PRAGMA mmap_size = {2**40}")
+    return file
