@@ -271,7 +271,7 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
         known = world.path / "arms" / "SERM" / f"cycle-{number}" / "known"
         measured = []
         for test in world.tests(number):
-            of = ("static", CHALLENGER) if test.of == ASKED else ()
+            of = ("static", "SERM", CHALLENGER) if test.of == ASKED else ()
             rankings = {LOOKED_UP.format(name): test.looked_up(known, models[name]) for name in of}
             measured.append(test.measured(models, rankings))
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])

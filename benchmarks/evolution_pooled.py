@@ -139,7 +139,7 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
         asked += [(last, DECIDES, name, "SERM", "static") for name in families if name != "all"]
         for cycle in cycles:
             for name in cycles[cycle].get(ASKED, {}).get("NDCG@10", {}):
-                alone = (CHALLENGER, PROMOTED, *(LOOKED_UP.format(one) for one in ("static", CHALLENGER)))
+                alone = (CHALLENGER, PROMOTED, *(LOOKED_UP.format(one) for one in ("static", "SERM", CHALLENGER)))
                 pairs = [(CHALLENGER, ITS_CHAMPION), *(("SERM", one) for one in AGAINST)]
                 pairs += [(arm, "static") for arm in alone]
                 asked += [(cycle, ASKED, name, arm, against) for arm, against in pairs]
