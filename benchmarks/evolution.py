@@ -43,7 +43,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped
-from evolution_pooled import ASKED, CHALLENGER, ITS_CHAMPION, LOOKED_UP, Measured, differences, headline, summary
+from evolution_pooled import (
+    ASKED,
+    BEFORE,
+    CHALLENGER,
+    ITS_CHAMPION,
+    LOOKED_UP,
+    Measured,
+    differences,
+    headline,
+    summary,
+)
 from evolution_tests import TESTS, Test
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
@@ -168,6 +178,10 @@ class World:
         """Return the impressions that window ``number`` is compared with."""
         return self.path / "state" / "reference" if number == 1 else self.validated(number - 1) / "impressions"
 
+    def known(self, number: int) -> Path:
+        """Return what SERM knew after a cycle (JUDGMENTS); after none, the seed judgments."""
+        return self.path / (f"arms/SERM/cycle-{number}/known" if number else "state/judgments")
+
     def validated(self, number: int) -> Path:
         """Return where the validated window is."""
         return self.path / f"window-{number}" / "validate"
@@ -268,11 +282,13 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
         models |= {"static": world.path / "arms" / "static" / "model"}
         models |= {CHALLENGER: world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
         models |= {ITS_CHAMPION: window.champion}
-        known = world.path / "arms" / "SERM" / f"cycle-{number}" / "known"
+        known, before = (world.known(cycle) for cycle in (number, number - 1))
         measured = []
         for test in world.tests(number):
             of = ("static", "SERM", CHALLENGER) if test.of == ASKED else ()
             rankings = {LOOKED_UP.format(name): test.looked_up(known, models[name]) for name in of}
+            if of:
+                rankings[BEFORE] = test.looked_up(before, window.champion)
             measured.append(test.measured(models, rankings))
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}

@@ -22,8 +22,12 @@ HARDEST = "short replay beside anchors"
 PROMOTED = "each challenger promoted"
 LOOKED_UP = "labels looked up, else {}"
 """SERM's labels so far as a table that ranks, and a model where it has no label."""
-AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION)
-"""What every arm is compared with, where a world has it; the champion of a cycle is its challenger's."""
+BEFORE = "labels and champion of before"
+"""What ranked in the window of a cycle, had SERM's labels been served beside its champion."""
+AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION, BEFORE)
+"""What arms are compared with, where a world has it."""
+ALONE = {ITS_CHAMPION: CHALLENGER, BEFORE: LOOKED_UP.format("SERM")}
+"""What one arm alone is compared with, and that arm."""
 DECIDES = "rolling served"
 ASKED = "asked next"
 """What users ask in the window after a cycle: the cycle's models have learnt from earlier windows alone."""
@@ -51,11 +55,7 @@ def differences(measured: Measured) -> dict[str, str]:
     found = {}
     for arm, by_measure in measured.values.items():
         for against in AGAINST:
-            if (
-                against == arm
-                or against not in measured.values
-                or (ITS_CHAMPION in (arm, against) and arm != CHALLENGER)
-            ):
+            if against == arm or against not in measured.values or arm in ALONE or ALONE.get(against, arm) != arm:
                 continue
             for measure, values in by_measure.items():
                 difference = values - measured.values[against][measure]
@@ -140,7 +140,7 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
         for cycle in cycles:
             for name in cycles[cycle].get(ASKED, {}).get("NDCG@10", {}):
                 alone = (CHALLENGER, PROMOTED, *(LOOKED_UP.format(one) for one in ("static", "SERM", CHALLENGER)))
-                pairs = [(CHALLENGER, ITS_CHAMPION), *(("SERM", one) for one in AGAINST)]
+                pairs = [*((arm, before) for before, arm in ALONE.items()), *(("SERM", one) for one in AGAINST)]
                 pairs += [(arm, "static") for arm in alone]
                 asked += [(cycle, ASKED, name, arm, against) for arm, against in pairs]
         for cycle, of, name, arm, against in asked:
