@@ -43,17 +43,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped
-from evolution_pooled import (
-    ASKED,
-    BEFORE,
-    CHALLENGER,
-    ITS_CHAMPION,
-    LOOKED_UP,
-    Measured,
-    differences,
-    headline,
-    summary,
-)
+from evolution_pooled import ASKED, CHALLENGER, ITS_CHAMPION, differences, headline, summary
 from evolution_tests import TESTS, Test
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
@@ -282,13 +272,10 @@ def run(world: World, cycles: int, names: list[str], workers: int) -> dict[str, 
         models |= {"static": world.path / "arms" / "static" / "model"}
         models |= {CHALLENGER: world.path / "arms" / "SERM" / f"cycle-{number}" / "train" / "model"}
         models |= {ITS_CHAMPION: window.champion}
-        known, before = (world.known(cycle) for cycle in (number, number - 1))
         measured = []
         for test in world.tests(number):
-            of = ("static", "SERM", CHALLENGER) if test.of == ASKED else ()
-            rankings = {LOOKED_UP.format(name): test.looked_up(known, models[name]) for name in of}
-            if of:
-                rankings[BEFORE] = test.looked_up(before, window.champion)
+            known = [world.known(cycle) for cycle in (number, number - 1)]
+            rankings = test.looked_up(*known, models) if test.of == ASKED else {}
             measured.append(test.measured(models, rankings))
         found["cycles"][str(number)] = _told(world, window, every, number, evolved.passed[number - 1])
         found["differences"][str(number)] = {each.of: differences(each) for each in measured}

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from evolution_arms import texts
-from evolution_pooled import ASKED, Floats, Measured
+from evolution_pooled import (
+    ASKED,
+    BEFORE,
+    CHALLENGER,
+    ERRORS,
+    ITS_CHAMPION,
+    LOOKED_UP,
+    RIGHT,
+    SPOILT,
+    Floats,
+    Measured,
+)
 
 from serm import contracts, relevance
 from serm.atomic import replace_file
@@ -17,6 +29,7 @@ from serm.evaluation.compare import numbered
 from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
 from serm.relevance.saved import read_config
+from serm.serving.judgments import expected
 from serm.worlds import traffic
 from serm.worlds.emoji import FAMILIES, EmojiWorld
 
@@ -24,6 +37,7 @@ TESTS = [(of, documents) for of in ("rolling", "frozen") for documents in ("serv
 FROZEN_QUERIES = 250
 """Of the frozen set, the first of which are measured: it is there to see what is forgotten."""
 CUTOFFS = (1, 10)
+_PAIR = ["query", "locale", "doc_id"]
 
 
 @dataclass(frozen=True)
@@ -83,15 +97,41 @@ class Test:
         found: np.ndarray = np.load(file)
         return found
 
-    def looked_up(self, known: Path, model: Path) -> Floats:
-        """Return the expected grade of each row's label in ``known`` (JUDGMENTS), the ``model``'s where it has none."""
-        names = ["query", "locale", "doc_id"]
-        labels = contracts.read(known, contracts.JUDGMENTS)
-        told = zip(labels["grade"].to_pylist(), labels["distribution"].to_pylist(), strict=True)
-        grades = [grade if of is None else float(np.dot(np.arange(4), of)) for grade, of in told]
-        table = dict(zip(zip(*(labels[name].to_pylist() for name in names), strict=True), grades, strict=True))
-        pairs = zip(*(self.table[name].to_pylist() for name in names), strict=True)
-        return np.array([table.get(pair, score) for pair, score in zip(pairs, self.scores(model), strict=True)])
+    def looked_up(self, known: Path, before: Path, models: Mapping[str, Path]) -> dict[str, Floats]:
+        """Return scores [n] of what ranks by SERM's labels, and by a model where it has none.
+
+        Args:
+            known: SERM's labels after the cycle (JUDGMENTS).
+            before: those before it.
+            models: of the cycle, by arm.
+        """
+        labels, champion = self._labels(known), models[ITS_CHAMPION]
+        by = {LOOKED_UP.format(name): (labels, models[name]) for name in ("static", "SERM", CHALLENGER)}
+        for right, errors in product(RIGHT, ERRORS):
+            spoilt = self._spoilt(labels, right, champion if errors == "as the champion" else None)
+            by[SPOILT.format(right, errors)] = spoilt, models["SERM"]
+        by[BEFORE] = self._labels(before), champion
+        return {name: np.where(np.isfinite(told), told, self.scores(model)) for name, (told, model) in by.items()}
+
+    def _labels(self, known: Path) -> Floats:
+        """Return the expected grade of each row's label in ``known`` (JUDGMENTS); not a number where it has none."""
+        labelled = contracts.read(known, contracts.JUDGMENTS)
+        labelled = labelled.select(_PAIR).append_column("label", expected(labelled))
+        rows = self.table.select(_PAIR).append_column("row", pa.array(np.arange(self.table.num_rows)))
+        found: Floats = rows.join(labelled, _PAIR).sort_by("row")["label"].to_numpy()
+        return found
+
+    def _spoilt(self, labels: Floats, right: float, like: Path | None) -> Floats:
+        """Return true grades in the place of the ``labels`` [n], where there are any, but for a share that is wrong.
+
+        A wrong one is any other grade, or what the model ``like`` says where it errs; it may err less often than that.
+        """
+        draw, true = np.random.default_rng(11), self.table["grade"].to_numpy().astype(np.float64)
+        wrong = (true + draw.integers(1, 4, len(true))) % 4 if like is None else np.rint(self.scores(like))
+        there = np.isfinite(labels)
+        errs = draw.permutation(np.flatnonzero(there & (wrong != true)))[: round((1 - right) * there.sum())]
+        true[errs] = wrong[errs]
+        return np.where(there, true, np.nan)
 
     def measured(self, models: Mapping[str, Path], rankings: Mapping[str, Floats]) -> Measured:
         """Return NDCG by query that each of ``models`` has, and each of ``rankings`` (name -> scores [n])."""
