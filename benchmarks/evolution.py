@@ -43,7 +43,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from evolution_arms import ABLATIONS, ARMS, Arm, Labels, Window, nothing, self_labelled, shipped
-from evolution_pooled import ASKED, CHALLENGER, ITS_CHAMPION, differences, headline, summary
+from evolution_pooled import ASKED, CHALLENGER, ITS_CHAMPION, Measured, differences, headline, summary
 from evolution_tests import TESTS, Test
 
 from serm import contracts, judging, mining, release, relevance, stream, training, validation
