@@ -22,14 +22,16 @@ HARDEST = "short replay beside anchors"
 PROMOTED = "each challenger promoted"
 LOOKED_UP = "labels looked up, else {}"
 """SERM's labels so far as a table that ranks, and a model where it has no label."""
+SERVED = "labels beside SERM"
+"""SERM's labels so far and its champion, as its transformer ranks by both (``--judgments``)."""
 BEFORE = "labels and champion of before"
-"""What ranked in the window of a cycle, had SERM's labels been served beside its champion."""
-SPOILT = "labels {:.0%} right, errors {}, looked up, else SERM"
+"""What ranked in the window of a cycle, had SERM's labels been served beside its champion then."""
+SPOILT = "labels {:.0%} right, errors {}, beside SERM"
 """True labels in the place of SERM's, but for a share that is wrong."""
 RIGHT, ERRORS = (0.9, 0.8, 0.7, 0.6), ("at random", "as the champion")
 AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION, BEFORE)
 """What arms are compared with, where a world has it."""
-ALONE = {ITS_CHAMPION: CHALLENGER, BEFORE: LOOKED_UP.format("SERM")}
+ALONE = {ITS_CHAMPION: CHALLENGER, BEFORE: SERVED}
 """What one arm alone is compared with, and that arm."""
 DECIDES = "rolling served"
 ASKED = "asked next"
@@ -142,7 +144,7 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
         asked += [(last, DECIDES, name, "SERM", "static") for name in families if name != "all"]
         for cycle in cycles:
             for name in cycles[cycle].get(ASKED, {}).get("NDCG@10", {}):
-                alone = [CHALLENGER, PROMOTED, *(LOOKED_UP.format(one) for one in ("static", "SERM", CHALLENGER))]
+                alone = [CHALLENGER, PROMOTED, SERVED, *(LOOKED_UP.format(one) for one in ("static", "SERM"))]
                 alone += [SPOILT.format(right, errs) for right in RIGHT for errs in ERRORS]
                 pairs = [*((arm, before) for before, arm in ALONE.items()), *(("SERM", one) for one in AGAINST)]
                 pairs += [(arm, "static") for arm in alone]

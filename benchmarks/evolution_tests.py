@@ -13,11 +13,11 @@ from evolution_arms import texts
 from evolution_pooled import (
     ASKED,
     BEFORE,
-    CHALLENGER,
     ERRORS,
     ITS_CHAMPION,
     LOOKED_UP,
     RIGHT,
+    SERVED,
     SPOILT,
     Floats,
     Measured,
@@ -30,6 +30,7 @@ from serm.evaluation.measures import ndcg
 from serm.evaluation.overlap import share_token
 from serm.relevance.saved import read_config
 from serm.serving.judgments import expected
+from serm.settings.serving import TransformerSettings
 from serm.worlds import traffic
 from serm.worlds.emoji import FAMILIES, EmojiWorld
 
@@ -98,20 +99,25 @@ class Test:
         return found
 
     def looked_up(self, known: Path, before: Path, models: Mapping[str, Path]) -> dict[str, Floats]:
-        """Return scores [n] of what ranks by SERM's labels, and by a model where it has none.
+        """Return scores [n] of what ranks by SERM's labels, or by labels and a model, and by a model where it has none.
 
         Args:
             known: SERM's labels after the cycle (JUDGMENTS).
             before: those before it.
             models: of the cycle, by arm.
         """
-        labels, champion = self._labels(known), models[ITS_CHAMPION]
-        by = {LOOKED_UP.format(name): (labels, models[name]) for name in ("static", "SERM", CHALLENGER)}
+        labels, champion, weight = self._labels(known), models[ITS_CHAMPION], TransformerSettings().judgment_weight
+        by = {LOOKED_UP.format(name): (labels, models[name], 1.0) for name in ("static", "SERM")}
+        by[SERVED] = labels, models["SERM"], weight
         for right, errors in product(RIGHT, ERRORS):
             spoilt = self._spoilt(labels, right, champion if errors == "as the champion" else None)
-            by[SPOILT.format(right, errors)] = spoilt, models["SERM"]
-        by[BEFORE] = self._labels(before), champion
-        return {name: np.where(np.isfinite(told), told, self.scores(model)) for name, (told, model) in by.items()}
+            by[SPOILT.format(right, errors)] = spoilt, models["SERM"], weight
+        by[BEFORE] = self._labels(before), champion, weight
+        found = {}
+        for name, (told, model, share) in by.items():
+            scores = self.scores(model)
+            found[name] = np.where(np.isfinite(told), share * told + (1 - share) * scores, scores)
+        return found
 
     def _labels(self, known: Path) -> Floats:
         """Return the expected grade of each row's label in ``known`` (JUDGMENTS); not a number where it has none."""

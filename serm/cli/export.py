@@ -63,7 +63,7 @@ def export(
 
     With --documents, export a catalogue's texts for the transformer, to --out (cycle/documents.sqlite); with --states
     too, what --model computes of each before a query is there, for its predictor (cycle/states.sqlite). With
-    --judgments, export what is known of pairs, by which the transformer ranks them (cycle/judgments.sqlite).
+    --judgments, export the grades of judged pairs, by which the transformer ranks them too (cycle/judgments.sqlite).
     """
     if judgments is not None:
         if documents is not None:

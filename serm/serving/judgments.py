@@ -1,7 +1,7 @@
-"""The grades of judged pairs in one file, so that a pair that users ask again is ranked by what is known of it.
+"""The grades of judged pairs in one file, so that a pair that users ask again is ranked by what is known of it too.
 
-A model is trained to be right on pairs that nobody judged; on those that were, the judgment is better than what the
-model remembers of it (docs/does-it-evolve.md#what-is-asked-next).
+A model is trained to be right on pairs that nobody judged; of those that somebody did, it remembers less than the
+judgment says (docs/does-it-evolve.md#what-is-asked-next).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serm.settings.section import Count, Positive, Section, Seed
+from serm.settings.section import Count, Positive, Section, Seed, Share
 
 
 class PredictorSettings(Section):
@@ -48,6 +48,10 @@ class TransformerSettings(Section):
     """So is a document's text that comes with a request."""
     max_body_mb: Annotated[int, Field(ge=1, le=4_096)] = 8
     """Of one request; a longer one is refused (413)."""
+    judgment_weight: Share = 0.5
+    """Of a pair's judged grade beside the model's score, by which it is ranked (``--judgments``). With 1 the judgments
+    alone rank what they know, as suits people's; with half, labels of which one in five is wrong still gain
+    (docs/does-it-evolve.md#what-is-asked-next)."""
     deadline_seconds: Positive = 5.0
     """How long the predictors may take for a request, both together; then the answer is 503."""
     log_queue_mb: Annotated[int, Field(ge=1, le=10_000)] = 64

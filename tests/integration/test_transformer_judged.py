@@ -1,4 +1,4 @@
-"""Pairs that are judged stand by their grade, whoever ranks the others; the log keeps what the model said of them."""
+"""Pairs that are judged stand by their grade and the model's score; the log keeps both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -17,24 +16,22 @@ from serm.errors import UserError
 JUDGED = {("cat", "d1"): 0, ("cat", "d3"): [0.0, 0.1, 0.2, 0.7], ("dog", "d1"): 3}
 
 
-def _best(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results by what they are ranked by: the grade, or else the score."""
-    return sorted(results, key=lambda one: -one.get("grade", one["score"]))
-
-
+@pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
 @pytest.mark.parametrize("query", ["cat", " CAT ", "ｃａｔ"])
-def test_what_is_judged_for_the_query_stands_by_its_expected_grade_and_the_rest_by_the_score(
-    query: str, upstream: str, stored: Path, tmp_path: Path
+def test_what_is_judged_for_the_query_stands_by_grade_and_score_in_the_shares_that_are_set(
+    query: str, weight: float, upstream: str, stored: Path, tmp_path: Path
 ) -> None:
-    judged = write_judged(tmp_path, JUDGED)
+    judged, limits = write_judged(tmp_path, JUDGED), {"judgment_weight": weight}
     with transforming(upstream, tmp_path / "plain", documents=stored) as (client, _, _):
         scores = {one["id"]: one["score"] for one in ask(client, query=query).json()["results"]}
-    with transforming(upstream, tmp_path / "log", documents=stored, judged=judged) as (client, _, _):
+    with transforming(upstream, tmp_path / "log", documents=stored, judged=judged, **limits) as (client, _, _):
         results = ask(client, query=query).json()["results"]
-    assert {one["id"]: one["grade"] for one in results if "grade" in one} == pytest.approx({"d1": 0, "d3": 2.6})
+    grades = {one["id"]: one["grade"] for one in results if "grade" in one}
+    assert grades == pytest.approx({"d1": 0, "d3": 2.6})
     assert {one["id"]: one["score"] for one in results} == scores
-    assert results == _best(results)
-    assert [one["id"] for one in results] != sorted(scores, key=lambda one: -scores[one])
+    by = {one: weight * grades.get(one, score) + (1 - weight) * score for one, score in scores.items()}
+    assert [one["id"] for one in results] == sorted(scores, key=lambda one: -by[one])
+    assert ([one["id"] for one in results] == list(scores)) == (weight == 0)  # so that the weight was felt
     (record,) = logged(tmp_path / "log")
     told = record["query_attributes"]["serm"]
     assert told["scores"] == [one["score"] for one in results]
@@ -53,19 +50,19 @@ def test_a_query_without_judgments_is_ranked_and_logged_as_before(upstream: str,
 
 
 @pytest.mark.parametrize("interleave", [False, True])
-def test_both_variants_rank_a_judged_pair_alike(interleave: bool, upstream: str, stored: Path, tmp_path: Path) -> None:
+def test_both_variants_rank_by_what_is_judged(interleave: bool, upstream: str, stored: Path, tmp_path: Path) -> None:
     judged, ramp = write_judged(tmp_path, {("cat", "d2"): 3, ("cat", "d4"): 0}), tmp_path / "ramp"
     for percent in (0, 100):
         write_ramp(ramp, percent)
         if interleave:
             ramp.write_text(ramp.read_text().replace("{", '{"interleave": true, '))
-        with transforming(upstream, tmp_path / "log", ramp, stored, judged=judged) as (client, _, _):
+        with transforming(upstream, tmp_path / "log", ramp, stored, judged=judged, judgment_weight=1) as (client, _, _):
             answer = ask(client).json()
         assert answer["ranked_by"] == ("champion" if not percent else "both" if interleave else "challenger")
         assert (answer["results"][0]["id"], answer["results"][-1]["id"]) == ("d2", "d4")
 
 
-def test_a_judged_document_whose_text_nobody_knows_stands_by_its_grade(
+def test_a_judged_document_whose_text_nobody_knows_stands_by_its_grade_alone(
     upstream: str, stored: Path, tmp_path: Path
 ) -> None:
     judged = write_judged(tmp_path, {("cat", "new"): 3})
@@ -86,7 +83,12 @@ def test_new_judgments_are_taken_up_at_a_reload_and_bad_ones_are_not(
     def first(client: httpx.Client) -> str:
         return str(ask(client).json()["results"][0]["id"])
 
-    with transforming(upstream, tmp_path / "log", documents=stored, judged=judged) as (client, application, _):
+    alone = {"judgment_weight": 1}
+    with transforming(upstream, tmp_path / "log", documents=stored, judged=judged, **alone) as (
+        client,
+        application,
+        _,
+    ):
         for doc_id in TITLES:
             write_judged(tmp_path, {("cat", doc_id): 3})
             asyncio.run(application.reload())
@@ -106,7 +108,7 @@ def test_new_judgments_are_taken_up_at_a_reload_and_bad_ones_are_not(
         pass
 
 
-def test_it_counts_the_documents_that_a_judgment_ranks(upstream: str, stored: Path, tmp_path: Path) -> None:
+def test_it_counts_the_documents_that_are_judged(upstream: str, stored: Path, tmp_path: Path) -> None:
     judged = write_judged(tmp_path, JUDGED)
     with transforming(upstream, tmp_path / "log", documents=stored, judged=judged) as (client, _, _):
         counts = []

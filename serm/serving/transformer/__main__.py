@@ -13,8 +13,8 @@ It stands between a search engine and the predictors of champion and challenger:
 A document is an id, whose text the store knows, or ``{"id": ..., "text": ...}``. The log is UBI: ``serm ingest`` reads
 it beside the events that the search engine writes with the answer's ``query_id`` and the request's ``client_id``; in
 its place it holds the hash that ingest makes of it, keyed by ``SERM_USER_KEY``.
-With ``--judgments judgments.sqlite`` a document that is judged for the query stands by its ``grade``, which is in the
-answer beside the model's ``score``.
+With ``--judgments judgments.sqlite`` a document that is judged for the query stands by its ``grade`` too, which is in
+the answer beside the model's ``score``.
 SIGHUP makes the experiment and the stores be read again, SIGTERM ends the server once all is answered and logged.
 """
 
@@ -54,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--documents", type=Path, help="what serm export --documents wrote")
     parser.add_argument(
-        "--judgments", type=Path, help="what serm export --judgments wrote: a pair in it is ranked by its grade"
+        "--judgments", type=Path, help="what serm export --judgments wrote: a pair in it is ranked by its grade too"
     )
     parser.add_argument("--log", type=Path, required=True, help="the query log's directory; one process writes a file")
     parser.add_argument(

@@ -44,7 +44,7 @@ _FELL_BACK = Counter(
     "serm_ranked_by_champion_instead", "Queries ranked by the champion, for the challenger gave no scores"
 )
 _MISSING = Counter("serm_ranked_unknown_documents", "Documents without a text, which stand last")
-_JUDGED = Counter("serm_ranked_judged_documents", "Documents that stand by their judgment and not by a model's score")
+_JUDGED = Counter("serm_ranked_judged_documents", "Documents that stand by a judgment beside the model's score")
 _SECONDS = Histogram(
     "serm_ranked_seconds",
     "From a query's arrival to its ranking",
@@ -81,7 +81,7 @@ class Transformer(Answering):
             documents: the document store; without one, requests bring their texts.
             ramp: the experiment's file; without one, the champion ranks for all.
             events: tells of each ranking too.
-            judgments: the judgment store, by which the pairs that it has are ranked, whoever ranks the others.
+            judgments: the judgment store, whose pairs are ranked by their grades and the model's scores together.
 
         Raises:
             UserError: a file is not what it should be, or the experiment needs a challenger and there is none.
@@ -240,7 +240,7 @@ class Transformer(Answering):
         texts = [found.get(one) if text is None else text for one, text in zip(asked.ids, asked.texts, strict=True)]
         judged = {} if self._judged is None else self._judged.grades(asked.query, asked.ids)
         grades = {row: judged[one] for row, one in enumerate(asked.ids) if one in judged}
-        return Listed(texts, grades, asked.top_n)
+        return Listed(texts, grades, self._settings.judgment_weight, asked.top_n)
 
     async def _asked(
         self, variant: Variant, query: str, documents: Sequence[str], end: float, headers: Mapping[str, str]
@@ -261,7 +261,7 @@ def _variant(group: Group | None) -> str:
 
 
 def _result(asked: RankRequest, one: Served, ranked_by: str) -> dict[str, Any]:
-    """Return a document of the answer, with the grade that it stands by; on an interleaved page, with whose it is."""
+    """Return a document of the answer: with its grade, if it is judged, and on an interleaved page with whose it is."""
     more: dict[str, Any] = {} if one.grade is None else {"grade": one.grade}
     if ranked_by == "both":
         more |= {"variant": one.variant, "model_version": one.version}

@@ -1,7 +1,6 @@
 """The page that a user gets: the documents in the order of one model's scores, or of both models' in turns.
 
-A document that is judged for the query stands by its grade, in both models' rankings alike; it is on the scale of their
-scores.
+A document that is judged for the query stands by its grade and the model's score together: both are expected grades.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ class Listed:
     """The documents' texts, in the request's order; None: unknown, so no model scores it."""
     grades: Mapping[int, float]
     """Row -> the expected grade, 0 to 3, of a document that is judged for the query."""
+    weight: float
+    """Of a grade beside the model's score, 0 to 1."""
     top_n: int | None
     """How many are wanted."""
 
@@ -42,7 +43,7 @@ class Served:
     score: float | None
     """The expected grade, 0 to 3, by the model whose document it is; None without a text."""
     grade: float | None
-    """The expected grade that it is judged to have, and stands by; None where it is not judged."""
+    """The expected grade, 0 to 3, that it is judged to have; None where it is not judged."""
     version: str
     """The model's."""
     variant: str
@@ -51,7 +52,7 @@ class Served:
 
 
 def ranked(scored: Scored, listed: Listed, variant: str) -> list[Served]:
-    """Return the documents by falling grade or score; those that have neither stand behind, as they came."""
+    """Return the documents from the best; those that have neither score nor grade stand behind, as they came."""
     scores: dict[int, float] = dict(zip(listed.known, scored.scores, strict=True))
     return [
         Served(row, scores.get(row), listed.grades.get(row), scored.version, variant)
@@ -74,7 +75,9 @@ def interleaved(scored: Mapping[Variant, Scored], listed: Listed, key: str) -> l
 
 
 def _order(scores: Mapping[int, float], listed: Listed) -> list[int]:
-    best = {**scores, **listed.grades}
+    best = dict(scores)
+    for row, grade in listed.grades.items():
+        best[row] = listed.weight * grade + (1 - listed.weight) * scores.get(row, grade)
     falling = np.argsort([-best.get(row, -np.inf) for row in range(len(listed.texts))], kind="stable")
     order: list[int] = falling.tolist()
     return order
