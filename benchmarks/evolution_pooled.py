@@ -145,7 +145,7 @@ def headline(pooled: Mapping[str, Any]) -> dict[str, str]:
         for cycle in cycles:
             for name in cycles[cycle].get(ASKED, {}).get("NDCG@10", {}):
                 alone = [CHALLENGER, PROMOTED, SERVED, *(LOOKED_UP.format(one) for one in ("static", "SERM"))]
-                alone += [SPOILT.format(right, errs) for right in RIGHT for errs in ERRORS]
+                alone += [SPOILT.format(right, errs) for right in RIGHT for errs in ERRORS if name == "all"]
                 pairs = [*((arm, before) for before, arm in ALONE.items()), *(("SERM", one) for one in AGAINST)]
                 pairs += [(arm, "static") for arm in alone]
                 asked += [(cycle, ASKED, name, arm, against) for arm, against in pairs]
