@@ -7,6 +7,8 @@ judgment says (docs/does-it-evolve.md#what-is-asked-next).
 from __future__ import annotations
 
 import json
+import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from serm.pairs.text import fold, folded
 from serm.serving.stores import opened, writing
 from serm.step import Figures
 
+_LOG = logging.getLogger(__name__)
 _APPLICATION = 0x5345524A
 """SQLite's application_id of such a file: SERJ in ASCII."""
 _MISSING = "no judgment store; write one with serm export --judgments."
@@ -71,12 +74,20 @@ class JudgmentStore:
         Raises:
             UserError: it is no judgment store.
         """
+        self._path = path
         self._file = opened(path, _APPLICATION, "SELECT query, doc_id, grade FROM judgments", _MISSING)
 
     def grades(self, query: str, ids: Sequence[str]) -> Mapping[str, float]:
-        """Return the expected grades, 0 to 3, of those of the documents ``ids`` that are judged for ``query``."""
+        """Return the expected grades, 0 to 3, of those of the documents ``ids`` that are judged for ``query``.
+
+        Nothing where the file is damaged, which the log says: a model ranks without.
+        """
         asked = "SELECT doc_id, grade FROM judgments WHERE query = ? AND doc_id IN (SELECT value FROM json_each(?))"
-        return dict(self._file.execute(asked, (fold(query), json.dumps(list(ids)))))
+        try:
+            return dict(self._file.execute(asked, (fold(query), json.dumps(list(ids)))))
+        except sqlite3.Error as error:
+            _LOG.error("%s: cannot be read (%s); nothing counts as judged", self._path, error)
+            return {}
 
     def close(self) -> None:
         """Let go of the file."""

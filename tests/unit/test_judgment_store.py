@@ -55,6 +55,22 @@ def test_a_pair_has_the_mean_of_what_its_respelled_queries_expect_of_it(
     store.close()
 
 
+def test_a_store_that_is_damaged_while_it_is_open_judges_nothing_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known: list[tuple[tuple[str, str], int | np.ndarray]] = [((f"query {n}", "d1"), n % 4) for n in range(5000)]
+    contracts.write(_table(known), tmp_path / "judgments", contracts.JUDGMENTS)
+    judgments.write(tmp_path / "judgments", tmp_path / "store.sqlite")
+    store = judgments.JudgmentStore(tmp_path / "store.sqlite")
+    assert store.grades("query 3", ["d1"]) == {"d1": 3}
+    with (tmp_path / "store.sqlite").open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    assert store.grades("query 4999", ["d1"]) == {}
+    assert "nothing counts as judged" in caplog.text
+
+
 def test_the_command_writes_it_and_says_how_much_it_holds(
     serm: Serm, tmp_path: Path, make_judgments: Callable[[], pa.Table]
 ) -> None:
