@@ -56,6 +56,8 @@ from serm.worlds.emoji import LAUNCHES, WINDOWS, EmojiWorld
 
 HERE = Path(__file__).parent / "results"
 CONTROLS = ("replay", "self-training")
+TOGETHER = ("seed-8-pool-split-6-batch_pairs-40-learning_rate-0.0001", "seed-9-pool-split-7", "seed-13-pool-split-11")
+"""Worlds of fresh queries and three windows that are told together; the first took as many steps of half the size."""
 YEARS = (2016, 2017, 2018, 2019, 2020, 2021, 2023, 2026)
 #: The same world's news in six windows, for more cycles than it has of its own.
 LONGER = {
@@ -369,7 +371,13 @@ def main() -> None:
     confirmed = {name: world for name, world in worlds.items() if world["seed"] < 100}
     if worlds and not arguments.small:
         told = {"command": "python benchmarks/evolution.py DIRECTORY --seed S ...", "users": "simulated"}
+        together = {
+            name: world | {"judgments": "pool, three fresh splits"}
+            for name, world in worlds.items()
+            if name in TOGETHER
+        }
         told |= {"summary": {"confirmed": headline(summary(confirmed)), "explored": headline(summary(explored))}}
+        told["summary"]["together"] = headline(summary(together))
         write_json(HERE / "evolution.json", told)
 
 

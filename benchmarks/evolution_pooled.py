@@ -6,7 +6,7 @@ queries. So a summary can be made of worlds that were run on other days, without
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import erfc, sqrt
 from statistics import stdev
@@ -34,6 +34,9 @@ AGAINST = ("static", "replay", HARDEST, "self-training", ITS_CHAMPION, BEFORE)
 ALONE = {ITS_CHAMPION: CHALLENGER, BEFORE: SERVED}
 """What one arm alone is compared with, and that arm."""
 DECIDES = "rolling served"
+SHARED = 0.2
+"""More than the share of its test queries that a world has in common with one of another ``--split``: each query is
+drawn with 15 % in both, whatever the other; 13 to 18 % were counted."""
 ASKED = "asked next"
 """What users ask in the window after a cycle: the cycle's models have learnt from earlier windows alone."""
 
@@ -84,17 +87,22 @@ def _weighed(values: Floats, weights: Floats) -> str:
     return f"{n} {mean:.6f} {deviation:.6f}"
 
 
-def pooled(told: Iterable[str]) -> dict[str, Any]:
+def pooled(told: Iterable[str], splits: Sequence[int], shared: float) -> dict[str, Any]:
     """Pool one comparison (``n mean deviation`` a world), each query weighing alike.
 
-    The interval (95 %) and p (two-sided) are of the normal approximation over queries, worlds fixed. Worlds share test
-    queries (a window has fewer new ones than are asked for, so all of them are drawn), and users of one query alike:
-    so worlds are taken to err all together, which bounds the error whatever their dependence. ``seeds`` and
-    ``deviation_of_seeds`` show how much worlds differ.
+    The interval (95 %) and p (two-sided) are of the normal approximation over queries, worlds fixed. Users of one query
+    are alike, so worlds are taken to err together on all queries that they share, which bounds the error whatever their
+    dependence. ``seeds`` and ``deviation_of_seeds`` show how much worlds differ.
+
+    Args:
+        told: what each world keeps.
+        splits: each world's draw of the test queries; worlds of one draw have all of them in common.
+        shared: the share of its queries, 0 to 1, that a world has in common with one of another draw, at most.
     """
     n, mean, spread = np.array([one.split() for one in told], float).T
     difference = float((n * mean).sum() / n.sum())
-    error = float((np.sqrt(n) * spread).sum() / n.sum())
+    errors = np.sqrt(n) * spread / n.sum()
+    error = float(np.sqrt(errors @ np.where(np.equal.outer(splits, splits), 1.0, shared) @ errors))
     z = difference / error if error else 0.0
     return {
         "difference": round(difference, 4),
@@ -116,7 +124,9 @@ def summary(worlds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for shape in sorted({world["judgments"] for world in worlds.values()}):
-        of_shape = [world["differences"] for world in worlds.values() if world["judgments"] == shape]
+        every = [world for world in worlds.values() if world["judgments"] == shape]
+        of_shape = [world["differences"] for world in every]
+        splits = [world.get("split", 1) for world in every]
         for cycle in sorted(set.intersection(*(set(world) for world in of_shape))):
             for of in of_shape[0][cycle]:
                 sets = [world[cycle].get(of, {}) for world in of_shape]
@@ -125,7 +135,7 @@ def summary(worlds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
                         arms, measure, name = key.split(" | ")
                         place = found.setdefault(f"{shape} seed judgments", {}).setdefault(f"cycle {cycle}", {})
                         place = place.setdefault(of, {}).setdefault(measure, {}).setdefault(name, {})
-                        place[arms] = pooled(one[key] for one in sets)
+                        place[arms] = pooled((one[key] for one in sets), splits, 1.0 if of == ASKED else SHARED)
     return found
 
 
