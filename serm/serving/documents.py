@@ -20,7 +20,6 @@ from serm.step import Figures
 
 _APPLICATION = 0x5345524D
 """SQLite's application_id of such a file: SERM in ASCII."""
-_MISSING = "no document store; write one with serm export --documents."
 _CHUNK = 50_000
 
 
@@ -70,7 +69,7 @@ class DocumentStore:
         Raises:
             UserError: it is no document store.
         """
-        self._file = opened(path, _APPLICATION, "SELECT doc_id, text FROM documents", _MISSING)
+        self._file = opened(path, _APPLICATION, "SELECT doc_id, text FROM documents", "document")
 
     def texts(self, ids: Sequence[str]) -> Mapping[str, str]:
         """Return the texts of those of ``ids`` that it has."""

@@ -23,7 +23,6 @@ from serm.step import Figures
 _LOG = logging.getLogger(__name__)
 _APPLICATION = 0x5345524A
 """SQLite's application_id of such a file: SERJ in ASCII."""
-_MISSING = "no judgment store; write one with serm export --judgments."
 _CHUNK = 50_000
 
 
@@ -75,7 +74,7 @@ class JudgmentStore:
             UserError: it is no judgment store.
         """
         self._path = path
-        self._file = opened(path, _APPLICATION, "SELECT query, doc_id, grade FROM judgments", _MISSING)
+        self._file = opened(path, _APPLICATION, "SELECT query, doc_id, grade FROM judgments", "judgment")
 
     def grades(self, query: str, ids: Sequence[str]) -> Mapping[str, float]:
         """Return the expected grades, 0 to 3, of those of the documents ``ids`` that are judged for ``query``.

@@ -27,27 +27,27 @@ def writing(out: Path, application: int) -> Iterator[sqlite3.Connection]:
         raise UserError(f"{out}: cannot be written ({error}); make room on the disk.") from error
 
 
-def opened(path: Path, application: int, probe: str, missing: str) -> sqlite3.Connection:
+def opened(path: Path, application: int, probe: str, what: str) -> sqlite3.Connection:
     """Return the file ``path`` of an ``application``, to be read only, by one thread at a time.
 
     Args:
         path: the file; nobody writes into it, another may take its place.
         application: what ``writing`` was told.
         probe: SQL that its tables answer.
-        missing: what it is not if it cannot be read, and how to make one.
+        what: of what it is the store, in the singular: ``serm export`` with the plural as a flag writes it.
 
     Raises:
         UserError: it is another file, or damaged.
     """
-    what, _, wanted = missing.partition("; ")
+    wanted = f"write one with serm export --{what}s."
     try:
         file = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         (found,) = file.execute("PRAGMA application_id").fetchone()
         if found == application:
             file.execute(probe).fetchone()
     except sqlite3.Error as error:
-        raise UserError(f"{path}: {what} ({error}); {wanted}") from error
+        raise UserError(f"{path}: no {what} store ({error}); {wanted}") from error
     if found != application:
-        raise UserError(f"{path}: {missing}")
+        raise UserError(f"{path}: no {what} store; {wanted}")
     file.execute(f"PRAGMA mmap_size = {2**40}")
     return file
