@@ -44,7 +44,7 @@ test: install
 
 # Of the unit tests those that need no model, no server, no JVM and no browser.
 quick: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart=0 --dist loadfile --durations=25 --quick tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --max-worker-restart=0 --dist worksteal --durations=25 --quick tests/unit
 
 lint: install
 	$(BIN)/ruff check .
