@@ -86,6 +86,7 @@ def test_what_was_served_and_clicked_is_the_next_window_with_every_row_joined(
     stream.ingest(
         log, tmp_path / "out", Settings(cycle=cycle, stream=StreamSettings(), engine=EngineSettings(threads=1))
     )
+    assert any("grade" in one for _, answer in served for one in answer["results"])  # so some are ranked by it too
     summary = json.loads((tmp_path / "out/ingest.json").read_text())
     assert (summary["rows_kept"], summary["lines"]["quarantined"], summary["warnings"]) == (72, 0, [])
     assert summary["lines"]["duplicate"] == (way != "its own log")
