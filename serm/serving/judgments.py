@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from serm import contracts
+from serm.pairs.distributions import distributions
 from serm.pairs.text import fold, folded
 from serm.serving.stores import opened, writing
 from serm.step import Figures
@@ -56,11 +57,7 @@ def write(judgments: Path, out: Path) -> Figures:
 
 def expected(judgments: pa.Table) -> pa.Array:
     """Return the expected grade, 0 to 3, of each of the ``judgments`` (JUDGMENTS)."""
-    grades = judgments["grade"].to_numpy().astype(np.float64)
-    spread = judgments["distribution"].combine_chunks()
-    rows = np.flatnonzero(spread.is_valid().to_numpy(zero_copy_only=False))
-    known = spread.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(len(rows), len(contracts.Grade))
-    grades[rows] = known.astype(np.float64) @ np.arange(len(contracts.Grade))
+    grades = distributions(judgments) @ np.arange(len(contracts.Grade))
     return pa.array(grades.clip(0, len(contracts.Grade) - 1))  # shares are rounded: they may add up to a little more
 
 

@@ -14,6 +14,7 @@ from ibis.backends import BaseBackend
 from numpy.typing import NDArray
 
 from serm import contracts
+from serm.pairs.distributions import certain, distributions
 from serm.pairs.documents import join
 from serm.pairs.text import fold, folded
 from serm.relevance import document_text
@@ -139,7 +140,7 @@ def read_known(
         documents=_texts(judged),
         locales=_objects(judged["locale"].to_pylist()),
         grades=grades,
-        distributions=_distributions(judged, grades),
+        distributions=distributions(judged),
         weights=_weights(judged, sources, origins, settings),
         sources=sources,
         origins=origins,
@@ -219,20 +220,6 @@ def draw(examples: Examples, count: int, generator: np.random.Generator) -> Exam
     groups = examples.groups()
     turn = generator.permutation(groups.max() + 1)[groups]
     return examples[np.sort(np.argsort(turn, kind="stable")[:count])]
-
-
-def certain(grades: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the distributions [n, 4] of ``grades`` [n] that are not in doubt."""
-    return np.eye(len(contracts.Grade))[grades]
-
-
-def _distributions(judged: pa.Table, grades: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the judges' distributions [n, 4]; one-hot where a judge gave none."""
-    found = certain(grades)
-    given = judged["distribution"]
-    if given.null_count < len(given):
-        found[np.asarray(pc.is_valid(given))] = pc.list_flatten(given).to_numpy().reshape(-1, len(contracts.Grade))
-    return found
 
 
 def _weights(
