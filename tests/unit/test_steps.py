@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -38,16 +37,6 @@ def test_a_step_reads_what_the_workspace_or_an_earlier_step_gives() -> None:
         there |= {step.writes} if step.writes else set()
     assert {one.path for one in GIVEN} == {*layout.INPUTS, *layout.READ}
     assert len({one.name for one in there}) == len({one.path for one in there}) == len(there)
-
-
-@EACH
-def test_the_function_takes_what_the_table_says_in_its_order(step: Step) -> None:
-    if step.writes:
-        expected = [*(one.name for one in step.reads), "out", "settings", *(["kept"] if step.resumes else [])]
-        assert step.writes.path == layout.CYCLE / step.name
-    else:
-        expected = ["repository", "outputs", "settings", "run"]
-    assert list(inspect.signature(step.load()).parameters) == expected
 
 
 @EACH
