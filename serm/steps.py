@@ -219,7 +219,7 @@ PUBLISH = Step(
 )
 DEPLOY = Step(
     name="deploy",
-    function="serm.serving:deploy",
+    function="serm.serving.deploy:deploy",
     help="Write the canary's InferenceService and try both models in the server that KServe runs.",
     reads=(CHAMPION, TRAINED, VALIDATED, EVALUATED),
     writes=DEPLOYED,

@@ -20,7 +20,7 @@ def deploy(
     """Write the canary's InferenceService and try both models in the server that KServe runs."""
     from pathlib import Path
 
-    from serm.serving import deploy
+    from serm.serving.deploy import deploy
     from serm.settings import parse
 
     figures.metadata.update(

@@ -1,5 +1,4 @@
-"""Serving on KServe: the predictor, the InferenceService, and the canary tried on this machine."""
+"""Serving on KServe: the predictor, the transformer, the InferenceService, and the canary tried on this machine.
 
-from serm.serving.deploy import deploy
-
-__all__ = ["deploy"]
+It exports nothing: a server in a pod starts without what tries a canary (``serm.serving.deploy``).
+"""

@@ -29,7 +29,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from serm import contracts, relevance
 from serm.errors import UserError
 from serm.monitoring import exporter
-from serm.serving import deploy, trial
+from serm.serving import trial
+from serm.serving.deploy import deploy
 from serm.serving.replay import Request, sample
 from serm.serving.server import running
 from serm.settings import CycleSettings, ServingSettings, Settings
