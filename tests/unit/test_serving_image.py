@@ -30,16 +30,17 @@ class Image:
 
 sys.meta_path.insert(0, Image)
 import serm.serving.predictor, serm.serving.transformer.__main__, serm.serving.storage  # the three entry points
+canary = {"ibis", "serm.serving.replay", "serm.rollout.traffic"} & sys.modules.keys()  # what only tries one
 import serm.relevance.exported, openvino, safetensors  # an export
 import dvc.api, dvc_data.index.index, dvc_s3  # dvc://
 try:
     import torch
 except ModuleNotFoundError:
-    print("whole")
+    print("whole", *canary)
 """
 
 
-def test_what_a_request_meets_imports_only_what_its_image_holds() -> None:
+def test_what_a_request_meets_imports_only_what_its_image_holds_and_nothing_that_tries_a_canary() -> None:
     lock = ROOT / "components/images/serve/requirements.txt"
     done = subprocess.run([sys.executable, "-c", PROGRAM, lock], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "whole\n", done.stderr[-2000:]
